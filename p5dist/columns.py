@@ -1,0 +1,94 @@
+"""Every column name and the Arrow schema of every table that p5dist writes.
+
+An *interaction* is one event of the raw log, a *history* all interactions of one user in the
+order of time. Item ids are internal ids from 1 by falling frequency; 0 is padding, never an item.
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+USER = "user"
+ITEM = "item"
+TIMESTAMP = "timestamp"
+EVENT = "event"
+RATING = "rating"
+SPLIT = "split"
+
+ID = "id"
+EXTERNAL_ID = "external_id"
+COUNT = "count"
+TITLE = "title"
+
+USER_ID = "user_id"
+ITEM_ID = "item_id"
+RANK = "rank"
+SCORE = "score"
+
+REASON = "reason"
+
+# Values of SPLIT, one per interaction.
+TRAIN, VALIDATION, TEST = 0, 1, 2
+SPLIT_CODES = {"train": TRAIN, "validation": VALIDATION, "test": TEST}
+
+# A cleaned interaction with the ids of the raw log.
+INTERACTION = pa.schema(
+    [
+        (USER, pa.string()),
+        (ITEM, pa.string()),
+        (TIMESTAMP, pa.int64()),  # seconds since 1970; the row number where the log has no time
+        (EVENT, pa.int8()),  # 0 where the log has no event type
+        (RATING, pa.float32()),  # NaN where the log has no rating
+    ]
+)
+
+# One row of a sequence shard: one user. The lists have equal length and are sorted by time.
+HISTORY = pa.schema(
+    [
+        (USER, pa.int64()),
+        (ITEM, pa.list_(pa.int64())),
+        (TIMESTAMP, pa.list_(pa.int64())),
+        (EVENT, pa.list_(pa.int8())),
+        (RATING, pa.list_(pa.float32())),
+        (SPLIT, pa.list_(pa.int8())),
+    ]
+)
+
+# Ids are dense from 1, so row i holds id i + 1. COUNT counts training interactions only.
+VOCABULARY = pa.schema([(ID, pa.int64()), (EXTERNAL_ID, pa.string()), (COUNT, pa.int64())])
+
+# rejected/: the raw fields as read, and why the row was dropped.
+REJECTED = pa.schema(
+    [
+        (USER, pa.string()),
+        (ITEM, pa.string()),
+        (TIMESTAMP, pa.string()),
+        (EVENT, pa.string()),
+        (RATING, pa.string()),
+        (REASON, pa.string()),
+    ]
+)
+
+# recommend/: one row per user and rank, ids and titles as in the raw log.
+RECOMMENDATION = pa.schema(
+    [
+        (USER_ID, pa.string()),
+        (RANK, pa.int32()),  # from 1
+        (ITEM_ID, pa.string()),
+        (TITLE, pa.string()),
+        (SCORE, pa.float32()),
+    ]
+)
+
+
+def attribute_schema(names: tuple[str, ...], *, title: bool) -> pa.Schema:
+    """Schema of attributes/item.parquet or attributes/user.parquet.
+
+    Row i belongs to id i + 1; every attribute is a list of attribute value ids from 1 (an empty
+    list where the id has none).
+    """
+    fields = [pa.field(ID, pa.int64())]
+    if title:
+        fields.append(pa.field(TITLE, pa.string()))
+    fields += [pa.field(name, pa.list_(pa.int32())) for name in names]
+    return pa.schema(fields)

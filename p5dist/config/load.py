@@ -1,0 +1,146 @@
+"""Job files: YAML plus dotted overrides → RunConfig, with errors that name path, value, rule and
+knob."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from p5dist.config.run import RunConfig
+from p5dist.errors import ConfigError
+
+
+def load_job(path: str | Path, overrides: list[str] | None = None) -> RunConfig:
+    """Read a job file and apply overrides such as ``pretrain.steps=100``.
+
+    Args:
+        path: a YAML file.
+        overrides: ``a.b=value`` pairs; the value is read as YAML.
+
+    Raises:
+        ConfigError: no such file, not YAML, an unknown key, a value that breaks a rule.
+    """
+    place = Path(path)
+    try:
+        text = place.read_text()
+    except OSError as e:
+        raise ConfigError(
+            "the job file cannot be read", where=str(place), value=e.strerror,
+            fix="give the path of a YAML job file, for example one under jobs/",
+        ) from e  # fmt: skip
+    return parse_job(text, overrides, where=str(place))
+
+
+def parse_job(text: str, overrides: list[str] | None = None, *, where: str = "job") -> RunConfig:
+    """As :func:`load_job`, from the text of a job file."""
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as e:
+        raise ConfigError("the job file is not YAML", where=where, value=str(e)) from e
+    if not isinstance(values, dict):
+        raise ConfigError(
+            "the job file must be a mapping", where=where, value=values,
+            fix="start from a file under jobs/",
+        )  # fmt: skip
+    for override in overrides or []:
+        _apply(values, override)
+    try:
+        return RunConfig.model_validate(values)
+    except ValidationError as e:
+        raise _explain(e, values, where) from None
+
+
+def dump_job(job: RunConfig) -> str:
+    """The resolved job as YAML; :func:`parse_job` gives the same object back."""
+    return yaml.safe_dump(job.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    key, sep, text = override.partition("=")
+    parts = key.split(".")
+    if not sep or not all(parts):
+        raise ConfigError(
+            "not an override", value=override, rule="section.key=value",
+            fix="for example pretrain.steps=100",
+        )  # fmt: skip
+    node = values
+    for part in parts[:-1]:
+        child = node.get(part)
+        if child is None:
+            child = node[part] = {}
+        if not isinstance(child, dict):
+            raise ConfigError(
+                "an override goes below a value that has no keys",
+                where=key, value=child, fix=f"set {part} as a whole",
+            )  # fmt: skip
+        node = child
+    node[parts[-1]] = yaml.safe_load(text)
+
+
+def _explain(error: ValidationError, values: dict[str, Any], where: str) -> ConfigError:
+    """The first problem in full, the others in a line each."""
+    first, *others = error.errors()
+    parts = _path(first["loc"], values)
+    path = ".".join(parts)
+    rule = first["msg"].removeprefix("Value error, ")
+    value: Any = first.get("input")
+    fix = f"change {path} in the job file, or pass {path}=…" if path else "change either setting"
+    what = f"{path or 'the job'}: {rule}"
+    if first["type"] == "extra_forbidden":
+        known = list(_section_at(parts[:-1], values).model_fields)
+        near = difflib.get_close_matches(parts[-1], known, n=1)
+        what = f"{path}: unknown key"
+        rule = f"known here: {', '.join(known)}"
+        fix = f"did you mean '{near[0]}'?" if near else "remove it, or use a known key"
+    elif first["type"] == "missing":
+        what, fix, value = f"{path}: missing", f"add {path} to the job file", None
+    elif isinstance(value, (dict, BaseModel)):
+        what, value = f"{path or 'the job'}: settings that do not fit each other", None
+    for other in others[:5]:
+        fix += f"\n  also:  {'.'.join(_path(other['loc'], values))}: {other['msg']}"
+    return ConfigError(what, where=where, value=value, rule=rule, fix=fix)
+
+
+def _path(loc: tuple[int | str, ...], values: Any) -> list[str]:
+    """``loc`` as the user wrote it: without the tags that pydantic adds for unions."""
+    parts: list[str] = []
+    node = values
+    for i, part in enumerate(loc):
+        if isinstance(node, dict):
+            if part not in node and i < len(loc) - 1:
+                continue
+            node = node.get(part)
+        elif isinstance(node, (list, tuple)) and isinstance(part, int):
+            node = node[part]
+        else:
+            continue
+        parts.append(str(part))
+    return parts
+
+
+def _section_at(parts: list[str], values: Any) -> type[BaseModel]:
+    """The section class that holds the key path ``parts`` in the user's values."""
+    section: type[BaseModel] = RunConfig
+    annotation: Any = RunConfig
+    for part in parts:
+        values = values[part]
+        if get_origin(annotation) is dict:
+            annotation = get_args(annotation)[1]
+        else:
+            annotation = section.model_fields[part].annotation
+        kinds = _sections(annotation)
+        kind = values.get("kind") if isinstance(values, dict) else None
+        matching = [s for s in kinds if kind in get_args(s.model_fields["kind"].annotation)] \
+            if kind is not None and len(kinds) > 1 else kinds  # fmt: skip
+        section = matching[0]
+    return section
+
+
+def _sections(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [s for a in get_args(annotation) for s in _sections(a)]

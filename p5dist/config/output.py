@@ -1,0 +1,42 @@
+"""The ``evaluate``, ``recommend`` and ``report`` sections."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import NonNegativeInt, PositiveInt
+
+from p5dist.config.base import Section
+
+
+class Evaluate(Section):
+    """Exact ranking over the whole catalogue, and the metrics of the tasks."""
+
+    split: Literal["validation", "test"] = "test"
+    k: tuple[PositiveInt, ...] = (1, 5, 10, 20)
+    mask_seen: bool = True
+    """Items of the user's history cannot be ranked (the target always can)."""
+    batch_size: PositiveInt = 1024
+    """Histories scored at once by one actor."""
+    ranking_from: str | None = None
+    """Stage whose model ranks; left out: the next_item fine-tuning if the job has one, else
+    pretrain."""
+    bootstrap: NonNegativeInt = 1000
+    """Resamples of the users for the 95 % confidence intervals; 0: none."""
+
+
+class Recommend(Section):
+    """Lists for all users."""
+
+    k: PositiveInt = 20
+    mask_seen: bool = True
+    batch_size: PositiveInt = 1024
+    ranking_from: str | None = None
+    """As in evaluate."""
+
+
+class Report(Section):
+    """One HTML page about the run."""
+
+    users: NonNegativeInt = 5
+    """Users shown with their history and their list."""

@@ -1,0 +1,161 @@
+"""RunConfig: the one object that a job file is."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from p5dist.config.base import Section
+from p5dist.config.model import Feed, Model
+from p5dist.config.output import Evaluate, Recommend, Report
+from p5dist.config.prepare import Prepare
+from p5dist.config.scale import Scale
+from p5dist.config.train import Finetune, Pretrain, RatingTask, Training
+
+
+class RunConfig(Section):
+    """A whole run, from the raw log to the report."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Folder of the run under ``storage``."""
+    storage: str = "runs"
+    """A folder, or a URL that fsspec opens."""
+    seed: int = 1
+    prepare: Prepare
+    feed: Feed = Feed()
+    model: Model = Model()
+    pretrain: Pretrain | None = None
+    finetune: dict[str, Finetune] = {}
+    """One entry a task; its name is the folder under finetune/."""
+    evaluate: Evaluate | None = Evaluate()
+    recommend: Recommend | None = Recommend()
+    report: Report | None = Report()
+    scale: Scale = Scale()
+
+    @model_validator(mode="after")
+    def _lanes(self) -> RunConfig:
+        if self.feed.lanes < self.scale.workers:
+            raise ValueError(
+                f"feed.lanes {self.feed.lanes} must be at least scale.workers "
+                f"{self.scale.workers}: raise feed.lanes (before the first step) or use fewer workers"
+            )
+        for stage, training in self.trainings().items():
+            if training.batch_size % self.feed.lanes:
+                raise ValueError(
+                    f"{_key(stage)}.batch_size {training.batch_size} must be a multiple of "
+                    f"feed.lanes {self.feed.lanes} (batch = lanes · rows per lane): change either"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _attributes(self) -> RunConfig:
+        for side, table, used in (
+            ("items", self.prepare.items, self.model.item_attributes),
+            ("users", self.prepare.users, self.model.user_attributes),
+        ):
+            known = {} if table is None else table.attributes
+            for name in used:
+                if name not in known:
+                    raise ValueError(
+                        f"model.{side[:-1]}_attributes names '{name}', which prepare.{side}."
+                        f"attributes does not define (it has: {', '.join(known) or 'none'})"
+                    )
+        return self
+
+    @model_validator(mode="after")
+    def _stages(self) -> RunConfig:
+        for name, stage in self.finetune.items():
+            if stage.init_from == "pretrain" and self.pretrain is None:
+                raise ValueError(
+                    f"finetune.{name}.init_from is 'pretrain', but the job has no pretrain section: "
+                    f"add one, or set finetune.{name}.init_from to null"
+                )
+        rated = self.prepare.source.columns.rating is not None
+        needs = [f"finetune.{n}.task" for n, s in self.finetune.items()
+                 if isinstance(s.task, RatingTask)]  # fmt: skip
+        needs += ["model.rating_input"] if self.model.rating_input else []
+        if needs and not rated:
+            raise ValueError(
+                f"{needs[0]} needs ratings, but prepare.source.columns.rating names no column"
+            )
+        for section in ("evaluate", "recommend"):
+            chosen = getattr(getattr(self, section), "ranking_from", None)
+            if chosen is not None and chosen not in self.ranking_stages():
+                raise ValueError(
+                    f"{section}.ranking_from '{chosen}' is no stage of this job that ranks items "
+                    f"(it has: {', '.join(self.ranking_stages()) or 'none'})"
+                )
+        return self
+
+    def trainings(self) -> dict[str, Training]:
+        """Training stages by folder name, in the order in which they run."""
+        stages: dict[str, Training] = {}
+        if self.pretrain is not None:
+            stages["pretrain"] = self.pretrain
+        for name, section in self.finetune.items():
+            stages[f"finetune/{name}"] = section
+        return stages
+
+    def ranking_stages(self) -> list[str]:
+        """Training stages whose model ranks items; the last is the default."""
+        return [
+            stage
+            for stage, section in self.trainings().items()
+            if not isinstance(section, Finetune) or section.task.kind == "next_item"
+        ]
+
+    def rating_stage(self) -> str | None:
+        """The (last) fine-tuning stage that predicts ratings."""
+        found = [
+            stage
+            for stage, section in self.trainings().items()
+            if isinstance(section, Finetune) and isinstance(section.task, RatingTask)
+        ]
+        return found[-1] if found else None
+
+    def stages(self) -> list[str]:
+        """All stages of the job in order."""
+        names = ["prepare", *self.trainings()]
+        names += [s for s in ("evaluate", "recommend", "report") if getattr(self, s) is not None]
+        return names
+
+    def identity(self, stage: str) -> dict[str, Any]:
+        """The settings that decide what ``stage`` produces, by section; scale, storage and how
+        often something is logged or saved are not among them."""
+        job = self.model_dump(mode="json")
+        parts: dict[str, Any] = {"seed": job["seed"], "prepare": job["prepare"]}
+        if stage == "prepare":
+            parts["lanes"] = job["feed"]["lanes"]
+            return parts
+        feed = {k: v for k, v in job["feed"].items() if k not in ("unit_rows", "read_ahead")}
+        parts |= {"feed": feed, "model": job["model"]}
+        last = stage if stage in self.trainings() else None
+        for name in self.trainings():
+            if last is None or name in (last, "pretrain"):
+                section = dict(_section(job, name))
+                section.pop("log_every")
+                section.pop("checkpoint")
+                parts[_key(name)] = section
+        if last is None:
+            for name in ("evaluate", "recommend", "report"):
+                if name == stage or stage == "report":
+                    parts[name] = job[name]
+        return parts
+
+    def fingerprint(self, stage: str) -> str:
+        """SHA-256 (16 hex digits) of :meth:`identity`."""
+        text = json.dumps(self.identity(stage), sort_keys=True, ensure_ascii=False)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _key(stage: str) -> str:
+    return stage.replace("/", ".")
+
+
+def _section(job: dict[str, Any], stage: str) -> dict[str, Any]:
+    for part in stage.split("/"):
+        job = job[part]
+    return job

@@ -1,0 +1,122 @@
+"""Histories in memory: jagged columns as flat NumPy arrays with offsets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from p5dist import columns as c
+
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Histories:
+    """B histories with T interactions together.
+
+    ``item[offsets[i]:offsets[i + 1]]`` is history i in the order of time, and likewise for the
+    other columns of an interaction.
+    """
+
+    user: Ints
+    """[B] internal user ids."""
+    row: Ints
+    """[B] row numbers in the whole data set (see ShardFile.first_row)."""
+    offsets: Ints
+    """[B + 1]"""
+    item: Ints
+    """[T]"""
+    timestamp: Ints
+    """[T] seconds"""
+    event: npt.NDArray[np.int8]
+    """[T]"""
+    rating: npt.NDArray[np.float32]
+    """[T]"""
+    split: npt.NDArray[np.int8]
+    """[T] columns.TRAIN, VALIDATION or TEST"""
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+    @property
+    def lengths(self) -> Ints:
+        """[B]"""
+        return np.diff(self.offsets)
+
+    @classmethod
+    def from_table(cls, table: pa.Table, rows: Ints | None = None) -> Histories:
+        """From a table of schema columns.HISTORY; ``rows`` are its row numbers (default: 0…)."""
+        table = table.combine_chunks()
+        item = _flat(table, c.ITEM)
+        offsets = np.asarray(item.offsets, dtype=np.int64)
+        start, end = int(offsets[0]), int(offsets[-1])
+
+        def values(name: str) -> npt.NDArray[np.generic]:
+            return np.asarray(_flat(table, name).values[start:end])
+
+        return cls(
+            user=table[c.USER].to_numpy(),
+            row=np.arange(len(table), dtype=np.int64) if rows is None else rows,
+            offsets=offsets - start,
+            item=values(c.ITEM),
+            timestamp=values(c.TIMESTAMP),
+            event=values(c.EVENT),
+            rating=values(c.RATING),
+            split=values(c.SPLIT),
+        )
+
+    def owner(self) -> Ints:
+        """[T] index of the history that each interaction belongs to."""
+        return np.repeat(np.arange(len(self), dtype=np.int64), self.lengths)
+
+    def position(self) -> Ints:
+        """[T] index of each interaction in its history, from 0."""
+        return np.arange(len(self.item), dtype=np.int64) - np.repeat(
+            self.offsets[:-1], self.lengths
+        )
+
+    def where(self, keep: npt.NDArray[np.bool_]) -> Histories:
+        """Only the interactions with ``keep`` [T]; every history stays, if need be empty."""
+        offsets = np.concatenate([[0], np.cumsum(keep)])[self.offsets]
+        return self._replace(offsets, keep)
+
+    def window(self, start: Ints, length: int) -> Histories:
+        """At most ``length`` interactions of each history from ``start`` [B] on."""
+        first = np.repeat(start, self.lengths)
+        position = self.position()
+        return self.where((position >= first) & (position < first + length))
+
+    def last(self, length: int) -> Histories:
+        """The last ``length`` interactions of each history."""
+        return self.window(np.maximum(self.lengths - length, 0), length)
+
+    def take(self, index: Ints) -> Histories:
+        """Histories ``index`` in that order."""
+        lengths = self.lengths[index]
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        source = np.arange(offsets[-1], dtype=np.int64) + np.repeat(
+            self.offsets[:-1][index] - offsets[:-1], lengths
+        )
+        return self._replace(offsets, source, index)
+
+    def _replace(
+        self, offsets: Ints, source: npt.NDArray[np.generic], rows: Ints | slice = slice(None)
+    ) -> Histories:
+        return Histories(
+            user=self.user[rows],
+            row=self.row[rows],
+            offsets=offsets,
+            item=self.item[source],
+            timestamp=self.timestamp[source],
+            event=self.event[source],
+            rating=self.rating[source],
+            split=self.split[source],
+        )
+
+
+def _flat(table: pa.Table, name: str) -> pa.ListArray:
+    column = table[name]
+    return column.chunk(0) if column.num_chunks else pa.array([], column.type)

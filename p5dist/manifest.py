@@ -1,0 +1,121 @@
+"""The manifest of prepared data: what the shards hold and where every row of the log went.
+
+``prepare/manifest.json`` is written last; without it the prepare folder does not exist. Layout::
+
+    prepare/manifest.json
+    prepare/shards/part-00000.parquet …        columns.HISTORY
+    prepare/vocabulary/item.parquet user.parquet       columns.VOCABULARY
+    prepare/vocabulary/item.<attribute>.parquet …      columns.VOCABULARY of attribute values
+    prepare/attributes/item.parquet user.parquet       columns.attribute_schema
+    prepare/rejected/part-*.parquet            columns.REJECTED, if clean.keep_rejected
+    prepare/profile.json                       counts and distributions for the report
+"""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from p5dist.errors import ShardError
+from p5dist.storage import Folder
+
+MANIFEST = "manifest.json"
+SCHEMA_VERSION = 1
+
+
+class ShardFile(BaseModel):
+    """One Parquet file of histories."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    path: str
+    """Relative to the prepare folder."""
+    bytes: int
+    first_row: int
+    """Number of its first row in the whole data set; row numbers identify histories."""
+    groups: tuple[int, ...]
+    """Rows of each row group, in file order."""
+
+    @property
+    def rows(self) -> int:
+        return sum(self.groups)
+
+
+class Manifest(BaseModel):
+    """Everything that later stages must know about the prepared data."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    schema_version: int = SCHEMA_VERSION
+    fingerprint: str
+    """Of the input files and the prepare section of the job; resuming checks it."""
+    shards: tuple[ShardFile, ...]
+    rows_in: int
+    """Rows of the raw log."""
+    rows_kept: int
+    rows_rejected: dict[str, int]
+    """By reason; rows_in = rows_kept + the sum of these."""
+    rows_by_split: dict[str, int]
+    """Interactions by split: train, validation, test; they add up to rows_kept."""
+    users: int
+    items: int
+    """Largest item id; the catalogue is 1…items."""
+    item_attributes: dict[str, int] = {}
+    """Number of values of each item attribute; value ids are 1…n."""
+    user_attributes: dict[str, int] = {}
+    longest_history: int
+    rating_mean: float | None = None
+    """Mean rating of the training interactions; None where the log has no ratings."""
+    rating_range: tuple[float, float] | None = None
+    """Smallest and largest rating of the training interactions."""
+    split: str
+    """The split rule in words."""
+
+    @property
+    def histories(self) -> int:
+        return sum(shard.rows for shard in self.shards)
+
+    @classmethod
+    def load(cls, prepare: Folder) -> Manifest:
+        """Read ``manifest.json`` and check that every shard has the size it states.
+
+        Raises:
+            ShardError: no manifest, one of another schema version, a missing or truncated shard.
+        """
+        place = prepare / MANIFEST
+        if not place.exists():
+            raise ShardError(
+                "no prepared data here",
+                where=str(place),
+                rule="prepare writes the manifest last; without it there is no data set",
+                fix="run the prepare stage",
+            )
+        try:
+            manifest = cls.model_validate_json(place.read_bytes())
+        except ValidationError as e:
+            raise ShardError(
+                f"the manifest cannot be read: {e.errors()[0]['msg']}",
+                where=str(place),
+                fix="run the prepare stage again with --fresh",
+            ) from e
+        if manifest.schema_version != SCHEMA_VERSION:
+            raise ShardError(
+                "the prepared data has another schema version",
+                where=str(place),
+                value=manifest.schema_version,
+                rule=f"this version of p5dist reads {SCHEMA_VERSION}",
+                fix="run the prepare stage again with --fresh",
+            )
+        for shard in manifest.shards:
+            size = (prepare / shard.path).size()
+            if size != shard.bytes:
+                raise ShardError(
+                    "a shard is missing" if size is None else "a shard is truncated or was changed",
+                    where=f"{prepare}/{shard.path}",
+                    value=f"{size} bytes",
+                    rule=f"the manifest states {shard.bytes} bytes",
+                    fix="restore the file, or run the prepare stage again with --fresh",
+                )
+        return manifest
+
+    def save(self, prepare: Folder) -> None:
+        (prepare / MANIFEST).write_text(self.model_dump_json(indent=2) + "\n")

@@ -1,0 +1,55 @@
+"""Joining or starting Ray, once per process, with the settings that p5dist relies on."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Any
+
+from p5dist.config.scale import Scale
+from p5dist.errors import ResourceError
+
+
+def connect(scale: Scale) -> None:
+    """Join the cluster at ``scale.address``, or start one on this machine; later calls are free.
+
+    Raises:
+        ResourceError: nothing answers at the address.
+    """
+    # Set before ray is imported. Workers keep the folder they were started in, so that relative
+    # paths of a job mean the same everywhere; a failed worker is noticed in 0.5 s, not in 2 s.
+    os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    if scale.address is None:
+        # A local cluster listens on loopback only; without this Ray writes a token into the
+        # home folder that changes how later clusters start.
+        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    import ray
+
+    if ray.is_initialized():
+        return
+    options: dict[str, Any] = {"logging_level": logging.WARNING, "log_to_driver": False}
+    if scale.address is None:
+        options |= {"address": "local", "object_store_memory": _object_store_bytes()}
+    else:
+        options["address"] = scale.address
+    try:
+        ray.init(**options)
+    except ConnectionError as e:
+        raise ResourceError(
+            "no Ray cluster answers", where="scale.address", value=scale.address,
+            fix="start the cluster, correct the address, or leave it out to use this machine",
+        ) from e  # fmt: skip
+    import ray.data
+
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.execution_options.preserve_order = True
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+
+
+def _object_store_bytes() -> int:
+    """A tenth of the memory, 256 MB to 4 GB: blocks of read-ahead, not whole data sets."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return int(min(max(memory // 10, 256 << 20), 4 << 30))

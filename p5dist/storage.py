@@ -1,0 +1,179 @@
+"""Where bytes live: file systems by URL, atomic small files, and the layout of a run folder.
+
+Principle: nothing half-written is ever read. What makes a thing exist (manifest, marker, result)
+is one small file that is written last, and removed first.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+
+from p5dist.errors import RunFolderError
+
+
+def open_filesystem(url: str) -> tuple[pafs.FileSystem, str]:
+    """The pyarrow file system for ``url`` and the path inside it.
+
+    A path without a scheme is local and made absolute. ``s3://`` goes through s3fs, every other
+    scheme through fsspec.
+
+    Raises:
+        RunFolderError: no installed package opens the scheme.
+    """
+    if "://" not in url:
+        return pafs.LocalFileSystem(), os.path.abspath(os.path.expanduser(url))
+    scheme, rest = url.split("://", 1)
+    if scheme == "file":
+        return pafs.LocalFileSystem(), rest
+    import fsspec
+
+    try:
+        fs = fsspec.filesystem(scheme)
+    except (ValueError, ImportError) as e:
+        raise RunFolderError(
+            f"no file system for '{scheme}://'",
+            where=url,
+            rule="a local path, or a URL that fsspec opens",
+            fix=f"install the package that fsspec names: {e}",
+        ) from e
+    return pafs.PyFileSystem(pafs.FSSpecHandler(fs)), rest
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder on any file system; ``folder / "a"`` is the folder (or file) below it."""
+
+    fs: pafs.FileSystem
+    path: str
+
+    @classmethod
+    def open(cls, url: str) -> Folder:
+        fs, path = open_filesystem(url)
+        return cls(fs, path.rstrip("/"))
+
+    def __truediv__(self, name: str) -> Folder:
+        return Folder(self.fs, f"{self.path}/{name}")
+
+    def __str__(self) -> str:
+        return self.path
+
+    @property
+    def name(self) -> str:
+        return self.path.rsplit("/", 1)[-1]
+
+    @property
+    def is_local(self) -> bool:
+        return isinstance(self.fs, pafs.LocalFileSystem)
+
+    def exists(self) -> bool:
+        return bool(self.fs.get_file_info(self.path).type != pafs.FileType.NotFound)
+
+    def make(self) -> Folder:
+        self.fs.create_dir(self.path, recursive=True)
+        return self
+
+    def children(self) -> list[str]:
+        """Names of files and folders directly below, sorted; empty where there is no folder."""
+        infos = self.fs.get_file_info(pafs.FileSelector(self.path, allow_not_found=True))
+        return sorted(info.base_name for info in infos)
+
+    def size(self) -> int | None:
+        """Bytes of a file; None where there is no such file."""
+        info = self.fs.get_file_info(self.path)
+        return int(info.size) if info.type == pafs.FileType.File else None
+
+    def remove(self) -> None:
+        """Delete the file or the whole folder; nothing happens where there is none."""
+        kind = self.fs.get_file_info(self.path).type
+        if kind == pafs.FileType.File:
+            self.fs.delete_file(self.path)
+        elif kind == pafs.FileType.Directory:
+            self.fs.delete_dir(self.path)
+
+    def read_bytes(self) -> bytes:
+        with self.fs.open_input_stream(self.path) as f:
+            return bytes(f.read())
+
+    def read_json(self) -> Any:
+        return json.loads(self.read_bytes())
+
+    def write_bytes(self, data: bytes) -> None:
+        """Write the whole file at once: on disk under a temporary name, synced, then renamed; on
+        an object store as one put. A reader sees the old file or the new one, never a part."""
+        if not self.is_local:
+            with self.fs.open_output_stream(self.path) as f:
+                f.write(data)
+            return
+        target = Path(self.path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
+        try:
+            with open(temporary, "wb") as f:
+                f.write(data)
+                f.flush()
+                os.fsync(f.fileno())
+            os.replace(temporary, target)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def write_text(self, text: str) -> None:
+        self.write_bytes(text.encode())
+
+    def write_json(self, value: Any) -> None:
+        self.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+    def write_table(self, table: pa.Table, **options: Any) -> None:
+        """Write one Parquet file, seen whole or not at all (see :meth:`write_bytes`)."""
+        import pyarrow.parquet as pq
+
+        sink = pa.BufferOutputStream()
+        pq.write_table(table, sink, **options)
+        self.write_bytes(sink.getvalue().to_pybytes())
+
+    def read_table(self, columns: list[str] | None = None) -> pa.Table:
+        import pyarrow.parquet as pq
+
+        return pq.read_table(self.path, filesystem=self.fs, columns=columns)
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The layout of one run: ``<storage>/<run name>/``; one folder a stage."""
+
+    root: Folder
+
+    @classmethod
+    def of(cls, storage: str, name: str) -> RunFolder:
+        return cls(Folder.open(storage) / name)
+
+    @property
+    def job(self) -> Folder:
+        return self.root / "job.yaml"
+
+    @property
+    def prepare(self) -> Folder:
+        return self.root / "prepare"
+
+    def training(self, stage: str) -> Folder:
+        """Folder of a training stage: ``pretrain`` or ``finetune/<task>``."""
+        return self.root / stage
+
+    @property
+    def evaluate(self) -> Folder:
+        return self.root / "evaluate"
+
+    @property
+    def recommend(self) -> Folder:
+        return self.root / "recommend"
+
+    @property
+    def report(self) -> Folder:
+        return self.root / "report.html"

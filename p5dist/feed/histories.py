@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -54,7 +55,7 @@ class Histories:
         offsets = np.asarray(item.offsets, dtype=np.int64)
         start, end = int(offsets[0]), int(offsets[-1])
 
-        def values(name: str) -> npt.NDArray[np.generic]:
+        def values(name: str) -> npt.NDArray[Any]:
             return np.asarray(_flat(table, name).values[start:end])
 
         return cls(
@@ -103,7 +104,7 @@ class Histories:
         return self._replace(offsets, source, index)
 
     def _replace(
-        self, offsets: Ints, source: npt.NDArray[np.generic], rows: Ints | slice = slice(None)
+        self, offsets: Ints, source: npt.NDArray[Any], rows: Ints | slice = slice(None)
     ) -> Histories:
         return Histories(
             user=self.user[rows],

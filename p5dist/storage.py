@@ -29,7 +29,7 @@ def open_filesystem(url: str) -> tuple[pafs.FileSystem, str]:
         RunFolderError: no installed package opens the scheme.
     """
     if "://" not in url:
-        return pafs.LocalFileSystem(), os.path.abspath(os.path.expanduser(url))
+        return pafs.LocalFileSystem(), str(Path(url).expanduser().absolute())
     scheme, rest = url.split("://", 1)
     if scheme == "file":
         return pafs.LocalFileSystem(), rest
@@ -116,11 +116,11 @@ class Folder:
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
         try:
-            with open(temporary, "wb") as f:
+            with temporary.open("wb") as f:
                 f.write(data)
                 f.flush()
                 os.fsync(f.fileno())
-            os.replace(temporary, target)
+            temporary.replace(target)
         finally:
             temporary.unlink(missing_ok=True)
 

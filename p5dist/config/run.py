@@ -40,7 +40,7 @@ class RunConfig(Section):
         if self.feed.lanes < self.scale.workers:
             raise ValueError(
                 f"feed.lanes {self.feed.lanes} must be at least scale.workers "
-                f"{self.scale.workers}: raise feed.lanes (before the first step) or use fewer workers"
+                f"{self.scale.workers}: raise feed.lanes or use fewer workers"
             )
         for stage, training in self.trainings().items():
             if training.batch_size % self.feed.lanes:
@@ -70,8 +70,8 @@ class RunConfig(Section):
         for name, stage in self.finetune.items():
             if stage.init_from == "pretrain" and self.pretrain is None:
                 raise ValueError(
-                    f"finetune.{name}.init_from is 'pretrain', but the job has no pretrain section: "
-                    f"add one, or set finetune.{name}.init_from to null"
+                    f"finetune.{name}.init_from is 'pretrain', but the job has no pretrain "
+                    f"section: add one, or set finetune.{name}.init_from to null"
                 )
         rated = self.prepare.source.columns.rating is not None
         needs = [f"finetune.{n}.task" for n, s in self.finetune.items()

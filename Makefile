@@ -1,0 +1,28 @@
+# make demo    install, then run MovieLens-100K from the raw log to the report
+# make test    install, then lint, types and tests (make test-all: the slow ones too)
+# Both start from a fresh clone. PYTHON=python3.12 picks the Python, WHEELS=cpu|gpu the wheels.
+
+PYTHON ?= python3
+WHEELS ?= auto
+VENV := .venv/bin
+
+.PHONY: demo test test-all lint types install
+
+demo: install
+	$(VENV)/p5dist run jobs/ml-100k.yaml
+
+test: lint types
+	$(VENV)/python -m pytest -m "not slow"
+
+test-all: lint types
+	$(VENV)/python -m pytest
+
+lint: install
+	$(VENV)/python -m ruff check .
+	$(VENV)/python -m ruff format --check .
+
+types: install
+	$(VENV)/python -m mypy
+
+install:
+	@$(PYTHON) install.py --wheels $(WHEELS)

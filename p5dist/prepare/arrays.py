@@ -1,0 +1,111 @@
+"""Vectorised pieces that the stage is built from: hashes, counts, text columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+Ints = npt.NDArray[np.int64]
+Codes = npt.NDArray[np.int32]
+Hashes = npt.NDArray[np.uint64]
+Bools = npt.NDArray[np.bool_]
+Array = npt.NDArray[Any]
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+def mix(x: Hashes) -> Hashes:
+    """The finaliser of SplitMix64 (Steele, Lea and Flood 2014): a bijection of 64 bits."""
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    mixed: Hashes = x ^ (x >> np.uint64(31))
+    return mixed
+
+
+def stable_hash(text: pa.StringArray) -> Hashes:
+    """[n] 64-bit hashes of the UTF-8 bytes, the same on every machine and version.
+
+    h = mix(length + g), then h = mix((h ^ word) + g) for every little-endian word of 8 bytes, the
+    last one filled up with zeros; g is the golden ratio of SplitMix64.
+    """
+    if not len(text):
+        return np.zeros(0, np.uint64)
+    _, offset_bytes, data_bytes = text.buffers()
+    offsets = np.frombuffer(offset_bytes, np.int32)[text.offset : text.offset + len(text) + 1]
+    start, length = offsets[:-1].astype(np.int64), np.diff(offsets).astype(np.int64)
+    data = np.frombuffer(data_bytes, np.uint8) if data_bytes is not None else np.zeros(0, np.uint8)
+    data = np.concatenate([data, np.zeros(8, np.uint8)])
+    words: Hashes = np.ndarray((len(data) - 7,), "<u8", data, strides=(1,))
+    value = mix(length.astype(np.uint64) + _GOLDEN)
+    alive = np.flatnonzero(length > 0)
+    done = 0
+    while len(alive):
+        left = np.minimum(length[alive] - done, 8).astype(np.uint64)
+        word = words[start[alive] + done] & (~np.uint64(0) >> (np.uint64(64) - left * np.uint64(8)))
+        value[alive] = mix((value[alive] ^ word) + _GOLDEN)
+        done += 8
+        alive = alive[length[alive] > done]
+    return value
+
+
+def merge_counts(parts: Iterable[tuple[Array, Ints]]) -> tuple[Array, Ints]:
+    """Sum (values, counts) tables; values come back distinct and rising."""
+    tables = list(parts)
+    if not tables:
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    values, inverse = np.unique(np.concatenate([v for v, _ in tables]), return_inverse=True)
+    counts = np.zeros(len(values), np.int64)
+    np.add.at(counts, inverse, np.concatenate([n for _, n in tables]))
+    return values, counts
+
+
+def encode(column: pa.ChunkedArray) -> tuple[pa.StringArray, Codes]:
+    """Distinct values in the order of first sight, and [n] the index of each row's value."""
+    if not len(column):
+        return pa.array([], pa.string()), np.zeros(0, np.int32)
+    coded = column.dictionary_encode().unify_dictionaries().combine_chunks()
+    if isinstance(coded, pa.ChunkedArray):
+        coded = coded.chunk(0)
+    return coded.dictionary, coded.indices.to_numpy(zero_copy_only=False)
+
+
+def is_integer_text(text: pa.Array) -> Array:
+    """[n] whether each value is a whole number of at most 18 digits."""
+    match = pc.match_substring_regex(text, r"^-?[0-9]{1,18}$")
+    return np.asarray(pc.fill_null(match, False))
+
+
+def as_text(column: pa.ChunkedArray, time_unit: str = "s") -> pa.ChunkedArray:
+    """Any Arrow column as text; lists stay lists of text.
+
+    Whole floats lose their ``.0`` (ids become floats where a column has gaps); times become whole
+    numbers of ``time_unit`` since 1970.
+    """
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        return as_text(column.cast(kind.value_type), time_unit)
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return column.cast(pa.list_(pa.string()))
+    if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
+        return column.cast(pa.timestamp(time_unit), safe=False).cast(pa.int64()).cast(pa.string())
+    if pa.types.is_floating(kind):
+        value = column.cast(pa.float64())
+        whole = pc.and_(pc.equal(pc.floor(value), value), pc.less(pc.abs(value), 2.0**53))
+        number = pc.if_else(pc.fill_null(whole, False), value, 0.0).cast(pa.int64())
+        return pc.if_else(whole, number.cast(pa.string()), column.cast(pa.string()))
+    return column.cast(pa.string())
+
+
+def id_order(ids: pa.StringArray) -> Ints:
+    """[n] indices that sort external ids: as numbers if all of them are whole numbers (equal
+    numbers by their text), else by their UTF-8 bytes."""
+    keys = {"text": ids}
+    if len(ids) and is_integer_text(ids).all():
+        keys = {"number": ids.cast(pa.int64())} | keys
+    order = pc.sort_indices(pa.table(keys), sort_keys=[(key, "ascending") for key in keys])
+    return np.asarray(order).astype(np.int64)

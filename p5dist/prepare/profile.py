@@ -1,0 +1,170 @@
+"""What the data looks like, for the report: counts and distributions, never rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from p5dist import columns as c
+from p5dist.config.prepare import Prepare
+from p5dist.prepare.arrays import Array, Ints, merge_counts
+from p5dist.prepare.histories import Grouped
+from p5dist.prepare.vocabulary import Vocabulary
+
+Counts = tuple[Array, Ints]
+
+_DAY = 86_400
+_LENGTH_BINS = 24
+_CURVE_POINTS = 200
+_TIME_POINTS = 400
+_RATING_VALUES = 100
+
+
+@dataclass(frozen=True)
+class ShardProfile:
+    """Sums over one shard; those of all shards are merged."""
+
+    lengths: Counts
+    """Histories by length."""
+    days: Counts
+    """Interactions by days since 1970."""
+    ratings: Counts
+    """Interactions by rating; those without one are left out."""
+    splits: Ints
+    """[3] interactions by split code."""
+    train_ratings: tuple[int, float, float, float]
+    """Number, sum, smallest and largest of the ratings that train."""
+    tied: int
+    """Interactions at the time of the one before."""
+    tied_rising: int
+    leaked: int
+    heaviest: tuple[int, str]
+    """Length and external id of the longest history."""
+
+
+def profile_shard(grouped: Grouped) -> ShardProfile:
+    """Sums over the histories of one shard (at least one)."""
+    starts = np.cumsum(grouped.lengths) - grouped.lengths
+    same = np.diff(grouped.timestamp, prepend=grouped.timestamp[:1] - 1) == 0
+    same[starts] = False
+    rated = ~np.isnan(grouped.rating)
+    train = grouped.rating[rated & (grouped.split == c.TRAIN)].astype(np.float64)
+    longest = int(np.argmax(grouped.lengths))
+    return ShardProfile(
+        lengths=_counts(grouped.lengths),
+        days=_counts(grouped.timestamp // _DAY),
+        ratings=_counts(grouped.rating[rated]),
+        splits=np.bincount(grouped.split, minlength=3).astype(np.int64),
+        train_ratings=(
+            len(train),
+            float(train.sum()),
+            float(train.min(initial=np.inf)),
+            float(train.max(initial=-np.inf)),
+        ),
+        tied=int(same.sum()),
+        tied_rising=grouped.tied_rising,
+        leaked=grouped.leaked,
+        heaviest=(int(grouped.lengths[longest]), grouped.users[longest].as_py()),
+    )
+
+
+def build_profile(
+    shards: Sequence[ShardProfile],
+    items: Vocabulary,
+    prepare: Prepare,
+    rejected: dict[str, int],
+    warnings: list[str],
+) -> dict[str, Any]:
+    """profile.json; ``warnings`` come after those about the log itself."""
+    lengths, users_by_length = merge_counts(s.lengths for s in shards)
+    users, interactions = int(users_by_length.sum()), int((lengths * users_by_length).sum())
+    timed = prepare.source.columns.timestamp is not None
+    return {
+        "interactions": interactions,
+        "users": users,
+        "items": len(items),
+        "density": interactions / (users * len(items)),
+        "rows_in": interactions + sum(rejected.values()),
+        "rows_rejected": rejected,
+        "lengths": _length_histogram(lengths, users_by_length),
+        "item_counts": _popularity(items.count),
+        "per_day": _per_day(merge_counts(s.days for s in shards)) if timed
+        else {"day": [], "count": []},
+        "ratings": _rating_histogram(merge_counts(s.ratings for s in shards)),
+        "tied_share": sum(s.tied for s in shards) / interactions,
+        "warnings": _warnings(shards, prepare, interactions) + warnings,
+    }  # fmt: skip
+
+
+def _warnings(shards: Sequence[ShardProfile], prepare: Prepare, interactions: int) -> list[str]:
+    found = []
+    tied = sum(s.tied for s in shards)
+    rising = sum(s.tied_rising for s in shards)
+    if prepare.ties == "log" and tied > 0.01 * interactions and rising > 0.6 * tied:
+        found.append(
+            f"{tied / interactions:.0%} of the interactions have the time of the one before, and "
+            f"in {rising / tied:.0%} of these the item id rises: the order within one time may "
+            "come from sorting by id, which a model can learn; consider prepare.ties: shuffled"
+        )
+    length, user = max((s.heaviest for s in shards), key=lambda h: (h[0], h[1]))
+    if length > 0.2 * interactions:
+        found.append(f"user '{user}' has {length / interactions:.0%} of all interactions")
+    if leaked := sum(s.leaked for s in shards):
+        found.append(
+            f"{leaked:,} (user, item, time) of the test files are in the log too: a leak, unless "
+            "an item can be taken twice at one time"
+        )
+    validation, test = (int(sum(s.splits[code] for s in shards)) for code in (c.VALIDATION, c.TEST))
+    if not test:
+        found.append("no interaction is in the test split: nothing can be evaluated on it")
+    elif not validation and prepare.split.kind == "leave_one_out":
+        found.append("no interaction is in the validation split")
+    return found
+
+
+def _counts(values: Array) -> Counts:
+    distinct, counts = np.unique(values, return_counts=True)
+    return distinct, counts.astype(np.int64)
+
+
+def _length_histogram(lengths: Ints, users: Ints) -> dict[str, list[int]]:
+    edges = np.unique(np.geomspace(1, lengths.max() + 1, _LENGTH_BINS + 1).round().astype(int))
+    counts, _ = np.histogram(lengths, bins=edges, weights=users)
+    return {"edges": edges.tolist(), "counts": counts.astype(int).tolist()}
+
+
+def _popularity(counts: Ints) -> dict[str, list[int]]:
+    ranks = np.unique(np.geomspace(1, len(counts), _CURVE_POINTS).round().astype(int))
+    return {"rank": ranks.tolist(), "count": counts[ranks - 1].tolist()}
+
+
+def _per_day(counts: Counts) -> dict[str, list[Any]]:
+    """By day, week (from Monday) or month, whichever is the finest with at most 400 points; where
+    even months are more, by periods of several months."""
+    days, number = counts
+    try:
+        dates = days.astype("datetime64[D]")
+        day, week = days, (days + 3) // 7 * 7 - 3  # day 0 of 1970 is a Thursday
+        month = dates.astype("datetime64[M]").astype(np.int64)
+    except (OverflowError, ValueError):
+        return {"day": [], "count": []}
+    several = -(-(int(np.ptp(month)) + 1) // _TIME_POINTS)
+    coarse = (month // several * several).astype("datetime64[M]").astype("datetime64[D]")
+    for start in (day, week, coarse.astype(np.int64)):
+        starts, total = merge_counts([(start, number)])
+        if len(starts) <= _TIME_POINTS:
+            break
+    return {"day": np.datetime_as_string(starts.astype("datetime64[D]")).tolist(),
+            "count": total.tolist()}  # fmt: skip
+
+
+def _rating_histogram(counts: Counts) -> dict[str, list[float]]:
+    """By value; where there are more than 100 values, 50 bins by their middles."""
+    values, number = counts
+    if len(values) > _RATING_VALUES:
+        number, edges = np.histogram(values, bins=50, weights=number)
+        values = (edges[1:] + edges[:-1]) / 2
+    return {"value": values.astype(float).tolist(), "count": number.astype(int).tolist()}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,11 @@ class Histories:
     split: npt.NDArray[np.int8]
     """[T] columns.TRAIN, VALIDATION or TEST"""
 
+    @classmethod
+    def empty(cls) -> Histories:
+        """No history at all."""
+        return cls.from_table(c.HISTORY.empty_table())
+
     def __len__(self) -> int:
         return len(self.user)
 
@@ -49,24 +55,66 @@ class Histories:
 
     @classmethod
     def from_table(cls, table: pa.Table, rows: Ints | None = None) -> Histories:
-        """From a table of schema columns.HISTORY; ``rows`` are its row numbers (default: 0…)."""
+        """From a table of schema columns.HISTORY.
+
+        ``rows`` are its row numbers; left out, they are its column ``row``, or 0…. Interaction
+        columns that the table does not have are zero.
+        """
         table = table.combine_chunks()
         item = _flat(table, c.ITEM)
         offsets = np.asarray(item.offsets, dtype=np.int64)
         start, end = int(offsets[0]), int(offsets[-1])
+        if rows is None:
+            named = "row" in table.column_names
+            rows = table["row"].to_numpy() if named else np.arange(len(table), dtype=np.int64)
 
         def values(name: str) -> npt.NDArray[Any]:
+            if name not in table.column_names:
+                kind = c.HISTORY.field(name).type.value_type.to_pandas_dtype()
+                return np.broadcast_to(np.zeros(1, dtype=kind), end - start)
             return np.asarray(_flat(table, name).values[start:end])
 
         return cls(
             user=table[c.USER].to_numpy(),
-            row=np.arange(len(table), dtype=np.int64) if rows is None else rows,
+            row=rows,
             offsets=offsets - start,
             item=values(c.ITEM),
             timestamp=values(c.TIMESTAMP),
             event=values(c.EVENT),
             rating=values(c.RATING),
             split=values(c.SPLIT),
+        )
+
+    @classmethod
+    def concat(cls, parts: Sequence[Histories]) -> Histories:
+        """All histories of the parts, one part after the other; there is at least one part."""
+        first = parts[0]
+        ends = np.cumsum([part.offsets[-1] for part in parts]) - [p.offsets[-1] for p in parts]
+        offsets = [p.offsets[1:] + end for p, end in zip(parts, ends, strict=True)]
+        flat = {
+            f.name: np.concatenate([getattr(p, f.name) for p in parts])
+            for f in fields(first)
+            if f.name != "offsets"
+        }
+        return cls(offsets=np.concatenate([first.offsets[:1], *offsets]), **flat)
+
+    def to_table(self) -> pa.Table:
+        """A table of schema columns.HISTORY with the row numbers as one more column ``row``."""
+        offsets = pa.array(self.offsets.astype(np.int32))
+
+        def lists(values: npt.NDArray[Any]) -> pa.ListArray:
+            return pa.ListArray.from_arrays(offsets, pa.array(values))
+
+        return pa.table(
+            {
+                c.USER: self.user,
+                c.ITEM: lists(self.item),
+                c.TIMESTAMP: lists(self.timestamp),
+                c.EVENT: lists(self.event),
+                c.RATING: lists(self.rating),
+                c.SPLIT: lists(self.split),
+                "row": self.row,
+            }
         )
 
     def owner(self) -> Ints:

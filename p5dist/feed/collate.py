@@ -1,0 +1,134 @@
+"""Histories → batches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
+
+from p5dist.batch import ITEM_FEATURE, USER_FEATURE, Batch, Bucket
+from p5dist.feed.attributes import Attributes
+from p5dist.feed.histories import Histories, Ints
+from p5dist.feed.randomness import hashed
+
+_DROPOUT = 5  # which kind of random number a hash belongs to
+
+
+@dataclass(frozen=True)
+class Collate:
+    """Histories → Batch.
+
+    Args:
+        seed: of the job.
+        item_attributes, user_attributes: attribute tables, or None where the model has none.
+    """
+
+    seed: int
+    item_attributes: Attributes | None = None
+    user_attributes: Attributes | None = None
+
+    def __call__(
+        self,
+        histories: Histories,
+        *,
+        step: int = 0,
+        candidates: Ints | None = None,
+        candidate_log_q: npt.NDArray[np.float32] | None = None,
+        extra_items: Ints | None = None,
+    ) -> Batch:
+        """The batch of ``histories`` at global step ``step``.
+
+        Args:
+            candidates: [C] item ids; none where the loss needs none.
+            candidate_log_q: [C]
+            extra_items: [M] further item ids to look up; their indices come after the candidates.
+        """
+        lengths = histories.lengths
+        histories = histories.take(np.argsort(-lengths, kind="stable"))
+        lengths = histories.lengths
+        wanted = [
+            np.zeros(0, np.int64) if ids is None else ids for ids in (candidates, extra_items)
+        ]
+        ids, index = np.unique(np.concatenate([histories.item, *wanted]), return_inverse=True)
+        if len(ids) == 0:
+            ids = np.zeros(1, dtype=np.int64)  # padding: the exchange needs one bag
+        count = len(histories.item)
+        position = histories.position()
+        buckets, slot = make_buckets(lengths, position)
+        return Batch(
+            items=_kjt([ITEM_FEATURE], ids, np.asarray([len(ids)]), 1),
+            item_attributes=None
+            if self.item_attributes is None
+            else _kjt(list(self.item_attributes.names), *self.item_attributes.of(ids), len(ids)),
+            users=self._users(histories),
+            token=torch.from_numpy(index[:count]),
+            candidates=torch.from_numpy(index[count:]),
+            candidate_log_q=None if candidate_log_q is None else torch.from_numpy(candidate_log_q),
+            owner=torch.from_numpy(histories.owner()),
+            position=torch.from_numpy(position),
+            has_next=torch.from_numpy(position + 1 < np.repeat(lengths, lengths)),
+            rating=torch.from_numpy(np.ascontiguousarray(histories.rating)),
+            dropout_key=torch.from_numpy(
+                hashed(self.seed, _DROPOUT, step, np.repeat(histories.row, lengths), position).view(
+                    np.int64
+                )
+            ),
+            slot=torch.from_numpy(slot),
+            buckets=buckets,
+            histories=len(histories),
+            rows=histories.row,
+        )
+
+    def _users(self, histories: Histories) -> KeyedJaggedTensor:
+        users = len(histories)
+        names, values = [USER_FEATURE], histories.user
+        lengths = np.append(np.ones(users, dtype=np.int64), 0)
+        if self.user_attributes is not None:
+            bags, bag_lengths = self.user_attributes.of(histories.user)
+            names += self.user_attributes.names
+            values = np.concatenate([values, bags])
+            padded = np.zeros((len(names) - 1, users + 1), dtype=np.int64)
+            padded[:, :users] = bag_lengths.reshape(-1, users)
+            lengths = np.concatenate([lengths, padded.reshape(-1)])
+        return _kjt(names, values, lengths, users + 1)
+
+
+def make_buckets(
+    lengths: Ints, position: Ints, *, fill: float = 0.8
+) -> tuple[tuple[Bucket, ...], Ints]:
+    """Cut histories of falling length [B] into buckets in which the shortest has at least ``fill``
+    of the longest.
+
+    Returns:
+        The buckets, and for every interaction [T] its slot ``history in bucket · length +
+        position``.
+    """
+    buckets: list[Bucket] = []
+    width = np.zeros(len(lengths), dtype=np.int64)
+    row = np.zeros(len(lengths), dtype=np.int64)
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    begin = 0
+    end_of_all = int(np.searchsorted(-lengths, 0, side="left"))  # empty histories have no bucket
+    while begin < end_of_all:
+        longest = int(lengths[begin])
+        # One history of few interactions is not worth a bucket of its own.
+        shortest = int(fill * longest) if longest > 16 else 1
+        end = min(int(np.searchsorted(-lengths, -shortest, side="right")), end_of_all)
+        width[begin:end] = longest
+        row[begin:end] = np.arange(end - begin)
+        buckets.append(Bucket(slice(int(offsets[begin]), int(offsets[end])), end - begin, longest))
+        begin = end
+    slot = np.repeat(row * width, lengths) + position
+    return tuple(buckets), slot
+
+
+def _kjt(keys: list[str], values: Ints, lengths: Ints, stride: int) -> KeyedJaggedTensor:
+    return KeyedJaggedTensor(
+        keys=keys,
+        values=torch.from_numpy(np.ascontiguousarray(values)),
+        lengths=torch.from_numpy(lengths.astype(np.int32)),
+        stride=stride,
+    )

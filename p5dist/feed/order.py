@@ -1,0 +1,146 @@
+"""The order of training: which histories make up the global batch of every step.
+
+An epoch permutes the row groups of all shards and deals them to C lanes; inside a group the rows
+are permuted. Step s of an epoch takes rows s·b … (s+1)·b - 1 of every lane, so that the global
+batch has B = C·b histories. All of it is a pure function of (seed, manifest, C, b): the position
+in the data is the number of steps taken, and nothing depends on the number of workers.
+
+Lanes are not equally long; the last steps of an epoch have the rows of the longer lanes only, and
+every history is in exactly one step of an epoch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from p5dist.errors import ConfigError
+from p5dist.feed.histories import Ints
+from p5dist.feed.randomness import permutation
+from p5dist.manifest import Manifest
+
+_GROUPS, _ROWS = 1, 2  # which kind of permutation a hash belongs to
+
+
+@dataclass(frozen=True)
+class EpochPlan:
+    """Row groups of one epoch in the order of lane position.
+
+    Entry i is a whole row group; entries are sorted by (start, lane), the order in which the
+    steps need them.
+    """
+
+    epoch: int
+    group: Ints
+    """[n] index of the row group in the data set"""
+    lane: Ints
+    """[n]"""
+    start: Ints
+    """[n] row of the lane at which the group begins"""
+    rows: Ints
+    """[n] rows of the group"""
+    steps: int
+    """Steps of this epoch."""
+
+
+class LaneOrder:
+    """The order of one training stage.
+
+    Args:
+        manifest: of the prepared data.
+        lanes: C.
+        batch_size: B, a multiple of C.
+        seed: of the job.
+    """
+
+    def __init__(self, manifest: Manifest, *, lanes: int, batch_size: int, seed: int) -> None:
+        if batch_size % lanes:
+            raise ConfigError(
+                "the batch size does not fit the lanes",
+                where="batch_size",
+                value=batch_size,
+                rule=f"a multiple of feed.lanes = {lanes}",
+                fix="change either",
+            )
+        self.lanes = lanes
+        self.rows_per_lane = batch_size // lanes
+        self.seed = seed
+        counts = [np.asarray(shard.groups, dtype=np.int64) for shard in manifest.shards]
+        self.group_rows = np.concatenate([*counts, np.zeros(0, dtype=np.int64)])
+        """[groups] rows"""
+        self.group_shard = np.repeat(np.arange(len(counts)), [len(n) for n in counts])
+        """[groups] index of the shard"""
+        self.group_in_shard = np.concatenate([np.arange(len(n)) for n in counts])
+        """[groups] index of the row group in its file"""
+        self.group_first_row = np.concatenate(
+            [
+                shard.first_row + np.cumsum(n) - n
+                for shard, n in zip(manifest.shards, counts, strict=True)
+            ]
+        )
+        """[groups] row number of the first row"""
+        self._plans: dict[int, EpochPlan] = {}
+        self._steps: dict[int, int] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_plans": {}}
+
+    def plan(self, epoch: int) -> EpochPlan:
+        """The plan of an epoch (from 0)."""
+        if epoch not in self._plans:
+            self._plans[epoch] = self._make_plan(epoch)
+            for old in [e for e in self._plans if e < epoch - 3]:
+                del self._plans[old]
+        return self._plans[epoch]
+
+    def _make_plan(self, epoch: int) -> EpochPlan:
+        group = permutation(len(self.group_rows), self.seed, _GROUPS, epoch)
+        rows = self.group_rows[group]
+        # Deal: the groups at l, l + C, l + 2C, … of the permutation go to lane l.
+        lane = np.arange(len(group)) % self.lanes
+        padded = np.zeros(-(-len(group) // self.lanes) * self.lanes, dtype=np.int64)
+        padded[: len(group)] = rows
+        table = padded.reshape(-1, self.lanes)
+        start = (np.cumsum(table, axis=0) - table).reshape(-1)[: len(group)]
+        longest = int(table.sum(axis=0).max())
+        by_need = np.lexsort((lane, start))
+        return EpochPlan(
+            epoch=epoch,
+            group=group[by_need],
+            lane=lane[by_need],
+            start=start[by_need],
+            rows=rows[by_need],
+            steps=-(-longest // self.rows_per_lane),
+        )
+
+    def steps_before(self, epoch: int) -> int:
+        """Steps of all epochs before ``epoch``."""
+        return sum(self.steps_in(e) for e in range(epoch))
+
+    def steps_in(self, epoch: int) -> int:
+        """Steps of an epoch."""
+        if epoch not in self._steps:
+            self._steps[epoch] = self.plan(epoch).steps
+        return self._steps[epoch]
+
+    def total_steps(self, epochs: float) -> int:
+        """Steps of ``epochs`` epochs; a fraction is of the epoch after the whole ones."""
+        whole = int(epochs)
+        steps = self.steps_before(whole)
+        if epochs > whole:
+            steps += round((epochs - whole) * self.steps_in(whole))
+        return max(steps, 1)
+
+    def locate(self, step: int) -> tuple[int, int]:
+        """Epoch that global step ``step`` (from 0) belongs to, and its step within the epoch."""
+        epoch = 0
+        while step >= self.steps_in(epoch):
+            step -= self.steps_in(epoch)
+            epoch += 1
+        return epoch, step
+
+    def rows_of_group(self, epoch: int, group: int) -> Ints:
+        """Order of the rows inside a group: [rows] offsets from its first row."""
+        return permutation(int(self.group_rows[group]), self.seed, _ROWS, epoch, group)

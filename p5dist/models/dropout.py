@@ -1,0 +1,50 @@
+"""Dropout whose mask is a function of the interaction, not of a generator's state.
+
+The mask of an element comes from a hash of (seed, step, row, position, layer, channel). A history
+is dropped the same way wherever it is trained, so a run with dropout has one curve on any number
+of workers.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class HashedDropout(nn.Module):
+    """Dropout with p rounded to a 256th.
+
+    Args:
+        p: probability that an element is zeroed.
+        site: number of this dropout in the model; different sites have independent masks.
+    """
+
+    def __init__(self, p: float, site: int) -> None:
+        super().__init__()
+        self.threshold = round(p * 256)
+        self.site = site
+
+    def forward(self, x: Tensor, key: Tensor) -> Tensor:
+        """``x`` [T, d] with elements dropped and the others scaled by 1 / (1 - p).
+
+        Args:
+            key: [T] int64, the hash of the interaction.
+        """
+        if not self.training or self.threshold == 0:
+            return x
+        keep = hashed_bytes(key, x.shape[1], self.site) >= self.threshold
+        return x * (keep * (256.0 / (256 - self.threshold)))
+
+
+def hashed_bytes(key: Tensor, width: int, site: int) -> Tensor:
+    """[T, width] uint8, uniform: one 32-bit hash gives the bytes of four channels."""
+    words = -(-width // 4)
+    # An odd multiplier per channel word (golden ratio steps), then Murmur3's finaliser in int32.
+    channel = torch.arange(words, dtype=torch.int64, device=key.device)
+    multiplier = ((channel + 1 + site * 0x1F123BB5) * 0x9E3779B1).to(torch.int32) | 1
+    seed = ((key >> 32) ^ key).to(torch.int32).unsqueeze(1)
+    h = seed * multiplier + multiplier
+    h = (h ^ ((h >> 16) & 0xFFFF)) * -2048144789  # 0x85EBCA6B
+    h = (h ^ ((h >> 13) & 0x7FFFF)) * -1028477387  # 0xC2B2AE35
+    h = h ^ ((h >> 16) & 0xFFFF)
+    return h.view(torch.uint8)[:, :width]

@@ -1,0 +1,34 @@
+"""Losses over the catalogue, as sums: the caller divides by the global count."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+from p5dist.batch import Batch
+from p5dist.models.recommender import Encoded
+
+
+def next_item_loss(encoded: Encoded, batch: Batch) -> Tensor:
+    """Cross-entropy of the next item at every position that has one: a scalar sum.
+
+    With all items as candidates it is the exact softmax. With sampled candidates the partition
+    function is estimated by importance sampling: the positive counts once, a negative j drawn n
+    times from q counts ``exp(logit_j) / (n q_j)``, and negatives equal to the positive are left
+    out, which makes the estimate unbiased (Bengio and Senécal 2008).
+    """
+    now = torch.nonzero(batch.has_next).squeeze(1)
+    states = encoded.states[now]
+    target = batch.token[now + 1]
+    candidates = encoded.items[batch.candidates]
+    logits = states @ candidates.T
+    if batch.candidate_log_q is None:
+        # All items in the order of their ids: the column of a target is its rank among them.
+        column = torch.searchsorted(batch.candidates, target)
+        return F.cross_entropy(logits, column, reduction="sum")
+    logits = logits - batch.candidate_log_q
+    logits = logits.masked_fill(target.unsqueeze(1) == batch.candidates, float("-inf"))
+    positive = (states * encoded.items[target]).sum(1, keepdim=True)
+    logits = torch.cat([positive, logits], dim=1)
+    return F.cross_entropy(logits, logits.new_zeros(len(logits), dtype=torch.long), reduction="sum")

@@ -1,0 +1,88 @@
+"""Embedding tables (TorchRec): items with their attributes, users with theirs."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torchrec.modules.embedding_configs import EmbeddingBagConfig, EmbeddingConfig, PoolingType
+from torchrec.modules.embedding_modules import EmbeddingBagCollection, EmbeddingCollection
+from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
+
+from p5dist.batch import ITEM_FEATURE, USER_FEATURE
+
+
+class ItemTables(nn.Module):
+    """Item vectors: the id row plus the pooled attributes, so that an unseen item has a vector.
+
+    Args:
+        items: largest item id; row 0 is padding.
+        attributes: number of values of each attribute.
+        dim: width of the vectors.
+        device: of the weights; ``meta`` where DistributedModelParallel makes the shards.
+    """
+
+    def __init__(
+        self, items: int, attributes: dict[str, int], dim: int, device: torch.device
+    ) -> None:
+        super().__init__()
+        self.ids = EmbeddingCollection(
+            tables=[
+                EmbeddingConfig(
+                    name=ITEM_FEATURE,
+                    embedding_dim=dim,
+                    num_embeddings=items + 1,
+                    feature_names=[ITEM_FEATURE],
+                )
+            ],
+            device=device,
+        )
+        self.bags = _bags(ITEM_FEATURE, attributes, dim, device) if attributes else None
+
+    def forward(self, items: KeyedJaggedTensor, attributes: KeyedJaggedTensor | None) -> Tensor:
+        """Vectors [U, dim] of the U ids in ``items``."""
+        vectors: Tensor = self.ids(items)[ITEM_FEATURE].values()
+        if self.bags is not None:
+            pooled = self.bags(attributes).values()
+            vectors = vectors + pooled.view(len(vectors), -1, vectors.shape[1]).sum(1)
+        return vectors
+
+
+class UserTables(nn.Module):
+    """User vectors: the row of the user's own plus the pooled attributes.
+
+    Args:
+        users: largest user id.
+        attributes: number of values of each attribute.
+        dim, device: as for :class:`ItemTables`.
+    """
+
+    def __init__(
+        self, users: int, attributes: dict[str, int], dim: int, device: torch.device
+    ) -> None:
+        super().__init__()
+        self.dim = dim
+        self.bags = _bags(USER_FEATURE, {"": users, **attributes}, dim, device)
+
+    def forward(self, users: KeyedJaggedTensor) -> Tensor:
+        """Vectors [B, dim]; the empty last bag of ``users`` is left out."""
+        pooled = self.bags(users).values()
+        vectors: Tensor = pooled.view(len(pooled), -1, self.dim).sum(1)
+        return vectors[:-1]
+
+
+def _bags(
+    side: str, attributes: dict[str, int], dim: int, device: torch.device
+) -> EmbeddingBagCollection:
+    return EmbeddingBagCollection(
+        tables=[
+            EmbeddingBagConfig(
+                name=f"{side}_{name}" if name else side,
+                embedding_dim=dim,
+                num_embeddings=values + 1,
+                feature_names=[name or side],
+                pooling=PoolingType.MEAN,
+            )
+            for name, values in attributes.items()
+        ],
+        device=device,
+    )

@@ -1,0 +1,188 @@
+"""One training stage on one worker: model, optimizers, data and checkpoints put together."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torchrec.distributed import DistributedModelParallel
+
+from p5dist import columns as c
+from p5dist.checkpoint.checkpoints import Checkpoint, Checkpoints
+from p5dist.config import RunConfig, dump_job
+from p5dist.config.train import Finetune, Training
+from p5dist.errors import CheckpointError
+from p5dist.feed.attributes import Attributes
+from p5dist.feed.collate import Collate
+from p5dist.feed.negatives import Candidates
+from p5dist.feed.order import LaneOrder
+from p5dist.feed.units import UnitReader
+from p5dist.manifest import Manifest
+from p5dist.models.build import Model, build_model, catalogue_loss
+from p5dist.provenance import versions
+from p5dist.storage import RunFolder
+from p5dist.train.optimizers import Optimizers
+from p5dist.train.sharding import describe, init_tables, shard
+
+BACKBONE = "backbone."
+
+
+def lane_order(job: RunConfig, training: Training, manifest: Manifest) -> LaneOrder:
+    """The order of a training stage."""
+    return LaneOrder(manifest, lanes=job.feed.lanes, batch_size=training.batch_size, seed=job.seed)
+
+
+def total_steps(training: Training, order: LaneOrder) -> int:
+    """Steps of a training stage."""
+    if training.steps is not None:
+        return training.steps
+    return order.total_steps(training.epochs or 0.0)
+
+
+def unit_reader(
+    job: RunConfig, folder: RunFolder, manifest: Manifest, order: LaneOrder
+) -> UnitReader:
+    """What reads the shards for a training stage."""
+    rated = job.prepare.source.columns.rating is not None
+    return UnitReader(
+        prepare=folder.prepare,
+        manifest=manifest,
+        order=order,
+        columns=(c.RATING,) if rated else (),
+        max_length=job.feed.max_length,
+        random_window=job.feed.window == "random",
+    )
+
+
+def make_collate(job: RunConfig, folder: RunFolder) -> Collate:
+    """What makes batches, with the attribute tables that the model reads."""
+    return Collate(
+        job.seed,
+        Attributes.load(folder.prepare, "item", job.model.item_attributes),
+        Attributes.load(folder.prepare, "user", job.model.user_attributes),
+    )
+
+
+@dataclass
+class Session:
+    """Everything that a worker needs for its steps."""
+
+    job: RunConfig
+    stage: str
+    training: Training
+    manifest: Manifest
+    order: LaneOrder
+    total: int
+    """Steps of the stage."""
+    model: DistributedModelParallel
+    optimizers: Optimizers
+    collate: Collate
+    candidates: Candidates | None
+    checkpoints: Checkpoints
+    device: torch.device
+    start: int
+    """Steps already taken."""
+
+    @property
+    def inner(self) -> Model:
+        """The model below the wrappers of TorchRec and DDP."""
+        module = self.model.module
+        return getattr(module, "module", module)  # type: ignore[no-any-return]
+
+    def state(self) -> dict[str, Any]:
+        """All tensors of a checkpoint by name."""
+        weights = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        return weights | self.optimizers.state()
+
+    def save(self, step: int) -> Checkpoint:
+        """Write a checkpoint after ``step`` steps; all workers call it."""
+        meta = {
+            "job": dump_job(self.job),
+            "job_fingerprint": self.job.fingerprint(self.stage),
+            "data_fingerprint": self.manifest.fingerprint,
+            "workers": dist.get_world_size(),
+            "plan": describe(self.model.plan),
+            "versions": versions(),
+        }
+        return self.checkpoints.save(step, self.state(), meta, keep=self.training.checkpoint.keep)
+
+
+def open_session(
+    job: RunConfig, stage: str, folder: RunFolder, manifest: Manifest, device: torch.device
+) -> Session:
+    """Build a stage on this worker (the process group exists) and restore where it left off:
+    from its own latest checkpoint, else from ``init_from``, else from the seed.
+
+    Raises:
+        CheckpointError: the stage's checkpoint is of other data or another job.
+    """
+    logging.getLogger("torchrec").setLevel(logging.ERROR)
+    training = job.trainings()[stage]
+    order = lane_order(job, training, manifest)
+    total = total_steps(training, order)
+    per_worker = max(training.batch_size // dist.get_world_size(), 1)
+    model = shard(
+        build_model(job, stage, manifest, torch.device("meta")),
+        training.tables,
+        batch_size=per_worker,
+        device=device,
+    )
+    tables = set(model.fused_optimizer.params)
+    init_tables(
+        {name: t for name, t in model.state_dict().items() if name in tables},
+        seed=job.seed,
+        std=job.model.init_scale,
+    )
+    loss = catalogue_loss(job, stage)
+    candidates = None
+    if loss is not None:
+        counts = (folder.prepare / "vocabulary/item.parquet").read_table([c.COUNT])
+        candidates = Candidates(loss, counts[c.COUNT].to_numpy(), job.seed)
+    session = Session(
+        job=job,
+        stage=stage,
+        training=training,
+        manifest=manifest,
+        order=order,
+        total=total,
+        model=model,
+        optimizers=Optimizers(model, training, total),
+        collate=make_collate(job, folder),
+        candidates=candidates,
+        checkpoints=Checkpoints(folder.training(stage) / "checkpoints"),
+        device=device,
+        start=0,
+    )
+    _restore(session, folder)
+    return session
+
+
+def _restore(session: Session, folder: RunFolder) -> None:
+    latest = session.checkpoints.latest()
+    if latest is not None:
+        _check(session, latest)
+        latest.load(session.state())
+        session.start = latest.step
+    elif isinstance(session.training, Finetune) and session.training.init_from is not None:
+        source = Checkpoints(folder.training(session.training.init_from) / "checkpoints")
+        state = {n: v for n, v in session.state().items() if n.startswith(f"model.{BACKBONE}")}
+        source.require().load(state)
+
+
+def _check(session: Session, checkpoint: Checkpoint) -> None:
+    meta = checkpoint.meta()
+    for name, now in (
+        ("data_fingerprint", session.manifest.fingerprint),
+        ("job_fingerprint", session.job.fingerprint(session.stage)),
+    ):
+        if meta[name] != now:
+            raise CheckpointError(
+                f"the checkpoint belongs to another {name.removesuffix('_fingerprint')}",
+                where=str(checkpoint.folder),
+                value=meta[name],
+                rule=f"this run has {now}",
+                fix="use another run name, or start the stage anew with --fresh",
+            )

@@ -1,0 +1,141 @@
+"""Splitting the tables over the workers: plan, materialise, draw initial weights."""
+
+from __future__ import annotations
+
+import zlib
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.optim.apply_optimizer_in_backward import _apply_optimizer_in_backward
+from torchrec.distributed import DistributedModelParallel
+from torchrec.distributed.embedding import EmbeddingCollectionSharder
+from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder
+from torchrec.distributed.planner import EmbeddingShardingPlanner, ParameterConstraints, Topology
+from torchrec.distributed.types import ShardingPlan
+from torchrec.modules.embedding_modules import EmbeddingBagCollection, EmbeddingCollection
+from torchrec.optim.rowwise_adagrad import RowWiseAdagrad
+
+from p5dist.config.train import TableOptimizer
+from p5dist.feed.randomness import hashed
+
+_BLOCK = 8192  # rows drawn from one generator: initial values do not depend on the plan
+
+
+def shard(
+    model: nn.Module, optimizer: TableOptimizer, *, batch_size: int, device: torch.device
+) -> DistributedModelParallel:
+    """Put the tables of ``model`` on the workers by the planner's plan; the rest is replicated.
+
+    Args:
+        model: with tables on the meta device.
+        optimizer: fused into the backward pass of the tables.
+        batch_size: histories of one worker's step, for the planner's estimate.
+    """
+    for module in tables_of(model):
+        _apply_optimizer_in_backward(
+            RowWiseAdagrad if optimizer.kind == "rowwise_adagrad" else torch.optim.SGD,
+            module.parameters(),
+            {"lr": optimizer.lr, "weight_decay": optimizer.weight_decay},
+        )
+    sharders = [EmbeddingCollectionSharder(), EmbeddingBagCollectionSharder()]
+    planner = EmbeddingShardingPlanner(
+        topology=Topology(world_size=dist.get_world_size(), compute_device=device.type),
+        batch_size=batch_size,
+        constraints=_constraints(model),
+        debug=False,
+    )
+    plan = planner.collective_plan(model, sharders, dist.GroupMember.WORLD)
+    return DistributedModelParallel(model, device=device, plan=plan, sharders=sharders)
+
+
+def _constraints(model: nn.Module) -> dict[str, ParameterConstraints]:
+    """Item rows are spread over all workers; a bag table lives on one worker. Splitting by column
+    is left out since row-wise Adagrad would then adapt to each part of a row on its own, and
+    data-parallel tables since they would need an optimizer of another kind: with either the curve
+    would depend on the plan."""
+    allowed = {EmbeddingCollection: ["row_wise"], EmbeddingBagCollection: ["table_wise"]}
+    return {
+        config.name: ParameterConstraints(
+            sharding_types=allowed[type(module)], compute_kernels=["fused"]
+        )
+        for module in tables_of(model)
+        for config in configs_of(module)
+    }
+
+
+def tables_of(model: nn.Module) -> list[nn.Module]:
+    """The unsharded table modules."""
+    kinds = (EmbeddingCollection, EmbeddingBagCollection)
+    return [module for module in model.modules() if isinstance(module, kinds)]
+
+
+def configs_of(module: Any) -> Any:
+    """Configurations of the tables of one module."""
+    if isinstance(module, EmbeddingCollection):
+        return module.embedding_configs()
+    return module.embedding_bag_configs()
+
+
+@torch.no_grad()
+def init_tables(tensors: dict[str, Any], *, seed: int, std: float) -> None:
+    """Fill embedding weights with normal numbers drawn per block of rows from (seed, table, block),
+    so that neither the plan nor the number of workers changes them. Row 0, padding, is zero.
+
+    Args:
+        tensors: state-dict name → ShardedTensor or whole tensor.
+    """
+    for name, tensor in tensors.items():
+        table = zlib.crc32(name.encode())
+        for local, row, column in local_shards(tensor):
+            for block in range(row // _BLOCK, -(-(row + len(local)) // _BLOCK)):
+                drawn_from = int(hashed(seed, table, block)[0] >> np.uint64(1))
+                generator = torch.Generator().manual_seed(drawn_from)
+                rows = min(_BLOCK, tensor.shape[0] - block * _BLOCK)
+                values = torch.empty(rows, tensor.shape[1]).normal_(0, std, generator=generator)
+                if block == 0:
+                    values[0] = 0
+                first, last = max(row, block * _BLOCK), block * _BLOCK + rows
+                last = min(last, row + len(local))
+                part = values[first - block * _BLOCK : last - block * _BLOCK]
+                local[first - row : last - row] = part[:, column : column + local.shape[1]]
+
+
+def local_shards(tensor: Any) -> list[tuple[torch.Tensor, int, int]]:
+    """(values, first row, first column) of this worker's parts of a table."""
+    if isinstance(tensor, torch.Tensor) and not hasattr(tensor, "local_shards"):
+        return [(tensor, 0, 0)]
+    return [(s.tensor, *s.metadata.shard_offsets) for s in tensor.local_shards()]
+
+
+def describe(plan: ShardingPlan) -> dict[str, Any]:
+    """The plan as plain data for plan.json: one entry a table."""
+    tables = []
+    for module, parameters in plan.plan.items():
+        for name, sharding in parameters.items():
+            shards = [
+                {
+                    "rank": shard.placement.rank(),
+                    "rows": [shard.shard_offsets[0], shard.shard_offsets[0] + shard.shard_sizes[0]],
+                    "columns": [
+                        shard.shard_offsets[1],
+                        shard.shard_offsets[1] + shard.shard_sizes[1],
+                    ],
+                }
+                for shard in sharding.sharding_spec.shards
+            ]
+            tables.append(
+                {
+                    "table": name,
+                    "module": module,
+                    "sharding": sharding.sharding_type,
+                    "kernel": sharding.compute_kernel,
+                    "rows": max(s["rows"][1] for s in shards),
+                    "dim": max(s["columns"][1] for s in shards),
+                    "ranks": sorted({s["rank"] for s in shards}),
+                    "shards": shards,
+                }
+            )
+    return {"tables": tables}

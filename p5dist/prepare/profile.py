@@ -21,6 +21,8 @@ _LENGTH_BINS = 24
 _CURVE_POINTS = 200
 _TIME_POINTS = 400
 _RATING_VALUES = 100
+# Days since 1970 of the first day of these years.
+_YEAR_1, _YEAR_1980, _YEAR_2100, _YEAR_9999 = -719_162, 3_652, 47_482, 2_932_532
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,12 @@ def build_profile(
     """profile.json; ``warnings`` come after those about the log itself."""
     lengths, users_by_length = merge_counts(s.lengths for s in shards)
     users, interactions = int(users_by_length.sum()), int((lengths * users_by_length).sum())
+    days, by_day = merge_counts(s.days for s in shards)
     timed = prepare.source.columns.timestamp is not None
+    first, last = int(days[0]), int(days[-1])
+    if timed and not (first >= _YEAR_1 and _YEAR_1980 <= last < _YEAR_2100):
+        warnings = [_odd_times(first, last), *warnings]
+        timed = first >= _YEAR_1 and last < _YEAR_9999
     return {
         "interactions": interactions,
         "users": users,
@@ -91,8 +98,7 @@ def build_profile(
         "rows_rejected": rejected,
         "lengths": _length_histogram(lengths, users_by_length),
         "item_counts": _popularity(items.count),
-        "per_day": _per_day(merge_counts(s.days for s in shards)) if timed
-        else {"day": [], "count": []},
+        "per_day": _per_day((days, by_day)) if timed else {"day": [], "count": []},
         "ratings": _rating_histogram(merge_counts(s.ratings for s in shards)),
         "tied_share": sum(s.tied for s in shards) / interactions,
         "warnings": _warnings(shards, prepare, interactions) + warnings,
@@ -125,6 +131,14 @@ def _warnings(shards: Sequence[ShardProfile], prepare: Prepare, interactions: in
     return found
 
 
+def _odd_times(first: int, last: int) -> str:
+    years = " to ".join(str(int(1970 + day / 365.2425)) for day in (first, last))
+    return (
+        f"the times go from the year {years}: check prepare.source.timestamp_unit and "
+        "prepare.clean.time_range"
+    )
+
+
 def _counts(values: Array) -> Counts:
     distinct, counts = np.unique(values, return_counts=True)
     return distinct, counts.astype(np.int64)
@@ -145,12 +159,8 @@ def _per_day(counts: Counts) -> dict[str, list[Any]]:
     """By day, week (from Monday) or month, whichever is the finest with at most 400 points; where
     even months are more, by periods of several months."""
     days, number = counts
-    try:
-        dates = days.astype("datetime64[D]")
-        day, week = days, (days + 3) // 7 * 7 - 3  # day 0 of 1970 is a Thursday
-        month = dates.astype("datetime64[M]").astype(np.int64)
-    except (OverflowError, ValueError):
-        return {"day": [], "count": []}
+    day, week = days, (days + 3) // 7 * 7 - 3  # day 0 of 1970 is a Thursday
+    month = days.astype("datetime64[D]").astype("datetime64[M]").astype(np.int64)
     several = -(-(int(np.ptp(month)) + 1) // _TIME_POINTS)
     coarse = (month // several * several).astype("datetime64[M]").astype("datetime64[D]")
     for start in (day, week, coarse.astype(np.int64)):

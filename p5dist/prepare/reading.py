@@ -113,7 +113,10 @@ def column_names(file: SourceFile, layout: Layout) -> list[str]:
         head = stream.read(_HEAD_BYTES)
     lines, _, rest = head.rpartition(b"\n")
     if layout.format == "jsonl":
-        return list(_parse_json(lines or rest).column_names) if head.strip() else []
+        try:
+            return list(_parse_json(lines or rest).column_names)
+        except (pa.ArrowInvalid, UnicodeDecodeError) as e:
+            raise _explain(e, head, 0, file.url) from e
     first = head.lstrip(b"\r\n").split(b"\n", 1)[0].rstrip(b"\r")
     if not first:
         return list(layout.names or ())
@@ -147,7 +150,7 @@ def _read_lines(unit: Unit, layout: Layout) -> tuple[pa.Table, int]:
         if layout.format == "jsonl":
             return _parse_json(data), 0
         return _parse_csv(data, unit, layout)
-    except pa.ArrowInvalid as e:
+    except (pa.ArrowInvalid, UnicodeDecodeError) as e:
         raise _explain(e, data, unit.start, unit.file.url) from e
 
 
@@ -206,8 +209,15 @@ def _parse_options(layout: Layout, handler: object = None) -> pacsv.ParseOptions
 def _parse_json(data: bytes) -> pa.Table:
     if not data.strip():
         return pa.table({})
-    options = pajson.ReadOptions(block_size=max(min(len(data), 16 << 20), 1))
-    return pajson.read_json(pa.BufferReader(data), read_options=options)
+    data.decode()  # pyarrow takes any bytes for text here
+    options = pajson.ReadOptions(block_size=min(len(data), 16 << 20))
+    table = pajson.read_json(pa.BufferReader(data), read_options=options)
+    # Text that looks like a date is read as one; an id must stay as it is written.
+    dates = [f.with_type(pa.string()) for f in table.schema if pa.types.is_timestamp(f.type)]
+    if dates:
+        parse = pajson.ParseOptions(explicit_schema=pa.schema(dates))
+        table = pajson.read_json(pa.BufferReader(data), read_options=options, parse_options=parse)
+    return table
 
 
 def _explain(error: Exception, data: bytes, start: int, url: str) -> DataError:

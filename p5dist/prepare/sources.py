@@ -9,6 +9,7 @@ from __future__ import annotations
 import glob
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from hashlib import sha256
 from itertools import pairwise
 
@@ -16,11 +17,48 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
+from p5dist.config import RunConfig
+from p5dist.config.prepare import GivenSplit, Prepare
 from p5dist.errors import DataError, MissingColumnError
 from p5dist.prepare.reading import Layout, SourceFile, Unit, column_names
 from p5dist.storage import open_filesystem
 
 UNIT_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """All input files of a job, found and checked."""
+
+    log: list[SourceFile]
+    test: list[SourceFile]
+    items: list[SourceFile]
+    users: list[SourceFile]
+
+    @classmethod
+    def find(cls, prepare: Prepare) -> Inputs:
+        """Raises MissingColumnError and DataError before any work is done."""
+        layout = Layout.of_log(prepare.source)
+        split = prepare.split
+        return cls(
+            log=find_files(prepare.source.files, layout),
+            test=find_files(split.test, layout) if isinstance(split, GivenSplit) else [],
+            **{
+                side: find_files(table.files, Layout.of_attributes(table, f"prepare.{side}"))
+                if (table := getattr(prepare, side)) is not None
+                else []
+                for side in ("items", "users")
+            },
+        )
+
+    def fingerprint(self, job: RunConfig) -> str:
+        """SHA-256 (16 hex digits) of the job's settings for this stage and of the files."""
+        state = sha256(job.fingerprint("prepare").encode())
+        for files in (self.log, self.test, self.items, self.users):
+            state.update(b"|")
+            for file in files:
+                state.update(digest(file).encode())
+        return state.hexdigest()[:16]
 
 
 def find_files(files: str | tuple[str, ...], layout: Layout) -> list[SourceFile]:
@@ -107,6 +145,8 @@ def _expand(pattern: str, section: str) -> list[str]:
 def _inspect(url: str, layout: Layout) -> SourceFile:
     fs, path = open_filesystem(url)
     size = int(fs.get_file_info(path).size)
+    if not size and layout.format != "parquet":
+        return SourceFile(url, size, tuple(layout.columns.values()))
     file = SourceFile(url, size, ())
     try:
         file = SourceFile(url, size, tuple(column_names(file, layout)))

@@ -15,8 +15,6 @@ function of its unit or shard, so that a task that Ray runs again changes nothin
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -28,56 +26,22 @@ from rich.progress import Progress
 
 from p5dist import columns as c
 from p5dist.config import RunConfig
-from p5dist.config.prepare import GivenSplit, Prepare
 from p5dist.console import console, progress
-from p5dist.errors import EmptyLogError, P5Error
+from p5dist.errors import DataError, EmptyLogError, P5Error
 from p5dist.manifest import MANIFEST, Manifest, ShardFile
 from p5dist.prepare import tasks
 from p5dist.prepare.arrays import Ints
 from p5dist.prepare.attributes import write_attributes
 from p5dist.prepare.cleaning import REASONS
 from p5dist.prepare.profile import ShardProfile, build_profile
-from p5dist.prepare.reading import Layout, SourceFile, Unit
+from p5dist.prepare.reading import Layout, Unit
 from p5dist.prepare.shards import group_rows
-from p5dist.prepare.sources import UNIT_BYTES, digest, find_files, plan_units
+from p5dist.prepare.sources import UNIT_BYTES, Inputs, plan_units
 from p5dist.prepare.split import describe
 from p5dist.prepare.vocabulary import Vocabulary
 from p5dist.storage import Folder, RunFolder
 
-
-@dataclass(frozen=True)
-class Inputs:
-    """All input files of a job, found and checked."""
-
-    log: list[SourceFile]
-    test: list[SourceFile]
-    items: list[SourceFile]
-    users: list[SourceFile]
-
-    @classmethod
-    def find(cls, prepare: Prepare) -> Inputs:
-        """Raises MissingColumnError and DataError before any work is done."""
-        layout = Layout.of_log(prepare.source)
-        split = prepare.split
-        return cls(
-            log=find_files(prepare.source.files, layout),
-            test=find_files(split.test, layout) if isinstance(split, GivenSplit) else [],
-            **{
-                side: find_files(table.files, Layout.of_attributes(table, f"prepare.{side}"))
-                if (table := getattr(prepare, side)) is not None
-                else []
-                for side in ("items", "users")
-            },
-        )
-
-    def fingerprint(self, job: RunConfig) -> str:
-        """SHA-256 (16 hex digits) of the job's settings for this stage and of the files."""
-        state = sha256(job.fingerprint("prepare").encode())
-        for files in (self.log, self.test, self.items, self.users):
-            state.update(b"|")
-            for file in files:
-                state.update(digest(file).encode())
-        return state.hexdigest()[:16]
+_EVENTS = 127
 
 
 def fingerprint(job: RunConfig) -> str:
@@ -134,7 +98,7 @@ class _Stage:
         grouped, shards = self._group(pieces, first_rows, [unit.test for unit in units])
         del pieces
         items = Vocabulary.by_count(s.items for s in shards)
-        events = Vocabulary.by_count(_named_events(s.events) for s in shards)
+        events = _event_vocabulary(s.events for s in shards)
         files = self._write(grouped, shards, items, events)
         del grouped
         sizes, warnings = self._attributes(items)
@@ -198,7 +162,8 @@ class _Stage:
         shards: list[tasks.ShardCounts] = self._collect("group", [counts for counts, _ in results])
         for shard in shards:
             self._reject(shard.rejected)
-        self._check_left(sum(s.interactions for s in shards) + sum(self.rejected.values()))
+        rows_in = sum(s.interactions for s in shards) + sum(self.rejected.values())
+        self._check_left(rows_in, train=any(s.items[1].any() for s in shards))
         return [data for _, data in results], shards
 
     def _write(
@@ -263,12 +228,12 @@ class _Stage:
         for name, n in counts.items():
             self.rejected[name] = self.rejected.get(name, 0) + n
 
-    def _check_left(self, rows_in: int) -> None:
-        if rows_in > sum(self.rejected.values()):
+    def _check_left(self, rows_in: int, *, train: bool = True) -> None:
+        if train and rows_in > sum(self.rejected.values()):
             return
         reasons = ", ".join(f"{name}: {n:,}" for name, n in self.rejected.items())
         raise EmptyLogError(
-            "no valid interaction is left" if rows_in else "the log has no rows",
+            "no valid interaction is left to train on" if rows_in else "the log has no rows",
             where=self.inputs.log[0].url + (" …" if len(self.inputs.log) > 1 else ""),
             value=f"{rows_in:,} rows in; rejected: {reasons or 'none'}",
             rule="at least one row must pass prepare.clean",
@@ -277,9 +242,17 @@ class _Stage:
         )
 
 
-def _named_events(counts: tuple[pa.StringArray, Ints, Ints]) -> tuple[pa.StringArray, Ints, Ints]:
-    names, train, seen = counts
-    return names, train, np.where(np.asarray(names) == "", 0, seen)
+def _event_vocabulary(parts: Iterable[tuple[pa.StringArray, Ints, Ints]]) -> Vocabulary:
+    """Ids from 1; an interaction without an event (empty text) has 0."""
+    named = [(names, train, np.where(np.asarray(names) == "", 0, n)) for names, train, n in parts]
+    events = Vocabulary.by_count(named)
+    if len(events) > _EVENTS:
+        raise DataError(
+            f"the log has {len(events):,} kinds of events",
+            where="prepare.source.columns.event", value=events.external.slice(0, 5).to_pylist(),
+            rule=f"at most {_EVENTS}", fix="name the column that holds the kind of interaction",
+        )  # fmt: skip
+    return events
 
 
 def _sums(profiles: Iterable[ShardProfile]) -> dict[str, Any]:

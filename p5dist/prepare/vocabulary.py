@@ -40,9 +40,9 @@ class Vocabulary:
             return cls(pa.array([], pa.string()), np.zeros(0, np.int64))
         values = table["value"].chunk(0)
         by_id = id_order(values)
-        count = np.asarray(table["count_sum"])[by_id]
-        by_count = by_id[np.argsort(-count, kind="stable")]
-        return cls(values.take(pa.array(by_count)), np.asarray(table["count_sum"])[by_count])
+        count = np.asarray(table["count_sum"])
+        by_count = by_id[np.argsort(-count[by_id], kind="stable")]
+        return cls(values.take(pa.array(by_count)), count[by_count])
 
     def ids(self, values: pa.Array) -> Ints:
         """[n] internal ids; 0 for values that have none."""

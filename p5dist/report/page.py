@@ -1,0 +1,71 @@
+"""The run as one HTML page that needs nothing else: no script, font, picture or network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from p5dist.report import format as fmt
+from p5dist.report import tables
+from p5dist.report.pictures import data_pictures, loss_picture
+from p5dist.report.read import Run
+from p5dist.report.redact import redact, redact_text
+from p5dist.report.users import ShownUser
+
+HERE = Path(__file__).parent
+
+
+def render(run: Run, users: list[ShownUser]) -> str:
+    """The page. The same run folder gives the same bytes."""
+    metrics = tables.metric_tables(run.evaluation) if run.evaluation else []
+    finished = [r["finished"] for r in run.results.values() if r.get("finished")]
+    seconds = [r["seconds"] for r in run.results.values() if r.get("seconds") is not None]
+    latest = list(run.results.values())[-1] if run.results else {}
+    return _environment().get_template("page.html.j2").render(
+        run=run,
+        name=run.job.name,
+        finished=max(finished, default=None),
+        seconds=sum(seconds) if seconds else None,
+        headlines=tables.headlines(metrics),
+        stages=tables.stage_rows(run),
+        data_pictures=data_pictures(run.profile or {}),
+        trainings=[
+            {
+                "run": training,
+                "picture": loss_picture(training),
+                "split": tables.time_split(training),
+                "facts": tables.other_facts(training.result),
+            }
+            for training in run.trainings
+        ],
+        metrics=metrics,
+        protocol=(run.evaluation or {}).get("protocol", {}),
+        users=users,
+        ranking_masked=run.job.recommend is not None and run.job.recommend.mask_seen,
+        job_text=yaml.safe_dump(redact(run.job_values), sort_keys=False, allow_unicode=True),
+        versions=latest.get("versions", {}),
+        machine=latest.get("machine", {}),
+    )  # fmt: skip
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(HERE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_finalize,  # nothing is printed that was not searched for secrets
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    for filter_ in (fmt.number, fmt.metric, fmt.percent, fmt.change, fmt.duration, fmt.moment):
+        environment.filters[filter_.__name__] = filter_
+    environment.filters["plain"] = tables.plain
+    return environment
+
+
+def _finalize(value: Any) -> Any:
+    return redact_text(value) if isinstance(value, str) and not isinstance(value, Markup) else value

@@ -1,0 +1,179 @@
+"""A few users as the page shows them: the end of their history beside their list.
+
+Only the row groups that hold these users and items are read, whatever the size of the data.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timezone
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from p5dist import columns as c
+from p5dist.config import RunConfig
+from p5dist.feed.histories import Histories, Ints
+from p5dist.manifest import Manifest
+from p5dist.storage import Folder, RunFolder
+
+TAIL = 10  # interactions shown
+LIST = 10  # recommendations shown
+
+
+@dataclass(frozen=True)
+class Interaction:
+    """One line of a history."""
+
+    title: str
+    day: str | None
+    rating: float | None
+    held_out: bool
+    rank: int | None
+    """Rank that evaluation gave to a held-out item."""
+
+
+@dataclass(frozen=True)
+class Recommended:
+    """One line of a list."""
+
+    rank: int
+    title: str
+    score: float
+    held_out: bool
+
+
+@dataclass(frozen=True)
+class ShownUser:
+    """One user; ids as in the raw log."""
+
+    user: str
+    length: int
+    history: list[Interaction]
+    """The last TAIL interactions, the latest last."""
+    recommended: list[Recommended]
+
+
+def shown_users(job: RunConfig, folder: RunFolder, manifest: Manifest) -> list[ShownUser]:
+    """``job.report.users`` users, drawn from the seed."""
+    wanted = 0 if job.report is None else min(job.report.users, manifest.histories)
+    if not wanted:
+        return []
+    generator = np.random.default_rng(job.seed)
+    rows = np.sort(generator.choice(manifest.histories, wanted, replace=False))
+    histories = read_histories(folder.prepare, manifest, rows)
+    users = take_rows(
+        folder.prepare / "vocabulary/user.parquet", histories.user - 1, [c.EXTERNAL_ID]
+    )[c.EXTERNAL_ID].to_pylist()
+    tail = histories.last(TAIL)
+    ids, titles = item_names(folder.prepare, tail.item)
+    split = c.SPLIT_CODES["test" if job.evaluate is None else job.evaluate.split]
+    lines = _history_lines(
+        tail,
+        titles,
+        tail.split == split,
+        _ranks(folder.evaluate / "targets.parquet", tail.user),
+        timed=job.prepare.source.columns.timestamp is not None,
+    )
+    lists = _lists(folder.recommend, users)
+    shown = []
+    for i, user in enumerate(users):
+        mine = slice(tail.offsets[i], tail.offsets[i + 1])
+        held_out = {
+            item for item, line in zip(ids[mine], lines[mine], strict=True) if line.held_out
+        }
+        recommended = [
+            Recommended(rank, title or item, score, item in held_out)
+            for whose, rank, item, title, score in lists
+            if whose == user
+        ]
+        shown.append(ShownUser(user, int(histories.lengths[i]), lines[mine], recommended))
+    return shown
+
+
+def take_rows(file: Folder, rows: Ints, columns: list[str] | None = None) -> pa.Table:
+    """Rows ``rows`` of a Parquet file in that order, from the row groups that hold them."""
+    with pq.ParquetFile(file.path, filesystem=file.fs) as parquet:
+        metadata = parquet.metadata
+        sizes = np.array([metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)])
+        first = np.concatenate([[0], np.cumsum(sizes)])
+        group = np.searchsorted(first, rows, side="right") - 1
+        needed = np.unique(group)
+        table = parquet.read_row_groups(needed.tolist(), columns=columns)
+    start = np.zeros(len(first), dtype=np.int64)
+    start[needed] = np.cumsum(sizes[needed]) - sizes[needed]
+    return table.take(start[group] + rows - first[group])
+
+
+def read_histories(prepare: Folder, manifest: Manifest, rows: Ints) -> Histories:
+    """The histories with row numbers ``rows`` (rising)."""
+    starts = np.array([shard.first_row for shard in manifest.shards])
+    shard = np.searchsorted(starts, rows, side="right") - 1
+    tables = [
+        take_rows(prepare / manifest.shards[s].path, rows[shard == s] - starts[s])
+        for s in np.unique(shard)
+    ]
+    return Histories.from_table(pa.concat_tables(tables), rows)
+
+
+def item_names(prepare: Folder, items: Ints) -> tuple[list[str], list[str]]:
+    """External ids and titles of items [n]; the external id where there is no title."""
+    ids = take_rows(prepare / "vocabulary/item.parquet", items - 1, [c.EXTERNAL_ID])
+    external = ids[c.EXTERNAL_ID]
+    table = prepare / "attributes/item.parquet"
+    if not table.exists() or c.TITLE not in pq.read_schema(table.path, filesystem=table.fs).names:
+        return external.to_pylist(), external.to_pylist()
+    titles = take_rows(table, items - 1, [c.TITLE])[c.TITLE]
+    return external.to_pylist(), pc.coalesce(titles, external).to_pylist()
+
+
+def _history_lines(
+    tail: Histories,
+    titles: list[str],
+    held_out: npt.NDArray[np.bool_],
+    ranks: dict[tuple[int, int], int],
+    *,
+    timed: bool,
+) -> list[Interaction]:
+    """[T] one line for each interaction of ``tail``."""
+    users = tail.user[tail.owner()]
+    return [
+        Interaction(
+            title=titles[j],
+            day=_day(int(tail.timestamp[j])) if timed else None,
+            rating=float(tail.rating[j]) if np.isfinite(tail.rating[j]) else None,
+            held_out=bool(held_out[j]),
+            rank=ranks.get((int(users[j]), int(tail.item[j]))) if held_out[j] else None,
+        )
+        for j in range(len(tail.item))
+    ]
+
+
+def _lists(recommend: Folder, users: list[str]) -> list[tuple[str, int, str, str | None, float]]:
+    """(user, rank, item, title, score) of these users up to rank LIST, by rank."""
+    parts = [n for n in recommend.children() if n.endswith(".parquet")]
+    if not (recommend / "result.json").exists() or not parts:
+        return []
+    lists = ds.dataset([(recommend / n).path for n in parts], filesystem=recommend.fs)
+    mine = ds.field(c.USER_ID).isin(users) & (ds.field(c.RANK) <= LIST)
+    table = lists.to_table(filter=mine).sort_by(c.RANK)
+    return list(zip(*(table[name].to_pylist() for name in c.RECOMMENDATION.names), strict=True))
+
+
+def _ranks(targets: Folder, users: npt.NDArray[np.int64]) -> dict[tuple[int, int], int]:
+    """Rank of each held-out item by (user, item), internal ids."""
+    if not targets.exists():
+        return {}
+    table = ds.dataset(targets.path, filesystem=targets.fs).to_table(
+        columns=[c.USER, c.ITEM, c.RANK], filter=ds.field(c.USER).isin(pa.array(users))
+    )
+    lines = zip(*(table[name].to_pylist() for name in (c.USER, c.ITEM, c.RANK)), strict=True)
+    return {(user, item): rank for user, item, rank in lines if rank is not None}
+
+
+def _day(seconds: int) -> str:
+    return f"{datetime.fromtimestamp(seconds, timezone.utc):%Y-%m-%d}"

@@ -147,8 +147,8 @@ def pin(name: str) -> str:
 
 
 def pip_install(*args: str) -> None:
-    """Run pip install, showing warnings and errors."""
-    run(PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *args)
+    """Run pip install, showing errors only."""
+    run(PYTHON, "-m", "pip", "install", "-qq", "--disable-pip-version-check", *args)
 
 
 def run(*command: object) -> None:

@@ -27,7 +27,7 @@ _COLOURS = {
 }
 _STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
-    "font.size": 8.5,
+    "font.size": 9.5,
     "text.color": _COLOURS["ink"],
     "axes.edgecolor": _COLOURS["line"],
     "axes.labelcolor": _COLOURS["muted"],
@@ -119,7 +119,7 @@ def _plain(ax: Axes, *axes: str) -> None:
         axis = ax.xaxis if name == "x" else ax.yaxis
         axis.set_major_formatter(compact)
         axis.set_minor_formatter("")
-    ax.tick_params(which="minor", length=0)
+    ax.tick_params(which="both", length=0)
 
 
 def _lengths(ax: Axes, lengths: Facts) -> None:

@@ -117,6 +117,7 @@ def stage_rows(run: Run) -> list[StageRow]:
     for stage in (s for s in run.job.stages() if s != "report"):
         result = run.results.get(stage, {})
         if stage == "prepare":
+            result = result or run.profile or {}
             did = _prepared(run)
         elif stage in trainings:
             did = _trained(trainings[stage])
@@ -203,6 +204,8 @@ def _trained(training: TrainingRun) -> str:
     speed = training.column("samples_per_second")
     if np.isfinite(speed).any():
         said.append(f"{np.nanmean(speed):,.0f} histories/s")
+    if training.result is None:
+        said.append("not finished")
     return ", ".join(said)
 
 

@@ -110,9 +110,9 @@ def test_users_with_history_and_list(whole: tuple[str, Page]) -> None:
     # ann's history is items 1, 2, 3, rated 2, 3, 4, a day apart; 3 is held out.
     assert page.items.count("Alien rated 2 1970-01-01") == 1
     assert page.items.count("Babe held out, ranked 4 rated 4 1970-01-03") == 1
-    assert page.items.count("1 Babe held out 1") == 1  # in ann's list
-    assert page.items.count("1 Babe 1") == 1  # in bob's list: not his held-out item
-    assert page.items.count("1 i5 1") == 1  # no title: the id of the log
+    assert page.items.count("1 Babe held out 1.000") == 1  # in ann's list
+    assert page.items.count("1 Babe 1.000") == 1  # in bob's list: not his held-out item
+    assert page.items.count("1 i5 1.000") == 1  # no title: the id of the log
     for user, length in (("ann", 3), ("bob", 4), ("cem", 3)):
         assert f"User {user} · {length} interactions" in page.text
 
@@ -190,6 +190,18 @@ def test_only_prepare(tmp_path: Path) -> None:
     assert "No training stage has logged a step yet." in page.text
     assert "Not evaluated yet." in page.text
     assert page.text.count("No list for this user yet.") == 3
+
+
+def test_training_under_way(tmp_path: Path) -> None:
+    job = small_run.small_job(tmp_path)
+    folder = RunFolder.of(job.storage, job.name)
+    small_run.write_prepared(job, folder)
+    small_run.write_trained(job, folder, "pretrain")
+    (folder.training("pretrain") / "result.json").remove()
+    assert run(job, folder)["missing"][0] == "pretrain"
+    page = Page(folder.report.read_bytes().decode())
+    assert page.row("pretrain")[0].endswith("250 histories/s, not finished")
+    assert "Not finished yet" in page.text
 
 
 def test_nothing_done_yet(tmp_path: Path) -> None:

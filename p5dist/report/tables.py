@@ -104,6 +104,8 @@ def headlines(tables: list[MetricTable]) -> list[Headline]:
             names = [n for n in rows if n.split("@")[0] == family]
             if names:
                 row = rows[f"{family}@10" if f"{family}@10" in names else names[-1]]
+                if not math.isfinite(row.value):
+                    continue
                 known = zip(table.baselines, row.baselines, strict=True)
                 compared = [(name, value) for name, value in known if value is not None]
                 found.append(Headline(row, family.lower() in _LOWER_IS_BETTER, compared))
@@ -168,11 +170,11 @@ def _family(key: str) -> str:
 def _row(key: str, metric: Facts, baselines: list[float | None]) -> MetricRow:
     family, _, k = key.partition("@")
     name = _NAMES.get(family, family) + (f"@{k}" if k else "")
-    value = float(metric["value"])
+    value = math.nan if metric.get("value") is None else float(metric["value"])
     known = [b for b in baselines if b is not None and math.isfinite(b)]
     low, high = metric.get("low"), metric.get("high")
     gain, verdict = None, "muted"
-    if known and family != _COVERAGE:
+    if known and math.isfinite(value) and family != _COVERAGE:
         lower = family in _LOWER_IS_BETTER
         best = min(known) if lower else max(known)
         if best:

@@ -13,7 +13,7 @@ import pytest
 from p5dist.report import format as fmt
 from p5dist.report.pictures import running_mean, thin
 from p5dist.report.read import read_log
-from p5dist.report.tables import metric_tables
+from p5dist.report.tables import headlines, metric_tables
 from p5dist.report.users import take_rows
 from p5dist.storage import Folder
 
@@ -71,6 +71,13 @@ def test_metrics_by_kind_and_family() -> None:
     assert [row.name for row in ranking.rows] == ["HR@1", "HR@10", "NDCG@1", "NDCG@10"]
     assert (ranking.baselines, rating.baselines) == (["popularity"], ["global mean"])
     assert [row.gain for row in ranking.rows] == [pytest.approx(4.0), None, None, None]
+
+
+def test_a_metric_without_targets_is_no_headline() -> None:
+    metrics = {"ndcg@10": {"value": None}, "rmse": {"value": 0.9}}
+    tables = metric_tables({"metrics": metrics, "baselines": {"popularity": {"ndcg@10": 0.1}}})
+    assert [row.gain for table in tables for row in table.rows] == [None, None]
+    assert [headline.row.name for headline in headlines(tables)] == ["RMSE"]
 
 
 @pytest.mark.parametrize(

@@ -38,8 +38,10 @@ def read_with_ray(reader: UnitReader, plan: Iterable[Unit], read_ahead: int) -> 
             read, batch_size=1, batch_format="pyarrow", num_cpus=0.5
         )
         dataset.context.execution_options.preserve_order = True
-        blocks = dataset.iterator().iter_batches(
-            batch_size=None, batch_format="pyarrow", prefetch_batches=read_ahead
+        blocks = iter(
+            dataset.iterator().iter_batches(
+                batch_size=None, batch_format="pyarrow", prefetch_batches=read_ahead
+            )
         )
         for unit in segment:
             parts: list[Histories] = []

@@ -1,0 +1,202 @@
+"""The command line: one command a stage, no logic; a stage is imported when it is called."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from p5dist.errors import P5Error
+
+app = typer.Typer(
+    help="Pre-train one recommender on raw interaction logs, fine-tune, evaluate, recommend.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+datasets_app = typer.Typer(help="Public data sets that p5dist knows.", invoke_without_command=True)
+app.add_typer(datasets_app, name="datasets")
+
+Job = Annotated[Path, typer.Argument(metavar="JOB.yaml", help="The job file.")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[a.b=1 …]", help="Settings that replace the file's.")
+]
+Fresh = Annotated[
+    bool, typer.Option("--fresh", help="Throw away what the stage, and later ones, made before.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+
+
+@app.command()
+def run(
+    job: Job,
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[STAGE …] [a.b=1 …]", help="Stages (all) and settings."),
+    ] = None,
+    fresh: Fresh = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be done; do nothing.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """The stages of a job in order; complete ones are skipped, interrupted ones continue."""
+    words = words or []
+    _stages(
+        job,
+        [w for w in words if "=" not in w],
+        [w for w in words if "=" in w],
+        fresh=fresh,
+        dry_run=dry_run,
+        as_json=as_json,
+    )
+
+
+@app.command()
+def prepare(
+    job: Job, overrides: Overrides = None, fresh: Fresh = False, as_json: Json = False
+) -> None:
+    """Raw logs → histories in sequence shards."""
+    _stages(job, ["prepare"], overrides, fresh=fresh, as_json=as_json)
+
+
+@app.command()
+def pretrain(
+    job: Job, overrides: Overrides = None, fresh: Fresh = False, as_json: Json = False
+) -> None:
+    """Self-supervised training on the histories."""
+    _stages(job, ["pretrain"], overrides, fresh=fresh, as_json=as_json)
+
+
+@app.command()
+def finetune(
+    job: Job, overrides: Overrides = None, fresh: Fresh = False, as_json: Json = False
+) -> None:
+    """Training on labelled interactions, task by task."""
+    _stages(job, ["finetune"], overrides, fresh=fresh, as_json=as_json)
+
+
+@app.command()
+def evaluate(
+    job: Job, overrides: Overrides = None, fresh: Fresh = False, as_json: Json = False
+) -> None:
+    """Exact ranking over the whole catalogue beside the baselines."""
+    _stages(job, ["evaluate"], overrides, fresh=fresh, as_json=as_json)
+
+
+@app.command()
+def recommend(
+    job: Job, overrides: Overrides = None, fresh: Fresh = False, as_json: Json = False
+) -> None:
+    """Lists for all users as Parquet."""
+    _stages(job, ["recommend"], overrides, fresh=fresh, as_json=as_json)
+
+
+@app.command()
+def report(
+    job: Job, overrides: Overrides = None, fresh: Fresh = False, as_json: Json = False
+) -> None:
+    """One HTML page about the run."""
+    _stages(job, ["report"], overrides, fresh=fresh, as_json=as_json)
+
+
+@app.command()
+def config(job: Job, overrides: Overrides = None, as_json: Json = False) -> None:
+    """The resolved job, checked; nothing runs."""
+    from p5dist.config import dump_job, load_job
+
+    loaded = load_job(job, overrides)
+    print(loaded.model_dump_json(indent=2) if as_json else dump_job(loaded), end="")
+
+
+@app.command()
+def doctor(
+    storage: Annotated[
+        str, typer.Option(help="A folder or URL that runs will be written to.")
+    ] = "runs",
+    as_json: Json = False,
+) -> None:
+    """Versions and whether they fit, hardware, Ray, storage: each line ok, or what to do."""
+    from p5dist import doctor as checks
+
+    raise typer.Exit(checks.run(storage, as_json))
+
+
+@datasets_app.callback()
+def datasets(context: typer.Context, as_json: Json = False) -> None:
+    """Public data sets it knows: where from, licence, size."""
+    if context.invoked_subcommand is None:
+        from p5dist import datasets as known
+
+        known.show(as_json)
+
+
+@datasets_app.command()
+def get(name: Annotated[str, typer.Argument(help="Name of the data set.")]) -> None:
+    """Fetch a data set into the user's cache folder."""
+    from p5dist import datasets as known
+
+    print(known.get(name))
+
+
+def _stages(
+    path: Path,
+    stages: list[str],
+    overrides: list[str] | None,
+    *,
+    fresh: bool,
+    as_json: bool,
+    dry_run: bool = False,
+) -> None:
+    from p5dist import pipeline
+    from p5dist.config import load_job
+
+    job = load_job(path, overrides)
+    if dry_run:
+        steps = pipeline.plan(job, stages)
+        if as_json:
+            print(json.dumps({step.stage: step.state for step in steps}))
+        else:
+            for step in steps:
+                print(f"{step.stage:<24}{step.state}")
+        return
+    results = pipeline.run(job, stages, fresh=fresh)
+    if as_json:
+        print(json.dumps(results, indent=2))
+    else:
+        _summary(job, results)
+
+
+def _summary(job: Any, results: dict[str, Any]) -> None:
+    """The tables and paths that a person wants to see at the end."""
+    from p5dist.console import console
+    from p5dist.storage import RunFolder
+
+    folder = RunFolder.of(job.storage, job.name)
+    if "evaluate" in results:
+        from p5dist.evaluate.table import table
+
+        console.print(table(results["evaluate"]))
+    if "recommend" in results:
+        console.print(f"recommendations: {folder.recommend}")
+    if "report" in results:
+        console.print(f"report: {folder.report}")
+
+
+def main() -> None:
+    """Entry point: errors of p5dist are a message and exit code 1, not a traceback."""
+    try:
+        app()
+    except P5Error as e:
+        if os.environ.get("P5DIST_TRACEBACK"):
+            raise
+        print(f"{type(e).__name__}: {e}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import http.client
 import io
+import json
 import os
 import re
 import shutil
@@ -55,6 +56,21 @@ class Dataset:
 def known() -> list[Dataset]:
     """The data sets that :func:`get` knows."""
     return list(_KNOWN.values())
+
+
+def show(as_json: bool = False) -> None:
+    """Print the known data sets, as text or as a JSON list on stdout."""
+    if as_json:
+        fields = ("name", "title", "homepage", "licence", "interactions", "megabytes", "files")
+        rows = [{field: getattr(d, field) for field in fields} for d in known()]
+        print(json.dumps(rows, indent=2, ensure_ascii=False))
+        return
+    for d in known():
+        print(f"{d.name}: {d.title}")
+        print(f"  from     {d.homepage}")
+        print(f"  size     {d.interactions:,} interactions, {d.megabytes} MB")
+        print(f"  files    {', '.join(f'{SCHEME}{d.name}/{file}' for file in d.files)}")
+        print(f"  licence  {d.licence}")
 
 
 def get(name: str, *, cache: Path | None = None) -> Path:

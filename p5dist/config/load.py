@@ -98,6 +98,12 @@ def _explain(error: ValidationError, values: dict[str, Any], where: str) -> Conf
         fix = f"did you mean '{near[0]}'?" if near else "remove it, or use a known key"
     elif first["type"] == "missing":
         what, fix, value = f"{path}: missing", f"add {path} to the job file", None
+    elif first["type"].startswith("union_tag"):
+        annotation = _section_at(parts[:-1], values).model_fields[parts[-1]].annotation
+        kinds = [get_args(s.model_fields["kind"].annotation)[0] for s in _sections(annotation)]
+        value = value.get("kind") if isinstance(value, dict) else value
+        what = f"{path}.kind: {'missing' if value is None else 'unknown kind'}"
+        rule, fix = f"one of: {', '.join(kinds)}", f"set {path}.kind"
     elif isinstance(value, (dict, BaseModel)):
         what, value = f"{path or 'the job'}: settings that do not fit each other", None
     for other in others[:5]:

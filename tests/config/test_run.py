@@ -1,0 +1,108 @@
+"""Rules between sections, the stages of a job, and what a fingerprint depends on."""
+
+from __future__ import annotations
+
+import pytest
+
+from p5dist.config import RunConfig, parse_job
+from p5dist.errors import ConfigError
+
+JOB = """
+name: small
+prepare:
+  source: {files: log.csv, columns: {rating: stars}}
+  items: {files: items.csv, id: item_id, attributes: {genre: {kind: multi}}}
+pretrain: {steps: 10}
+finetune:
+  rating: {task: {kind: rating}, steps: 5}
+"""
+
+
+def _job(*overrides: str) -> RunConfig:
+    return parse_job(JOB, list(overrides))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["feed.lanes=2", "scale.workers=3"], "feed.lanes 2 must be at least scale.workers 3"),
+        (["pretrain.batch_size=100"], "pretrain.batch_size 100 must be a multiple of"),
+        (["finetune.rating.batch_size=65"], "finetune.rating.batch_size 65 must be a multiple of"),
+        (["model.item_attributes=[brand]"], "does not define (it has: genre)"),
+        (["model.user_attributes=[age]"], "does not define (it has: none)"),
+        (["pretrain=null"], "the job has no pretrain section"),
+        (["prepare.source.columns.rating=null"], "finetune.rating.task needs ratings"),
+        (
+            ["finetune={}", "prepare.source.columns.rating=null", "model.rating_input=true"],
+            "model.rating_input needs ratings",
+        ),
+        (["evaluate.ranking_from=finetune/rating"], "(it has: pretrain)"),
+        (["recommend.ranking_from=none"], "recommend.ranking_from 'none' is no stage"),
+        (["model.dim=7"], "dim 7 must be a multiple of encoder.heads 2"),
+        (["pretrain.epochs=1"], "exactly one of steps and epochs"),
+        (["pretrain.steps=null"], "exactly one of steps and epochs"),
+        (["prepare.items.attributes.genre.bins=[1]"], "bins belong to kind 'numeric'"),
+        (["prepare.items.attributes.genre={kind: numeric}"], "which needs them"),
+        (["prepare.items.attributes.genre={kind: numeric, bins: [2, 1]}"], "bins must rise"),
+        (["prepare.users={files: u.csv, id: u, title: name}"], "only items have a title"),
+    ],
+)
+def test_settings_that_do_not_fit_each_other(overrides: list[str], said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        _job(*overrides)
+    assert said in str(caught.value)
+
+
+def test_stages_in_order() -> None:
+    assert _job().stages() == [
+        "prepare", "pretrain", "finetune/rating", "evaluate", "recommend", "report",
+    ]  # fmt: skip
+    only = _job("pretrain=null", "finetune={}", "recommend=null")
+    assert only.stages() == ["prepare", "evaluate", "report"]
+
+
+def test_stages_that_rank_and_rate() -> None:
+    job = _job("finetune.next={task: {kind: next_item}, steps: 1}")
+    assert job.ranking_stages() == ["pretrain", "finetune/next"]
+    assert job.rating_stage() == "finetune/rating"
+    assert _job("finetune={}").rating_stage() is None
+
+
+STAGES = _job().stages()
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "scale={workers: 8, max_failures: 0, actors: 3}",
+        "storage=s3://bucket/runs",
+        "name=other",
+        "feed.unit_rows=7",
+        "feed.read_ahead=9",
+        "pretrain.checkpoint={every: 1, keep: 9}",
+        "pretrain.log_every=1",
+    ],
+)
+def test_fingerprints_ignore_how_and_where_a_job_runs(override: str) -> None:
+    for stage in STAGES:
+        assert _job(override).fingerprint(stage) == _job().fingerprint(stage), stage
+
+
+@pytest.mark.parametrize(
+    ("override", "changed"),
+    [
+        ("seed=2", STAGES),
+        ("prepare.ties=shuffled", STAGES),
+        ("feed.lanes=32", STAGES),
+        ("model.dim=32", STAGES[1:]),
+        ("feed.max_length=7", STAGES[1:]),
+        ("pretrain.steps=11", STAGES[1:]),
+        ("finetune.rating.steps=6", STAGES[2:]),
+        ("evaluate.k=[3]", ["evaluate", "report"]),
+        ("recommend.k=3", ["recommend", "report"]),
+        ("report.users=1", ["report"]),
+    ],
+)
+def test_fingerprints_follow_what_decides_a_result(override: str, changed: list[str]) -> None:
+    before, after = _job(), _job(override)
+    assert [s for s in STAGES if before.fingerprint(s) != after.fingerprint(s)] == changed

@@ -39,7 +39,7 @@ FBGEMM = "1.8.0"
 CUDA_DRIVER = 580
 """Oldest NVIDIA driver for CUDA 13.0, which the CUDA builds of torch 2.13.0 and FBGEMM need."""
 
-_LINES = "the lines under 'Installing by hand' in CONTRIBUTING.md"
+_LINES = "the pip lines under 'Installing by hand' in CONTRIBUTING.md"
 _SECONDS = 120
 
 
@@ -124,9 +124,9 @@ def packages() -> list[Check]:
         version = _version(name)
         wanted = " or ".join(v + "*" if v.endswith(".") else v for v in fitting)
         if version is None:
-            check = Check(name, "fail", "not installed", f"install {wanted}: {_LINES}")
+            check = Check(name, "fail", "not installed", f"install {wanted} with {_LINES}")
         elif not version.split("+")[0].startswith(fitting):
-            fix = f"install {wanted}, which fits the other packages: {_LINES}"
+            fix = f"install {wanted}, which fits the others, with {_LINES}"
             check = Check(name, "fail", version, fix)
         else:
             check = Check(name, "ok", version)
@@ -137,16 +137,16 @@ def packages() -> list[Check]:
 def fbgemm() -> Check:
     """The one FBGEMM wheel that must be there, beside the torch that it fits."""
     cpu, cuda = _version("fbgemm-gpu-cpu"), _version("fbgemm-gpu")
-    both = "pip uninstall -y fbgemm-gpu fbgemm-gpu-cpu, then install one again: " + _LINES
+    both = "pip uninstall -y fbgemm-gpu fbgemm-gpu-cpu, then install one again with " + _LINES
     if cpu and cuda:
         detail = f"fbgemm-gpu-cpu {cpu} and fbgemm-gpu {cuda}: one has overwritten the other"
         return Check("fbgemm", "fail", detail, both)
     version = cpu or cuda
     if version is None:
-        return Check("fbgemm", "fail", "not installed", _LINES)
+        return Check("fbgemm", "fail", "not installed", "follow " + _LINES)
     detail = f"{version}, {'CPU' if cpu else 'CUDA'} build"
     if version != FBGEMM:
-        return Check("fbgemm", "fail", detail, f"install {FBGEMM}, which fits torch: {_LINES}")
+        return Check("fbgemm", "fail", detail, f"install {FBGEMM}, which fits torch, with {_LINES}")
     if cuda and (_version("torch") or "").endswith("+cpu"):
         detail += " beside a CPU build of torch, where it does not load"
         return Check("fbgemm", "fail", detail, both)
@@ -158,12 +158,12 @@ def driver() -> Check:
     version, cuda = _driver_version(), _version("fbgemm-gpu") is not None
     if version is None:
         if cuda:
-            fix = "install the driver, or the CPU set of packages: " + _LINES
+            fix = "install the driver, or the CPU set of packages with " + _LINES
             return Check("nvidia driver", "fail", "none, but the CUDA build of FBGEMM", fix)
         return Check("nvidia driver", "ok", "none; the CPU build of FBGEMM is installed")
     detail = version or "installed, but it does not answer"
     if not cuda:
-        fix = "GPUs are not used; to use them, install the GPU set of packages: " + _LINES
+        fix = "GPUs are not used; to use them, install the GPU set of packages with " + _LINES
         known = platform.machine() == "x86_64"  # FBGEMM has no CUDA build elsewhere
         return Check("nvidia driver", "warn" if known else "ok", detail, fix if known else "")
     if not version or int(version.split(".")[0]) < CUDA_DRIVER:
@@ -206,7 +206,7 @@ def _host() -> Check:
 def _imports() -> Check:
     error = _try("import torch, fbgemm_gpu, torchrec")
     if error:
-        return Check("import torchrec", "fail", error, f"correct the lines above, or run {_LINES}")
+        return Check("import torchrec", "fail", error, f"correct what is wrong above with {_LINES}")
     return Check("import torchrec", "ok", "torch, FBGEMM and TorchRec load")
 
 

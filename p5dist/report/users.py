@@ -26,6 +26,15 @@ LIST = 10  # recommendations shown
 
 
 @dataclass(frozen=True)
+class Target:
+    """A held-out interaction in the evaluation; None where the job has no such task."""
+
+    rank: int | None = None
+    predicted: float | None = None
+    """Predicted rating."""
+
+
+@dataclass(frozen=True)
 class Interaction:
     """One line of a history."""
 
@@ -33,8 +42,8 @@ class Interaction:
     day: str | None
     rating: float | None
     held_out: bool
-    rank: int | None
-    """Rank that evaluation gave to a held-out item."""
+    target: Target
+    """What evaluation found, where the item is held out."""
 
 
 @dataclass(frozen=True)
@@ -69,23 +78,22 @@ def shown_users(job: RunConfig, folder: RunFolder, manifest: Manifest) -> list[S
     users = take_rows(
         folder.prepare / "vocabulary/user.parquet", histories.user - 1, [c.EXTERNAL_ID]
     )[c.EXTERNAL_ID].to_pylist()
-    tail = histories.last(TAIL)
-    ids, titles = item_names(folder.prepare, tail.item)
     split = c.SPLIT_CODES["test" if job.evaluate is None else job.evaluate.split]
+    tail, hidden = histories.last(TAIL), histories.where(histories.split == split)
+    _, titles = item_names(folder.prepare, tail.item)
+    hidden_ids, _ = item_names(folder.prepare, hidden.item)
     lines = _history_lines(
         tail,
         titles,
         tail.split == split,
-        _ranks(folder.evaluate / "targets.parquet", tail.user),
+        _targets(folder.evaluate, tail.user),
         timed=job.prepare.source.columns.timestamp is not None,
     )
     lists = _lists(folder.recommend, users)
     shown = []
     for i, user in enumerate(users):
         mine = slice(tail.offsets[i], tail.offsets[i + 1])
-        held_out = {
-            item for item, line in zip(ids[mine], lines[mine], strict=True) if line.held_out
-        }
+        held_out = set(hidden_ids[hidden.offsets[i] : hidden.offsets[i + 1]])
         recommended = [
             Recommended(rank, title or item, score, item in held_out)
             for whose, rank, item, title, score in lists
@@ -135,19 +143,21 @@ def _history_lines(
     tail: Histories,
     titles: list[str],
     held_out: npt.NDArray[np.bool_],
-    ranks: dict[tuple[int, int], int],
+    targets: dict[tuple[int, int], Target],
     *,
     timed: bool,
 ) -> list[Interaction]:
     """[T] one line for each interaction of ``tail``."""
-    users = tail.user[tail.owner()]
+    users, no_target = tail.user[tail.owner()], Target()
     return [
         Interaction(
             title=titles[j],
             day=_day(int(tail.timestamp[j])) if timed else None,
             rating=float(tail.rating[j]) if np.isfinite(tail.rating[j]) else None,
             held_out=bool(held_out[j]),
-            rank=ranks.get((int(users[j]), int(tail.item[j]))) if held_out[j] else None,
+            target=targets.get((int(users[j]), int(tail.item[j])), no_target)
+            if held_out[j]
+            else no_target,
         )
         for j in range(len(tail.item))
     ]
@@ -164,15 +174,18 @@ def _lists(recommend: Folder, users: list[str]) -> list[tuple[str, int, str, str
     return list(zip(*(table[name].to_pylist() for name in c.RECOMMENDATION.names), strict=True))
 
 
-def _ranks(targets: Folder, users: npt.NDArray[np.int64]) -> dict[tuple[int, int], int]:
-    """Rank of each held-out item by (user, item), internal ids."""
-    if not targets.exists():
+def _targets(evaluate: Folder, users: npt.NDArray[np.int64]) -> dict[tuple[int, int], Target]:
+    """What evaluation found for the held-out items of these users, by internal (user, item)."""
+    file = evaluate / "targets.parquet"
+    if not (evaluate / "result.json").exists() or not file.exists():
         return {}
-    table = ds.dataset(targets.path, filesystem=targets.fs).to_table(
-        columns=[c.USER, c.ITEM, c.RANK], filter=ds.field(c.USER).isin(pa.array(users))
-    )
-    lines = zip(*(table[name].to_pylist() for name in (c.USER, c.ITEM, c.RANK)), strict=True)
-    return {(user, item): rank for user, item, rank in lines if rank is not None}
+    targets = ds.dataset(file.path, filesystem=file.fs)
+    names = [n for n in (c.USER, c.ITEM, c.RANK, "predicted") if n in targets.schema.names]
+    mine = targets.to_table(columns=names, filter=ds.field(c.USER).isin(pa.array(users)))
+    return {
+        (line[c.USER], line[c.ITEM]): Target(line.get(c.RANK), line.get("predicted"))
+        for line in mine.to_pylist()
+    }
 
 
 def _day(seconds: int) -> str:

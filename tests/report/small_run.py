@@ -101,7 +101,12 @@ def write_trained(job: RunConfig, folder: RunFolder, stage: str) -> None:
 
 def write_evaluated(job: RunConfig, folder: RunFolder) -> None:
     evaluate = folder.evaluate.make()
-    targets = {c.USER: [1, 2, 3], c.ITEM: [3, 1, 2], c.RANK: [4, 1, 2]}
+    targets = {
+        c.USER: [1, 2, 3],
+        c.ITEM: [3, 1, 2],
+        c.RANK: [4, 1, 2],
+        "predicted": [3.5, 3.0, 3.25],
+    }
     (evaluate / "targets.parquet").write_table(pa.table(targets))
     (evaluate / "result.json").write_json(
         {

@@ -109,7 +109,7 @@ def test_users_with_history_and_list(whole: tuple[str, Page]) -> None:
     _, page = whole
     # ann's history is items 1, 2, 3, rated 2, 3, 4, a day apart; 3 is held out.
     assert page.items.count("Alien rated 2 1970-01-01") == 1
-    assert page.items.count("Babe held out, ranked 4 rated 4 1970-01-03") == 1
+    assert page.items.count("Babe held out, ranked 4 rated 4, predicted 3.5 1970-01-03") == 1
     assert page.items.count("1 Babe held out 1.000") == 1  # in ann's list
     assert page.items.count("1 Babe 1.000") == 1  # in bob's list: not his held-out item
     assert page.items.count("1 i5 1.000") == 1  # no title: the id of the log
@@ -222,13 +222,15 @@ def test_damaged_data_is_said_not_shown(tmp_path: Path) -> None:
     assert page.row("NDCG@10")[0] == "0.3125"
 
 
-def test_a_list_without_a_marker_is_not_read(tmp_path: Path) -> None:
+def test_what_has_no_marker_is_not_read(tmp_path: Path) -> None:
     job = small_run.small_job(tmp_path)
     folder = RunFolder.of(job.storage, job.name)
     small_run.write_all(job, folder)
     (folder.recommend / "result.json").remove()
+    (folder.evaluate / "result.json").remove()
     _, page = page_of(job)
     assert page.text.count("No list for this user yet.") == 3
+    assert page.items.count("Babe held out rated 4 1970-01-03") == 1
 
 
 def test_log_without_times_ratings_titles(tmp_path: Path) -> None:

@@ -1,0 +1,122 @@
+"""Metrics of ranked targets and of predicted ratings, and their confidence intervals.
+
+With one target per list (N = 1 relevant item) the usual definitions become, for a target of rank r
+(from 1): hr@k = recall@k = [r ≤ k]; ndcg@k = [r ≤ k] / log2(r + 1) (Järvelin and Kekäläinen 2002);
+mrr@k = [r ≤ k] / r; accuracy = [r = 1]. Every metric is a mean over targets, so a user with several
+targets counts several times.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from p5dist.feed.histories import Ints
+
+Floats = npt.NDArray[np.float64]
+
+_PROFILES = 1 << 17
+_DRAWS = 1 << 24  # counts of resampled profiles held at once
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A metric and its 95 % interval; None where none was asked for."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+def rank_values(rank: Ints, ks: tuple[int, ...]) -> dict[str, Floats]:
+    """Each metric's value for each target: hr@k, ndcg@k, mrr@k for all k, and accuracy.
+
+    Args:
+        rank: [M] from 1.
+
+    Returns:
+        [M] by metric.
+    """
+    values: dict[str, Floats] = {}
+    gains = {"hr": np.ones(len(rank)), "ndcg": 1 / np.log2(rank + 1.0), "mrr": 1.0 / rank}
+    for name, gain in gains.items():
+        for k in ks:
+            values[f"{name}@{k}"] = np.where(rank <= k, gain, 0.0)
+    values["accuracy"] = (rank == 1).astype(np.float64)
+    return values
+
+
+def error_values(predicted: Floats, rating: Floats) -> dict[str, Floats]:
+    """Squared error (as ``rmse``) and absolute error (``mae``) of each prediction."""
+    error = predicted - rating
+    return {"rmse": error**2, "mae": np.abs(error)}
+
+
+def estimate(
+    values: dict[str, Floats], user: Ints, *, resamples: int, seed: int
+) -> dict[str, Estimate]:
+    """Means over targets (rmse: their root) with 95 % percentile intervals (Efron 1979) from
+    resampling the users, each with all of its targets.
+
+    Drawing U users with replacement is drawing how often each distinct contribution occurs, a
+    multinomial count; ranks have few distinct ones, so the cost does not grow with the users. With
+    more than 131,072 distinct contributions, users are resampled in that many random groups.
+
+    Args:
+        values: [M] by metric, see :func:`rank_values` and :func:`error_values`.
+        user: [M]
+        resamples: 0 gives no intervals.
+    """
+    if not len(user):
+        return {}
+    means = {name: _finish(name, v.mean()) for name, v in values.items()}
+    if not resamples:
+        return {name: Estimate(float(value)) for name, value in means.items()}
+    rng = np.random.default_rng(seed)
+    profiles, count = _profiles(np.stack(list(values.values()), 1), user, rng)
+    share = count / count.sum()
+    step = max(1, _DRAWS // len(count))
+    drawn = []
+    for start in range(0, resamples, step):
+        times = rng.multinomial(count.sum(), share, size=min(step, resamples - start))
+        totals = times @ profiles
+        drawn.append(totals[:, :-1] / totals[:, -1:])
+    low, high = np.percentile(np.concatenate(drawn), [2.5, 97.5], axis=0)
+    return {
+        name: Estimate(float(means[name]), float(_finish(name, a)), float(_finish(name, b)))
+        for name, a, b in zip(values, low, high, strict=True)
+    }
+
+
+def coverage(first_place: Ints, ks: tuple[int, ...]) -> dict[str, float]:
+    """coverage@k: the share of the catalogue that is in the first k places of at least one list.
+
+    Args:
+        first_place: [items] best place (from 1) of each item in any list; large where it is in
+            none.
+    """
+    return {f"coverage@{k}": float((first_place <= k).mean()) for k in ks}
+
+
+def _finish(name: str, mean: float) -> float:
+    return mean**0.5 if name == "rmse" else mean
+
+
+def _profiles(values: Floats, user: Ints, rng: np.random.Generator) -> tuple[Floats, Ints]:
+    """Distinct (sums of a user's values…, number of its targets), and how many users have each."""
+    _, of = np.unique(user, return_inverse=True)
+    users = int(of.max()) + 1
+    columns = [*values.T, np.ones(len(of))]
+    sums = _sums(columns, of, users)
+    profiles, count = np.unique(sums, axis=0, return_counts=True)
+    if len(profiles) <= _PROFILES:
+        return profiles, count.astype(np.int64)
+    group = rng.permutation(users) % _PROFILES
+    return _sums(list(sums.T), group, _PROFILES), np.ones(_PROFILES, dtype=np.int64)
+
+
+def _sums(columns: list[Floats], of: Ints, groups: int) -> Floats:
+    """[groups, columns] sum of each column over the rows of each group."""
+    return np.stack([np.bincount(of, column, groups) for column in columns], 1).astype(np.float64)

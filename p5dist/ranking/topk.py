@@ -1,0 +1,205 @@
+"""Exact ranking over the whole catalogue.
+
+Ties have one order everywhere: of two items with equal scores the one with the lower id (the more
+frequent one) comes first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from p5dist.errors import TrainingError
+from p5dist.feed.histories import Histories, Ints
+
+BLOCK = 1 << 25
+"""Scores held at once (128 MB of float32); one history's scores are never split."""
+
+
+class Ranker(Protocol):
+    """Scores the whole catalogue for histories."""
+
+    @property
+    def name(self) -> str:
+        """Shown beside its metrics."""
+        ...
+
+    @property
+    def items(self) -> int:
+        """The largest item id."""
+        ...
+
+    def blocks(self, histories: Histories) -> Iterator[tuple[slice, Tensor]]:
+        """(histories, their scores [b, items] float32 over the ids 1…items), block after block.
+
+        The receiver may write into the scores.
+        """
+        ...
+
+
+class Vectors(Protocol):
+    """A model whose scores are inner products of user and item vectors."""
+
+    items: int
+
+    def item_vectors(self) -> Tensor:
+        """[items, dim]; row i belongs to item id i + 1."""
+        ...
+
+    def user_vectors(self, histories: Histories) -> Tensor:
+        """[B, dim]"""
+        ...
+
+
+class VectorRanker:
+    """Ranks by the inner products of a model's user and item vectors."""
+
+    name = "model"
+
+    def __init__(self, model: Vectors) -> None:
+        self.items = model.items
+        self._model = model
+        self._item_vectors = model.item_vectors()
+
+    @torch.inference_mode()
+    def blocks(self, histories: Histories) -> Iterator[tuple[slice, Tensor]]:
+        """See :class:`Ranker`."""
+        users = self._model.user_vectors(histories)
+        for rows in row_blocks(len(histories), self.items):
+            yield rows, users[rows] @ self._item_vectors.T
+
+
+@dataclass(frozen=True)
+class Lists:
+    """The first k items of each of B histories."""
+
+    ids: Ints
+    """[B, k] item ids in falling order of score; 0 where nothing is left to list."""
+    scores: npt.NDArray[np.float32]
+    """[B, k]; -inf where the id is 0."""
+
+
+def row_blocks(rows: int, items: int, size: int = 1) -> Iterator[slice]:
+    """Slices of rows such that rows · items · size is at most BLOCK (but at least one row each)."""
+    step = max(1, BLOCK // (items * size))
+    for start in range(0, rows, step):
+        yield slice(start, min(start + step, rows))
+
+
+def top_k(ranker: Ranker, histories: Histories, k: int, *, mask_seen: bool) -> Lists:
+    """The k best items of each history, or all where the catalogue has fewer.
+
+    Args:
+        mask_seen: items of a history are not listed.
+
+    Raises:
+        TrainingError: a score is NaN.
+    """
+    return rank_and_list(ranker, histories, _NONE, _NONE, k, mask_seen=mask_seen)[1]
+
+
+def rank_of(
+    ranker: Ranker, histories: Histories, owner: Ints, target: Ints, *, mask_seen: bool
+) -> Ints:
+    """The rank (from 1) of item id ``target[m]`` for history ``owner[m]``.
+
+    Args:
+        owner: [M] index of the history, rising.
+        target: [M]
+        mask_seen: items of the history are left out, except the target itself.
+
+    Returns:
+        [M]
+
+    Raises:
+        TrainingError: a score is NaN.
+    """
+    return rank_and_list(ranker, histories, owner, target, 1, mask_seen=mask_seen)[0]
+
+
+@torch.inference_mode()
+def rank_and_list(
+    ranker: Ranker, histories: Histories, owner: Ints, target: Ints, k: int, *, mask_seen: bool
+) -> tuple[Ints, Lists]:
+    """:func:`rank_of` and :func:`top_k` with the scores computed once."""
+    k = min(k, ranker.items)
+    ranks = np.empty(len(target), dtype=np.int64)
+    lists = Lists(
+        np.zeros((len(histories), k), dtype=np.int64),
+        np.full((len(histories), k), -np.inf, dtype=np.float32),
+    )
+    for rows, scores in ranker.blocks(histories):
+        if torch.isnan(scores).any():
+            raise TrainingError(
+                f"scores of {ranker.name} are not numbers (NaN)",
+                rule="items can only be ranked by numbers",
+                fix="look at the loss of the training stage; train again with lower learning rates",
+            )
+        mine = slice(*np.searchsorted(owner, (rows.start, rows.stop)))
+        row = torch.from_numpy(owner[mine] - rows.start)
+        item = torch.from_numpy(target[mine] - 1)
+        wanted = scores[row, item]
+        if mask_seen:
+            _mask(scores, histories.offsets, histories.item, rows)
+        ranks[mine] = _ranks(scores, row, item, wanted)
+        best, index = _best(scores, k)
+        lists.scores[rows] = best.numpy()
+        lists.ids[rows] = torch.where(torch.isneginf(best), 0, index + 1).numpy()
+    return ranks, lists
+
+
+_NONE = np.empty(0, dtype=np.int64)
+
+
+def _mask(scores: Tensor, offsets: Ints, item: Ints, rows: slice) -> None:
+    lengths = np.diff(offsets[rows.start : rows.stop + 1])
+    row = np.repeat(np.arange(len(lengths)), lengths)
+    seen = item[offsets[rows.start] : offsets[rows.stop]] - 1
+    scores[torch.from_numpy(row), torch.from_numpy(seen)] = -torch.inf
+
+
+def _ranks(scores: Tensor, row: Tensor, item: Tensor, wanted: Tensor) -> npt.NDArray[np.int64]:
+    """1 + items before ``item``: a higher score, or an equal one and a lower id."""
+    before = torch.empty_like(row)
+    index = torch.arange(scores.shape[1])
+    for part in row_blocks(len(row), scores.shape[1]):
+        others, own = scores[row[part]], wanted[part, None]
+        ahead = (others > own) | ((others == own) & (index < item[part, None]))
+        before[part] = ahead.sum(1)
+    return before.numpy() + 1
+
+
+def _best(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Values and indices [b, k], by falling value, then rising index."""
+    width = min(k + 1, scores.shape[1])
+    best, index = torch.topk(scores, width)
+    if width > k:
+        # topk leaves open which of equal values it takes; that matters at the end of the list.
+        tied = torch.nonzero((best[:, k - 1] == best[:, k]) & ~torch.isneginf(best[:, k])).squeeze(
+            1
+        )
+        best, index = best[:, :k], index[:, :k]
+        index[tied] = _lowest_of_equal(scores[tied], k)
+        best[tied] = scores[tied[:, None], index[tied]]
+    index, order = torch.sort(index)
+    best, order = torch.sort(best.gather(1, order), descending=True, stable=True)
+    return best, index.gather(1, order)
+
+
+def _lowest_of_equal(scores: Tensor, k: int) -> Tensor:
+    """Indices [b, k] of the best scores, the lowest where scores are equal: scores as integers of
+    the same order in the high 32 bits, the reversed index in the low ones."""
+    last = scores.shape[1] - 1
+    found = torch.empty(len(scores), k, dtype=torch.int64)
+    for part in row_blocks(len(scores), scores.shape[1], 4):
+        bits = (scores[part] + 0.0).view(torch.int32)  # + 0.0: -0.0 and 0.0 are equal
+        ordered = bits ^ ((bits >> 31) & 0x7FFFFFFF)
+        keys = (ordered.long() << 32) + (last - torch.arange(last + 1))
+        found[part] = last - (torch.topk(keys, k).values & 0xFFFFFFFF)
+    return found

@@ -1,0 +1,87 @@
+"""Metrics by hand; intervals against a plain bootstrap."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from p5dist.ranking import metrics
+from p5dist.ranking.metrics import coverage, error_values, estimate, rank_values
+
+RANKS = np.array([1, 3, 10, 11])
+
+
+def value(name: str, ks: tuple[int, ...] = (1, 5, 10)) -> float:
+    return estimate(rank_values(RANKS, ks), np.arange(4), resamples=0, seed=1)[name].value
+
+
+def test_rank_metrics_by_hand() -> None:
+    assert value("hr@1") == 1 / 4
+    assert value("hr@5") == 2 / 4
+    assert value("hr@10") == 3 / 4
+    # 1/log2(2) = 1, 1/log2(4) = 0.5, 1/log2(11) = 0.28906
+    assert value("ndcg@5") == pytest.approx((1 + 0.5) / 4)
+    assert value("ndcg@10") == pytest.approx((1 + 0.5 + 0.2890648) / 4)
+    assert value("mrr@5") == pytest.approx((1 + 1 / 3) / 4)
+    assert value("mrr@10") == pytest.approx((1 + 1 / 3 + 1 / 10) / 4)
+    assert value("accuracy", (10,)) == 1 / 4
+
+
+def test_errors_by_hand() -> None:
+    found = estimate(
+        error_values(np.array([3.0, 5.0]), np.array([4.0, 2.0])), np.arange(2), resamples=0, seed=1
+    )
+    assert found["rmse"].value == pytest.approx(((1 + 9) / 2) ** 0.5)
+    assert found["mae"].value == 2.0
+    assert found["mae"].low is None and found["mae"].high is None
+
+
+def test_coverage_by_hand() -> None:
+    # Places of five items: two in the first place of a list, one in the fifth, two in none.
+    assert coverage(np.array([1, 1, 5, 99, 99]), (1, 4, 5)) == {
+        "coverage@1": 0.4,
+        "coverage@4": 0.4,
+        "coverage@5": 0.6,
+    }
+
+
+def plain_bootstrap(values: np.ndarray, user: np.ndarray, resamples: int) -> np.ndarray:
+    rng = np.random.default_rng(99)
+    of = [values[user == u] for u in np.unique(user)]
+    means = []
+    for _ in range(resamples):
+        drawn = rng.integers(len(of), size=len(of))
+        means.append(np.concatenate([of[i] for i in drawn]).mean())
+    return np.percentile(means, [2.5, 97.5])
+
+
+@pytest.mark.parametrize("limit", [1 << 17, 100])
+def test_intervals_like_a_plain_bootstrap(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One to five targets a user, and users that differ: resampling targets would be wrong."""
+    monkeypatch.setattr(metrics, "_PROFILES", limit)
+    rng = np.random.default_rng(3)
+    user = np.repeat(np.arange(300), rng.integers(1, 6, 300))
+    error = rng.normal(rng.normal(0, 2, 300)[user], 0.3)
+    found = estimate(error_values(error, np.zeros(len(user))), user, resamples=3000, seed=1)
+    for name, values, finish in (("rmse", error**2, np.sqrt), ("mae", np.abs(error), np.array)):
+        low, high = finish(plain_bootstrap(values, user, 3000))
+        width = high - low
+        # Two runs of 3000 resamples differ by a few percent of the width; 100 random groups of
+        # three users estimate the spread itself to some 10 %.
+        allowed = 0.06 * width if limit > 300 else 0.2 * width
+        assert found[name].low == pytest.approx(low, abs=allowed)
+        assert found[name].high == pytest.approx(high, abs=allowed)
+
+
+def test_intervals_depend_on_the_seed_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    ranks = np.random.default_rng(1).integers(1, 40, 500)
+
+    def intervals(seed: int) -> dict[str, metrics.Estimate]:
+        return estimate(rank_values(ranks, (10,)), np.arange(500), resamples=200, seed=seed)
+
+    assert intervals(1) == intervals(1)
+    assert intervals(1)["ndcg@10"] != intervals(2)["ndcg@10"]
+
+
+def test_nothing_to_estimate() -> None:
+    assert estimate(rank_values(RANKS[:0], (1,)), RANKS[:0], resamples=10, seed=1) == {}

@@ -161,7 +161,7 @@ def _per_day(counts: Counts) -> dict[str, list[Any]]:
     days, number = counts
     day, week = days, (days + 3) // 7 * 7 - 3  # day 0 of 1970 is a Thursday
     month = days.astype("datetime64[D]").astype("datetime64[M]").astype(np.int64)
-    several = -(-(int(np.ptp(month)) + 1) // _TIME_POINTS)
+    several = -(-(int(np.ptp(month)) + 1) // (_TIME_POINTS - 1))
     coarse = (month // several * several).astype("datetime64[M]").astype("datetime64[D]")
     for start in (day, week, coarse.astype(np.int64)):
         starts, total = merge_counts([(start, number)])

@@ -169,7 +169,7 @@ def _read_bytes(unit: Unit) -> bytes:
             data += line + end
     if unit.start:
         # The byte before the unit ends the line that the previous unit reads.
-        data = data[data.find(b"\n") + 1 :]
+        data = data.partition(b"\n")[2]
     return data
 
 

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from p5dist.prepare.arrays import as_text, encode, id_order, merge_counts, stable_hash
+
+MASK = (1 << 64) - 1
+G = 0x9E3779B97F4A7C15
+
+
+def mix(x: int) -> int:
+    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & MASK
+    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & MASK
+    return x ^ (x >> 31)
+
+
+def slow_hash(text: str) -> int:
+    data = text.encode()
+    value = mix((len(data) + G) & MASK)
+    for i in range(0, len(data), 8):
+        word = int.from_bytes(data[i : i + 8], "little")
+        value = mix(((value ^ word) + G) & MASK)
+    return value
+
+
+def test_mix_is_splitmix64() -> None:
+    # First outputs of SplitMix64 seeded with 0 (Vigna's reference implementation).
+    state = [(G * i) & MASK for i in (1, 2, 3)]
+    assert [mix(s) for s in state] == [
+        0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F,
+    ]  # fmt: skip
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.text(max_size=30)), st.integers(0, 3))
+def test_stable_hash_is_its_definition(texts: list[str], skip: int) -> None:
+    array = pa.array(["some", "other", "text", *texts], pa.string()).slice(skip)
+    assert stable_hash(array).tolist() == [slow_hash(t) for t in array.to_pylist()]
+
+
+def test_stable_hash_never_changes() -> None:
+    # Prepared data of earlier versions must stay in the order it has.
+    found = stable_hash(pa.array(["", "1", "user-000001"])).tolist()
+    assert found == [0xE220A8397B1DCDAF, 0x89D6AD8E69DF4E76, 0x9B336E645DDC4540]
+
+
+def test_hash_spreads_consecutive_ids() -> None:
+    shard = stable_hash(pa.array([str(i) for i in range(8000)])) % np.uint64(8)
+    counts = np.bincount(shard.astype(int))
+    assert counts.min() > 900 and counts.max() < 1100
+
+
+def test_merge_counts() -> None:
+    parts = [(np.array([3, 1]), np.array([2, 5])), (np.array([1, 4]), np.array([1, 1]))]
+    values, counts = merge_counts(parts)
+    assert values.tolist() == [1, 3, 4] and counts.tolist() == [6, 2, 1]
+
+
+def test_encode_over_chunks() -> None:
+    values, codes = encode(pa.chunked_array([["a", "b"], [], ["b", "c", "a"]]))
+    assert values.to_pylist() == ["a", "b", "c"] and codes.tolist() == [0, 1, 1, 2, 0]
+    assert len(encode(pa.chunked_array([], pa.string()))[0]) == 0
+
+
+@pytest.mark.parametrize(
+    ("ids", "order"),
+    [
+        (["10", "9", "-2", "09"], ["-2", "09", "9", "10"]),
+        (["10", "9", "x"], ["10", "9", "x"]),
+        (["10", "9", "9" * 19], ["10", "9", "9" * 19]),
+        ([], []),
+    ],
+)
+def test_id_order(ids: list[str], order: list[str]) -> None:
+    array = pa.array(ids, pa.string())
+    assert array.take(pa.array(id_order(array))).to_pylist() == order
+
+
+def test_as_text() -> None:
+    def text(array: pa.Array, unit: str = "s") -> list[str | None]:
+        return as_text(pa.chunked_array([array]), unit).to_pylist()
+
+    assert text(pa.array([1.0, 2.5, None, float("nan")])) == ["1", "2.5", None, "nan"]
+    assert text(pa.array(["a", None]).dictionary_encode()) == ["a", None]
+    assert text(pa.array([1_500_000_000_123], pa.timestamp("ms")), "us") == ["1500000000123000"]
+    assert text(pa.array([1_500_000_000_123], pa.timestamp("ms"))) == ["1500000000"]
+    assert text(pa.array([1], pa.date32())) == ["86400"]
+    assert text(pa.array([2**63], pa.uint64())) == [str(2**63)]

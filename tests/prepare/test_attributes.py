@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from p5dist.config.prepare import AttributeTable
+from p5dist.errors import DataError, MissingColumnError
+from p5dist.prepare.attributes import write_attributes
+from p5dist.prepare.reading import Layout
+from p5dist.prepare.sources import find_files
+from p5dist.prepare.vocabulary import Vocabulary
+from p5dist.storage import Folder
+
+
+def vocabulary(*ids: str) -> Vocabulary:
+    return Vocabulary(pa.array(ids, pa.string()), np.arange(len(ids))[::-1].astype(np.int64))
+
+
+def write(
+    tmp: Path, side: str, ids: Vocabulary, **settings: Any
+) -> tuple[list[dict[str, Any]], dict[str, int], list[str]]:
+    table = AttributeTable.model_validate({"files": str(tmp / "table"), **settings})
+    files = find_files(table.files, Layout.of_attributes(table, f"prepare.{side}s"))
+    sizes, warnings = write_attributes(table, files, side, ids, Folder.open(str(tmp)))
+    return pq.read_table(tmp / f"attributes/{side}.parquet").to_pylist(), sizes, warnings
+
+
+def values(tmp: Path, name: str) -> list[tuple[int, str, int]]:
+    rows = pq.read_table(tmp / "vocabulary" / f"{name}.parquet").to_pylist()
+    return [(row["id"], row["external_id"], row["count"]) for row in rows]
+
+
+def test_items_with_a_title_and_many_genres(tmp_path: Path) -> None:
+    (tmp_path / "table").write_text(
+        "id\tname\tgenres\n"
+        "7\tSeven\tDrama| Crime|Drama\n"
+        "9\tNine\t\n"
+        "1\tOne\tComedy|Drama\n"
+        "7\tAgain\tWar\n"
+        "\tNobody\tWar\n"
+        "55\tNot in the log\tWar|Crime\n"
+    )
+    rows, sizes, warnings = write(
+        tmp_path, "item", vocabulary("1", "9", "8", "7"), format="tsv", id="id", title="name",
+        attributes={"genres": {"kind": "multi"}},
+    )  # fmt: skip
+    # Drama and Crime occur in two rows each, then Comedy and War in one.
+    assert values(tmp_path, "item.genres") == [
+        (1, "Crime", 2), (2, "Drama", 2), (3, "Comedy", 1), (4, "War", 1),
+    ]  # fmt: skip
+    assert sizes == {"genres": 4}
+    assert [(r["id"], r["title"], sorted(r["genres"])) for r in rows] == [
+        (1, "One", [2, 3]), (2, "Nine", []), (3, None, []), (4, "Seven", [1, 2]),
+    ]  # fmt: skip
+    assert warnings == [
+        "2 rows of prepare.items have no id or a repeated one: the first row of an id counts",
+        "1 of 4 items are not in prepare.items",
+    ]
+
+
+def test_bins_hold_their_upper_edge(tmp_path: Path) -> None:
+    ages = ["17", "17.5", "24", "25", "90", "old", "", "-3"]
+    lines = [f"u{i},{age}" for i, age in enumerate(ages)]
+    (tmp_path / "table").write_text("\n".join(["user,age", *lines]))
+    ids = vocabulary(*(f"u{i}" for i in range(8)))
+    rows, sizes, _ = write(
+        tmp_path, "user", ids, id="user", attributes={"age": {"kind": "numeric", "bins": [17, 24]}}
+    )
+    assert values(tmp_path, "user.age") == [
+        (1, "(-inf, 17]", 2), (2, "(17, 24]", 2), (3, "(24, inf]", 2),
+    ]  # fmt: skip
+    assert [r["age"] for r in rows] == [[1], [2], [2], [3], [3], [], [], [1]]
+    assert list(rows[0]) == ["id", "age"] and sizes == {"age": 3}
+
+
+def test_categories_of_whole_numbers_are_ordered_as_numbers(tmp_path: Path) -> None:
+    pq.write_table(
+        pa.table({"i": [1, 2, 3], "shop": [10, 9, None], "tags": [["a", "b"], None, ["b"]]}),
+        tmp_path / "table",
+    )
+    rows, _, _ = write(
+        tmp_path, "item", vocabulary("3", "2", "1"), format="parquet", id="i",
+        attributes={"shop": {}, "tags": {"kind": "multi"}},
+    )  # fmt: skip
+    assert values(tmp_path, "item.shop") == [(1, "9", 1), (2, "10", 1)]
+    assert [r["shop"] for r in rows] == [[], [1], [2]]
+    assert values(tmp_path, "item.tags") == [(1, "b", 2), (2, "a", 1)]
+    assert [r["tags"] for r in rows] == [[1], [], [2, 1]]
+    assert [r["title"] for r in rows] == [None, None, None]
+
+
+def test_an_attribute_without_values_and_a_table_without_rows(tmp_path: Path) -> None:
+    (tmp_path / "table").write_text("id,x\n1,\n2,\n")
+    rows, sizes, warnings = write(tmp_path, "item", vocabulary("1"), id="id", attributes={"x": {}})
+    assert rows == [{"id": 1, "title": None, "x": []}] and sizes == {"x": 0}
+    assert warnings == ["prepare.items.attributes.x: no row has a value"]
+    (tmp_path / "table").write_text("id,x\n")
+    rows, sizes, _ = write(tmp_path, "item", vocabulary("1"), id="id", attributes={"x": {}})
+    assert rows == [{"id": 1, "title": None, "x": []}] and sizes == {"x": 0}
+
+
+def test_wrong_tables_say_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "table").write_bytes("id,x\n1,Zo\u00eb\n".encode("latin-1"))
+    with pytest.raises(DataError) as error:
+        write(tmp_path, "item", vocabulary("1"), id="id", attributes={"x": {}})
+    assert error.value.where == f"{tmp_path}/table, byte 9" and "iconv" in str(error.value)
+    for settings, knob in (
+        ({"id": "no"}, "prepare.items.id"),
+        ({"id": "id", "title": "no"}, "prepare.items.title"),
+        ({"id": "id", "attributes": {"no": {}}}, "prepare.items.attributes.no"),
+    ):
+        with pytest.raises(MissingColumnError) as missing:
+            write(tmp_path, "item", vocabulary("1"), **settings)
+        assert f"correct {knob}" in str(missing.value)

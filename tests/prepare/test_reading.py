@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from p5dist.config.prepare import Source
+from p5dist.errors import DataError, MissingColumnError
+from p5dist.prepare.reading import Layout, read_unit
+from p5dist.prepare.sources import find_files, plan_units
+
+
+def layout(**source: Any) -> Layout:
+    columns = source.pop("columns", {"user": "u", "item": "i"})
+    return Layout.of_log(Source.model_validate({"files": "unused", "columns": columns, **source}))
+
+
+def read(
+    files: Any, how: Layout, unit_bytes: int = 1 << 20
+) -> tuple[list[tuple[Any, ...]], int, int]:
+    """Rows, malformed lines and the number of units."""
+    units = plan_units(find_files(files, how), how, unit_bytes)
+    parts = [read_unit(unit, how) for unit in units]
+    table = pa.concat_tables([t for t, _ in parts])
+    assert all(t == pa.string() for t in table.schema.types)
+    rows = list(zip(*(table[name].to_pylist() for name in how.columns), strict=True))
+    return rows, sum(n for _, n in parts), len(units)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("last", [True, False])
+@pytest.mark.parametrize("unit_bytes", [2, 7, 16, 1000])
+def test_every_line_is_read_once_wherever_the_file_is_cut(
+    tmp_path: Path, end: str, last: bool, unit_bytes: int
+) -> None:
+    rows = [(f"u{i}" * (i % 4 + 1), f"{i}") for i in range(12)]
+    lines = ["\t".join(row) for row in rows]
+    path = tmp_path / "log.tsv"
+    path.write_bytes((end.join(lines) + end * last).encode())
+    found, _, units = read(str(path), layout(format="tsv", names=["u", "i"]), unit_bytes)
+    assert found == rows
+    assert units == -(-path.stat().st_size // unit_bytes)
+    path.write_bytes((end.join(["u\ti", *lines]) + end * last).encode())
+    assert read(str(path), layout(format="tsv"), unit_bytes)[0] == rows
+    path.write_bytes(
+        (end.join(json.dumps({"u": u, "i": i}) for u, i in rows) + end * last).encode()
+    )
+    assert read(str(path), layout(format="jsonl"), unit_bytes)[0] == rows
+
+
+def test_quotes_in_csv_and_tsv(tmp_path: Path) -> None:
+    csv, tsv = tmp_path / "log.csv", tmp_path / "log.tsv"
+    csv.write_text('u,i\n"a\nb","x,""y"""\nc,d\n')
+    rows, _, units = read(str(csv), layout(), unit_bytes=4)
+    assert rows == [("a\nb", 'x,"y"'), ("c", "d")]
+    assert units == 1
+    tsv.write_text('u\ti\n"a\t"b" c\n')
+    assert read(str(tsv), layout(format="tsv"))[0] == [('"a', '"b" c')]
+
+
+def test_byte_order_mark_gzip_empty_lines_and_malformed_lines(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv.gz"
+    text = "\ufeffu,more,i\n1,x,2\n\n3,4\n5,x,6,7\n8,x,9\n"
+    path.write_bytes(gzip.compress(text.encode()))
+    rows, malformed, _ = read(str(path), layout(), unit_bytes=5)
+    assert rows == [("1", "2"), ("8", "9")]
+    assert malformed == 2
+
+
+def test_several_files_keep_the_order_of_the_job(tmp_path: Path) -> None:
+    for name in ("a-2", "a-1", "b"):
+        (tmp_path / f"{name}.csv").write_text(f"u,i\n{name},1\n")
+    (tmp_path / "a-0.csv").write_text("")
+    patterns = (str(tmp_path / "b.csv"), str(tmp_path / "a-*.csv"), str(tmp_path / "*-1.csv"))
+    assert [u for u, _ in read(patterns, layout())[0]] == ["b", "a-1", "a-2"]
+    assert [u for u, _ in read(str(tmp_path), layout())[0]] == ["a-1", "a-2", "b"]
+    assert [u for u, _ in read(f"file://{tmp_path}/b.csv", layout())[0]] == ["b"]
+
+
+def test_typed_files_become_text(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    lines = [
+        {"u": 1, "i": "2014-01-02", "t": 5.5, "other": [1]},
+        {"u": 2, "i": "2014-01-03"},
+        {"i": None, "u": 30000000000, "t": 6},
+    ]
+    path.write_text("\n".join(json.dumps(line) for line in lines))
+    how = layout(format="jsonl", columns={"user": "u", "item": "i", "timestamp": "t"})
+    assert read(str(path), how)[0] == [
+        ("1", "2014-01-02", "5.5"), ("2", "2014-01-03", None), ("30000000000", None, "6"),
+    ]  # fmt: skip
+    parquet = tmp_path / "log.parquet"
+    time = pa.array([1500, None], pa.timestamp("ms"))
+    pq.write_table(pa.table({"u": [1.0, None], "i": [b"a", b"b"], "t": time}), parquet)
+    how = layout(format="parquet", columns={"user": "u", "item": "i", "timestamp": "t"})
+    assert read(str(parquet), how)[0] == [("1", "a", "1"), (None, "b", None)]
+
+
+def test_parquet_is_cut_at_row_groups(tmp_path: Path) -> None:
+    path = tmp_path / "log.parquet"
+    table = pa.table({"u": [str(n) for n in range(10)], "i": ["x"] * 10})
+    pq.write_table(table, path, row_group_size=3)
+    rows, _, units = read(str(path), layout(format="parquet"), unit_bytes=1)
+    assert rows == [(str(n), "x") for n in range(10)] and units == 4
+    assert read(str(path), layout(format="parquet"))[2] == 1
+
+
+def test_missing_columns_name_file_columns_and_knob(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text("u,item\n1,2\n")
+    (tmp_path / "log.jsonl").write_text('{"u": 1, "item": 2}\n')
+    pq.write_table(pa.table({"u": [1], "item": [2]}), tmp_path / "log.parquet")
+    for kind in ("csv", "jsonl", "parquet"):
+        path = str(tmp_path / f"log.{kind}")
+        with pytest.raises(MissingColumnError) as error:
+            find_files(path, layout(format=kind))
+        assert error.value.where == path
+        assert "'i'" in error.value.what
+        assert error.value.rule == "the columns there are: u, item"
+        assert "prepare.source.columns.item" in (error.value.fix or "")
+    with pytest.raises(DataError, match="2 fields for 3 names"):
+        find_files(str(tmp_path / "log.csv"), layout(names=["u", "i", "x"]))
+
+
+def test_what_cannot_be_read_is_explained(tmp_path: Path) -> None:
+    path = tmp_path / "log.tsv"
+    path.write_bytes(b"u\ti\n1\t2\nfa\xe7ade\t3\n")
+    how = layout(format="tsv")
+    for unit_bytes in (1 << 20, 9):
+        with pytest.raises(DataError, match=f"{path}, byte 10") as error:
+            read(str(path), how, unit_bytes)
+        assert "iconv" in (error.value.fix or "")
+    path.write_text("u\ti\n1\t2\n")
+    with pytest.raises(DataError, match="not a readable parquet file"):
+        find_files(str(path), layout(format="parquet"))
+    (tmp_path / "log.jsonl").write_text('{"u": 1, "i": 1}\n{"u": "x", "i": 1}\n')
+    with pytest.raises(DataError, match="changed from number to string"):
+        read(str(tmp_path / "log.jsonl"), layout(format="jsonl"))
+    with pytest.raises(DataError, match="no such file"):
+        find_files((str(path), str(tmp_path / "nothing")), how)

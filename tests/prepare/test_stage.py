@@ -1,0 +1,348 @@
+"""The whole stage on Ray: small logs by hand, a dirty log and real data against the reference."""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+from collections.abc import Iterable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from p5dist.config import RunConfig
+from p5dist.errors import DataError, EmptyLogError, MissingColumnError
+from p5dist.manifest import Manifest
+from p5dist.prepare.stage import fingerprint, run
+from p5dist.storage import Folder, RunFolder
+from tests.prepare.reference import Row, expected, written
+
+pytestmark = pytest.mark.usefixtures("ray_session")
+
+FIELDS = ("user", "item", "rating", "timestamp")
+COLUMNS = {name: name for name in FIELDS}
+
+
+def make_job(tmp: Path, source: dict[str, Any], **prepare: Any) -> RunConfig:
+    return RunConfig.model_validate(
+        {
+            "name": "run",
+            "storage": str(tmp),
+            "prepare": {"source": {"columns": COLUMNS, **source}, "shards": 3, **prepare},
+        }
+    )
+
+
+def prepared(job: RunConfig, **options: Any) -> tuple[Manifest, Path]:
+    folder = RunFolder.of(job.storage, job.name)
+    manifest = run(job, folder, **options)
+    assert Manifest.load(folder.prepare) == manifest
+    assert manifest.rows_in == manifest.rows_kept + sum(manifest.rows_rejected.values())
+    return manifest, Path(folder.prepare.path)
+
+
+def write_csv(path: Path, rows: Iterable[Row]) -> str:
+    with path.open("w", newline="") as f:
+        out = csv.DictWriter(f, FIELDS)
+        out.writeheader()
+        out.writerows(rows)
+    return str(path)
+
+
+def dirty_rows(seed: int, n: int) -> list[Row]:
+    """Rows with every kind of fault, many ties and repeats, one heavy user."""
+    draw = random.Random(seed)
+    times = ["1000", "1001", "1001.5", " 1002 ", "1003", "99", "9999", "soon", "", "-5"]
+    users = ["", "NULL", "ü", "u,1", 'q"q', *map(str, range(12)), *["1"] * 8]
+    items = ["", "nan", "NA", *map(str, range(25))]
+    ratings = ["1", "2.5", "5", "5.0", "", "NaN", "0", "7", "good", "1e2", ".5"]
+    return [
+        {
+            "user": draw.choice(users),
+            "item": draw.choice(items),
+            "rating": draw.choice(ratings if draw.random() < 0.5 else ["3", "4"]),
+            "timestamp": draw.choice(times if draw.random() < 0.5 else times[:5]),
+        }
+        for _ in range(n)
+    ]  # fmt: skip
+
+
+def test_leave_one_out_by_hand(tmp_path: Path) -> None:
+    rows = [
+        ("a", "x", 30), ("b", "y", 5), ("a", "y", 10), ("a", "z", 20),
+        ("b", "x", 6), ("a", "x", 10), ("c", "w", 1), ("c", "y", 1), ("c", "x", 1),
+    ]  # fmt: skip
+    log = write_csv(
+        tmp_path / "log.csv",
+        [{"user": u, "item": i, "rating": "", "timestamp": str(t)} for u, i, t in rows],
+    )
+    manifest, folder = prepared(make_job(tmp_path, {"files": log}))
+    assert written(folder) == {
+        "a": [("y", 10, None, "train"), ("x", 10, None, "train"),
+              ("z", 20, None, "validation"), ("x", 30, None, "test")],
+        "b": [("y", 5, None, "train"), ("x", 6, None, "train")],
+        "c": [("w", 1, None, "train"), ("y", 1, None, "validation"), ("x", 1, None, "test")],
+    }  # fmt: skip
+    # Training counts: x and y 2, w 1, z 0; ties by the external id.
+    vocabulary = pq.read_table(folder / "vocabulary/item.parquet").to_pylist()
+    assert [(v["external_id"], v["count"]) for v in vocabulary] == [
+        ("x", 2), ("y", 2), ("w", 1), ("z", 0),
+    ]  # fmt: skip
+    users = pq.read_table(folder / "vocabulary/user.parquet").to_pylist()
+    assert {u["external_id"]: u["count"] for u in users} == {"a": 2, "b": 2, "c": 1}
+    assert manifest.rows_by_split == {"train": 5, "validation": 2, "test": 2}
+    assert (manifest.users, manifest.items, manifest.longest_history) == (3, 4, 4)
+    assert manifest.rating_mean is None and manifest.rating_range is None
+
+
+@pytest.mark.parametrize(("least_of_user", "least_of_item"), [(1, 1), (30, 26)])
+def test_dirty_log_agrees_with_the_reference(
+    tmp_path: Path, least_of_user: int, least_of_item: int
+) -> None:
+    rows = dirty_rows(seed=least_of_item, n=1500)
+    log = write_csv(tmp_path / "log.csv", rows)
+    clean = {
+        "rating_range": [1, 5], "time_range": [100, 2000], "keep_rejected": True,
+        "min_user_interactions": least_of_user, "min_item_interactions": least_of_item,
+    }  # fmt: skip
+    job = make_job(tmp_path, {"files": log}, clean=clean)
+    manifest, folder = prepared(job)
+    histories, rejected, items = expected(job, rows)
+    assert written(folder) == histories
+    assert manifest.rows_rejected == dict(rejected)
+    assert set(rejected) >= {"null_user", "null_item", "bad_timestamp", "time_out_of_range",
+                             "bad_rating", "rating_out_of_range", "duplicate"}  # fmt: skip
+    vocabulary = pq.read_table(folder / "vocabulary/item.parquet")
+    counts = dict(
+        zip(vocabulary["external_id"].to_pylist(), vocabulary["count"].to_pylist(), strict=True)
+    )
+    assert counts == dict(items)
+    assert vocabulary["count"].to_pylist() == sorted(counts.values(), reverse=True)
+    # The rows in rejected/ are the dropped ones, as they were.
+    dropped = pq.read_table(folder / "rejected").to_pylist()
+    assert len(dropped) == rejected.total()
+    as_read = {tuple(row[f] for f in FIELDS) for row in rows}
+    assert {tuple(row[f] for f in FIELDS) for row in dropped} <= as_read
+    if least_of_item > 1:
+        assert {"rare_item", "rare_user"} <= set(rejected)
+
+
+def test_shards_are_the_same_bytes_however_the_log_is_read(tmp_path: Path) -> None:
+    rows = dirty_rows(seed=5, n=1200)
+    for row in rows:
+        row["user"] = row["user"].replace(",", "").replace('"', "")
+    whole = write_csv(tmp_path / "whole.csv", rows)
+    parts = [write_csv(tmp_path / f"part-{i}.csv", rows[i * 300 : (i + 1) * 300]) for i in range(4)]
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    pq.write_table(
+        pa.table({f: [row[f] for row in rows] for f in FIELDS}),
+        tmp_path / "log.parquet",
+        row_group_size=100,
+    )
+    ways: list[tuple[dict[str, Any], int]] = [
+        ({"files": whole}, 1 << 20),
+        ({"files": whole}, 5000),
+        ({"files": str(tmp_path / "part-*.csv")}, 3000),
+        ({"files": parts}, 1 << 20),
+        ({"files": str(tmp_path / "log.jsonl"), "format": "jsonl"}, 20_000),
+        ({"files": str(tmp_path / "log.parquet"), "format": "parquet"}, 2_000),
+    ]
+    results = []
+    for source, unit_bytes in ways:
+        _, folder = prepared(make_job(tmp_path, source), unit_bytes=unit_bytes)
+        names = ("shards", "vocabulary")
+        results.append({f.name: f.read_bytes() for n in names for f in (folder / n).iterdir()})
+    assert len(results[0]) == 5  # 3 shards, 2 vocabularies
+    for way, result in zip(ways, results, strict=True):
+        assert result == results[0], way
+
+
+def test_given_split_and_its_leaks(tmp_path: Path) -> None:
+    def rows(*triples: tuple[str, str, int]) -> list[Row]:
+        return [{"user": u, "item": i, "rating": "4", "timestamp": str(t)} for u, i, t in triples]
+
+    log = rows(("1", "10", 5), ("1", "11", 7), ("2", "10", 1), ("2", "10", 1))
+    test = rows(("1", "9", 6), ("2", "10", 1), ("3", "12", 2))
+    job = make_job(
+        tmp_path,
+        {"files": write_csv(tmp_path / "a.csv", log)},
+        split={"kind": "given", "test": write_csv(tmp_path / "b.csv", test)},
+    )
+    manifest, folder = prepared(job)
+    assert written(folder) == {
+        "1": [("10", 5, 4.0, "train"), ("9", 6, 4.0, "test"), ("11", 7, 4.0, "train")],
+        "2": [("10", 1, 4.0, "train"), ("10", 1, 4.0, "test")],
+        "3": [("12", 2, 4.0, "test")],
+    }
+    assert manifest.rows_by_split == {"train": 3, "validation": 0, "test": 3}
+    assert manifest.rows_rejected == {"duplicate": 1}
+    items = pq.read_table(folder / "vocabulary/item.parquet").to_pylist()
+    # Whole numbers are compared as numbers: 9 before 12.
+    assert [(i["external_id"], i["count"]) for i in items] == [
+        ("10", 2), ("11", 1), ("9", 0), ("12", 0),
+    ]  # fmt: skip
+    warnings = json.loads((folder / "profile.json").read_text())["warnings"]
+    assert [w for w in warnings if w.startswith("1 (user, item, time) of the test files")]
+
+
+def test_ties_can_be_shuffled_by_the_seed(tmp_path: Path) -> None:
+    rows = [
+        {"user": f"u{u}", "item": str(i), "rating": "3", "timestamp": str(t)}
+        for u in range(40)
+        for t in (1, 2)
+        for i in range(t * 10, t * 10 + 6)
+    ]
+    log = write_csv(tmp_path / "log.csv", rows)
+    found = []
+    for ties, seed in (("log", 1), ("shuffled", 1), ("shuffled", 1), ("shuffled", 2)):
+        job = make_job(tmp_path, {"files": log}, ties=ties).model_copy(update={"seed": seed})
+        _, folder = prepared(job)
+        found.append({u: [e[:2] for e in h] for u, h in written(folder).items()})
+        warnings = json.loads((folder / "profile.json").read_text())["warnings"]
+        assert any("shuffled" in w for w in warnings) == (ties == "log")
+    in_order, one, again, two = found
+    in_log = [(str(i), t) for t in (1, 2) for i in range(t * 10, t * 10 + 6)]
+    assert all(h == in_log for h in in_order.values())
+    assert one == again != two
+    for h in one.values():
+        assert sorted(h, key=lambda e: e[1]) == h and sorted(h) == sorted(in_log)
+    # Not one order for all users, which a model could learn: 720 orders of six items.
+    assert len({tuple(h[:6]) for h in one.values()}) > 30
+
+
+def test_no_timestamp_no_rating_and_events(tmp_path: Path) -> None:
+    path = tmp_path / "log.tsv"
+    path.write_text("u2\tb\tview\nu1\ta\tbuy\nu2\ta\tview\nu2\tb\tview\nu1\tb\t\n")
+    job = make_job(
+        tmp_path,
+        {
+            "files": str(path), "format": "tsv", "names": ["u", "i", "what"],
+            "columns": {"user": "u", "item": "i", "event": "what"},
+        },
+    )  # fmt: skip
+    manifest, folder = prepared(job, unit_bytes=12)
+    # The row number is the time, so that nothing is a duplicate.
+    assert written(folder) == {
+        "u2": [("b", 0, None, "train"), ("a", 2, None, "validation"), ("b", 3, None, "test")],
+        "u1": [("a", 1, None, "train"), ("b", 4, None, "train")],
+    }
+    assert manifest.rows_rejected == {}
+    events = pq.read_table(folder / "vocabulary/event.parquet").to_pylist()
+    # Each trains once, so that the name decides.
+    assert [(e["id"], e["external_id"]) for e in events] == [(1, "buy"), (2, "view")]
+    by_user = {}
+    for shard in (folder / "shards").iterdir():
+        by_user |= {len(r["item"]): r["event"] for r in pq.read_table(shard).to_pylist()}
+    assert by_user == {3: [2, 2, 2], 2: [1, 0]}
+    assert json.loads((folder / "profile.json").read_text())["per_day"]["day"] == []
+
+
+def test_errors_come_before_any_work(tmp_path: Path) -> None:
+    log = write_csv(tmp_path / "log.csv", dirty_rows(1, 50))
+    manifest, _ = prepared(make_job(tmp_path, {"files": log}))
+    wrong = {**COLUMNS, "rating": "stars"}
+    with pytest.raises(MissingColumnError) as error:
+        run(
+            make_job(tmp_path, {"files": log, "columns": wrong}), RunFolder.of(str(tmp_path), "run")
+        )
+    text = str(error.value)
+    for part in ("stars", log, "user, item, rating, timestamp", "prepare.source.columns.rating"):
+        assert part in text
+    with pytest.raises(DataError, match="no such file"):
+        run(make_job(tmp_path, {"files": "nowhere/*.csv"}), RunFolder.of(str(tmp_path), "run"))
+    # What was there before is still whole.
+    assert Manifest.load(RunFolder.of(str(tmp_path), "run").prepare) == manifest
+
+
+def test_a_log_without_valid_rows(tmp_path: Path) -> None:
+    rows = [{"user": "", "item": "1", "rating": "", "timestamp": "1"}] * 3
+    rows += [{"user": "1", "item": "1", "rating": "", "timestamp": "?"}]
+    log = write_csv(tmp_path / "log.csv", rows)
+    folder = RunFolder.of(str(tmp_path), "run")
+    with pytest.raises(EmptyLogError) as error:
+        run(make_job(tmp_path, {"files": log}), folder)
+    assert "4 rows in; rejected: null_user: 3, bad_timestamp: 1" in str(error.value)
+    assert not (folder.prepare / "manifest.json").exists()
+    with pytest.raises(EmptyLogError, match="no rows"):
+        run(make_job(tmp_path, {"files": write_csv(tmp_path / "empty.csv", [])}), folder)
+    lonely = write_csv(
+        tmp_path / "log.csv", [{"user": "1", "item": "1", "rating": "", "timestamp": "1"}]
+    )
+    clean = {"min_user_interactions": 2}
+    with pytest.raises(EmptyLogError, match="rare_user: 1"):
+        run(make_job(tmp_path, {"files": lonely}, clean=clean), folder)
+
+
+def test_a_task_that_cannot_parse_reaches_the_user(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_bytes(b"user,item,rating,timestamp\n1,caf\xe9,3,1\n")
+    with pytest.raises(DataError) as error:
+        run(make_job(tmp_path, {"files": str(path)}), RunFolder.of(str(tmp_path), "run"))
+    assert type(error.value) is DataError
+    assert "not UTF-8" in str(error.value) and "byte 32" in str(error.value)
+
+
+def test_leftovers_go_and_row_groups_are_as_asked(tmp_path: Path) -> None:
+    rows = [{"user": str(u), "item": "1", "rating": "3", "timestamp": "1"} for u in range(600)]
+    log = write_csv(tmp_path / "log.csv", rows)
+    leftover = Folder.open(str(tmp_path)) / "run" / "prepare" / "shards" / "part-99999.parquet"
+    leftover.write_bytes(b"half")
+    job = make_job(tmp_path, {"files": log})
+    manifest, _ = prepared(job)
+    assert not leftover.exists()
+    # 600 // (64 lanes · 4) = 2
+    assert {rows for shard in manifest.shards for rows in shard.groups[:-1]} == {2}
+    assert [s.first_row for s in manifest.shards] == [
+        0,
+        *_sums(s.rows for s in manifest.shards)[:-1],
+    ]
+    assert manifest.histories == 600
+    manifest, _ = prepared(make_job(tmp_path, {"files": log}, group_rows=70))
+    assert manifest.shards[0].groups[0] == 70
+
+
+def test_fingerprint_follows_content_and_settings(tmp_path: Path) -> None:
+    log = write_csv(tmp_path / "log.csv", dirty_rows(2, 30))
+    job = make_job(tmp_path, {"files": log})
+    first = fingerprint(job)
+    assert prepared(job)[0].fingerprint == first == fingerprint(job)
+    assert fingerprint(make_job(tmp_path, {"files": log}, ties="shuffled")) != first
+    text = Path(log).read_text()
+    Path(log).write_text(text.replace("1001", "1007", 1))  # the same size
+    assert fingerprint(job) != first
+
+
+def test_movielens_agrees_with_the_reference(tmp_path: Path, real_data: Path) -> None:
+    log = real_data / "ml-100k" / "u.data"
+    names = ["user", "item", "rating", "timestamp"]
+    source = {"files": str(log), "format": "tsv", "names": names}
+    job = make_job(tmp_path, source, clean={"min_item_interactions": 5})
+    manifest, folder = prepared(job)
+    rows = [
+        dict(zip(names, line.split("\t"), strict=True)) for line in log.read_text().splitlines()
+    ]
+    histories, rejected, items = expected(job, rows)
+    assert written(folder) == histories
+    assert manifest.rows_rejected == dict(rejected) and rejected["rare_item"] > 0
+    profile = json.loads((folder / "profile.json").read_text())
+    assert sum(profile["lengths"]["counts"]) == profile["users"] == 943
+    assert profile["item_counts"]["count"][0] == max(items.values())
+    assert sum(profile["per_day"]["count"]) == manifest.rows_kept
+    assert profile["per_day"]["day"][0] == "1997-09-20"
+    tied = sum(a[1] == b[1] for h in histories.values() for a, b in pairwise(h))
+    assert profile["tied_share"] == pytest.approx(tied / manifest.rows_kept)
+    mean = [r for h in histories.values() for _, _, r, s in h if s == "train" and r is not None]
+    assert manifest.rating_mean == pytest.approx(sum(mean) / len(mean))
+    assert manifest.rating_range == (1, 5)
+
+
+def _sums(values: Iterable[int]) -> list[int]:
+    total, sums = 0, []
+    for value in values:
+        total += value
+        sums.append(total)
+    return sums

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from p5dist import columns as c
 from p5dist.config.prepare import Prepare
-from p5dist.prepare.arrays import Array, Bools, Ints, is_integer_text
+from p5dist.prepare.arrays import Array, Bools, Ints, encode, is_integer_text
 
 ROW_REASONS = (
     "malformed",
@@ -113,13 +113,15 @@ def is_null(text: pa.ChunkedArray) -> Bools:
 
 def _seconds(text: pa.ChunkedArray, per_second: int) -> tuple[Ints, Bools]:
     """[n] whole seconds (0 where bad) and [n] whether the value is no time."""
-    trimmed = pc.utf8_trim_whitespace(text)
-    whole = is_integer_text(trimmed)
-    time: Ints = np.asarray(pc.if_else(pa.array(whole), trimmed, "0").cast(pa.int64()))
+    whole = is_integer_text(text)
+    if not whole.all():
+        text = pc.utf8_trim_whitespace(text)
+        whole = is_integer_text(text)
+    time: Ints = np.asarray(pc.if_else(pa.array(whole), text, "0").cast(pa.int64()))
     time = time // per_second
     bad = ~whole
     if bad.any():
-        number, bad_number = numbers(trimmed)
+        number, bad_number = numbers(text)
         number = np.floor(number / per_second)
         bad &= bad_number | ~(np.abs(number) < _LATEST)
         time = np.where(whole, time, np.where(bad, 0, number).astype(np.int64))
@@ -128,11 +130,12 @@ def _seconds(text: pa.ChunkedArray, per_second: int) -> tuple[Ints, Bools]:
 
 def _ratings(text: pa.ChunkedArray) -> tuple[Array, Bools]:
     """[n] ratings (float64; NaN where there is none) and [n] whether the value is no number."""
-    null = is_null(text)
-    number, bad = numbers(pc.utf8_trim_whitespace(text))
+    values, code = encode(pc.fill_null(text, ""))  # few values, many rows
+    null = is_null(values)
+    number, bad = numbers(pc.utf8_trim_whitespace(values))
     with np.errstate(over="ignore"):
         bad |= ~np.isfinite(number.astype(np.float32))
-    return np.where(null | bad, np.nan, number), bad & ~null
+    return np.where(null | bad, np.nan, number)[code], (bad & ~null)[code]
 
 
 def numbers(text: pa.ChunkedArray) -> tuple[Array, Bools]:

@@ -180,9 +180,12 @@ def _group_edges(file: SourceFile, unit_bytes: int) -> list[int]:
 
 
 def _has_quote(file: SourceFile) -> bool:
+    """Whether a quote is below the first line (a header is never cut)."""
     fs, path = open_filesystem(file.url)
     with fs.open_input_stream(path) as stream:
-        while block := stream.read(1 << 22):
+        block = stream.read(1 << 22).partition(b"\n")[2]
+        while block:
             if b'"' in block:
                 return True
+            block = stream.read(1 << 22)
     return False

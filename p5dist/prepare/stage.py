@@ -271,13 +271,14 @@ def _sums(profiles: Iterable[ShardProfile]) -> dict[str, Any]:
 def _tell(manifest: Manifest, warnings: list[str]) -> None:
     console.print(
         f"  {manifest.rows_in:,} rows in, {manifest.rows_kept:,} kept: {manifest.users:,} users, "
-        f"{manifest.items:,} items, longest history {manifest.longest_history:,}"
+        f"{manifest.items:,} items, longest history {manifest.longest_history:,}",
+        soft_wrap=True,
     )
     if manifest.rows_rejected:
         reasons = ", ".join(f"{name} {n:,}" for name, n in manifest.rows_rejected.items())
-        console.print(f"  rejected: {reasons}")
+        console.print(f"  rejected: {reasons}", soft_wrap=True)
     for warning in warnings:
-        console.print(f"  warning: {warning}", style="yellow", markup=False)
+        console.print(f"  warning: {warning}", style="yellow", markup=False, soft_wrap=True)
 
 
 def _fingerprint(inputs: Inputs, job: RunConfig) -> str:

@@ -56,6 +56,7 @@ def read(unit: Unit, config: Prepare, rejected: Folder, number: int) -> tuple[An
     rows = cleaned.rows.combine_chunks()
     user = rows[c.USER].chunk(0) if len(rows) else pa.array([], pa.string())
     shard = (stable_hash(user) % np.uint64(config.shards)).astype(np.int64)
+    shard = shard.astype(np.min_scalar_type(config.shards))  # 16 bits are sorted by radix
     order = np.argsort(shard, kind="stable")
     edges = np.searchsorted(shard[order], np.arange(config.shards + 1))
     pieces = [rows.take(pa.array(order[a:b])) for a, b in pairwise(edges)]

@@ -1,0 +1,191 @@
+"""All prepared histories through a pool of scoring actors (Ray Data), for evaluate and recommend.
+
+One task of an actor is a *unit*: some row groups of the shards, which the actor reads and scores.
+Reading is a few percent of scoring, so it has no tasks of its own; a unit has one result, whatever
+is run again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import ray
+import ray.data
+import torch
+from ray.exceptions import RayError
+
+from p5dist import columns as c
+from p5dist.config import RunConfig
+from p5dist.console import progress
+from p5dist.errors import P5Error, ShardError
+from p5dist.feed.histories import Histories, Ints
+from p5dist.manifest import Manifest
+from p5dist.ranking.topk import Vectors
+from p5dist.storage import Folder, RunFolder
+
+_UNITS_PER_ACTOR = 4  # so that actors end at about the same time
+_WORTH_A_TASK = 2048  # histories; an actor takes longer to start than to score so few
+
+Score = Callable[["Unit", Histories], pa.Table]
+"""Scores a unit's histories; the result has one row."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What one task reads: row groups of shards."""
+
+    number: int
+    parts: tuple[tuple[str, tuple[int, ...]], ...]
+    """(path below the prepare folder, row groups)"""
+    rows: int
+
+
+class Predictor(Vectors, Protocol):
+    """A trained stage, see :class:`p5dist.train.inference.Scorer`."""
+
+    def ratings(self, histories: Histories, owner: Ints, item: Ints) -> torch.Tensor:
+        """[M] predicted rating of item id ``item[m]`` by the user of history ``owner[m]``."""
+        ...
+
+
+Load = Callable[[RunConfig, RunFolder, str], Predictor]
+"""(job, folder, training stage) → the trained stage."""
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Reads the histories of units.
+
+    Args:
+        prepare: the prepare folder.
+        rated: also read ratings.
+    """
+
+    prepare: Folder
+    rated: bool
+
+    @classmethod
+    def of(cls, job: RunConfig, folder: RunFolder) -> Reader:
+        return cls(folder.prepare, job.prepare.source.columns.rating is not None)
+
+    def read(self, unit: Unit) -> Histories:
+        """All interactions of the unit's users.
+
+        Raises:
+            ShardError: a shard cannot be read.
+        """
+        columns = [c.USER, c.ITEM, c.SPLIT, *([c.RATING] if self.rated else [])]
+        tables = [c.HISTORY.empty_table().select(columns)]
+        for path, groups in unit.parts:
+            place = self.prepare / path
+            try:
+                with pq.ParquetFile(place.path, filesystem=place.fs) as file:
+                    tables.append(file.read_row_groups(list(groups), columns=columns))
+            except (OSError, pa.ArrowException) as e:
+                raise ShardError(
+                    "a shard cannot be read", where=str(place), value=str(e),
+                    fix="restore the file, or run the prepare stage again with --fresh",
+                ) from e  # fmt: skip
+        return Histories.from_table(pa.concat_tables(t.select(columns) for t in tables))
+
+
+def plan_units(manifest: Manifest, rows: int) -> list[Unit]:
+    """Units of at least ``rows`` histories (the last may be smaller), in the order of the data."""
+    units: list[Unit] = []
+    parts: dict[str, tuple[int, ...]] = {}
+    size = 0
+    for shard in manifest.shards:
+        for group, count in enumerate(shard.groups):
+            parts[shard.path] = (*parts.get(shard.path, ()), group)
+            size += count
+            if size >= rows:
+                units.append(Unit(len(units), tuple(parts.items()), size))
+                parts, size = {}, 0
+    if size:
+        units.append(Unit(len(units), tuple(parts.items()), size))
+    return units
+
+
+def score_all(
+    make: Callable[[], Score], job: RunConfig, folder: RunFolder, manifest: Manifest, what: str
+) -> Iterator[pa.Table]:
+    """The result of every unit, in the order of the data; Ray must be connected.
+
+    Args:
+        make: called once in each actor; gives what scores a unit.
+        what: shown beside the progress.
+
+    Raises:
+        P5Error: as raised in an actor.
+    """
+    actors = job.scale.actors or job.scale.workers
+    rows = max(manifest.histories // (actors * _UNITS_PER_ACTOR), _WORTH_A_TASK)
+    units = plan_units(manifest, min(rows, job.feed.unit_rows))
+    actors = min(actors, len(units))
+    share = ray.cluster_resources().get("CPU", 1.0) / actors
+    cpus = float(int(share)) if share >= 1 else int(share * 1000) / 1000
+    # Without a bound, Ray Data would restart actors that run out of memory for ever.
+    retries = {"max_restarts": job.scale.max_failures, "max_task_retries": job.scale.max_failures}
+    dataset = ray.data.from_items(
+        [{"number": u.number} for u in units], override_num_blocks=len(units)
+    ).map_batches(
+        _Actor,
+        fn_constructor_args=(make, Reader.of(job, folder), units, max(int(cpus), 1)),
+        batch_size=1,
+        batch_format="pyarrow",
+        num_cpus=cpus,
+        compute=ray.data.ActorPoolStrategy(size=actors),
+        ray_remote_args_fn=lambda: retries,
+    )
+    dataset.context.execution_options.preserve_order = True
+    dataset.context.raise_original_map_exception = True
+    with progress("histories") as bar, errors_as_raised():
+        task = bar.add_task(what, total=manifest.histories, note="")
+        results = dataset.iterator().iter_batches(batch_size=1, batch_format="pyarrow")
+        for unit, result in zip(units, results, strict=True):
+            bar.update(task, advance=unit.rows)
+            yield result
+
+
+@contextmanager
+def errors_as_raised() -> Iterator[None]:
+    """Errors of p5dist that Ray has wrapped come out as they were raised."""
+    try:
+        yield
+    except RayError as e:
+        inner: BaseException | None = e
+        while inner is not None and not isinstance(inner, P5Error):
+            inner = getattr(inner, "cause", None) or inner.__cause__
+        if inner is None:
+            raise
+        raise inner from None
+
+
+class _Actor:
+    """Reads and scores units. What scores is made at the first unit: an error in a constructor
+    would reach the user as a dead actor, without its type."""
+
+    def __init__(
+        self, make: Callable[[], Score], reader: Reader, units: list[Unit], threads: int
+    ) -> None:
+        self.make, self.reader, self.units = make, reader, units
+        self.score: Score | None = None
+        torch.set_num_threads(threads)
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        if self.score is None:
+            self.score = self.make()
+        unit = self.units[batch["number"][0].as_py()]
+        return self.score(unit, self.reader.read(unit))
+
+
+def batches(histories: Histories, size: int) -> Iterator[Histories]:
+    """The histories in order, at most ``size`` at once."""
+    for start in range(0, len(histories), size):
+        yield histories.take(np.arange(start, min(start + size, len(histories))))

@@ -7,6 +7,7 @@ is run again.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ import ray
 import ray.data
 import torch
 from ray.exceptions import RayError
+from ray.util.annotations import RayDeprecationWarning
 
 from p5dist import columns as c
 from p5dist.config import RunConfig
@@ -130,19 +132,23 @@ def score_all(
     actors = min(actors, len(units))
     share = ray.cluster_resources().get("CPU", 1.0) / actors
     cpus = float(int(share)) if share >= 1 else int(share * 1000) / 1000
-    # Without a bound, Ray Data would restart actors that run out of memory for ever.
     retries = {"max_restarts": job.scale.max_failures, "max_task_retries": job.scale.max_failures}
     dataset = ray.data.from_items(
         [{"number": u.number} for u in units], override_num_blocks=len(units)
-    ).map_batches(
-        _Actor,
-        fn_constructor_args=(make, Reader.of(job, folder), units, max(int(cpus), 1)),
-        batch_size=1,
-        batch_format="pyarrow",
-        num_cpus=cpus,
-        compute=ray.data.ActorPoolStrategy(size=actors),
-        ray_remote_args_fn=lambda: retries,
     )
+    with warnings.catch_warnings():
+        # Ray means to drop these options, but has no others: without a bound it would restart
+        # actors that run out of memory for ever.
+        warnings.simplefilter("ignore", RayDeprecationWarning)
+        dataset = dataset.map_batches(
+            _Actor,
+            fn_constructor_args=(make, Reader.of(job, folder), units, max(int(cpus), 1)),
+            batch_size=1,
+            batch_format="pyarrow",
+            num_cpus=cpus,
+            compute=ray.data.ActorPoolStrategy(size=actors),
+            **retries,
+        )
     dataset.context.execution_options.preserve_order = True
     dataset.context.raise_original_map_exception = True
     with progress("histories") as bar, errors_as_raised():

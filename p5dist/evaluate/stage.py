@@ -63,12 +63,7 @@ def run(job: RunConfig, folder: RunFolder, *, load: Load = load_scorer) -> dict[
     """
     began = time.time()
     assert job.evaluate is not None
-    ranking, rating = job.evaluate.ranking_from or _last(job.ranking_stages()), job.rating_stage()
-    if ranking is None and rating is None:
-        raise ConfigError(
-            "nothing to evaluate", where="evaluate", rule="evaluation needs a trained stage",
-            fix="add a pretrain or finetune section, or set evaluate to null",
-        )  # fmt: skip
+    ranking, rating = _stages(job)
     manifest = Manifest.load(folder.prepare)
     if not manifest.rows_by_split[job.evaluate.split]:
         raise _no_targets(job, manifest)
@@ -198,5 +193,13 @@ def _values(table: pa.Table, name: str) -> npt.NDArray[Any]:
     return np.asarray(table[name].combine_chunks().flatten())
 
 
-def _last(stages: list[str]) -> str | None:
-    return stages[-1] if stages else None
+def _stages(job: RunConfig) -> tuple[str | None, str | None]:
+    """The training stage that ranks and the one that predicts ratings."""
+    assert job.evaluate is not None
+    ranking, rating = job.ranking_stages(), job.rating_stage()
+    if not ranking and rating is None:
+        raise ConfigError(
+            "nothing to evaluate", where="evaluate", rule="evaluation needs a trained stage",
+            fix="add a pretrain or finetune section, or set evaluate to null",
+        )  # fmt: skip
+    return job.evaluate.ranking_from or (ranking[-1] if ranking else None), rating

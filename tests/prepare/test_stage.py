@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import json
-import random
-from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,61 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from p5dist.config import RunConfig
-from p5dist.errors import DataError, EmptyLogError, MissingColumnError
-from p5dist.manifest import Manifest
-from p5dist.prepare.stage import fingerprint, run
-from p5dist.storage import Folder, RunFolder
+from p5dist.prepare.stage import fingerprint
 from tests.prepare.reference import Row, expected, written
+from tests.prepare.runs import FIELDS, dirty_rows, make_job, prepared, write_csv
 
 pytestmark = pytest.mark.usefixtures("ray_session")
-
-FIELDS = ("user", "item", "rating", "timestamp")
-COLUMNS = {name: name for name in FIELDS}
-
-
-def make_job(tmp: Path, source: dict[str, Any], **prepare: Any) -> RunConfig:
-    return RunConfig.model_validate(
-        {
-            "name": "run",
-            "storage": str(tmp),
-            "prepare": {"source": {"columns": COLUMNS, **source}, "shards": 3, **prepare},
-        }
-    )
-
-
-def prepared(job: RunConfig, **options: Any) -> tuple[Manifest, Path]:
-    folder = RunFolder.of(job.storage, job.name)
-    manifest = run(job, folder, **options)
-    assert Manifest.load(folder.prepare) == manifest
-    assert manifest.rows_in == manifest.rows_kept + sum(manifest.rows_rejected.values())
-    return manifest, Path(folder.prepare.path)
-
-
-def write_csv(path: Path, rows: Iterable[Row]) -> str:
-    with path.open("w", newline="") as f:
-        out = csv.DictWriter(f, FIELDS)
-        out.writeheader()
-        out.writerows(rows)
-    return str(path)
-
-
-def dirty_rows(seed: int, n: int) -> list[Row]:
-    """Rows with every kind of fault, many ties and repeats, one heavy user."""
-    draw = random.Random(seed)
-    times = ["1000", "1001", "1001.5", " 1002 ", "1003", "99", "9999", "soon", "", "-5"]
-    users = ["", "NULL", "ü", "u,1", 'q"q', *map(str, range(12)), *["1"] * 8]
-    items = ["", "nan", "NA", *map(str, range(25))]
-    ratings = ["1", "2.5", "5", "5.0", "", "NaN", "0", "7", "good", "1e2", ".5"]
-    return [
-        {
-            "user": draw.choice(users),
-            "item": draw.choice(items),
-            "rating": draw.choice(ratings if draw.random() < 0.5 else ["3", "4"]),
-            "timestamp": draw.choice(times if draw.random() < 0.5 else times[:5]),
-        }
-        for _ in range(n)
-    ]  # fmt: skip
 
 
 def test_leave_one_out_by_hand(tmp_path: Path) -> None:
@@ -241,70 +188,6 @@ def test_no_timestamp_no_rating_and_events(tmp_path: Path) -> None:
     assert json.loads((folder / "profile.json").read_text())["per_day"]["day"] == []
 
 
-def test_errors_come_before_any_work(tmp_path: Path) -> None:
-    log = write_csv(tmp_path / "log.csv", dirty_rows(1, 50))
-    manifest, _ = prepared(make_job(tmp_path, {"files": log}))
-    wrong = {**COLUMNS, "rating": "stars"}
-    with pytest.raises(MissingColumnError) as error:
-        run(
-            make_job(tmp_path, {"files": log, "columns": wrong}), RunFolder.of(str(tmp_path), "run")
-        )
-    text = str(error.value)
-    for part in ("stars", log, "user, item, rating, timestamp", "prepare.source.columns.rating"):
-        assert part in text
-    with pytest.raises(DataError, match="no such file"):
-        run(make_job(tmp_path, {"files": "nowhere/*.csv"}), RunFolder.of(str(tmp_path), "run"))
-    # What was there before is still whole.
-    assert Manifest.load(RunFolder.of(str(tmp_path), "run").prepare) == manifest
-
-
-def test_a_log_without_valid_rows(tmp_path: Path) -> None:
-    rows = [{"user": "", "item": "1", "rating": "", "timestamp": "1"}] * 3
-    rows += [{"user": "1", "item": "1", "rating": "", "timestamp": "?"}]
-    log = write_csv(tmp_path / "log.csv", rows)
-    folder = RunFolder.of(str(tmp_path), "run")
-    with pytest.raises(EmptyLogError) as error:
-        run(make_job(tmp_path, {"files": log}), folder)
-    assert "4 rows in; rejected: null_user: 3, bad_timestamp: 1" in str(error.value)
-    assert not (folder.prepare / "manifest.json").exists()
-    with pytest.raises(EmptyLogError, match="no rows"):
-        run(make_job(tmp_path, {"files": write_csv(tmp_path / "empty.csv", [])}), folder)
-    lonely = write_csv(
-        tmp_path / "log.csv", [{"user": "1", "item": "1", "rating": "", "timestamp": "1"}]
-    )
-    clean = {"min_user_interactions": 2}
-    with pytest.raises(EmptyLogError, match="rare_user: 1"):
-        run(make_job(tmp_path, {"files": lonely}, clean=clean), folder)
-
-
-def test_a_task_that_cannot_parse_reaches_the_user(tmp_path: Path) -> None:
-    path = tmp_path / "log.csv"
-    path.write_bytes(b"user,item,rating,timestamp\n1,caf\xe9,3,1\n")
-    with pytest.raises(DataError) as error:
-        run(make_job(tmp_path, {"files": str(path)}), RunFolder.of(str(tmp_path), "run"))
-    assert type(error.value) is DataError
-    assert "not UTF-8" in str(error.value) and "byte 32" in str(error.value)
-
-
-def test_leftovers_go_and_row_groups_are_as_asked(tmp_path: Path) -> None:
-    rows = [{"user": str(u), "item": "1", "rating": "3", "timestamp": "1"} for u in range(600)]
-    log = write_csv(tmp_path / "log.csv", rows)
-    leftover = Folder.open(str(tmp_path)) / "run" / "prepare" / "shards" / "part-99999.parquet"
-    leftover.write_bytes(b"half")
-    job = make_job(tmp_path, {"files": log})
-    manifest, _ = prepared(job)
-    assert not leftover.exists()
-    # 600 // (64 lanes · 4) = 2
-    assert {rows for shard in manifest.shards for rows in shard.groups[:-1]} == {2}
-    assert [s.first_row for s in manifest.shards] == [
-        0,
-        *_sums(s.rows for s in manifest.shards)[:-1],
-    ]
-    assert manifest.histories == 600
-    manifest, _ = prepared(make_job(tmp_path, {"files": log}, group_rows=70))
-    assert manifest.shards[0].groups[0] == 70
-
-
 def test_fingerprint_follows_content_and_settings(tmp_path: Path) -> None:
     log = write_csv(tmp_path / "log.csv", dirty_rows(2, 30))
     job = make_job(tmp_path, {"files": log})
@@ -338,11 +221,3 @@ def test_movielens_agrees_with_the_reference(tmp_path: Path, real_data: Path) ->
     mean = [r for h in histories.values() for _, _, r, s in h if s == "train" and r is not None]
     assert manifest.rating_mean == pytest.approx(sum(mean) / len(mean))
     assert manifest.rating_range == (1, 5)
-
-
-def _sums(values: Iterable[int]) -> list[int]:
-    total, sums = 0, []
-    for value in values:
-        total += value
-        sums.append(total)
-    return sums

@@ -24,7 +24,14 @@ def run_distributed(function: Callable[..., Any], world_size: int, *args: Any) -
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
     with tempfile.TemporaryDirectory() as folder:
-        mp.spawn(_enter, args=(function, world_size, port, folder, args), nprocs=world_size)
+        # The server imports the slow libraries once; processes forked from it start at once.
+        mp.get_context("forkserver").set_forkserver_preload(["p5dist.train.session"])
+        mp.start_processes(
+            _enter,
+            args=(function, world_size, port, folder, args),
+            nprocs=world_size,
+            start_method="forkserver",
+        )
         return [pickle.loads(Path(folder, str(rank)).read_bytes()) for rank in range(world_size)]
 
 

@@ -84,6 +84,7 @@ def _step(session: Session, step: int, batch: Batch, meter: Meter) -> tuple[floa
         dtype=torch.float64,
         device=session.device,
     )
+    lr = session.optimizers.prepare(step)
     with meter.part("forward"):
         loss_sum = session.model(batch)
         global_sum = loss_sum.detach().double().reshape(1)
@@ -100,7 +101,6 @@ def _step(session: Session, step: int, batch: Batch, meter: Meter) -> tuple[floa
             fix="lower the learning rates (tables.lr, dense.lr) or look at the data; this worker "
             f"had the histories {batch.rows[:20].tolist()}",
         )
-    lr = session.optimizers.prepare(step)
     if count == 0:  # no target anywhere: every history of the step is too short
         return 0.0, histories, lr
     with meter.part("backward"):

@@ -9,6 +9,7 @@ from torch import Tensor
 from torchrec.distributed import DistributedModelParallel
 
 from p5dist.config.train import Schedule, Training
+from p5dist.train.sharding import table_names
 
 
 def factor(schedule: Schedule, step: int, total: int) -> float:
@@ -26,14 +27,16 @@ def factor(schedule: Schedule, step: int, total: int) -> float:
 class Optimizers:
     """Both optimizers of a sharded model.
 
-    The tables are updated inside ``backward()``, so :meth:`prepare` must come before it.
+    The tables are updated inside ``backward()`` at the rate that they had in the forward pass, so
+    :meth:`prepare` must come before both.
     """
 
     def __init__(self, model: DistributedModelParallel, training: Training, total: int) -> None:
         self.training = training
         self.total = total
         self.fused = model.fused_optimizer
-        in_tables = set(self.fused.params)
+        # A worker has a parameter without elements for a table that lives on other workers.
+        in_tables = tuple(table_names(model.plan))
         self.dense_parameters: dict[str, Tensor] = {
             name: p for name, p in model.named_parameters() if name not in in_tables
         }

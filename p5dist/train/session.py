@@ -25,7 +25,7 @@ from p5dist.models.build import Model, build_model, catalogue_loss
 from p5dist.provenance import versions
 from p5dist.storage import RunFolder
 from p5dist.train.optimizers import Optimizers
-from p5dist.train.sharding import describe, init_tables, shard
+from p5dist.train.sharding import describe, init_tables, shard, table_names
 
 BACKBONE = "backbone."
 
@@ -130,7 +130,7 @@ def open_session(
         batch_size=per_worker,
         device=device,
     )
-    tables = set(model.fused_optimizer.params)
+    tables = table_names(model.plan)
     init_tables(
         {name: t for name, t in model.state_dict().items() if name in tables},
         seed=job.seed,

@@ -110,6 +110,16 @@ def local_shards(tensor: Any) -> list[tuple[torch.Tensor, int, int]]:
     return [(s.tensor, *s.metadata.shard_offsets) for s in tensor.local_shards()]
 
 
+def table_names(plan: ShardingPlan) -> list[str]:
+    """Names in the model's state of the weights of all tables, wherever they live."""
+    names = []
+    for module, parameters in plan.plan.items():
+        for table in parameters:
+            kind = "embedding_bags" if module.endswith(".bags") else "embeddings"
+            names.append(f"{module}.{kind}.{table}.weight")
+    return names
+
+
 def describe(plan: ShardingPlan) -> dict[str, Any]:
     """The plan as plain data for plan.json: one entry a table."""
     tables = []

@@ -1,0 +1,71 @@
+"""What the processes of the distributed tests run: a stage without Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from p5dist.config import RunConfig
+from p5dist.feed.histories import Histories
+from p5dist.feed.stream import LaneStream
+from p5dist.feed.units import Unit, UnitReader
+from p5dist.manifest import Manifest
+from p5dist.storage import RunFolder
+from p5dist.train.loop import run_steps
+from p5dist.train.session import Session, open_session, unit_reader
+
+
+Parts = list[tuple[torch.Tensor, list[int]]]
+
+
+def read_here(reader: UnitReader, plan: Iterable[Unit], _: int) -> Iterator[Histories]:
+    """Reads in the same process what Ray tasks would read."""
+    return map(reader.read, plan)
+
+
+def open_stage(job: RunConfig, stage: str) -> Session:
+    folder = RunFolder.of(job.storage, job.name)
+    return open_session(job, stage, folder, Manifest.load(folder.prepare), torch.device("cpu"))
+
+
+def train(job: RunConfig, stage: str) -> list[tuple[int, float]]:
+    """Take the steps of ``stage`` from where it was left; (step, loss) of those taken."""
+    session = open_stage(job, stage)
+    folder = RunFolder.of(job.storage, job.name)
+    reader = unit_reader(job, folder, session.manifest, session.order)
+    stream = LaneStream(reader, dist.get_rank(), dist.get_world_size(), 10, 1, read_here)
+    logged: list[dict[str, Any]] = []
+    run_steps(session, stream, log=logged.append, saved=lambda _: None)
+    return [(line["step"], line["loss"]) for line in logged]
+
+
+def local_state(job: RunConfig, stage: str) -> dict[str, tuple[list[int], Parts]]:
+    """Every tensor of the stage's restored state: its shape and this worker's parts of it."""
+    return {
+        name: (
+            list(value.size()),
+            [
+                (part.clone(), place)
+                for part, place in (
+                    ((s.tensor, s.metadata.shard_offsets) for s in value.local_shards())
+                    if hasattr(value, "local_shards")
+                    else [(value.detach(), [0] * value.dim())]
+                )
+            ],
+        )
+        for name, value in open_stage(job, stage).state().items()
+    }
+
+
+def whole(ranks: list[dict[str, tuple[list[int], Parts]]]) -> dict[str, torch.Tensor]:
+    """The tensors that :func:`local_state` of all workers is the parts of."""
+    tensors: dict[str, torch.Tensor] = {}
+    for state in ranks:
+        for name, (shape, parts) in state.items():
+            target = tensors.setdefault(name, torch.full(shape, float("nan")))
+            for part, place in parts:
+                target[tuple(slice(o, o + n) for o, n in zip(place, part.shape))] = part  # noqa: B905
+    return tensors

@@ -93,6 +93,12 @@ class RatingTask(Section):
     """Give every user an embedding row of their own beside what the encoder reads from the
     history; needed for a bias of users whose history says little."""
     user_dim: PositiveInt = 32
+    history: Literal["shuffled", "time"] = "shuffled"
+    """shuffled: the encoder sees other interactions of the user in random order, whenever they
+    were; time: those before the rated one. Ratings depend little on the order, and a test split
+    at random asks for items from the middle of the history."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    """Of states, item and user vectors before the head."""
 
 
 Task = Annotated[NextItemTask | RatingTask, Field(discriminator="kind")]

@@ -91,7 +91,7 @@ class Collate:
             names += self.user_attributes.names
             values = np.concatenate([values, bags])
             padded = np.zeros((len(names) - 1, users + 1), dtype=np.int64)
-            padded[:, :users] = bag_lengths.reshape(-1, users)
+            padded[:, :users] = bag_lengths.reshape(len(names) - 1, users)
             lengths = np.concatenate([lengths, padded.reshape(-1)])
         return _kjt(names, values, lengths, users + 1)
 

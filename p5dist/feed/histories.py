@@ -11,8 +11,11 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from p5dist import columns as c
+from p5dist.feed.randomness import hashed
 
 Ints = npt.NDArray[np.int64]
+
+_SHUFFLE = 6  # which kind of random number a hash belongs to
 
 
 @dataclass(frozen=True)
@@ -141,6 +144,18 @@ class Histories:
     def last(self, length: int) -> Histories:
         """The last ``length`` interactions of each history."""
         return self.window(np.maximum(self.lengths - length, 0), length)
+
+    def shuffled(self, seed: int, epoch: int | Ints) -> Histories:
+        """The interactions of each history in an order drawn from (seed, epoch, row).
+
+        Args:
+            epoch: one number, or one for each history [B].
+        """
+        owner = self.owner()
+        drawn_for = np.broadcast_to(epoch, len(self))[owner]
+        drawn = hashed(seed, _SHUFFLE, drawn_for, self.row[owner], self.position())
+        order = np.lexsort((drawn[: len(owner)], owner))
+        return self._replace(self.offsets, order)
 
     def take(self, index: Ints) -> Histories:
         """Histories ``index`` in that order."""

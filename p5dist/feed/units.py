@@ -88,6 +88,7 @@ class UnitReader:
         columns: columns of the histories beside user, item and split.
         max_length: interactions kept of a longer history.
         random_window: keep a random window that is different in every epoch, not the last one.
+        shuffled: order the interactions of a history at random, another way in every epoch.
     """
 
     prepare: Folder
@@ -96,6 +97,7 @@ class UnitReader:
     columns: tuple[str, ...]
     max_length: int
     random_window: bool
+    shuffled: bool = False
 
     def read(self, unit: Unit) -> Histories:
         """Histories of the unit in its row order, training interactions only."""
@@ -108,7 +110,10 @@ class UnitReader:
             index.append(begin + rows)
             epochs.append(np.full(len(rows), epoch))
         histories = everything.take(np.concatenate(index))
-        return self._window(histories, np.concatenate(epochs))
+        epoch_of = np.concatenate(epochs)
+        if self.shuffled:
+            histories = histories.shuffled(self.order.seed, epoch_of)
+        return self._window(histories, epoch_of)
 
     def _window(self, histories: Histories, epoch: Ints) -> Histories:
         spare = np.maximum(histories.lengths - self.max_length, 0)

@@ -110,7 +110,9 @@ def _trainer(
 ) -> TorchTrainer:
     training = job.trainings()[stage]
     order = lane_order(job, training, manifest)
-    feed = Feed(unit_reader(job, folder, manifest, order), job.feed.unit_rows, job.feed.read_ahead)
+    feed = Feed(
+        unit_reader(job, folder, training, manifest, order), job.feed.unit_rows, job.feed.read_ahead
+    )
     scale = job.scale
     gpu = "GPU" in resources
     threads = max(int(resources["CPU"]), 1)

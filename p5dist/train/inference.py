@@ -15,7 +15,7 @@ from p5dist.manifest import Manifest
 from p5dist.models.build import Model, build_model
 from p5dist.models.tasks.rating import Rating
 from p5dist.storage import RunFolder
-from p5dist.train.session import make_collate
+from p5dist.train.session import make_collate, shuffles_history
 
 _ITEMS_AT_ONCE = 65_536
 
@@ -29,9 +29,19 @@ class Scorer:
         collate: makes its batches.
         items: largest item id.
         max_length: interactions of a history that the encoder sees (the last ones).
+        shuffled: ratings are predicted from histories in random order, as they were learned.
     """
 
-    def __init__(self, model: Model, collate: Collate, items: int, max_length: int) -> None:
+    def __init__(
+        self,
+        model: Model,
+        collate: Collate,
+        items: int,
+        max_length: int,
+        *,
+        shuffled: bool = False,
+    ) -> None:
+        self.shuffled = shuffled
         self.model = model.eval()
         self.collate = collate
         self.items = items
@@ -71,6 +81,8 @@ class Scorer:
                 "this stage predicts no ratings", where="finetune",
                 fix="name a stage whose task has kind: rating",
             )  # fmt: skip
+        if self.shuffled:
+            histories = histories.shuffled(self.collate.seed, 0)
         batch = self.collate(histories.last(self.max_length), extra_items=item)
         encoded = self.model.backbone(batch)
         # The batch has its own order of histories; M targets refer to the caller's.
@@ -78,11 +90,11 @@ class Scorer:
         states = torch.zeros(len(histories), encoded.states.shape[1])
         ends = torch.nonzero(~batch.has_next).squeeze(1)
         states[order[batch.owner[ends]]] = encoded.states[ends]
+        of = torch.from_numpy(owner)
         users = head.user_vectors(batch)
         if users is not None:
-            users = torch.empty_like(users).index_copy(0, order, users)
-        of = torch.from_numpy(owner)
-        return head.predict(states[of], encoded.items[batch.candidates], users, of)
+            users = torch.empty_like(users).index_copy(0, order, users)[of]
+        return head.predict(states[of], encoded.items[batch.candidates], users)
 
     def _original(self, histories: Histories) -> Tensor:
         """[B] index in ``histories`` of each history of the batch made of them."""
@@ -100,4 +112,10 @@ def load_scorer(job: RunConfig, folder: RunFolder, stage: str) -> Scorer:
     model = build_model(job, stage, manifest, torch.device("cpu"))
     state = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     Checkpoints(folder.training(stage) / "checkpoints").require().load(state)
-    return Scorer(model, make_collate(job, folder), manifest.items, job.feed.max_length)
+    return Scorer(
+        model,
+        make_collate(job, folder),
+        manifest.items,
+        job.feed.max_length,
+        shuffled=shuffles_history(job.trainings()[stage]),
+    )

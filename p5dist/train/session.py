@@ -13,7 +13,7 @@ from torchrec.distributed import DistributedModelParallel
 from p5dist import columns as c
 from p5dist.checkpoint.checkpoints import Checkpoint, Checkpoints
 from p5dist.config import RunConfig, dump_job
-from p5dist.config.train import Finetune, Training
+from p5dist.config.train import Finetune, RatingTask, Training
 from p5dist.errors import CheckpointError
 from p5dist.feed.attributes import Attributes
 from p5dist.feed.collate import Collate
@@ -42,8 +42,17 @@ def total_steps(training: Training, order: LaneOrder) -> int:
     return order.total_steps(training.epochs or 0.0)
 
 
+def shuffles_history(training: Training) -> bool:
+    """Whether a stage takes histories as sets and not as sequences."""
+    return (
+        isinstance(training, Finetune)
+        and isinstance(training.task, RatingTask)
+        and training.task.history == "shuffled"
+    )
+
+
 def unit_reader(
-    job: RunConfig, folder: RunFolder, manifest: Manifest, order: LaneOrder
+    job: RunConfig, folder: RunFolder, training: Training, manifest: Manifest, order: LaneOrder
 ) -> UnitReader:
     """What reads the shards for a training stage."""
     rated = job.prepare.source.columns.rating is not None
@@ -54,6 +63,7 @@ def unit_reader(
         columns=(c.RATING,) if rated else (),
         max_length=job.feed.max_length,
         random_window=job.feed.window == "random",
+        shuffled=shuffles_history(training),
     )
 
 

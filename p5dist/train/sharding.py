@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
+from fbgemm_gpu.split_table_batched_embeddings_ops_training import WeightDecayMode
 from torch import nn
 from torch.distributed.optim.apply_optimizer_in_backward import _apply_optimizer_in_backward
 from torchrec.distributed import DistributedModelParallel
@@ -34,11 +35,14 @@ def shard(
         optimizer: fused into the backward pass of the tables.
         batch_size: histories of one worker's step, for the planner's estimate.
     """
+    options: dict[str, Any] = {"lr": optimizer.lr}
+    if optimizer.weight_decay:  # FBGEMM ignores it unless told how to apply it
+        options |= {"weight_decay": optimizer.weight_decay, "weight_decay_mode": WeightDecayMode.L2}
     for module in tables_of(model):
         _apply_optimizer_in_backward(
             RowWiseAdagrad if optimizer.kind == "rowwise_adagrad" else torch.optim.SGD,
             module.parameters(),
-            {"lr": optimizer.lr, "weight_decay": optimizer.weight_decay},
+            options,
         )
     sharders = [EmbeddingCollectionSharder(), EmbeddingBagCollectionSharder()]
     planner = EmbeddingShardingPlanner(

@@ -17,7 +17,6 @@ from p5dist.storage import RunFolder
 from p5dist.train.loop import run_steps
 from p5dist.train.session import Session, open_session, unit_reader
 
-
 Parts = list[tuple[torch.Tensor, list[int]]]
 
 
@@ -35,7 +34,7 @@ def train(job: RunConfig, stage: str) -> list[tuple[int, float]]:
     """Take the steps of ``stage`` from where it was left; (step, loss) of those taken."""
     session = open_stage(job, stage)
     folder = RunFolder.of(job.storage, job.name)
-    reader = unit_reader(job, folder, session.manifest, session.order)
+    reader = unit_reader(job, folder, session.training, session.manifest, session.order)
     stream = LaneStream(reader, dist.get_rank(), dist.get_world_size(), 10, 1, read_here)
     logged: list[dict[str, Any]] = []
     run_steps(session, stream, log=logged.append, saved=lambda _: None)

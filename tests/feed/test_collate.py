@@ -50,10 +50,11 @@ def test_users_and_attributes_are_bags_in_the_order_of_the_batch() -> None:
 
 
 def test_a_worker_without_histories_still_has_a_batch() -> None:
-    batch = Collate(1)(Histories.empty())
+    ages = Attributes(("age",), (np.zeros(3, np.int64),), (np.zeros(0, np.int64),))
+    batch = Collate(1, None, ages)(Histories.empty())
     assert batch.items.values().tolist() == [0]
     assert len(batch.token) == 0
-    assert batch.users.lengths().tolist() == [0]
+    assert batch.users.lengths().tolist() == [0, 0]
 
 
 def test_buckets_hold_every_interaction_once_and_little_padding() -> None:

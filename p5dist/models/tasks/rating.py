@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from p5dist.batch import Batch
 from p5dist.config.train import RatingTask
 from p5dist.manifest import Manifest
+from p5dist.models.dropout import HashedDropout
 from p5dist.models.recommender import Encoded, Recommender
 from p5dist.models.tables import UserTables
 
@@ -51,6 +52,9 @@ class Rating(nn.Module):
         self.hidden = nn.Linear(user_width + dim, 2 * width)
         self.out = nn.Linear(2 * width, 1, bias=False)
         nn.init.zeros_(self.out.weight)
+        self.state_dropout = HashedDropout(config.dropout, site=1001)
+        self.item_dropout = HashedDropout(config.dropout, site=1002)
+        self.user_dropout = HashedDropout(config.dropout, site=1003)
 
     def count(self, batch: Batch) -> int:
         """Rated positions of this worker's batch."""
@@ -60,11 +64,12 @@ class Rating(nn.Module):
         """Sum of the squared error over the rated positions: a scalar."""
         encoded: Encoded = backbone(batch)
         now = self._rated(batch)
+        key = batch.dropout_key[now]
+        users = self.user_vectors(batch)
         predicted = self.predict(
-            encoded.states[now],
-            encoded.items[batch.token[now + 1]],
-            self.user_vectors(batch),
-            batch.owner[now],
+            self.state_dropout(encoded.states[now], key),
+            self.item_dropout(encoded.items[batch.token[now + 1]], key),
+            None if users is None else self.user_dropout(users[batch.owner[now]], key),
         )
         return (predicted - batch.rating[now + 1]).square().sum()
 
@@ -72,14 +77,10 @@ class Rating(nn.Module):
         """[B, user_dim]; None without a user table."""
         return None if self.users is None else self.users(batch.users)
 
-    def predict(self, states: Tensor, items: Tensor, users: Tensor | None, owner: Tensor) -> Tensor:
-        """Ratings [M] of items [M, dim] by the users with states [M, dim].
-
-        Args:
-            users: [B, user_dim] or None.
-            owner: [M] index into ``users``.
-        """
-        user = states if users is None else torch.cat([states, users[owner]], dim=1)
+    def predict(self, states: Tensor, items: Tensor, users: Tensor | None) -> Tensor:
+        """Ratings [M] of items [M, dim] by users with states [M, dim] and vectors [M, user_dim]
+        (None without a user table)."""
+        user = states if users is None else torch.cat([states, users], dim=1)
         bias = self.user_bias(user) + self.item_bias(items)
         product = (self.user_factor(user) * self.item_factor(items)).sum(1, keepdim=True)
         hidden = torch.relu(self.hidden(torch.cat([user, items], dim=1)))

@@ -1,0 +1,94 @@
+"""Run folders: whose they are, what is skipped, and one process at a time."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from pathlib import Path
+
+import pytest
+
+from p5dist import pipeline
+from p5dist.config import dump_job
+from p5dist.errors import ConfigError, RunFolderError
+from tests.small_data import small_job, write_small_data
+
+
+def test_an_unknown_stage_names_those_of_the_job(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"unknown stage 'train'(.|\n)*prepare, pretrain, finet"):
+        pipeline.run(small_job(tmp_path), ["train"])
+
+
+def test_stages_are_selected_in_the_order_of_the_job(tmp_path: Path) -> None:
+    job = small_job(tmp_path)
+    everything = ["prepare", "pretrain", "finetune/rating", "evaluate", "recommend", "report"]
+    assert pipeline.select(job, []) == everything
+    assert pipeline.select(job, ["evaluate", "finetune", "prepare"]) == [
+        "prepare",
+        "finetune/rating",
+        "evaluate",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [("seed=4", "seed: 3 then, 4 now"), ("model.dim=32", "model.dim: 16 then, 32 now")],
+)
+def test_a_run_folder_of_another_job_is_refused(
+    tmp_path: Path, override: str, message: str
+) -> None:
+    job = small_job(tmp_path)
+    folder = write_small_data(job)
+    (folder.training("pretrain") / "checkpoints").make()
+    folder.job.write_text(dump_job(job))
+    before = folder.job.read_bytes()
+    with pytest.raises(RunFolderError, match=message):
+        pipeline.run(small_job(tmp_path, override), ["pretrain"])
+    assert folder.job.read_bytes() == before
+    assert folder.prepare.exists()
+
+
+def test_another_scale_is_the_same_job_and_complete_stages_are_skipped(tmp_path: Path) -> None:
+    job = small_job(tmp_path)
+    folder = write_small_data(job)
+    folder.job.write_text(dump_job(job))
+    done = {"steps": 20}
+    (folder.training("pretrain") / "result.json").write_json(done)
+    larger = small_job(tmp_path, "scale.workers=3", "pretrain.checkpoint.every=7")
+    assert pipeline.run(larger, ["prepare", "pretrain"])["pretrain"] == done
+
+
+def test_the_plan_of_a_dry_run(tmp_path: Path) -> None:
+    job = small_job(tmp_path)
+    folder = write_small_data(job)
+    (folder.training("pretrain") / "checkpoints").make()
+    states = {step.stage: step.state for step in pipeline.plan(job, [])}
+    assert states == {
+        "prepare": "complete",
+        "pretrain": "to continue",
+        "finetune/rating": "to do",
+        "evaluate": "to do",
+        "recommend": "to do",
+        "report": "to do",
+    }
+    assert not folder.job.exists()
+
+
+def test_evaluation_is_made_anew_when_its_settings_change(tmp_path: Path) -> None:
+    job = small_job(tmp_path)
+    folder = write_small_data(job)
+    result = {"job_fingerprint": job.fingerprint("evaluate")}
+    (folder.evaluate / "result.json").write_text(json.dumps(result))
+    assert pipeline.plan(job, ["evaluate"])[0].state == "complete"
+    changed = small_job(tmp_path, "evaluate.k=[3]")
+    assert pipeline.plan(changed, ["evaluate"])[0].state == "to do"
+
+
+def test_a_second_process_in_the_folder_is_refused(tmp_path: Path) -> None:
+    job = small_job(tmp_path)
+    folder = write_small_data(job)
+    with Path(folder.root.path, ".lock").open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(RunFolderError, match="another process"):
+            pipeline.run(job, ["prepare"])
+    pipeline.run(job, ["prepare"])

@@ -1,4 +1,4 @@
-"""The command that a user types, from a raw log to the report, with the driver killed on the way."""
+"""The command that a user types, raw log to report, with the driver killed on the way."""
 
 from __future__ import annotations
 

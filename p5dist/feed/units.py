@@ -36,11 +36,6 @@ class Unit:
     step: Ints
     """[rows] global step that takes each row, row after row"""
 
-    @property
-    def first_step(self) -> int:
-        """The first step that needs this unit (no later unit is needed earlier)."""
-        return int(self.step.min())
-
 
 def units(
     order: LaneOrder, *, rank: int, world_size: int, start: int, stop: int, unit_rows: int

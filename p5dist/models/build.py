@@ -27,11 +27,6 @@ class Model(nn.Module):
         loss: Tensor = self.head(self.backbone, batch)
         return loss
 
-    @property
-    def uses_users(self) -> bool:
-        """Whether the model has a row per user."""
-        return isinstance(self.head, Rating) and self.head.users is not None
-
 
 def build_model(job: RunConfig, stage: str, manifest: Manifest, device: torch.device) -> Model:
     """The model of a training stage; dense weights are drawn from the job's seed.

@@ -1,4 +1,4 @@
-"""All prepared histories through a pool of scoring actors (Ray Data), for evaluate and recommend.
+"""All prepared histories through a pool of scoring actors (Ray), for evaluate and recommend.
 
 One task of an actor is a *unit*: some row groups of the shards, which the actor reads and scores.
 Reading is a few percent of scoring, so it has no tasks of its own; a unit has one result, whatever
@@ -7,7 +7,6 @@ is run again.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,10 +16,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
-import ray.data
 import torch
 from ray.exceptions import RayError
-from ray.util.annotations import RayDeprecationWarning
+from ray.util import ActorPool
 
 from p5dist import columns as c
 from p5dist.config import RunConfig
@@ -132,31 +130,24 @@ def score_all(
     actors = min(actors, len(units))
     share = ray.cluster_resources().get("CPU", 1.0) / actors
     cpus = float(int(share)) if share >= 1 else int(share * 1000) / 1000
-    retries = {"max_restarts": job.scale.max_failures, "max_task_retries": job.scale.max_failures}
-    dataset = ray.data.from_items(
-        [{"number": u.number} for u in units], override_num_blocks=len(units)
+    threads = max(int(cpus), 1)
+    make_actor = ray.remote(_Actor).options(
+        num_cpus=cpus, max_restarts=job.scale.max_failures, max_task_retries=job.scale.max_failures
     )
-    with warnings.catch_warnings():
-        # Ray means to drop these options, but has no others: without a bound it would restart
-        # actors that run out of memory for ever.
-        warnings.simplefilter("ignore", RayDeprecationWarning)
-        dataset = dataset.map_batches(
-            _Actor,
-            fn_constructor_args=(make, Reader.of(job, folder), units, max(int(cpus), 1)),
-            batch_size=1,
-            batch_format="pyarrow",
-            num_cpus=cpus,
-            compute=ray.data.ActorPoolStrategy(size=actors),
-            **retries,
-        )
-    dataset.context.execution_options.preserve_order = True
-    dataset.context.raise_original_map_exception = True
-    with progress("histories") as bar, errors_as_raised():
-        task = bar.add_task(what, total=manifest.histories, note="")
-        results = dataset.iterator().iter_batches(batch_size=1, batch_format="pyarrow")
-        for unit, result in zip(units, results, strict=True):
-            bar.update(task, advance=unit.rows)
-            yield result
+    pool = [make_actor.remote(threads) for _ in range(actors)]
+    work = ray.put((make, Reader.of(job, folder)))
+    try:
+        with progress("histories") as bar, errors_as_raised():
+            task = bar.add_task(what, total=manifest.histories, note="")
+            results = ActorPool(pool).map(lambda actor, unit: actor.run.remote(unit, work), units)
+            for unit, result in zip(units, results, strict=True):
+                bar.update(task, advance=unit.rows)
+                yield result
+    finally:
+        # Not left to the garbage collector: an error that somebody keeps would keep the actors,
+        # and the CPUs that they hold, and the next stage would wait for them.
+        for actor in pool:
+            ray.kill(actor)
 
 
 @contextmanager
@@ -177,18 +168,16 @@ class _Actor:
     """Reads and scores units. What scores is made at the first unit: an error in a constructor
     would reach the user as a dead actor, without its type."""
 
-    def __init__(
-        self, make: Callable[[], Score], reader: Reader, units: list[Unit], threads: int
-    ) -> None:
-        self.make, self.reader, self.units = make, reader, units
+    def __init__(self, threads: int) -> None:
         self.score: Score | None = None
         torch.set_num_threads(threads)
 
-    def __call__(self, batch: pa.Table) -> pa.Table:
+    def run(self, unit: Unit, work: tuple[Callable[[], Score], Reader]) -> pa.Table:
+        """The result of one unit."""
+        make, reader = work
         if self.score is None:
-            self.score = self.make()
-        unit = self.units[batch["number"][0].as_py()]
-        return self.score(unit, self.reader.read(unit))
+            self.score = make()
+        return self.score(unit, reader.read(unit))
 
 
 def batches(histories: Histories, size: int) -> Iterator[Histories]:

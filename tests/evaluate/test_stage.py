@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import ray
 
 from p5dist import columns as c
 from p5dist.config import RunConfig
@@ -151,6 +153,10 @@ def test_nan_scores_leave_no_result(prepared: tuple[RunConfig, RunFolder], tmp_p
     with pytest.raises(TrainingError, match="scores of model are not numbers"):
         stage.run(job, folder, load=load_broken)
     assert folder.evaluate.children() == []
+    end = time.monotonic() + 30
+    while ray.available_resources().get("CPU") != ray.cluster_resources()["CPU"]:
+        assert time.monotonic() < end, "the actors still hold their CPUs"
+        time.sleep(0.2)
 
 
 def test_nothing_to_evaluate(tmp_path: Path) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timezone
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from p5dist.config.base import Section
 
+Share = Annotated[float, Field(gt=0, lt=1)]
 Format = Literal["csv", "tsv", "parquet", "jsonl"]
 
 
@@ -73,17 +75,84 @@ class Clean(Section):
     rating_range: tuple[float, float] | None = None
     time_range: tuple[int, int] | None = None
     """Seconds since 1970, both ends included."""
+    repeat_window: NonNegativeInt | None = None
+    """Drop an interaction whose user, item and event were seen at most so many seconds before
+    (in the row before of that kind, dropped or not)."""
+    max_user_interactions: PositiveInt | None = None
+    """Users with more (once duplicates and repeats are gone) are taken for bots and dropped."""
     min_user_interactions: PositiveInt = 1
     min_item_interactions: PositiveInt = 1
+    """Rare items and rare users are dropped in turn until none is left (the k-core)."""
     keep_rejected: bool = False
     """Write the dropped rows to rejected/ with their reason."""
 
 
+class ItemVocabulary(Section):
+    """Which items there are and what ids they get."""
+
+    of: Literal["train", "all"] = "train"
+    """Items of training interactions, or of all. With ``train``, validation and test interactions
+    of other items are dropped (reason ``unknown_item``); ``all`` lets the catalogue, though no
+    count, know what is in validation and test, as public benchmarks do."""
+    extend: str | None = None
+    """Folder or URL of an earlier run: its items keep their ids, new ones are put behind."""
+    hashed: PositiveInt | None = None
+    """Instead of one id an item: this many ids, an item's id being a hash of its external id."""
+
+    @model_validator(mode="after")
+    def _one_way(self) -> ItemVocabulary:
+        if self.extend is not None and self.hashed is not None:
+            raise ValueError("extend and hashed exclude each other: hashed ids never change")
+        return self
+
+
 class LeaveOneOut(Section):
-    """The last interaction of a user is test, the one before it validation; users with fewer
-    than three interactions train only."""
+    """The last interaction of a history is test, the one before it validation; histories with
+    fewer than three interactions train only."""
 
     kind: Literal["leave_one_out"] = "leave_one_out"
+
+
+class TimeSplit(Section):
+    """One cut in time for all users: what happens from ``validation`` on validates, from ``test``
+    on tests.
+
+    A cut is a time (ISO 8601, UTC where it names no zone), or the share of the interactions that
+    come from there on: 0.1 for the last tenth (of all interactions; at most 1/100,000 of the
+    time range early).
+    """
+
+    kind: Literal["time"]
+    validation: datetime | Share | None = None
+    test: datetime | Share
+
+    @model_validator(mode="after")
+    def _order(self) -> TimeSplit:
+        if self.validation is None:
+            return self
+        if isinstance(self.validation, datetime) != isinstance(self.test, datetime):
+            raise ValueError("validation and test must both be times or both be shares")
+        if isinstance(self.validation, datetime) and isinstance(self.test, datetime):
+            if seconds(self.validation) >= seconds(self.test):
+                raise ValueError("validation must begin before test")
+        elif self.validation + self.test >= 1:  # type: ignore[operator]
+            raise ValueError("validation + test must be less than 1: nothing would train")
+        return self
+
+
+class RatioSplit(Section):
+    """The last ``test`` share of every history is test, the ``validation`` share before it
+    validation, both rounded down; what is left trains."""
+
+    kind: Literal["ratio"]
+    validation: Share | Literal[0] = 0
+    test: Share
+
+    @model_validator(mode="after")
+    def _sum(self) -> RatioSplit:
+        if self.validation + self.test >= 1:
+            raise ValueError("validation + test must be less than 1: nothing would train")
+        return self
 
 
 class GivenSplit(Section):
@@ -93,7 +162,12 @@ class GivenSplit(Section):
     test: str | tuple[str, ...]
 
 
-Split = Annotated[LeaveOneOut | GivenSplit, Field(discriminator="kind")]
+Split = Annotated[LeaveOneOut | TimeSplit | RatioSplit | GivenSplit, Field(discriminator="kind")]
+
+
+def seconds(time: datetime) -> int:
+    """Seconds since 1970 of a time; one without a zone is UTC."""
+    return int((time if time.tzinfo else time.replace(tzinfo=timezone.utc)).timestamp())
 
 
 class Prepare(Section):
@@ -103,11 +177,21 @@ class Prepare(Section):
     items: AttributeTable | None = None
     users: AttributeTable | None = None
     clean: Clean = Clean()
+    vocabulary: ItemVocabulary = ItemVocabulary()
     split: Split = LeaveOneOut()
+    session_gap: PositiveInt | None = None
+    """Seconds without an interaction after which a new history of the user begins. Left out: one
+    history a user."""
+    max_length: PositiveInt | None = None
+    """Longest history; what ``longer`` says is done with longer ones. Left out: no limit."""
+    longer: Literal["windows", "last"] = "windows"
+    """windows: cut into histories of max_length from the end on, so that the first is the short
+    one; last: the latest max_length interactions stay (the others: reason ``over_length``)."""
     ties: Literal["log", "shuffled"] = "log"
     """Order of interactions of one user at one time: as in the log, or drawn from the seed."""
-    shards: PositiveInt = 8
-    """Files that the users are spread over by a hash of their id."""
+    shards: PositiveInt | None = None
+    """Files that the users are spread over by a hash of their id. Left out: one per two million
+    rows of the log, but at least 8."""
     group_rows: PositiveInt | None = None
     """Histories per row group. Left out: 8,192, or fewer so that every lane has several groups."""
 

@@ -10,6 +10,7 @@
     ├── ShardError             a prepared shard or manifest is missing, truncated or corrupt
     ├── RunFolderError         the run folder belongs to another job or is in use
     ├── CheckpointError        no complete checkpoint, or one that does not fit; a save that failed
+    ├── StorageError           object storage: denied, unreachable, no such bucket, cut short
     ├── ResourceError          the cluster or the disk cannot hold what the job asks for
     ├── TrainingError          a loss that is not finite, a worker group that keeps failing
     └── InstallError           packages that do not fit each other, a download that failed
@@ -87,6 +88,10 @@ class RunFolderError(P5Error):
 
 class CheckpointError(P5Error):
     """A checkpoint is incomplete, does not fit, or could not be written."""
+
+
+class StorageError(P5Error):
+    """Object storage denies, cannot be reached, or keeps failing."""
 
 
 class ResourceError(P5Error):

@@ -15,6 +15,7 @@ PACKAGE = Path(__file__).parent.parent / "p5dist"
 # From the bottom up; a part imports lower lines only, not its neighbours.
 LAYERS = (
     "errors columns console batch",
+    "s3",
     "storage",
     "manifest",
     "config",

@@ -5,43 +5,23 @@ from __future__ import annotations
 from datetime import datetime, timezone
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 
 from p5dist.config.base import Section
 
 Share = Annotated[float, Field(gt=0, lt=1)]
-Format = Literal["csv", "tsv", "parquet", "jsonl"]
-
-
-class Columns(Section):
-    """Which column of the raw log holds what."""
-
-    user: str = "user_id"
-    item: str = "item_id"
-    timestamp: str | None = None
-    """Left out: the order of the log is the order of time."""
-    rating: str | None = None
-    event: str | None = None
-
-
-class Source(Section):
-    """The raw interaction log."""
-
-    files: str | tuple[str, ...]
-    """A path, a glob, a URL, ``dataset:NAME/FILE`` (see ``p5dist datasets``), or several."""
-    format: Format = "csv"
-    names: tuple[str, ...] | None = None
-    """Column names of csv and tsv files that have no header line."""
-    columns: Columns = Columns()
-    timestamp_unit: Literal["s", "ms", "us"] = "s"
+NonNegativeFinite = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+TableFormat = Literal["csv", "tsv", "parquet", "jsonl"]
+"""What tables are read from; a name that ends in .gz, .zst, .bz2 or .lz4 is decompressed."""
 
 
 class Attribute(Section):
-    """One attribute of an item or a user."""
+    """One attribute of an item, of a user, or of the context of an interaction."""
 
-    kind: Literal["category", "multi", "numeric"] = "category"
-    """category: one value; multi: several, split at ``separator``; numeric: binned at ``bins``."""
-    separator: str = "|"
+    kind: Literal["category", "multi", "numeric", "text"] = "category"
+    """category: one value; multi: several, split at ``separator``; numeric: binned at ``bins``;
+    text: for people to read, not for models."""
+    separator: str = Field(default="|", min_length=1)
     bins: tuple[float, ...] | None = None
     """Upper edges of all bins but the last, rising."""
 
@@ -54,11 +34,72 @@ class Attribute(Section):
         return self
 
 
+class Columns(Section):
+    """Which column of the raw log holds what.
+
+    A key of the folders' names (``date=2024-05-01/part-0.parquet``) is a column as well.
+    """
+
+    user: str = "user_id"
+    item: str = "item_id"
+    timestamp: str | None = None
+    """Left out: the order of the log is the order of time."""
+    rating: str | None = None
+    event: str | None = None
+    context: dict[str, Attribute] = {}
+    """Columns that say where and how the interaction came about: device, shop, hour."""
+
+    @field_validator("context")
+    @classmethod
+    def _one_value(cls, context: dict[str, Attribute]) -> dict[str, Attribute]:
+        for name, attribute in context.items():
+            if attribute.kind not in ("category", "numeric"):
+                raise ValueError(
+                    f"'{name}' is of kind '{attribute.kind}', but a context column has one value "
+                    "an interaction: use kind category or numeric"
+                )
+        return context
+
+
+class Source(Section):
+    """The raw interaction log."""
+
+    files: str | tuple[str, ...]
+    """A path, a glob, a folder (with all folders in it), a URL, ``dataset:NAME/FILE`` (see
+    ``p5dist datasets``), or several. The files of one entry are read in the order of their
+    paths."""
+    format: TableFormat | Literal["sequences"] = "csv"
+    """sequences: a line of text a user, ``user item item …`` in the order of time."""
+    names: tuple[str, ...] | None = None
+    """Column names of csv and tsv files that have no header line."""
+    columns: Columns = Columns()
+    timestamp_unit: Literal["s", "ms", "us", "ns", "iso"] = "s"
+    """Of numbers, counted from 1970. iso: text such as 2024-05-01 or 2024-05-01T12:30:00.5+02:00
+    (UTC where it names no zone). Parquet's own times and dates need no unit."""
+
+    @model_validator(mode="after")
+    def _sequences(self) -> Source:
+        if self.format != "sequences":
+            return self
+        for name in ("timestamp", "rating", "event", "context"):
+            if getattr(self.columns, name):
+                raise ValueError(
+                    f"columns.{name}: format 'sequences' has users and items only; remove it"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _names(self) -> Source:
+        if self.names is not None and self.format not in ("csv", "tsv"):
+            raise ValueError(f"names belong to csv and tsv files, not to {self.format}; remove it")
+        return self
+
+
 class AttributeTable(Section):
     """A table that describes items or users."""
 
     files: str | tuple[str, ...]
-    format: Format = "csv"
+    format: TableFormat = "csv"
     names: tuple[str, ...] | None = None
     id: str
     """Column with the id that the log uses."""
@@ -176,6 +217,9 @@ class Prepare(Section):
     source: Source
     items: AttributeTable | None = None
     users: AttributeTable | None = None
+    events: dict[str, NonNegativeFinite] | None = None
+    """Weight of each kind of event in training; 0 drops it (reason ``dropped_event``). The key
+    ``"*"`` is the weight of the kinds that are not named, 1 where it is left out."""
     clean: Clean = Clean()
     vocabulary: ItemVocabulary = ItemVocabulary()
     split: Split = LeaveOneOut()
@@ -199,4 +243,10 @@ class Prepare(Section):
     def _title(self) -> Prepare:
         if self.users is not None and self.users.title is not None:
             raise ValueError("users.title: only items have a title; remove it")
+        return self
+
+    @model_validator(mode="after")
+    def _events(self) -> Prepare:
+        if self.events is not None and self.source.columns.event is None:
+            raise ValueError("events needs source.columns.event, which names no column")
         return self

@@ -56,12 +56,14 @@ class RunConfig(Section):
             ("items", self.prepare.items, self.model.item_attributes),
             ("users", self.prepare.users, self.model.user_attributes),
         ):
-            known = {} if table is None else table.attributes
+            named = {} if table is None else table.attributes
+            known = [name for name, attribute in named.items() if attribute.kind != "text"]
             for name in used:
                 if name not in known:
                     raise ValueError(
                         f"model.{side[:-1]}_attributes names '{name}', which prepare.{side}."
-                        f"attributes does not define (it has: {', '.join(known) or 'none'})"
+                        f"attributes {'has as text only' if name in named else 'does not define'} "
+                        f"(it has: {', '.join(known) or 'none'})"
                     )
         return self
 

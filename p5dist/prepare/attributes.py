@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -11,22 +10,51 @@ import pyarrow.compute as pc
 
 from p5dist import columns as c
 from p5dist.config.prepare import Attribute, AttributeTable
-from p5dist.prepare.arrays import Bools, Ints
-from p5dist.prepare.cleaning import is_null, numbers
-from p5dist.prepare.reading import Layout, SourceFile, read_unit
+from p5dist.prepare.arrays import Array, Bools, Ints
+from p5dist.prepare.column_types import kind_of
+from p5dist.prepare.layout import Layout, SourceFile
+from p5dist.prepare.reading import read_unit
 from p5dist.prepare.sources import plan_units
+from p5dist.prepare.values import as_text, is_null, labels
 from p5dist.prepare.vocabulary import Vocabulary
 from p5dist.storage import Folder
 
 
 @dataclass(frozen=True)
 class Values:
-    """Attribute values of n table rows, laid end to end."""
+    """Attribute values of n rows, laid end to end."""
 
     lengths: Ints
     """[n] number of values of each row."""
     value: pa.StringArray
     """[sum of lengths]"""
+
+    @classmethod
+    def concat(cls, parts: list[Values]) -> Values:
+        return cls(
+            np.concatenate([part.lengths for part in parts]),
+            pa.concat_arrays([part.value for part in parts]),
+        )
+
+    def take(self, rows: Ints) -> Values:
+        """Values of the given rows, none where one is -1."""
+        known = rows >= 0
+        lengths = np.zeros(len(rows), np.int64)
+        lengths[known] = self.lengths[rows[known]]
+        starts = np.cumsum(self.lengths) - self.lengths
+        begin = starts[rows[known]] - (np.cumsum(lengths) - lengths)[known]
+        index = np.arange(lengths.sum()) + np.repeat(begin, lengths[known])
+        return Values(lengths, self.value.take(pa.array(index)))
+
+
+@dataclass(frozen=True)
+class Described:
+    """An attribute table as it was read."""
+
+    text: pa.Table
+    """Text of the id, the title and the attributes of kind ``text``."""
+    values: dict[str, Values]
+    """Of the other attributes."""
 
 
 def write_attributes(
@@ -52,84 +80,90 @@ def write_attributes(
     Returns:
         The number of values of each attribute, and warnings.
     """
-    layout = Layout.of_attributes(table, f"prepare.{side}s")
-    raw = pa.concat_tables(read_unit(unit, layout)[0] for unit in plan_units(files, layout))
-    raw = raw.combine_chunks()
-    first = _first_of_id(raw[c.ID])
+    found = _read(table, files, side)
+    first = _first_of_id(found.text[c.ID])
     warnings = []
-    if len(first) < len(raw):
+    if len(first) < len(found.text):
         warnings.append(
-            f"{len(raw) - len(first):,} rows of prepare.{side}s have no id or a repeated one: "
-            "the first row of an id counts"
+            f"{len(found.text) - len(first):,} rows of prepare.{side}s have no id or a repeated "
+            "one: the first row of an id counts"
         )
-    raw = raw.take(pa.array(first))
-    row = pc.index_in(ids.external, value_set=raw[c.ID].combine_chunks())
-    missing = row.null_count
-    if missing:
-        warnings.append(f"{missing:,} of {len(ids):,} {side}s are not in prepare.{side}s")
-    source = np.asarray(pc.fill_null(row, -1)).astype(np.int64)
+    row = pc.index_in(ids.external, value_set=found.text[c.ID].take(pa.array(first)))
+    if row.null_count:
+        warnings.append(f"{row.null_count:,} of {len(ids):,} {side}s are not in prepare.{side}s")
+    # Row of the table of every id.
+    source = np.append(first, -1)[np.asarray(pc.fill_null(row, -1))]
 
-    columns: list[pa.Array] = [pa.array(np.arange(1, len(ids) + 1))]
+    def shown(name: str) -> pa.ChunkedArray:
+        return found.text[name].take(pa.array(source, mask=source < 0))
+
+    columns: dict[str, pa.Array] = {c.ID: pa.array(np.arange(1, len(ids) + 1))}
     if side == "item":
-        columns.append(raw[c.TITLE].take(row) if table.title else pa.nulls(len(ids), pa.string()))
+        columns[c.TITLE] = shown(c.TITLE) if table.title else pa.nulls(len(ids), pa.string())
     sizes = {}
     for name, attribute in table.attributes.items():
-        values = parse(raw[f"attribute.{name}"], attribute)
-        ones = np.ones(len(values.value), np.int64)
-        vocabulary = Vocabulary.by_count([(values.value, ones, ones)])
-        columns.append(_lists(values, vocabulary, source))
+        if attribute.kind == "text":
+            columns[name] = shown(f"attribute.{name}")
+            continue
+        counted = found.values[name].take(first).value
+        ones = np.ones(len(counted), np.int64)
+        vocabulary = Vocabulary.by_count([(counted, ones, ones)])
+        columns[name] = _lists(found.values[name].take(source), vocabulary)
         sizes[name] = len(vocabulary)
         (prepare / f"vocabulary/{side}.{name}.parquet").write_table(vocabulary.table())
         if not sizes[name]:
             warnings.append(f"prepare.{side}s.attributes.{name}: no row has a value")
-    schema = c.attribute_schema(tuple(table.attributes), title=side == "item")
+    texts = [name for name, attribute in table.attributes.items() if attribute.kind == "text"]
+    schema = c.attribute_schema(tuple(table.attributes), title=side == "item", text=texts)
     (prepare / f"attributes/{side}.parquet").write_table(pa.table(columns, schema=schema))
     return sizes, warnings
 
 
 def parse(column: pa.ChunkedArray, attribute: Attribute) -> Values:
-    """Values of every row: none where it is null; a value twice in a row counts once.
-
-    A numeric value x becomes the bin (low, high] that holds it; what is no number is null.
-    """
-    if pa.types.is_list(column.type):
-        array = pa.chunked_array(column.chunks, column.type).combine_chunks()
-        row, text = np.asarray(pc.list_parent_indices(array)), pc.list_flatten(array)
-    elif attribute.kind == "multi":
-        parts = pc.split_pattern(column, attribute.separator).combine_chunks()
-        row, text = np.asarray(pc.list_parent_indices(parts)), pc.list_flatten(parts)
-    else:
-        row, text = np.arange(len(column)), column.combine_chunks()
-    text = pc.utf8_trim_whitespace(_plain(text))
-    keep = ~is_null(text)
-    if attribute.kind == "numeric":
-        assert attribute.bins is not None
-        number, bad = numbers(text)
-        keep &= ~bad
-        place = np.searchsorted(np.array(attribute.bins), number, side="left")
-        text = _bin_names(attribute.bins).take(pa.array(place))
+    """Values of every row: none where it is null; a value twice in a row counts once."""
+    flat = _one_chunk(column)
+    if attribute.kind == "multi" and kind_of(flat.type) != "list":
+        flat = pc.split_pattern(as_text(flat), attribute.separator)
+    row: Array = np.arange(len(column))
+    if kind_of(flat.type) == "list":
+        row, flat = np.asarray(pc.list_parent_indices(flat)), pc.list_flatten(flat)
+    text = labels(flat, attribute)
+    keep = np.asarray(pc.is_valid(text))
     row, text = row[keep].astype(np.int64), text.filter(pa.array(keep))
     first = _first_of_pair(row, text)
     row, text = row[first], text.filter(pa.array(first))
     return Values(np.bincount(row, minlength=len(column)).astype(np.int64), text)
 
 
-def _lists(values: Values, vocabulary: Vocabulary, source: Ints) -> pa.ListArray:
-    """[len(source)] value ids of table row ``source[i]``, none where it is -1."""
-    known = source >= 0
-    lengths = np.where(known, values.lengths[source], 0) if len(values.lengths) else source * 0
-    starts = np.cumsum(values.lengths) - values.lengths
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-    begin = starts[source[known]] - offsets[:-1][known]
-    index = np.arange(offsets[-1]) + np.repeat(begin, lengths[known])
-    value = vocabulary.ids(values.value)[index].astype(np.int32)
+def _read(table: AttributeTable, files: list[SourceFile], side: str) -> Described:
+    layout = Layout.of_attributes(table, f"prepare.{side}s")
+    named = [(name, a) for name, a in table.attributes.items() if a.kind != "text"]
+    values: dict[str, list[Values]] = {name: [] for name, _ in named}
+    texts = []
+    for unit in plan_units(files, layout):
+        for raw, _ in read_unit(unit, layout):
+            for name, attribute in named:
+                values[name].append(parse(raw.column(f"attribute.{name}"), attribute))
+            rest = [n for n in raw.column_names if n.removeprefix("attribute.") not in values]
+            texts.append(pa.table({n: as_text(raw[n]) for n in rest}))
+    return Described(
+        pa.concat_tables(texts).combine_chunks(),
+        {name: Values.concat(parts) for name, parts in values.items()},
+    )
+
+
+def _lists(values: Values, vocabulary: Vocabulary) -> pa.ListArray:
+    """[n] value ids of every row."""
+    offsets = np.concatenate([[0], np.cumsum(values.lengths)]).astype(np.int32)
+    value = vocabulary.ids(values.value).astype(np.int32)
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(value))
 
 
 def _first_of_id(ids: pa.ChunkedArray) -> Ints:
     """Rows that have an id which no earlier row has."""
     codes = np.asarray(ids.combine_chunks().dictionary_encode().indices.fill_null(-1))
-    codes = np.where(is_null(ids), -1, codes)
+    null = is_null(ids)
+    codes = codes if null is None else np.where(null, -1, codes)
     _, first = np.unique(codes, return_index=True)
     first = np.sort(first)
     return first[codes[first] >= 0].astype(np.int64)
@@ -144,10 +178,6 @@ def _first_of_pair(row: Ints, text: pa.StringArray) -> Bools:
     return keep
 
 
-def _plain(text: pa.Array) -> pa.Array:
-    return pa.concat_arrays(text.chunks) if isinstance(text, pa.ChunkedArray) else text
-
-
-def _bin_names(bins: tuple[float, ...]) -> pa.StringArray:
-    edges = ["-inf", *(f"{edge:g}" for edge in bins), "inf"]
-    return pa.array([f"({a}, {b}]" for a, b in pairwise(edges)])
+def _one_chunk(column: pa.ChunkedArray) -> pa.Array:
+    array = column.combine_chunks()
+    return pa.concat_arrays(array.chunks) if isinstance(array, pa.ChunkedArray) else array

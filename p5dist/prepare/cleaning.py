@@ -1,20 +1,34 @@
-"""One read unit → valid interactions; every dropped row has exactly one reason.
+"""Raw rows → valid interactions; every dropped row has exactly one reason.
 
 The reasons are checked in the order of REASONS, the first that applies counts. Those of the first
-group are judged row by row here, those of the second group per user (:mod:`.histories`).
+group are judged row by row here, those of the second group per user, item or history
+(:mod:`.interactions`, :mod:`.histories`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from p5dist import columns as c
-from p5dist.config.prepare import Prepare
-from p5dist.prepare.arrays import Array, Bools, Ints, encode, is_integer_text
+from p5dist.config.prepare import Attribute, Prepare
+from p5dist.errors import DataError
+from p5dist.prepare.arrays import Array, Bools
+from p5dist.prepare.layout import Layout
+from p5dist.prepare.values import (
+    as_text,
+    coded,
+    is_null,
+    is_numeric,
+    labels,
+    ratings,
+    seconds,
+)
 
 ROW_REASONS = (
     "malformed",
@@ -24,122 +38,142 @@ ROW_REASONS = (
     "time_out_of_range",
     "bad_rating",
     "rating_out_of_range",
+    "dropped_event",
 )
-USER_REASONS = ("duplicate", "rare_item", "rare_user")
+USER_REASONS = (
+    "duplicate",
+    "repeat",
+    "bot",
+    "rare_item",
+    "rare_user",
+    "over_length",
+    "unknown_item",
+)
 REASONS = ROW_REASONS + USER_REASONS
 
-ROW = "row"
-RAW_TIMESTAMP, RAW_RATING = "raw_timestamp", "raw_rating"
+RAW = "raw_row"
+"""Column of the cleaned rows with what was read, a struct of columns.REJECTED without the reason;
+only with clean.keep_rejected."""
 
-_NULLS = pa.array(["", "NULL", "null", "NaN", "nan", r"\N"])
-_PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000}
-_NUMBER = r"^-?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,2})?$"
-_LATEST = 2.0**62
+OTHER_EVENTS = "*"
+"""Key of prepare.events that stands for all kinds that are not named."""
 
 
 @dataclass(frozen=True)
 class Cleaned:
-    """What one unit gives."""
+    """What a table of raw rows gives."""
 
     rows: pa.Table
-    """Valid rows: user, item, timestamp (int64 seconds, if the log has it), event (text, if the
-    log has it), rating (float32), row (int64 number in the unit)."""
+    """Valid rows in the order of the log: user, item (the types of Layout.id_types), timestamp
+    (int64 seconds), event (text, "" for none), rating (float32, NaN for none), context.<name>
+    (category or bin, "" for none), RAW; those that the log does not have are left out."""
     rejected: dict[str, int]
     rejected_rows: pa.Table
-    """columns.REJECTED of all dropped rows that have fields."""
+    """columns.REJECTED of all dropped rows that have fields; empty without clean.keep_rejected."""
 
 
-def clean(raw: pa.Table, prepare: Prepare) -> Cleaned:
-    """Judge every row of ``raw`` (text columns under our names).
+def clean(raw: pa.Table, prepare: Prepare, layout: Layout) -> Cleaned:
+    """Judge every row of ``raw`` (see :func:`.reading.read_unit`).
 
     Null is an absent or empty value, or one of NULL, null, NaN, nan, \\N. A null rating is no
-    rating (NaN), not a bad one. Times may have fractions, which are cut off.
+    rating, not a bad one.
+
+    Raises:
+        DataError: ids that are binary and not UTF-8.
     """
-    reason = np.zeros(len(raw), np.int8)
-
-    def reject(name: str, bad: Bools) -> None:
-        reason[(reason == 0) & bad] = REASONS.index(name) + 1
-
-    reject("null_user", is_null(raw[c.USER]))
-    reject("null_item", is_null(raw[c.ITEM]))
-    found: dict[str, pa.ChunkedArray | pa.Array] = {c.USER: raw[c.USER], c.ITEM: raw[c.ITEM]}
+    verdict = _Verdict(len(raw))
+    found: dict[str, pa.ChunkedArray | pa.Array] = {}
+    for side in (c.USER, c.ITEM):
+        found[side] = _ids(raw[side], layout.id_types[side], layout.columns[side])
+        verdict.reject(f"null_{side}", is_null(found[side]))
     if c.TIMESTAMP in raw.column_names:
-        time, bad = _seconds(raw[c.TIMESTAMP], _PER_SECOND[prepare.source.timestamp_unit])
-        reject("bad_timestamp", bad)
-        if prepare.clean.time_range is not None:
-            low, high = prepare.clean.time_range
-            reject("time_out_of_range", (time < low) | (time > high))
+        time, bad = seconds(raw[c.TIMESTAMP], layout.time_unit)
+        verdict.reject("bad_timestamp", bad)
+        verdict.reject("time_out_of_range", _outside(time, prepare.clean.time_range))
         found[c.TIMESTAMP] = pa.array(time)
     if c.EVENT in raw.column_names:
-        null = pa.array(is_null(raw[c.EVENT]))
-        found[c.EVENT] = pc.if_else(null, "", raw[c.EVENT])
-    rating = np.full(len(raw), np.nan)
+        events, code = coded(raw[c.EVENT])
+        found[c.EVENT] = events.take(pa.array(code))
     if c.RATING in raw.column_names:
-        rating, bad = _ratings(raw[c.RATING])
-        reject("bad_rating", bad)
-        if prepare.clean.rating_range is not None:
-            low_rating, high_rating = prepare.clean.rating_range
-            reject("rating_out_of_range", (rating < low_rating) | (rating > high_rating))
-    found[c.RATING] = pa.array(rating.astype(np.float32))
-    found[ROW] = pa.array(np.arange(len(raw), dtype=np.int64))
+        rating, bad = ratings(raw[c.RATING])
+        verdict.reject("bad_rating", bad)
+        verdict.reject("rating_out_of_range", _outside(rating, prepare.clean.rating_range))
+        found[c.RATING] = pa.array(rating.astype(np.float32, copy=False))
+    if prepare.events is not None:
+        dropped = np.array([event_weight(name, prepare.events) == 0 for name in events.to_pylist()])
+        verdict.reject("dropped_event", dropped[code] if dropped.any() else None)
+    for name, attribute in prepare.source.columns.context.items():
+        found[c.CONTEXT + name] = _context(raw[c.CONTEXT + name], attribute)
     if prepare.clean.keep_rejected:
-        for name, column in ((RAW_TIMESTAMP, c.TIMESTAMP), (RAW_RATING, c.RATING)):
-            found[name] = _column(raw, column)
-    return _divide(raw, pa.table(found), reason, prepare.clean.keep_rejected)
+        found[RAW] = _as_read(raw, layout)
+    return verdict.divide(pa.table(found))
 
 
-def _divide(raw: pa.Table, rows: pa.Table, reason: Array, keep_rejected: bool) -> Cleaned:
-    bad = pa.array(reason != 0)
-    counts = np.bincount(reason, minlength=len(REASONS) + 1)[1:]
-    rejected = {name: int(n) for name, n in zip(REASONS, counts, strict=True) if n}
-    dropped = c.REJECTED.empty_table()
-    if keep_rejected and rejected:
-        names = pa.array(["", *REASONS]).take(pa.array(reason))
-        fields = {n: _column(raw, n) for n in c.REJECTED.names[:-1]} | {c.REASON: names}
-        dropped = pa.table(fields, schema=c.REJECTED).filter(bad)
-    return Cleaned(rows.filter(pc.invert(bad)) if rejected else rows, rejected, dropped)
+def event_weight(event: str, weights: Mapping[str, float]) -> float:
+    """Weight of a kind of event by prepare.events."""
+    return weights.get(event, weights.get(OTHER_EVENTS, 1.0))
 
 
-def _column(raw: pa.Table, name: str) -> pa.ChunkedArray:
-    if name in raw.column_names:
-        return raw[name]
-    return pa.chunked_array([pa.nulls(len(raw), pa.string())])
+class _Verdict:
+    """The first reason of every row."""
+
+    def __init__(self, rows: int) -> None:
+        self.rows = rows
+        self.reason: npt.NDArray[np.int8] | None = None  # None: all rows are valid
+
+    def reject(self, name: str, bad: Bools | None) -> None:
+        if bad is None:
+            return
+        if self.reason is None:
+            self.reason = np.zeros(self.rows, np.int8)
+        self.reason[(self.reason == 0) & bad] = REASONS.index(name) + 1
+
+    def divide(self, rows: pa.Table) -> Cleaned:
+        if self.reason is None:
+            return Cleaned(rows, {}, c.REJECTED.empty_table())
+        counts = np.bincount(self.reason, minlength=len(REASONS) + 1)[1:]
+        rejected = {name: int(n) for name, n in zip(REASONS, counts, strict=True) if n}
+        dropped = c.REJECTED.empty_table()
+        if RAW in rows.column_names:
+            bad = self.reason != 0
+            names = pa.array(["", *REASONS]).take(pa.array(self.reason[bad]))
+            fields = rows[RAW].filter(pa.array(bad)).combine_chunks().flatten()
+            dropped = pa.table([*fields, names], schema=c.REJECTED)
+        return Cleaned(rows.filter(pa.array(self.reason == 0)), rejected, dropped)
 
 
-def is_null(text: pa.ChunkedArray) -> Bools:
-    """[n] whether each value is null, in the sense of :func:`clean`."""
-    return np.asarray(pc.or_(pc.is_null(text), pc.is_in(text, value_set=_NULLS)))
+def _ids(column: pa.ChunkedArray, type_: pa.DataType, name: str) -> pa.ChunkedArray | pa.Array:
+    try:
+        return column.cast(type_) if pa.types.is_integer(type_) else as_text(column)
+    except pa.ArrowInvalid as e:
+        raise DataError(
+            f"column '{name}' holds bytes that are no UTF-8 text", value=str(e),
+            rule="ids are integers, text, or UUIDs (16 bytes of fixed size)",
+            fix="convert them to text, for example to hexadecimal digits",
+        ) from e  # fmt: skip
 
 
-def _seconds(text: pa.ChunkedArray, per_second: int) -> tuple[Ints, Bools]:
-    """[n] whole seconds (0 where bad) and [n] whether the value is no time."""
-    whole = is_integer_text(text)
-    if not whole.all():
-        text = pc.utf8_trim_whitespace(text)
-        whole = is_integer_text(text)
-    time: Ints = np.asarray(pc.if_else(pa.array(whole), text, "0").cast(pa.int64()))
-    time = time // per_second
-    bad = ~whole
-    if bad.any():
-        number, bad_number = numbers(text)
-        number = np.floor(number / per_second)
-        bad &= bad_number | ~(np.abs(number) < _LATEST)
-        time = np.where(whole, time, np.where(bad, 0, number).astype(np.int64))
-    return time, bad
+def _outside(values: Array, limits: tuple[float, float] | None) -> Bools | None:
+    """[n] whether a value is below or above the limits; NaN is not."""
+    if limits is None:
+        return None
+    outside: Bools = (values < limits[0]) | (values > limits[1])
+    return outside if outside.any() else None
 
 
-def _ratings(text: pa.ChunkedArray) -> tuple[Array, Bools]:
-    """[n] ratings (float64; NaN where there is none) and [n] whether the value is no number."""
-    values, code = encode(pc.fill_null(text, ""))  # few values, many rows
-    null = is_null(values)
-    number, bad = numbers(pc.utf8_trim_whitespace(values))
-    with np.errstate(over="ignore"):
-        bad |= ~np.isfinite(number.astype(np.float32))
-    return np.where(null | bad, np.nan, number)[code], (bad & ~null)[code]
+def _context(column: pa.ChunkedArray, attribute: Attribute) -> pa.Array:
+    if is_numeric(column.type) and attribute.kind == "numeric":
+        return pc.fill_null(labels(column.combine_chunks(), attribute), "")
+    values, code = coded(column)
+    return pc.fill_null(labels(values, attribute), "").take(pa.array(code))
 
 
-def numbers(text: pa.ChunkedArray) -> tuple[Array, Bools]:
-    """[n] numbers (float64; 0 where bad) and [n] whether the value is no decimal number."""
-    good = pc.fill_null(pc.match_substring_regex(text, _NUMBER), False)
-    number = np.asarray(pc.if_else(good, text, "0").cast(pa.float64()))
-    return number, ~np.asarray(good)
+def _as_read(raw: pa.Table, layout: Layout) -> pa.StructArray:
+    def text(name: str) -> pa.Array:
+        if name not in raw.column_names:
+            return pa.nulls(len(raw), pa.string())
+        column = as_text(raw[name], layout.time_unit)
+        return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], pa.string())
+
+    names = c.REJECTED.names[:-1]
+    return pa.StructArray.from_arrays([text(name) for name in names], names)

@@ -1,0 +1,196 @@
+"""JSON lines: fast where the lines agree on their types, exact where they do not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.json as pajson
+
+from p5dist.errors import DataError
+from p5dist.prepare.column_types import Role
+from p5dist.prepare.values import as_text
+
+_PIECE_BYTES = 1 << 20
+_BLOCK_BYTES = 16 << 20
+_SAMPLES = 64
+_BLANK = b" \t\r\n"
+
+
+class _Whole(str):
+    """An integer as it is written."""
+
+
+class _Float(str):
+    """Another number as it is written."""
+
+
+def parse_json_lines(data: bytes, columns: Mapping[str, Role]) -> tuple[pa.Table, int]:
+    """The columns, and the number of lines that are no JSON object or have a value of a kind that
+    the column cannot have (an object, or a list where one value belongs).
+
+    pyarrow reads a whole block or none of it, and a column has one type. So a block that it does
+    not take is read in pieces, and a piece that it does not take line by line; columns are text
+    then.
+
+    Args:
+        data: whole lines, UTF-8.
+        columns: key of the objects → what it is for; a key may be missing.
+    """
+    table = _read_block(data, columns)
+    if table is not None:
+        return table, 0
+    if "labels" in columns.values():  # text or lists: what it is must not change between pieces
+        return _read_line_by_line(data, columns)
+    tables, malformed = [], 0
+    for piece in _pieces(data):
+        table = _read_block(piece, columns)
+        if table is None:
+            table, bad = _read_line_by_line(piece, columns)
+            malformed += bad
+        tables.append(pa.table({name: as_text(table[name]) for name in columns}))
+    return pa.concat_tables(tables), malformed
+
+
+def first_keys(head: bytes, wanted: set[str], url: str, section: str) -> tuple[str, ...]:
+    """Keys of the first objects, until all that are wanted are there.
+
+    Raises:
+        DataError: no line is a JSON object.
+    """
+    keys: dict[str, None] = {}
+    objects = 0
+    for line in head.split(b"\n"):
+        row = _object(line)
+        if row is not None:
+            objects += 1
+            keys.update(dict.fromkeys(row))
+            if wanted <= keys.keys():
+                break
+    if not objects:
+        raise DataError(
+            "not a readable jsonl file: none of the first lines is a JSON object", where=url,
+            value=head[:200].decode(errors="replace"), fix=f"correct {section}.format or the file",
+        )  # fmt: skip
+    return tuple(keys)
+
+
+def _read_block(data: bytes, columns: Mapping[str, Role]) -> pa.Table | None:
+    """None if pyarrow does not take it, or takes it for something else than objects a line."""
+    data = data.strip(_BLANK)
+    schema = _schema(data, columns)
+    if schema is None:
+        return None
+    try:
+        table = pajson.read_json(
+            pa.BufferReader(data),
+            read_options=pajson.ReadOptions(block_size=min(len(data) + 1, _BLOCK_BYTES)),
+            parse_options=pajson.ParseOptions(
+                explicit_schema=schema, unexpected_field_behavior="ignore"
+            ),
+        )
+    except pa.ArrowInvalid:
+        return None
+    # pyarrow also reads several objects in one line, or one in several.
+    return table if len(table) == data.count(b"\n") + 1 else None
+
+
+def _schema(data: bytes, columns: Mapping[str, Role]) -> pa.Schema | None:
+    """Types of the columns by some of the lines; None if text is the only one that fits."""
+    kinds: dict[str, set[type]] = {name: set() for name in columns}
+    for line in _samples(data):
+        row = _object(line)
+        if row is None:
+            return None
+        for name, found in kinds.items():
+            found.add(type(row.get(name)))
+    fields = []
+    for name, found in kinds.items():
+        kind = _type(found - {type(None)}, columns[name])
+        if kind is None:
+            return None
+        fields.append(pa.field(name, kind))
+    return pa.schema(fields)
+
+
+def _type(found: set[type], role: Role) -> pa.DataType | None:
+    if not found or found == {str}:
+        return pa.string()
+    if found == {_Whole}:
+        return pa.float64() if role == "number" else pa.int64()
+    if found == {list} and role == "labels":
+        return pa.list_(pa.string())
+    if found <= {_Whole, _Float} and role in ("time", "number"):
+        return pa.float64()
+    return None
+
+
+def _read_line_by_line(data: bytes, columns: Mapping[str, Role]) -> tuple[pa.Table, int]:
+    found: dict[str, list[Any]] = {name: [] for name in columns}
+    malformed = 0
+    for line in data.split(b"\n"):
+        if not line.strip(_BLANK):
+            continue
+        row = _object(line)
+        try:
+            values = [] if row is None else [_text(row.get(k), role) for k, role in columns.items()]
+        except TypeError:
+            values = []
+        malformed += not values
+        for column, value in zip(found.values(), values, strict=bool(values)):
+            column.append(value)
+    return pa.table({name: _array(values) for name, values in found.items()}), malformed
+
+
+def _object(line: bytes) -> dict[str, Any] | None:
+    """Numbers as they are written; None if the line is no object."""
+    try:
+        row = json.loads(line, parse_int=_Whole, parse_float=_Float, parse_constant=_Float)
+        if b"\\u" in line:
+            json.dumps(row, ensure_ascii=False).encode()  # half of a surrogate pair is no text
+    except (ValueError, RecursionError):
+        return None
+    return row if isinstance(row, dict) else None
+
+
+def _text(value: Any, role: Role) -> Any:
+    """Text, None, or a list of text. Raises TypeError for what cannot be in the column."""
+    if value is None or type(value) in (str, _Whole):
+        return value
+    if type(value) is bool:
+        return str(value).lower()
+    if type(value) is _Float:
+        number = float(value)
+        return str(int(number)) if number.is_integer() and abs(number) < 2**53 else value
+    if type(value) is list and role == "labels":
+        return [_text(part, "label") for part in value]
+    raise TypeError
+
+
+def _array(values: list[Any]) -> pa.Array:
+    if any(type(value) is list for value in values):
+        values = [v if v is None or type(v) is list else [v] for v in values]
+        return pa.array(values, pa.list_(pa.string()))
+    return pa.array(values, pa.string())
+
+
+def _samples(data: bytes) -> Iterator[bytes]:
+    """Lines from all over the data, the first and the last among them."""
+    last = data.rfind(b"\n") + 1
+    place = 0
+    while place < last:
+        end = data.index(b"\n", place)
+        yield data[place:end]
+        place = max(end + 1, data.find(b"\n", place + len(data) // _SAMPLES) + 1)
+    yield data[last:]
+
+
+def _pieces(data: bytes) -> Iterator[bytes]:
+    """Whole lines, about _PIECE_BYTES of them."""
+    start = 0
+    while start < len(data):
+        end = data.find(b"\n", start + _PIECE_BYTES) + 1 or len(data)
+        yield data[start:end]
+        start = end

@@ -1,0 +1,124 @@
+"""What the files of a raw table are: columns, parts that tasks read, sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+from p5dist import columns as c
+from p5dist.config.prepare import AttributeTable, Source
+from p5dist.prepare.column_types import Role
+
+MAX_ROWS = 4 << 20
+MAX_BYTES = 256 << 20
+"""About the largest table that a unit is read in."""
+
+_COMPRESSED = (".gz", ".bz2", ".zst", ".lz4")
+_ROLES: dict[str, Role] = {"category": "labels", "multi": "labels", "numeric": "number"}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the files of one table are read."""
+
+    format: str
+    names: tuple[str, ...] | None
+    columns: Mapping[str, str]
+    """Our name → name in the files."""
+    roles: Mapping[str, Role]
+    """Our name → what the column is for."""
+    knobs: Mapping[str, str]
+    """Our name → key of the job file that holds the name in the files."""
+    section: str
+    """Section of the job file."""
+    time_unit: str = "s"
+    id_types: Mapping[str, pa.DataType] = field(
+        default_factory=lambda: {c.USER: pa.string(), c.ITEM: pa.string()}
+    )
+    """Of user and item once they are cleaned: int64 or string (``Inputs.id_types``)."""
+
+    @classmethod
+    def of_log(cls, source: Source, id_types: Mapping[str, pa.DataType] | None = None) -> Layout:
+        """Of the log; ``id_types`` is needed to clean what is read."""
+        time: Role = "iso" if source.timestamp_unit == "iso" else "time"
+        roles: dict[str, Role] = {
+            c.USER: "id", c.ITEM: "id", c.TIMESTAMP: time, c.EVENT: "label", c.RATING: "number"
+        }  # fmt: skip
+        columns = {k: v for k in roles if (v := getattr(source.columns, k)) is not None}
+        knobs = {k: f"prepare.source.columns.{k}" for k in columns}
+        for name, attribute in source.columns.context.items():
+            columns[ours := c.CONTEXT + name] = name
+            roles[ours] = "number" if attribute.kind == "numeric" else "label"
+            knobs[ours] = f"prepare.source.columns.context.{name}"
+        types = {} if id_types is None else {"id_types": id_types}
+        return cls(
+            source.format, source.names, columns, roles, knobs, "prepare.source",
+            source.timestamp_unit, **types,
+        )  # fmt: skip
+
+    @classmethod
+    def of_attributes(cls, table: AttributeTable, section: str) -> Layout:
+        columns, knobs = {c.ID: table.id}, {c.ID: f"{section}.id"}
+        roles: dict[str, Role] = {c.ID: "id", c.TITLE: "label"}
+        if table.title is not None:
+            columns[c.TITLE], knobs[c.TITLE] = table.title, f"{section}.title"
+        for name, attribute in table.attributes.items():
+            columns[ours := f"attribute.{name}"] = name
+            roles[ours] = _ROLES.get(attribute.kind, "label")
+            knobs[ours] = f"{section}.attributes.{name}"
+        return cls(table.format, table.names, columns, roles, knobs, section)
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """A file that exists and has the columns that are read."""
+
+    url: str
+    size: int
+    columns: tuple[str, ...]
+    """Empty if nothing is in the file."""
+    partition: Mapping[str, str] = field(default_factory=dict)
+    """Keys and values in the names of its folders: columns with one value."""
+    types: Mapping[str, pa.DataType] = field(default_factory=dict)
+    """Parquet: our name → type."""
+    groups: tuple[tuple[int, int], ...] = ()
+    """Parquet: rows and bytes (of the columns that are read) of each row group."""
+
+    @property
+    def compressed(self) -> bool:
+        return self.url.endswith(_COMPRESSED)
+
+    def wanted(self, layout: Layout) -> list[str]:
+        """Columns to read from the file itself, not from the names of its folders."""
+        return [name for name in dict.fromkeys(layout.columns.values()) if name in self.columns]
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What one task reads: records that start in bytes ``start … stop`` (Parquet: row groups)."""
+
+    file: SourceFile
+    start: int
+    stop: int
+    test: bool = False
+    """The rows are the test part of a given split."""
+
+    @property
+    def whole(self) -> bool:
+        return self.start == 0 and self.stop == self.file.size
+
+
+def bounded(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
+    """Record batches put together to tables of about MAX_ROWS rows or MAX_BYTES bytes."""
+    waiting: list[pa.RecordBatch] = []
+    rows = size = 0
+    for batch in batches:
+        if waiting and (rows + len(batch) > MAX_ROWS or size + batch.nbytes > MAX_BYTES):
+            yield pa.Table.from_batches(waiting)
+            waiting, rows, size = [], 0, 0
+        waiting.append(batch)
+        rows, size = rows + len(batch), size + batch.nbytes
+    if waiting:
+        yield pa.Table.from_batches(waiting)

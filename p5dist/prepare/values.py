@@ -1,0 +1,268 @@
+"""Values of raw columns, typed or text: nulls, times, numbers, categories.
+
+Every function takes any column that :mod:`.column_types` lets through, and the same values give
+the same result whether they are typed or text. Masks are None where nothing is to be marked, so
+that clean typed columns cost next to nothing.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from p5dist.config.prepare import Attribute
+from p5dist.prepare.arrays import Array, Bools, Ints, is_integer_text
+from p5dist.prepare.column_types import kind_of
+
+NULLS = ("", "NULL", "null", "NaN", "nan", r"\N")
+"""Text that stands for no value."""
+
+PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
+
+_NULLS = pa.array(NULLS)
+_NUMBER = r"^-?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?$"
+_LATEST = 2**62
+_LARGEST_INT64 = "9223372036854775807"
+_DATE_TIME = (
+    r"^(?P<year>[0-9]{4})-(?P<month>0[1-9]|1[0-2])-(?P<day>0[1-9]|[12][0-9]|3[01])"
+    r"(?:[Tt ](?P<hour>[01][0-9]|2[0-3])"
+    r"(?::(?P<minute>[0-5][0-9])(?::(?P<second>[0-5][0-9])(?:[.,][0-9]+)?)?)?"
+    r" ?(?:[Zz]|(?P<sign>[+-])(?P<zone_hour>[01][0-9]|2[0-3])(?::?(?P<zone_minute>[0-5][0-9]))?)?"
+    r")?$"
+)
+
+
+def is_null(column: pa.ChunkedArray | pa.Array) -> Bools | None:
+    """[n] whether there is no value: null, or text that stands for none."""
+    if kind_of(column.type) == "text":
+        null = np.asarray(pc.or_(pc.is_null(column), pc.is_in(column, value_set=_NULLS)))
+    elif column.null_count:
+        null = np.asarray(pc.is_null(column))
+    else:
+        return None
+    return null if null.any() else None
+
+
+def coded(column: pa.ChunkedArray) -> tuple[pa.StringArray, Array]:
+    """Distinct values as text ("" for none), and [n] the index of each row's value."""
+    if not pa.types.is_dictionary(column.type):
+        column = column.dictionary_encode()
+    array = column.unify_dictionaries().combine_chunks()
+    values = as_text(array.dictionary)
+    null = is_null(values)
+    if null is not None:
+        values = pc.if_else(pa.array(null), "", values)
+    if array.indices.null_count:
+        values = pa.concat_arrays([values, pa.array([""])])
+    code = array.indices.fill_null(len(values) - 1).to_numpy()
+    distinct = values.dictionary_encode()  # several texts stand for no value
+    return distinct.dictionary, np.asarray(distinct.indices)[code]
+
+
+def seconds(column: pa.ChunkedArray, unit: str) -> tuple[Ints, Bools | None]:
+    """[n] whole seconds since 1970, fractions cut off downwards, and [n] whether it is no time.
+
+    Args:
+        column: numbers, their text, date-times as text (``unit`` iso), timestamps, or dates.
+        unit: of numbers and their text: a key of PER_SECOND, or iso.
+    """
+    kind = kind_of(column.type)
+    if pa.types.is_dictionary(column.type):
+        values, code = coded(column)
+        time, bad = seconds(pa.chunked_array([values]), unit)
+        return time[code], None if bad is None else bad[code]
+    bad = np.asarray(pc.is_null(column)) if column.null_count else None
+    if kind == "time":
+        if pa.types.is_date(column.type):
+            column = column.cast(pa.timestamp("s"))
+        time = _integers(column, PER_SECOND[column.type.unit])
+    elif kind == "integer" and column.type != pa.uint64():
+        time = _integers(column, PER_SECOND[unit])
+    elif kind == "text":
+        time, bad = _iso(column) if unit == "iso" else _number_seconds(column, PER_SECOND[unit])
+    else:
+        time, bad = _floor(_floats(column) / PER_SECOND.get(unit, 1))
+    late = (time <= -_LATEST) | (time >= _LATEST)
+    bad = late if bad is None else bad | late
+    return time, bad if bad.any() else None
+
+
+def ratings(column: pa.ChunkedArray) -> tuple[Array, Bools | None]:
+    """[n] ratings (NaN where there is none; float32 if the column is so, else float64) and [n]
+    whether the value is no number, or one beyond float32."""
+    if kind_of(column.type) != "text" and not pa.types.is_dictionary(column.type):
+        return _finite(_floats(column))
+    values, code = coded(column)  # few values, many rows
+    number, bad = numbers(pc.utf8_trim_whitespace(values))
+    number, infinite = _finite(np.where(bad, np.nan, number))
+    bad &= ~np.asarray(pc.equal(values, ""))
+    if infinite is not None:
+        bad |= infinite
+    return number[code], bad[code] if bad.any() else None
+
+
+def numbers(text: pa.Array | pa.ChunkedArray) -> tuple[Array, Bools]:
+    """[n] numbers (float64; 0 where bad) and [n] whether the value is no decimal number."""
+    good = pc.fill_null(pc.match_substring_regex(text, _NUMBER), False)
+    number = np.asarray(pc.if_else(good, text, "0").cast(pa.float64()))
+    return number, ~np.asarray(good)
+
+
+def labels(column: pa.Array, attribute: Attribute) -> pa.StringArray:
+    """[n] the category or the bin of each value, null where there is none.
+
+    A numeric value x becomes the bin (low, high] that holds it; what is no number is null.
+    """
+    none: Bools | None
+    if attribute.kind != "numeric":
+        text = pc.utf8_trim_whitespace(as_text(column))
+        none = is_null(text)
+    else:
+        assert attribute.bins is not None
+        if is_numeric(column.type):
+            number = _floats(column)
+            none = np.isnan(number)
+        else:
+            number, none = numbers(pc.utf8_trim_whitespace(as_text(column)))
+        place = np.searchsorted(np.array(attribute.bins), number, side="left")
+        text = _bin_names(attribute.bins).take(pa.array(place))
+    return text if none is None else pc.if_else(pa.array(none), pa.scalar(None, pa.string()), text)
+
+
+def is_numeric(type_: pa.DataType) -> bool:
+    """Whether values are numbers as they are (not a dictionary, not text)."""
+    numeric = kind_of(type_) in ("integer", "float", "decimal")
+    return numeric and not pa.types.is_dictionary(type_)
+
+
+def as_text(column: pa.Array | pa.ChunkedArray, time_unit: str = "s") -> pa.Array | pa.ChunkedArray:
+    """Any column as text; lists stay lists of text.
+
+    Whole floats lose their ``.0`` (ids become floats where a column has gaps); UUIDs get their
+    canonical form; times become whole numbers of ``time_unit`` since 1970, or ISO 8601.
+
+    Raises:
+        pa.ArrowInvalid: binary that is not UTF-8.
+    """
+    if pa.types.is_dictionary(column.type):
+        return as_text(column.cast(column.type.value_type), time_unit)
+    kind = kind_of(column.type)
+    if kind == "list":
+        return column.cast(pa.list_(pa.string()))
+    if kind == "uuid":
+        return _uuid_text(column)
+    if kind == "time" and time_unit != "iso":
+        return column.cast(pa.timestamp(time_unit), safe=False).cast(pa.int64()).cast(pa.string())
+    if kind == "float":
+        value = column.cast(pa.float64())
+        whole = pc.and_(pc.equal(pc.floor(value), value), pc.less(pc.abs(value), 2.0**53))
+        number = pc.if_else(pc.fill_null(whole, False), value, 0.0).cast(pa.int64())
+        return pc.if_else(whole, number.cast(pa.string()), column.cast(pa.string()))
+    if pa.types.is_fixed_size_binary(column.type):
+        column = column.cast(pa.binary())
+    return column.cast(pa.string())
+
+
+def _uuid_text(column: pa.Array | pa.ChunkedArray) -> pa.StringArray:
+    array = column.cast(pa.binary(16))
+    array = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
+    n = len(array)
+    if not n:
+        return pa.array([], pa.string())
+    data = np.frombuffer(array.buffers()[1], np.uint8)[16 * array.offset : 16 * (array.offset + n)]
+    digits = np.stack([data >> 4, data & 15], axis=-1).reshape(n, 32)
+    digits = np.frombuffer(b"0123456789abcdef", np.uint8)[digits]
+    parts = np.split(np.insert(digits, [8, 12, 16, 20], ord("-"), axis=1), 1)
+    text = pa.StringArray.from_buffers(
+        n, pa.py_buffer(np.arange(0, 36 * n + 1, 36, dtype=np.int32)), pa.py_buffer(parts[0])
+    )
+    return pc.if_else(pc.is_null(array), pa.scalar(None, pa.string()), text)
+
+
+def _integers(column: pa.ChunkedArray, divisor: int) -> Ints:
+    """[n] the column, 0 for null, divided and rounded downwards."""
+    number: Ints = column.cast(pa.int64()).fill_null(0).to_numpy()
+    return number if divisor == 1 else number // divisor
+
+
+def _floats(column: pa.Array | pa.ChunkedArray) -> Array:
+    """[n] the column (float32 stays so), NaN for null."""
+    if column.type != pa.float32():
+        column = column.cast(pa.float64(), safe=False)
+    if column.null_count:
+        column = column.fill_null(float("nan"))
+    return np.asarray(column)
+
+
+def _floor(number: Array) -> tuple[Ints, Bools]:
+    """[n] the numbers rounded downwards (0 where bad), and [n] whether one is no int64."""
+    number = np.floor(number)
+    bad = ~(np.abs(number) < _LATEST)
+    return np.where(bad, 0, number).astype(np.int64), bad
+
+
+def _finite(number: Array) -> tuple[Array, Bools | None]:
+    """[n] the numbers (NaN where bad), and [n] whether one is beyond float32."""
+    with np.errstate(over="ignore"):
+        bad: Bools = np.isinf(number.astype(np.float32, copy=False))
+    return (np.where(bad, np.nan, number), bad) if bad.any() else (number, None)
+
+
+def _number_seconds(text: pa.ChunkedArray, per_second: int) -> tuple[Ints, Bools]:
+    whole = is_integer_text(text)
+    if not whole.all():
+        text = pc.utf8_trim_whitespace(text.cast(pa.string()))
+        whole = is_integer_text(text) | _is_long_integer(text)
+    time: Ints = np.asarray(pc.if_else(pa.array(whole), text, "0").cast(pa.int64())) // per_second
+    bad = ~whole
+    if bad.any():
+        number, no_number = numbers(text)
+        floor, no_time = _floor(number / per_second)
+        bad &= no_number | no_time
+        time = np.where(whole, time, floor)
+    return time, bad
+
+
+def _is_long_integer(text: pa.ChunkedArray) -> Bools:
+    """[n] whether each value is a whole number of 19 digits that fits into int64."""
+    fits = pc.less_equal(pc.utf8_ltrim(text, "-"), _LARGEST_INT64)
+    long = pc.match_substring_regex(text, r"^-?[0-9]{19}$")
+    return np.asarray(pc.fill_null(pc.and_(fits, long), False))
+
+
+def _iso(text: pa.ChunkedArray) -> tuple[Ints, Bools]:
+    for type_ in (pa.timestamp("us"), pa.timestamp("us", "UTC")):
+        try:
+            time = text.cast(type_)
+        except pa.ArrowInvalid:  # a zone in some rows only, a longer fraction, something bad
+            continue
+        return _integers(time, PER_SECOND["us"]), np.asarray(pc.is_null(text))
+    return _iso_fields(pc.utf8_trim_whitespace(text.cast(pa.string())))
+
+
+def _iso_fields(text: pa.ChunkedArray) -> tuple[Ints, Bools]:
+    found = pc.extract_regex(text, _DATE_TIME)
+    minus = pc.equal(pc.struct_field(found, "sign"), "-").fill_null(False)
+    sign = np.where(np.asarray(minus), -1, 1)
+
+    def field(name: str) -> Ints:
+        digits = pc.fill_null(pc.struct_field(found, name), "1")
+        return np.asarray(pc.if_else(pc.equal(digits, ""), "0", digits).cast(pa.int64()))
+
+    def clock(hour: str, minute: str) -> Ints:
+        return 3600 * field(hour) + 60 * field(minute)
+
+    month = (field("year") - 1970).astype("M8[Y]").astype("M8[M]") + (field("month") - 1)
+    day = month.astype("M8[D]") + (field("day") - 1)
+    bad = np.asarray(pc.is_null(found)) | (day.astype("M8[M]") != month)
+    zone = sign * clock("zone_hour", "zone_minute")
+    time = 86400 * day.astype(np.int64) + clock("hour", "minute") + field("second") - zone
+    return np.where(bad, 0, time), bad
+
+
+def _bin_names(bins: tuple[float, ...]) -> pa.StringArray:
+    edges = ["-inf", *(f"{edge:g}" for edge in bins), "inf"]
+    return pa.array([f"({a}, {b}]" for a, b in pairwise(edges)])

@@ -3,7 +3,7 @@
 ::
 
     OUT/part-00000.parquet …    user_id, item_id, timestamp (int64; seconds)
-    OUT/synth.json              last: parameters, rows, best scores; without it the log is not whole
+    OUT/_synth.json              last: parameters, rows, best scores; without it the log is not whole
 
 The process is described in :mod:`p5dist.prepare.synthetic_process`, the best scores in
 :mod:`p5dist.prepare.synthetic_best`. A file holds all events of a block of users over the whole
@@ -32,7 +32,7 @@ from p5dist.provenance import versions
 from p5dist.ray_session import connect
 from p5dist.storage import Folder
 
-MARKER = "synth.json"
+MARKER = "_synth.json"
 FILE_ROWS = 2_000_000
 SAMPLE_USERS = 20_000
 
@@ -76,7 +76,7 @@ def plan(
 def run(
     out: str, process: Process, *, address: str | None = None, tasks: int | None = None
 ) -> dict[str, Any]:
-    """Write the files that are not there yet, then synth.json; nothing where that exists.
+    """Write the files that are not there yet, then _synth.json; nothing where that exists.
 
     Args:
         out: a folder or URL.
@@ -84,7 +84,7 @@ def run(
         tasks: files in the making at once; left out: twice the CPUs, so that none waits.
 
     Returns:
-        What synth.json holds.
+        What _synth.json holds.
 
     Raises:
         RunFolderError: ``out`` holds files of other parameters.

@@ -251,13 +251,13 @@ def test_bytes_do_not_depend_on_tasks_or_interruptions(ray_session: None, tmp_pa
     assert small(tmp_path / "four", tasks=4) == one
     # Interrupted: no marker, two files missing, one half-written under its temporary name.
     folder = tmp_path / "four"
-    for name in ("synth.json", "part-00003.parquet", "part-00007.parquet"):
+    for name in ("_synth.json", "part-00003.parquet", "part-00007.parquet"):
         (folder / name).unlink()
     (folder / ".part-00003.parquet.0a1b2c3d.tmp").write_bytes(one["part-00003.parquet"][:100])
     kept = {path: path.stat().st_mtime_ns for path in folder.glob("part-*")}
     assert small(folder) == one
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
-    assert sorted(p.name for p in folder.iterdir()) == [*one, "synth.json"]
+    assert sorted(p.name for p in folder.iterdir()) == sorted([*one, "_synth.json"])
     assert small(tmp_path / "other", seed=2) != one
 
 
@@ -265,7 +265,7 @@ def test_bytes_do_not_depend_on_tasks_or_interruptions(ray_session: None, tmp_pa
 def test_other_parameters_are_refused(ray_session: None, tmp_path: Path, complete: bool) -> None:
     files = small(tmp_path)
     if not complete:
-        (tmp_path / "synth.json").unlink()
+        (tmp_path / "_synth.json").unlink()
     with pytest.raises(RunFolderError, match="seed 1 instead of 2"):
         small(tmp_path, seed=2)
     assert {path.name: path.read_bytes() for path in tmp_path.glob("*.parquet")} == files
@@ -310,7 +310,7 @@ def test_command_prints_what_it_wrote(tmp_path: Path) -> None:
     command += ["--interactions", "1e4", "--items", "2e3", "--users", "1e3"]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
     printed = json.loads(done.stdout)
-    assert printed == json.loads((tmp_path / "log" / "synth.json").read_text())
+    assert printed == json.loads((tmp_path / "log" / "_synth.json").read_text())
     assert printed["rows"] == 10_000
     for protocol in ("masked", "unmasked"):
         for metric in printed["best"][protocol].values():

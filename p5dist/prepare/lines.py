@@ -12,8 +12,7 @@ import pyarrow.csv as pacsv
 from p5dist import columns as c
 from p5dist.errors import DataError
 from p5dist.prepare.json_lines import first_keys, parse_json_lines
-from p5dist.prepare.layout import Layout, SourceFile, Unit, bounded
-from p5dist.prepare.values import NULLS
+from p5dist.prepare.layout import Layout, Unit, bounded
 from p5dist.storage import open_filesystem
 
 BLOCK_BYTES = 64 << 20
@@ -30,23 +29,23 @@ _FEW = pa.dictionary(pa.int32(), pa.string())
 def read_lines(unit: Unit, layout: Layout) -> Iterator[tuple[pa.Table, int]]:
     """Tables under the names in the file, and malformed lines: another number of fields than
     columns, no JSON object, or a user without items."""
-    if layout.format == "csv" and unit.whole and (
-        unit.file.compressed or unit.file.size > BLOCK_BYTES
-    ):  # fmt: skip
-        yield from _stream_csv(unit, layout)
-        return
-    for number, (offset, data) in enumerate(_blocks(unit)):
-        if not data.strip(b"\r\n"):
-            continue
-        try:
+    try:
+        if layout.format in _DELIMITERS:
+            yield from _read_csv(unit, layout)
+            return
+        for number, data in enumerate(_blocks(unit)):
+            if unit.start == number == 0:
+                data = data.removeprefix(_BYTE_ORDER_MARK)
+            if not data.lstrip(b"\r\n"):
+                continue
+            data.decode()  # what follows takes any bytes for text
             if layout.format == "sequences":
                 yield _parse_sequences(data, layout)
-            elif layout.format == "jsonl":
-                yield _parse_json(data, unit.file, layout)
             else:
-                yield _parse_csv(data, unit.file, layout, unit.start == number == 0)
-        except (pa.ArrowInvalid, UnicodeDecodeError) as e:
-            raise _explain(e, data, offset, unit.file.url) from e
+                roles = {theirs: layout.roles[ours] for ours, theirs in layout.columns.items()}
+                yield parse_json_lines(data, {n: roles[n] for n in unit.file.wanted(layout)})
+    except (pa.ArrowInvalid, UnicodeDecodeError) as e:
+        raise _explain(e, unit) from e
 
 
 def column_names(url: str, layout: Layout) -> tuple[str, ...]:
@@ -78,11 +77,12 @@ def column_names(url: str, layout: Layout) -> tuple[str, ...]:
 
 def _header(first: bytes, url: str, layout: Layout) -> tuple[str, ...]:
     try:
-        there = pacsv.read_csv(
-            pa.BufferReader(first + b"\n" + first + b"\n"), parse_options=_parse_options(layout)
-        )
-    except pa.ArrowInvalid as e:
-        raise _explain(e, first, 0, url) from e
+        first.decode()
+    except UnicodeDecodeError as e:
+        raise _not_utf8(first, e, url) from e
+    there = pacsv.read_csv(
+        pa.BufferReader(first + b"\n" + first + b"\n"), parse_options=_parse_options(layout)
+    )
     if layout.names is None:
         return tuple(there.column_names)
     if there.num_columns != len(layout.names):
@@ -108,29 +108,20 @@ def _check_magic(head: bytes, url: str, layout: Layout) -> None:
             )  # fmt: skip
 
 
-def _blocks(unit: Unit) -> Iterator[tuple[int, bytes]]:
-    """Whole lines with the place of the first byte (of the decompressed file)."""
+def _blocks(unit: Unit) -> Iterator[bytes]:
+    """Whole lines, about BLOCK_BYTES of them."""
     if not unit.whole:
-        data, offset = _read_range(unit), unit.start
-        if offset == 0 and data.startswith(_BYTE_ORDER_MARK):
-            data, offset = data.removeprefix(_BYTE_ORDER_MARK), 3
-        yield offset, data
+        yield _read_range(unit)
         return
     fs, path = open_filesystem(unit.file.url)
     with fs.open_input_stream(path) as stream:
-        offset, rest = 0, b""
+        rest = bytes(stream.read(BLOCK_BYTES))
         while more := bytes(stream.read(BLOCK_BYTES)):
-            if offset == 0 and not rest and more.startswith(_BYTE_ORDER_MARK):
-                more, offset = more.removeprefix(_BYTE_ORDER_MARK), 3
-            lines, end, last = more.rpartition(b"\n")
-            if not end:
-                rest += more
-                continue
-            data = rest + lines + end
-            yield offset, data
-            offset, rest = offset + len(data), last
-        if rest:
-            yield offset, rest
+            lines, end, last = rest.rpartition(b"\n")
+            if end:
+                yield lines + end
+            rest = last + more
+        yield rest
 
 
 def _read_range(unit: Unit) -> bytes:
@@ -149,54 +140,37 @@ def _read_range(unit: Unit) -> bytes:
     return data
 
 
-def _parse_csv(data: bytes, file: SourceFile, layout: Layout, first: bool) -> tuple[pa.Table, int]:
-    """Times as integers if all of them are; else, as the other columns, as text."""
-    # What pyarrow takes for an integer beyond plain digits is hexadecimal.
-    typed = layout.time_unit != "iso" and b"0x" not in data and b"0X" not in data
-    if typed and c.TIMESTAMP in layout.columns:
-        try:
-            table, malformed = _read_csv(data, file, layout, first, pa.int64())
-            if not table[layout.columns[c.TIMESTAMP]].null_count:
-                return table, malformed
-        except pa.ArrowInvalid:
-            pass
-    return _read_csv(data, file, layout, first, pa.string())
-
-
-def _read_csv(
-    data: bytes, file: SourceFile, layout: Layout, first: bool, time: pa.DataType
-) -> tuple[pa.Table, int]:
+def _read_csv(unit: Unit, layout: Layout) -> Iterator[tuple[pa.Table, int]]:
+    """Text, since typed columns were not faster; as dictionaries where few values are expected."""
+    header = unit.start == 0 and layout.names is None
     malformed = _Malformed()
-    table = pacsv.read_csv(
-        pa.BufferReader(data),
-        read_options=_read_options(file, layout, first),
+    with _open(unit) as stream, pacsv.open_csv(
+        stream,
+        read_options=pacsv.ReadOptions(
+            column_names=None if header else list(unit.file.columns), block_size=_CSV_BLOCK_BYTES
+        ),
         parse_options=_parse_options(layout, malformed),
-        convert_options=_convert_options(file, layout, time),
-    )
-    return table, malformed.take()
-
-
-def _stream_csv(unit: Unit, layout: Layout) -> Iterator[tuple[pa.Table, int]]:
-    """A file that cannot be cut, since a quoted value may hold a line end, or is compressed."""
-    fs, path = open_filesystem(unit.file.url)
-    malformed = _Malformed()
-    try:
-        with (
-            fs.open_input_stream(path) as stream,
-            pacsv.open_csv(
-                stream,
-                read_options=_read_options(unit.file, layout, True),
-                parse_options=_parse_options(layout, malformed),
-                convert_options=_convert_options(unit.file, layout, pa.string()),
-            ) as reader,
-        ):
-            schema = reader.schema
-            for table in bounded(reader):
-                yield table, malformed.take()
-    except pa.ArrowInvalid as e:
-        raise _explain(e, b"", 0, unit.file.url) from e
+        convert_options=pacsv.ConvertOptions(
+            include_columns=unit.file.wanted(layout),
+            column_types={
+                theirs: _FEW if layout.roles[ours] in ("label", "number") else pa.string()
+                for ours, theirs in layout.columns.items()
+            },
+        ),
+    ) as reader:  # fmt: skip
+        schema = reader.schema
+        for table in bounded(reader):
+            yield table, malformed.take()
     if count := malformed.take():
         yield schema.empty_table(), count
+
+
+def _open(unit: Unit) -> pa.NativeFile:
+    if not unit.whole:
+        # pyarrow takes data without any line for a mistake.
+        return pa.BufferReader(_read_range(unit).lstrip(b"\r\n") or b"\n")
+    fs, path = open_filesystem(unit.file.url)
+    return fs.open_input_stream(path)
 
 
 class _Malformed:
@@ -214,11 +188,6 @@ class _Malformed:
         return count
 
 
-def _read_options(file: SourceFile, layout: Layout, first: bool) -> pacsv.ReadOptions:
-    names = None if first and layout.names is None else list(file.columns)
-    return pacsv.ReadOptions(column_names=names, block_size=_CSV_BLOCK_BYTES)
-
-
 def _parse_options(layout: Layout, handler: object = None) -> pacsv.ParseOptions:
     # Tab-separated text has no quoting (IANA text/tab-separated-values).
     return pacsv.ParseOptions(
@@ -226,17 +195,6 @@ def _parse_options(layout: Layout, handler: object = None) -> pacsv.ParseOptions
         quote_char='"' if layout.format == "csv" else False,
         newlines_in_values=layout.format == "csv",
         invalid_row_handler=handler,
-    )
-
-
-def _convert_options(file: SourceFile, layout: Layout, time: pa.DataType) -> pacsv.ConvertOptions:
-    types: dict[str, pa.DataType] = {}
-    for ours, theirs in layout.columns.items():
-        role = layout.roles[ours]
-        type_ = time if role == "time" else _FEW if role in ("label", "number") else pa.string()
-        types[theirs] = pa.string() if types.get(theirs, type_) != type_ else type_
-    return pacsv.ConvertOptions(
-        include_columns=file.wanted(layout), column_types=types, null_values=list(NULLS)
     )
 
 
@@ -258,22 +216,20 @@ def _parse_sequences(data: bytes, layout: Layout) -> tuple[pa.Table, int]:
     )
 
 
-def _parse_json(data: bytes, file: SourceFile, layout: Layout) -> tuple[pa.Table, int]:
-    data.decode()  # pyarrow takes any bytes for text here
-    roles = {theirs: layout.roles[ours] for ours, theirs in layout.columns.items()}
-    return parse_json_lines(data, {name: roles[name] for name in file.wanted(layout)})
+def _explain(error: Exception, unit: Unit) -> DataError:
+    place = unit.start
+    for data in _blocks(unit):
+        try:
+            data.decode()
+        except UnicodeDecodeError as e:
+            return _not_utf8(data, e, unit.file.url, place)
+        place += len(data)
+    return DataError("the file cannot be parsed", where=unit.file.url, value=str(error))
 
 
-def _explain(error: Exception, data: bytes, start: int, url: str) -> DataError:
-    place, value = url, b""
-    try:
-        data.decode()
-    except UnicodeDecodeError as e:
-        place, value = f"{url}, byte {start + e.start}", data[max(e.start - 20, 0) : e.start + 20]
-    else:
-        if "UTF8" not in str(error):
-            return DataError("the file cannot be parsed", where=url, value=str(error))
+def _not_utf8(data: bytes, error: UnicodeDecodeError, url: str, place: int = 0) -> DataError:
     return DataError(
-        "the file is not UTF-8", where=place, value=value or None,
+        "the file is not UTF-8", where=f"{url}, byte {place + error.start}",
+        value=data[max(error.start - 20, 0) : error.start + 20],
         fix="convert it, for example with: iconv -f latin1 -t utf-8 FILE > NEW",
     )  # fmt: skip

@@ -34,7 +34,7 @@ _ERRORS = {"slow_down": (503, "SlowDown", "Please reduce your request rate."),
 class Fault:
     """What happens to some requests.
 
-    slow_down, deny: answered with 503 or 403; answer: answered with ``body`` and 200;
+    slow_down, deny: answered with 503 or 403; answer: answered with ``status`` and ``body``;
     delay: forwarded after ``seconds``;
     drop: the connection ends before the request is forwarded; lose_answer: after that;
     truncate: half of the body follows headers that name all of it; shorten: half of the body
@@ -50,6 +50,7 @@ class Fault:
     times: int | None = 1
     """Requests that are hit after those; None: all."""
     seconds: float = 0.0
+    status: int = 200
     body: bytes = b""
     seen: int = 0
     hits: int = 0
@@ -136,7 +137,7 @@ class _Handler(BaseHTTPRequestHandler):
         if action == "drop":
             self._hang_up()
         elif fault is not None and action == "answer":
-            self._send(200, [("Content-Type", "application/xml")], fault.body)
+            self._send(fault.status, [("Content-Type", "application/xml")], fault.body)
         elif action in _ERRORS:
             status, code, message = _ERRORS[action]
             xml = f"<Error><Code>{code}</Code><Message>{message}</Message></Error>"

@@ -91,7 +91,12 @@ class S3(S3FileSystem):  # type: ignore[misc]
 
     abort_mpu = sync_wrapper(_abort_mpu)
 
-    async def _cat_file(self, path: str, **_: Any) -> bytes:
+    async def _cat_file(
+        self, path: str, *more: Any, start: int | None = None, end: int | None = None, **kw: Any
+    ) -> bytes:
+        if start is not None or end is not None:
+            part: bytes = await super()._cat_file(path, *more, start=start, end=end, **kw)
+            return part
         # One request, so that it is one version of the object, whoever writes at the same time.
         bucket, key, _version = self.split_path(path)
         answer = await self._call_s3("get_object", Bucket=bucket, Key=key)

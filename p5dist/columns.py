@@ -1,10 +1,12 @@
 """Every column name and the Arrow schema of every table that p5dist writes.
 
-An *interaction* is one event of the raw log, a *history* all interactions of one user in the
-order of time. Item ids are internal ids from 1 by falling frequency; 0 is padding, never an item.
+An *interaction* is one event of the raw log, a *history* the interactions of one user in the
+order of time (all of them, those of a session, or of a window). Item ids are internal ids from 1 by falling frequency; 0 is padding, never an item.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import pyarrow as pa
 
@@ -14,10 +16,14 @@ TIMESTAMP = "timestamp"
 EVENT = "event"
 RATING = "rating"
 SPLIT = "split"
+LATEST = "latest"
+CONTEXT = "context."
+"""Begins the name of every context column."""
 
 ID = "id"
 EXTERNAL_ID = "external_id"
 COUNT = "count"
+WEIGHT = "weight"
 TITLE = "title"
 
 USER_ID = "user_id"
@@ -42,7 +48,7 @@ INTERACTION = pa.schema(
     ]
 )
 
-# One row of a sequence shard: one user. The lists have equal length and are sorted by time.
+# One row of a sequence shard: one history. The lists have equal length and are sorted by time.
 HISTORY = pa.schema(
     [
         (USER, pa.int64()),
@@ -81,14 +87,23 @@ RECOMMENDATION = pa.schema(
 )
 
 
-def attribute_schema(names: tuple[str, ...], *, title: bool) -> pa.Schema:
+def shard_schema(context: Sequence[str] = ()) -> pa.Schema:
+    """HISTORY; whether the user has no later history (session, window); and a list of value ids
+    (from 1; 0 is none) for every context column."""
+    fields = [pa.field(LATEST, pa.bool_())]
+    fields += [pa.field(name, pa.list_(pa.int32())) for name in context]
+    return pa.schema([*HISTORY, *fields])
+
+
+def attribute_schema(names: tuple[str, ...], *, title: bool, text: Sequence[str] = ()) -> pa.Schema:
     """Schema of attributes/item.parquet or attributes/user.parquet.
 
     Row i belongs to id i + 1; every attribute is a list of attribute value ids from 1 (an empty
-    list where the id has none).
+    list where the id has none); those that ``text`` names are text.
     """
     fields = [pa.field(ID, pa.int64())]
     if title:
         fields.append(pa.field(TITLE, pa.string()))
-    fields += [pa.field(name, pa.list_(pa.int32())) for name in names]
+    for name in names:
+        fields.append(pa.field(name, pa.string() if name in text else pa.list_(pa.int32())))
     return pa.schema(fields)

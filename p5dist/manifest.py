@@ -3,7 +3,7 @@
 ``prepare/manifest.json`` is written last; without it the prepare folder does not exist. Layout::
 
     prepare/manifest.json
-    prepare/shards/part-00000.parquet …        columns.HISTORY
+    prepare/shards/part-00000.parquet …        columns.shard_schema
     prepare/vocabulary/item.parquet user.parquet       columns.VOCABULARY
     prepare/vocabulary/item.<attribute>.parquet …      columns.VOCABULARY of attribute values
     prepare/attributes/item.parquet user.parquet       columns.attribute_schema
@@ -19,7 +19,7 @@ from p5dist.errors import ShardError
 from p5dist.storage import Folder
 
 MANIFEST = "manifest.json"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 class ShardFile(BaseModel):
@@ -62,6 +62,8 @@ class Manifest(BaseModel):
     item_attributes: dict[str, int] = {}
     """Number of values of each item attribute; value ids are 1…n."""
     user_attributes: dict[str, int] = {}
+    context: dict[str, int] = {}
+    """Number of values of each context column; value ids are 1…n, 0 is none."""
     longest_history: int
     rating_mean: float | None = None
     """Mean rating of the training interactions; None where the log has no ratings."""
@@ -69,6 +71,9 @@ class Manifest(BaseModel):
     """Smallest and largest rating of the training interactions."""
     split: str
     """The split rule in words."""
+    made_from: dict[str, str] = {}
+    """By part of the data, the interactions that it was made from: what could know validation and
+    test."""
 
     @property
     def histories(self) -> int:

@@ -133,7 +133,8 @@ def _marker(folder: RunFolder, stage: str) -> Folder:
 def _state(job: RunConfig, folder: RunFolder, stage: str) -> State:
     marker = _marker(folder, stage)
     if stage == "report" or not marker.exists():
-        begun = stage in job.trainings() and (folder.root / stage / "checkpoints").exists()
+        left = {"prepare": "scratch"} | dict.fromkeys(job.trainings(), "checkpoints")
+        begun = stage in left and (folder.root / stage / left[stage]).exists()
         return "to continue" if begun else "to do"
     if stage in _DERIVED and marker.read_json()["job_fingerprint"] != job.fingerprint(stage):
         return "to do"

@@ -65,23 +65,25 @@ class Reader:
     Args:
         prepare: the prepare folder.
         rated: also read ratings.
+        latest: only the latest history of every user.
     """
 
     prepare: Folder
     rated: bool
+    latest: bool = False
 
     @classmethod
-    def of(cls, job: RunConfig, folder: RunFolder) -> Reader:
-        return cls(folder.prepare, job.prepare.source.columns.rating is not None)
+    def of(cls, job: RunConfig, folder: RunFolder, *, latest: bool = False) -> Reader:
+        return cls(folder.prepare, job.prepare.source.columns.rating is not None, latest)
 
     def read(self, unit: Unit) -> Histories:
-        """All interactions of the unit's users.
+        """All interactions of the unit's histories.
 
         Raises:
             ShardError: a shard cannot be read.
         """
-        columns = [c.USER, c.ITEM, c.SPLIT, *([c.RATING] if self.rated else [])]
-        tables = [c.HISTORY.empty_table().select(columns)]
+        columns = [c.USER, c.ITEM, c.SPLIT, c.LATEST, *([c.RATING] if self.rated else [])]
+        tables = [c.shard_schema().empty_table().select(columns)]
         for path, groups in unit.parts:
             place = self.prepare / path
             try:
@@ -92,7 +94,8 @@ class Reader:
                     "a shard cannot be read", where=str(place), value=str(e),
                     fix="restore the file, or run the prepare stage again with --fresh",
                 ) from e  # fmt: skip
-        return Histories.from_table(pa.concat_tables(t.select(columns) for t in tables))
+        table = pa.concat_tables(t.select(columns) for t in tables)
+        return Histories.from_table(table.filter(table[c.LATEST]) if self.latest else table)
 
 
 def plan_units(manifest: Manifest, rows: int) -> list[Unit]:
@@ -113,13 +116,20 @@ def plan_units(manifest: Manifest, rows: int) -> list[Unit]:
 
 
 def score_all(
-    make: Callable[[], Score], job: RunConfig, folder: RunFolder, manifest: Manifest, what: str
+    make: Callable[[], Score],
+    job: RunConfig,
+    folder: RunFolder,
+    manifest: Manifest,
+    what: str,
+    *,
+    latest: bool = False,
 ) -> Iterator[pa.Table]:
     """The result of every unit, in the order of the data; Ray must be connected.
 
     Args:
         make: called once in each actor; gives what scores a unit.
         what: shown beside the progress.
+        latest: only the latest history of every user.
 
     Raises:
         P5Error: as raised in an actor.
@@ -135,7 +145,7 @@ def score_all(
         num_cpus=cpus, max_restarts=job.scale.max_failures, max_task_retries=job.scale.max_failures
     )
     pool = [make_actor.remote(threads) for _ in range(actors)]
-    work = ray.put((make, Reader.of(job, folder)))
+    work = ray.put((make, Reader.of(job, folder, latest=latest)))
     try:
         with progress("histories") as bar, errors_as_raised():
             task = bar.add_task(what, total=manifest.histories, note="")

@@ -102,6 +102,7 @@ def _write_shards(
     for number, rows in enumerate(np.array_split(np.arange(len(everyone)), shards)):
         place = prepare / f"shards/part-{number:05d}.parquet"
         table = everyone.take(rows).to_table().select(c.HISTORY.names).cast(c.HISTORY)
+        table = table.append_column(c.LATEST, pa.repeat(True, len(table)))
         place.write_table(table, row_group_size=group_rows)
         size = place.size()
         assert size is not None

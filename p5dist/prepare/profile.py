@@ -11,7 +11,8 @@ import numpy as np
 from p5dist import columns as c
 from p5dist.config.prepare import Prepare
 from p5dist.prepare.arrays import Array, Ints, merge_counts
-from p5dist.prepare.histories import Grouped
+from p5dist.prepare.histories import ShardHistories
+from p5dist.prepare.interactions import Names, leaked, tied_rising
 from p5dist.prepare.vocabulary import Vocabulary
 
 Counts = tuple[Array, Ints]
@@ -44,45 +45,51 @@ class ShardProfile:
     tied_rising: int
     leaked: int
     heaviest: tuple[int, str]
-    """Length and external id of the longest history."""
+    """Interactions and external id of the user with the most."""
 
 
-def profile_shard(grouped: Grouped) -> ShardProfile:
-    """Sums over the histories of one shard (at least one)."""
-    starts = np.cumsum(grouped.lengths) - grouped.lengths
-    same = np.diff(grouped.timestamp, prepend=grouped.timestamp[:1] - 1) == 0
-    same[starts] = False
-    rated = ~np.isnan(grouped.rating)
-    train = grouped.rating[rated & (grouped.split == c.TRAIN)].astype(np.float64)
-    longest = int(np.argmax(grouped.lengths))
+def profile_shard(histories: ShardHistories, names: Names, rank: Array) -> ShardProfile:
+    """Sums over the histories of one shard (at least one).
+
+    Args:
+        names: what the codes of the shard stand for.
+        rank: place of every item of the shard in the order of external ids.
+    """
+    rows, train = histories.rows, histories.split == c.TRAIN
+    rating = rows.rating if rows.rating is not None else np.zeros(0, np.float32)
+    rated = ~np.isnan(rating)
+    trains = rating[rated & train].astype(np.float64) if len(rating) else rating.astype(np.float64)
+    per_user = np.bincount(rows.user)
+    heaviest = int(np.argmax(per_user))
     return ShardProfile(
-        lengths=_counts(grouped.lengths),
-        days=_counts(grouped.timestamp // _DAY),
-        ratings=_counts(grouped.rating[rated]),
-        splits=np.bincount(grouped.split, minlength=3).astype(np.int64),
+        lengths=_counts(histories.lengths),
+        days=_counts(rows.time // _DAY),
+        ratings=_counts(rating[rated]),
+        splits=np.bincount(histories.split, minlength=3).astype(np.int64),
         train_ratings=(
-            len(train),
-            float(train.sum()),
-            float(train.min(initial=np.inf)),
-            float(train.max(initial=-np.inf)),
+            len(trains),
+            float(trains.sum()),
+            float(trains.min(initial=np.inf)),
+            float(trains.max(initial=-np.inf)),
         ),
-        tied=int(same.sum()),
-        tied_rising=grouped.tied_rising,
-        leaked=grouped.leaked,
-        heaviest=(int(grouped.lengths[longest]), grouped.users[longest].as_py()),
+        tied=int(rows.tied().sum()),
+        tied_rising=tied_rising(rows, rank),
+        leaked=leaked(rows),
+        heaviest=(int(per_user[heaviest]), str(names.users[heaviest].as_py())),
     )
 
 
 def build_profile(
     shards: Sequence[ShardProfile],
     items: Vocabulary,
+    users: int,
     prepare: Prepare,
     rejected: dict[str, int],
     warnings: list[str],
 ) -> dict[str, Any]:
     """profile.json; ``warnings`` come after those about the log itself."""
-    lengths, users_by_length = merge_counts(s.lengths for s in shards)
-    users, interactions = int(users_by_length.sum()), int((lengths * users_by_length).sum())
+    lengths, by_length = merge_counts(s.lengths for s in shards)
+    histories, interactions = int(by_length.sum()), int((lengths * by_length).sum())
     days, by_day = merge_counts(s.days for s in shards)
     timed = prepare.source.columns.timestamp is not None
     first, last = int(days[0]), int(days[-1])
@@ -92,11 +99,12 @@ def build_profile(
     return {
         "interactions": interactions,
         "users": users,
+        "histories": histories,
         "items": len(items),
         "density": interactions / (users * len(items)),
         "rows_in": interactions + sum(rejected.values()),
         "rows_rejected": rejected,
-        "lengths": _length_histogram(lengths, users_by_length),
+        "lengths": _length_histogram(lengths, by_length),
         "item_counts": _popularity(items.count),
         "per_day": _per_day((days, by_day)) if timed else {"day": [], "count": []},
         "ratings": _rating_histogram(merge_counts(s.ratings for s in shards)),
@@ -144,9 +152,9 @@ def _counts(values: Array) -> Counts:
     return distinct, counts.astype(np.int64)
 
 
-def _length_histogram(lengths: Ints, users: Ints) -> dict[str, list[int]]:
+def _length_histogram(lengths: Ints, histories: Ints) -> dict[str, list[int]]:
     edges = np.unique(np.geomspace(1, lengths.max() + 1, _LENGTH_BINS + 1).round().astype(int))
-    counts, _ = np.histogram(lengths, bins=edges, weights=users)
+    counts, _ = np.histogram(lengths, bins=edges, weights=histories)
     return {"edges": edges.tolist(), "counts": counts.astype(int).tolist()}
 
 

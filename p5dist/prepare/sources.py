@@ -7,6 +7,7 @@ groups of a Parquet file, or a whole file. Units are numbered in the order of th
 from __future__ import annotations
 
 import glob
+import re
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -164,12 +165,14 @@ def _expand(pattern: str, section: str) -> list[str]:
 
         pattern = resolve(pattern)
     fs, path = open_filesystem(pattern)
-    if any(mark in path for mark in "*?["):
+    mark = re.search(r"[*?[]", path)
+    if mark:
         if isinstance(fs, pafs.LocalFileSystem):
             found = glob.glob(path, recursive=True)  # noqa: PTH207
         else:
             found = fs.handler.fs.glob(path)
-        found = [place for place in found if not _is_hidden(place.rsplit("/", 1)[-1])]
+        outright = path[: mark.start()].rpartition("/")[0]
+        found = [place for place in found if not _is_hidden(place, outright)]
     else:
         found = [path]
     files: set[str] = set()
@@ -190,15 +193,13 @@ def _expand(pattern: str, section: str) -> list[str]:
 
 def _files_below(fs: pafs.FileSystem, folder: str) -> list[str]:
     infos = fs.get_file_info(pafs.FileSelector(folder, recursive=True))
-    return [
-        info.path for info in infos
-        if info.is_file and not any(map(_is_hidden, info.path[len(folder) :].split("/")))
-    ]  # fmt: skip
+    return [info.path for info in infos if info.is_file and not _is_hidden(info.path, folder)]
 
 
-def _is_hidden(name: str) -> bool:
-    """Whether Spark, Hive and the like take it for no data."""
-    return name.startswith((".", "_")) and "=" not in name
+def _is_hidden(path: str, folder: str) -> bool:
+    """Whether Spark, Hive and the like take what ``path`` names below ``folder`` for no data."""
+    names = path[len(folder) :].split("/")
+    return any(name.startswith((".", "_")) and "=" not in name for name in names)
 
 
 def _partition(path: str) -> dict[str, str]:

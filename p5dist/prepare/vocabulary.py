@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from p5dist import columns as c
-from p5dist.prepare.arrays import Ints, id_order
+from p5dist.config.prepare import ItemVocabulary
+from p5dist.prepare.arrays import Bools, Ids, Ints, id_order, stable_hash
 
 
 @dataclass(frozen=True)
@@ -18,31 +19,69 @@ class Vocabulary:
     """Ids 1…n; row i of both columns belongs to id i + 1."""
 
     external: pa.StringArray
+    """Null for a hashed id that no item has."""
     count: Ints
 
     def __len__(self) -> int:
         return len(self.external)
 
     @classmethod
-    def by_count(cls, parts: Iterable[tuple[pa.StringArray, Ints, Ints]]) -> Vocabulary:
+    def by_count(
+        cls, parts: Iterable[tuple[pa.StringArray, Ints, Ints]], earlier: Ids | None = None
+    ) -> Vocabulary:
         """Ids by falling count, ties by external id (as numbers if all of them are whole numbers,
         else by their UTF-8 bytes).
 
         Args:
             parts: (values, counts, occurrences); values without any occurrence get no id.
+            earlier: external ids that keep the ids 1…n, seen or not; the others come behind.
         """
         rows = [pa.table({"value": v, "count": n, "seen": s}) for v, n, s in parts]
+        if not rows:
+            return cls(pa.array([], pa.string()), np.zeros(0, np.int64))
         table = (
             pa.concat_tables(rows).group_by("value").aggregate([("count", "sum"), ("seen", "sum")])
         )
-        table = table.filter(pc.greater(table["seen_sum"], 0)).combine_chunks()
-        if not len(table):
-            return cls(pa.array([], pa.string()), np.zeros(0, np.int64))
-        values = table["value"].chunk(0)
+        values = _one(table["value"])
         by_id = id_order(values)
-        count = np.asarray(table["count_sum"])
-        by_count = by_id[np.argsort(-count[by_id], kind="stable")]
-        return cls(values.take(pa.array(by_count)), count[by_count])
+        count, seen = np.asarray(table["count_sum"])[by_id], np.asarray(table["seen_sum"])[by_id]
+        found, _ = cls.of_counts(values.take(pa.array(by_id)), count, seen > 0, earlier)
+        return found
+
+    @classmethod
+    def of_counts(
+        cls, values: Ids, count: Ints, keep: Bools, earlier: Ids | None = None
+    ) -> tuple[Vocabulary, Ints]:
+        """Ids by falling count, ties in the order of ``values``; and [n] the id of each value, 0
+        where it has none.
+
+        Args:
+            values: [n] distinct external ids, in the order that decides between equal counts.
+            count: [n]
+            keep: [n] whether a value gets an id.
+            earlier: as :meth:`by_count`.
+        """
+        old = pa.array([], pa.string()) if earlier is None else earlier
+        text = values.cast(pa.string())
+        ids = np.asarray(pc.fill_null(pc.index_in(text, value_set=old), -1)).astype(np.int64) + 1
+        new = np.flatnonzero(keep & (ids == 0))
+        new = new[np.argsort(-count[new], kind="stable")]
+        ids[new] = len(old) + 1 + np.arange(len(new))
+        counts = np.zeros(len(old) + len(new), np.int64)
+        counts[ids[ids > 0] - 1] = count[ids > 0]
+        return cls(pa.concat_arrays([old, text.take(pa.array(new))]), counts), ids
+
+    @classmethod
+    def hashed(cls, values: Ids, count: Ints, size: int) -> tuple[Vocabulary, Ints]:
+        """``size`` ids, id = 1 + stable_hash(external id) mod size; and [n] the id of each value.
+        The external id of an id is the most frequent one, ties in the order of ``values``."""
+        text = values.cast(pa.string())
+        ids = (stable_hash(text) % np.uint64(size)).astype(np.int64) + 1
+        rising = np.argsort(-count, kind="stable")[::-1]
+        owner = np.full(size, -1, np.int64)
+        owner[ids[rising] - 1] = rising  # of those with one id the last one stays
+        external = text.take(pa.array(owner, mask=owner < 0))
+        return cls(external, np.bincount(ids - 1, count, size).astype(np.int64)), ids
 
     def ids(self, values: pa.Array) -> Ints:
         """[n] internal ids; 0 for values that have none."""
@@ -57,7 +96,38 @@ class Vocabulary:
     @classmethod
     def of_table(cls, table: pa.Table) -> Vocabulary:
         """From columns.VOCABULARY."""
-        external = table[c.EXTERNAL_ID].combine_chunks()
-        if isinstance(external, pa.ChunkedArray):
-            external = pa.concat_arrays(external.chunks)
-        return cls(external, table[c.COUNT].to_numpy())
+        return cls(_one(table[c.EXTERNAL_ID]), table[c.COUNT].to_numpy())
+
+
+def item_vocabulary(
+    rule: ItemVocabulary, catalogue: Ids, train: Ints, seen: Ints, earlier: Ids | None
+) -> tuple[Vocabulary, Ints]:
+    """The item vocabulary, and [n] the id of every item of the catalogue, 0 where it has none.
+
+    Args:
+        catalogue: [n] external ids of the whole log, in id order.
+        train: [n] training interactions.
+        seen: [n] interactions.
+        earlier: external ids of ``rule.extend``.
+    """
+    if rule.hashed is not None:
+        return Vocabulary.hashed(catalogue, train, rule.hashed)
+    keep = train if rule.of == "train" else seen
+    return Vocabulary.of_counts(catalogue, train, keep > 0, earlier)
+
+
+def merge_ids(parts: Sequence[Ids]) -> Ids:
+    """The distinct ids of all parts, in id order."""
+    distinct = pc.unique(pa.chunked_array(parts))
+    return distinct.take(pa.array(id_order(distinct)))
+
+
+def expected_collisions(items: int, size: int) -> float:
+    """How many of ``items`` share their hashed id with another one, if hashes were drawn evenly
+    from ``size``: n (1 − (1 − 1/m)^(n−1))."""
+    return items * -float(np.expm1((items - 1) * np.log1p(-1 / size))) if size > 1 else items
+
+
+def _one(column: pa.ChunkedArray) -> pa.Array:
+    array = column.combine_chunks()
+    return pa.concat_arrays(array.chunks) if isinstance(array, pa.ChunkedArray) else array

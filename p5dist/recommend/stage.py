@@ -57,7 +57,8 @@ def run(job: RunConfig, folder: RunFolder, *, load: Load = load_scorer) -> dict[
     folder.recommend.remove()
     folder.recommend.make()
     rows = users = 0
-    for written in score_all(Recommend(job, folder, stage, load), job, folder, manifest, "score"):
+    plan = Recommend(job, folder, stage, load)
+    for written in score_all(plan, job, folder, manifest, "score", latest=True):
         rows += written["rows"][0].as_py()
         users += written["users"][0].as_py()
     result = {

@@ -1,13 +1,15 @@
-"""The prepare stage once more, row by row in plain Python: slow, and nothing shared with p5dist."""
+"""The prepare stage once more, in plain pandas: slow, and nothing shared with p5dist."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyarrow.parquet as pq
 
 from p5dist.config import RunConfig
@@ -19,46 +21,115 @@ Row = dict[str, str]
 History = list[tuple[str, int, float | None, str]]  # item, time, rating, split
 
 
-def expected(
-    job: RunConfig, log: list[Row], test: list[Row] | None = None
-) -> tuple[dict[str, History], Counter[str], Counter[str]]:
-    """Histories by user, rejected rows by reason, training count of every item."""
-    clean, rejected, kept = job.prepare.clean, Counter[str](), []
+@dataclass
+class Expected:
+    """What the stage must write."""
+
+    histories: dict[str, list[History]]
+    """By user, in the order of time."""
+    rejected: Counter[str]
+    items: dict[str, int]
+    """Training interactions of every item of the vocabulary."""
+
+
+def expected(job: RunConfig, log: list[Row], test: list[Row] | None = None) -> Expected:
+    prepare, clean = job.prepare, job.prepare.clean
+    rejected, kept = Counter[str](), []
     for number, row in enumerate([*log, *(test or [])]):
-        reason, time, rating = judge(row, clean, job.prepare.source.timestamp_unit)
+        reason, time, rating = judge(row, prepare)
         if reason is None:
-            kept.append((row["user"], row["item"], time, rating, number >= len(log)))
+            kept.append((row["user"], row["item"], time, rating, row.get("event", ""),
+                         number >= len(log)))  # fmt: skip
         else:
             rejected[reason] += 1
+    names = ["user", "item", "time", "rating", "event", "test"]
+    rows = pd.DataFrame(kept, columns=names).astype({"rating": object})
+
+    def drop(rows: pd.DataFrame, name: str, bad: Any) -> pd.DataFrame:
+        rejected[name] += int(bad.sum())
+        return rows[~bad]
+
     if clean.duplicates == "drop":
-        distinct = list(dict.fromkeys(kept))
-        rejected["duplicate"] += len(kept) - len(distinct)
-        kept = distinct
-    for field, name, least in (
-        (1, "rare_item", clean.min_item_interactions),
-        (0, "rare_user", clean.min_user_interactions),
-    ):
-        number_of = Counter(row[field] for row in kept)
-        common = [row for row in kept if number_of[row[field]] >= least]
-        rejected[name] += len(kept) - len(common)
-        kept = common
-    histories: dict[str, History] = {}
-    by_user: dict[str, list[Any]] = {}
-    for row in kept:
-        by_user.setdefault(row[0], []).append(row)
-    for user, unsorted in by_user.items():
-        rows = sorted(unsorted, key=lambda row: row[2])
-        splits = ["test" if row[4] else "train" for row in rows]
-        if test is None and len(rows) >= 3:
-            splits[-2:] = ["validation", "test"]
-        histories[user] = [(r[1], r[2], r[3], s) for r, s in zip(rows, splits, strict=True)]
-    items = Counter({row[1]: 0 for row in kept})
-    items.update(i for h in histories.values() for i, _, _, s in h if s == "train")
-    return histories, +rejected, items
+        rows = drop(rows, "duplicate", rows.duplicated())
+    rows = rows.sort_values(["user", "time"], kind="stable")
+    if clean.repeat_window is not None:
+        before = rows.groupby(["user", "item", "event"])["time"].shift()
+        rows = drop(rows, "repeat", rows["time"] - before <= clean.repeat_window)
+    if clean.max_user_interactions is not None:
+        size = rows.groupby("user")["item"].transform("size")
+        rows = drop(rows, "bot", size > clean.max_user_interactions)
+    while len(rows):
+        size = rows.groupby("item")["item"].transform("size")
+        fewer = drop(rows, "rare_item", size < clean.min_item_interactions)
+        size = fewer.groupby("user")["user"].transform("size")
+        fewer = drop(fewer, "rare_user", size < clean.min_user_interactions)
+        if len(fewer) == len(rows):
+            break
+        rows = fewer
+    pieces = [piece for _, user in rows.groupby("user") for piece in sessions(user, prepare)]
+    cut = []
+    for piece in pieces:
+        if prepare.longer == "last" and prepare.max_length is not None:
+            rejected["over_length"] += max(len(piece) - prepare.max_length, 0)
+            piece = piece[-prepare.max_length :]
+        cut.append(piece)
+    everything = pd.concat(cut) if cut else rows
+    split_of = [codes(piece, everything, prepare.split) for piece in cut]
+    train = Counter[str]()
+    for piece, codes_of in zip(cut, split_of, strict=True):
+        train.update(i for i, s in zip(piece["item"], codes_of, strict=True) if s == "train")
+    known = set(train) if prepare.vocabulary.of == "train" else set(everything["item"])
+    histories: dict[str, list[History]] = {}
+    for piece, codes_of in zip(cut, split_of, strict=True):
+        events = [
+            (i, t, None if pd.isna(r) else float(r), s)
+            for i, t, r, s in zip(
+                piece["item"], piece["time"], piece["rating"], codes_of, strict=True
+            )
+        ]
+        size = prepare.max_length or len(events)
+        edges = sorted({0, *range(len(events), 0, -size)})
+        for a, b in zip(edges, edges[1:], strict=False):
+            window = [event for event in events[a:b] if event[0] in known]
+            rejected["unknown_item"] += b - a - len(window)
+            if window:
+                histories.setdefault(piece["user"].iloc[0], []).append(window)
+    return Expected(histories, +rejected, {item: train[item] for item in known})
 
 
-def judge(row: Row, clean: Any, unit: str) -> tuple[str | None, int, float | None]:
+def sessions(user: pd.DataFrame, prepare: Any) -> list[pd.DataFrame]:
+    if prepare.session_gap is None:
+        return [user]
+    number = (user["time"].diff() > prepare.session_gap).cumsum()
+    return [session for _, session in user.groupby(number)]
+
+
+def codes(piece: pd.DataFrame, everything: pd.DataFrame, rule: Any) -> list[str]:
+    n = len(piece)
+    if rule.kind == "given":
+        return ["test" if t else "train" for t in piece["test"]]
+    if rule.kind == "time":
+        times = sorted(everything["time"])
+
+        def cut(share: float) -> int:  # the latest time with at least the share from there on
+            return max(t for t in times if sum(x >= t for x in times) >= share * len(times))
+
+        test = cut(rule.test)
+        first = cut(rule.test + rule.validation) if rule.validation else test
+        return [
+            "test" if t >= test else "validation" if t >= first else "train" for t in piece["time"]
+        ]
+    if rule.kind == "ratio":
+        tested, validated = math.floor(n * rule.test), math.floor(n * rule.validation)
+    else:
+        tested = validated = int(n >= 3)
+    rest = n - tested - validated
+    return ["train"] * rest + ["validation"] * validated + ["test"] * tested
+
+
+def judge(row: Row, prepare: Any) -> tuple[str | None, int, float | None]:
     """Reason or None, seconds, rating (None: no rating)."""
+    clean = prepare.clean
     if row["user"] in NULLS:
         return "null_user", 0, None
     if row["item"] in NULLS:
@@ -66,7 +137,7 @@ def judge(row: Row, clean: Any, unit: str) -> tuple[str | None, int, float | Non
     text = row["timestamp"].strip()
     if not NUMBER.fullmatch(text):
         return "bad_timestamp", 0, None
-    per_second = {"s": 1, "ms": 1000, "us": 1_000_000}[unit]
+    per_second = {"s": 1, "ms": 1000, "us": 1_000_000}[prepare.source.timestamp_unit]
     whole = text.lstrip("-").isdigit() and len(text) < 19
     time = int(text) // per_second if whole else math.floor(float(text) / per_second)
     if abs(time) > 2**62:
@@ -85,7 +156,7 @@ def judge(row: Row, clean: Any, unit: str) -> tuple[str | None, int, float | Non
     return None, time, rating
 
 
-def written(prepare: Path) -> dict[str, History]:
+def written(prepare: Path) -> dict[str, list[History]]:
     """Histories as they are on disk, with external ids."""
 
     def names(side: str) -> list[str]:
@@ -94,14 +165,15 @@ def written(prepare: Path) -> dict[str, History]:
         return table["external_id"].to_pylist()
 
     users, items, splits = names("user"), names("item"), ["train", "validation", "test"]
-    found: dict[str, History] = {}
+    found: dict[str, list[History]] = {}
     for shard in sorted((prepare / "shards").iterdir()):
         for row in pq.read_table(shard).to_pylist():
-            assert users[row["user"] - 1] not in found
-            found[users[row["user"] - 1]] = [
-                (items[i - 1], t, None if math.isnan(r) else r, splits[s])
-                for i, t, r, s in zip(
-                    row["item"], row["timestamp"], row["rating"], row["split"], strict=True
-                )
-            ]
+            found.setdefault(users[row["user"] - 1], []).append(
+                [
+                    (items[i - 1], t, None if math.isnan(r) else r, splits[s])
+                    for i, t, r, s in zip(
+                        row["item"], row["timestamp"], row["rating"], row["split"], strict=True
+                    )
+                ]
+            )
     return found

@@ -1,161 +1,102 @@
-"""Reading, cleaning and grouping as the tasks do it, but in this process."""
+"""Sessions, windows and splits of one shard's interactions, by hand."""
 
 from __future__ import annotations
 
-import csv
-import tempfile
-from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from p5dist import columns as c
-from p5dist.config import RunConfig
-from p5dist.config.prepare import GivenSplit, LeaveOneOut
-from p5dist.prepare import tasks
-from p5dist.prepare.histories import Grouped, gather, group
-from p5dist.prepare.reading import Layout
-from p5dist.prepare.sources import Inputs, plan_units
-from p5dist.prepare.split import split_codes
-from p5dist.storage import Folder
-from tests.prepare.reference import History, Row, expected
+from p5dist.config.prepare import Prepare
+from p5dist.prepare.histories import build, over_length
+from p5dist.prepare.interactions import Interactions
+from p5dist.prepare.split import Cuts
 
-FIELDS = ("user", "item", "rating", "timestamp")
-SPLITS = ("train", "validation", "test")
-
-row = st.fixed_dictionaries(
-    {
-        "user": st.sampled_from(["", "a", "b", "c", "dé"]),
-        "item": st.sampled_from(["", "1", "2", "3", "10"]),
-        "rating": st.sampled_from(["", "0", "-0.0", "1", "1.0", "9", "x"]),
-        "timestamp": st.sampled_from(["", "1", "2", "2.5", "3", "99"]),
-    }
-)
+A, V, T = 0, 1, 2  # train, validation, test
 
 
-def make_job(folder: Path, **prepare: Any) -> RunConfig:
-    source = {"files": str(folder / "log.csv"), "columns": {name: name for name in FIELDS}}
-    prepare |= {"source": source, "shards": 2}
-    return RunConfig.model_validate({"name": "run", "storage": str(folder), "prepare": prepare})
-
-
-def write(path: Path, rows: list[Row]) -> None:
-    with path.open("w", newline="") as f:
-        out = csv.DictWriter(f, FIELDS)
-        out.writeheader()
-        out.writerows(rows)
-
-
-def grouped_shards(job: RunConfig, unit_bytes: int) -> tuple[list[Grouped], Counter[str]]:
-    config, nowhere = job.prepare, Folder.open("nowhere")
-    inputs, layout = Inputs.find(config), Layout.of_log(config.source)
-    units = plan_units(inputs.log, layout, unit_bytes)
-    units += plan_units(inputs.test, layout, unit_bytes, test=True)
-    read = [tasks.read(unit, config, nowhere, 0) for unit in units]
-    rejected = sum((Counter(counts.rejected) for counts, *_ in read), Counter[str]())
-    first = np.cumsum([0, *(counts.rows for counts, *_ in read)]).tolist()
-    shards = []
-    for shard in range(config.shards):
-        pieces = [r[1 + shard] for r in read]
-        table = gather(pieces, first[:-1], [unit.test for unit in units])
-        shards.append(group(table, config, job.seed))
-        rejected += Counter(shards[-1].rejected)
-    return shards, rejected
-
-
-def histories(shards: list[Grouped]) -> dict[str, History]:
-    found = {}
-    for shard in shards:
-        ends = np.cumsum(shard.lengths)
-        items = shard.items.to_pylist()
-        for user, a, b in zip(shard.users.to_pylist(), ends - shard.lengths, ends, strict=True):
-            found[user] = [
-                (items[shard.item[t]], int(shard.timestamp[t]),
-                 None if np.isnan(shard.rating[t]) else float(shard.rating[t]),
-                 SPLITS[shard.split[t]])
-                for t in range(a, b)
-            ]  # fmt: skip
-    return found
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    log=st.lists(row, max_size=40),
-    test=st.none() | st.lists(row, max_size=10),
-    duplicates=st.sampled_from(["drop", "keep"]),
-    least=st.integers(1, 3),
-    unit_bytes=st.sampled_from([20, 100, 10_000]),
-)
-def test_any_log_agrees_with_the_reference(
-    log: list[Row], test: list[Row] | None, duplicates: str, least: int, unit_bytes: int
-) -> None:
-    clean = {
-        "rating_range": [0, 5], "time_range": [1, 10], "duplicates": duplicates,
-        "min_user_interactions": least,
-    }  # fmt: skip
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        write(folder / "log.csv", log)
-        split = {"kind": "leave_one_out"}
-        if test is not None:
-            write(folder / "test.csv", test)
-            split = {"kind": "given", "test": str(folder / "test.csv")}
-        job = make_job(folder, clean=clean, split=split)
-        shards, rejected = grouped_shards(job, unit_bytes)
-    wanted, reasons, _ = expected(job, log, test)
-    assert histories(shards) == wanted
-    assert rejected == reasons
-    leaked = {(u, i, t) for u, h in wanted.items() for i, t, _, s in h if s == "train"} & {
-        (u, i, t) for u, h in wanted.items() for i, t, _, s in h if s == "test"
-    }
-    assert sum(s.leaked for s in shards) == (len(leaked) if test is not None else 0)
-
-
-def test_a_repeat_in_the_test_files_is_no_duplicate_but_other_events_are_not_one_either() -> None:
-    config = make_job(Path("unused")).prepare
-    table = pa.table(
-        {
-            c.USER: ["u"] * 5,
-            c.ITEM: ["i"] * 5,
-            c.TIMESTAMP: [1] * 5,
-            c.EVENT: ["view", "buy", "view", "", ""],
-            c.RATING: pa.array([np.nan] * 5, pa.float32()),
-            "row": [0, 1, 2, 3, 4],
-        }
+def rows(user: list[int], time: list[int], test: list[int] | None = None) -> Interactions:
+    return Interactions(
+        user=np.array(user, np.int32),
+        item=np.arange(len(user), dtype=np.int32),
+        time=np.array(time, np.int64),
+        rating=None,
+        test=None if test is None else np.array(test, bool),
+        coded={},
+        raw=None,
     )
-    parts = [table.slice(0, 3), table.slice(3)]
-    grouped = group(gather(parts, [0, 0], [False, False]), config, 1)
-    assert grouped.rejected == {"duplicate": 2}
-    assert [grouped.events.to_pylist()[e] for e in grouped.event] == ["view", "buy", ""]
 
 
-def test_rare_items_go_before_users_are_counted() -> None:
-    config = make_job(Path("unused"), clean={"min_user_interactions": 2}).prepare
-    table = pa.table(
-        {
-            c.USER: ["a", "a", "b", "b", "c"],
-            c.ITEM: ["x", "y", "y", "y", "y"],
-            c.TIMESTAMP: [1, 2, 3, 4, 5],
-            c.RATING: pa.array([1] * 5, pa.float32()),
-            "row": [0, 1, 2, 3, 4],
-        }
-    )
-    grouped = group(gather([table], [0], [False]), config, 1, pa.array(["x"]))
-    assert histories([grouped]) == {"b": [("y", 3, 1.0, "train"), ("y", 4, 1.0, "train")]}
-    assert grouped.rejected == {"rare_item": 1, "rare_user": 2}
+def prepare(**settings: Any) -> Prepare:
+    return Prepare.model_validate({"source": {"files": "log"}, **settings})
+
+
+USERS = [0] * 7 + [1] * 2 + [2] * 3
+TIMES = [1, 2, 3, 50, 51, 52, 53, 1, 90, 7, 8, 60]
+
+
+def test_leave_one_out() -> None:
+    found = build(rows(USERS, TIMES), prepare(), None)
+    assert found.lengths.tolist() == [7, 2, 3]
+    assert found.user.tolist() == [0, 1, 2]
+    assert found.split.tolist() == [A] * 5 + [V, T] + [A, A] + [A, V, T]
+
+
+def test_sessions_are_histories_of_their_own() -> None:
+    found = build(rows(USERS, TIMES), prepare(session_gap=20), None)
+    assert found.lengths.tolist() == [3, 4, 1, 1, 2, 1]
+    assert found.user.tolist() == [0, 0, 1, 1, 2, 2]
+    assert found.split.tolist() == [A, V, T, A, A, V, T, A, A, A, A, A]
 
 
 @pytest.mark.parametrize(
-    ("lengths", "codes"),
-    [([3, 1, 2, 4], [0, 1, 2, 0, 0, 0, 0, 0, 1, 2]), ([], []), ([2], [0, 0]), ([3], [0, 1, 2])],
+    ("size", "lengths"), [(3, [1, 3, 3, 2, 3]), (4, [3, 4, 2, 3]), (7, [7, 2, 3]), (1, [1] * 12)]
 )
-def test_leave_one_out(lengths: list[int], codes: list[int]) -> None:
-    test = np.zeros(sum(lengths), np.bool_)
-    assert split_codes(LeaveOneOut(), np.array(lengths, np.int64), test).tolist() == codes
-    given_split = GivenSplit(kind="given", test="unused")
-    assert split_codes(given_split, np.array(lengths, np.int64), ~test).tolist() == [2] * len(test)
+def test_windows_end_where_the_history_ends_and_change_no_split(
+    size: int, lengths: list[int]
+) -> None:
+    whole = build(rows(USERS, TIMES), prepare(), None)
+    found = build(rows(USERS, TIMES), prepare(max_length=size), None)
+    assert found.lengths.tolist() == lengths
+    assert np.repeat(found.user, found.lengths).tolist() == USERS
+    assert found.split.tolist() == whole.split.tolist()
+
+
+def test_only_the_latest_of_a_long_history() -> None:
+    job = prepare(max_length=3, longer="last")
+    old = over_length(rows(USERS, TIMES), job)
+    assert old.tolist() == [True] * 4 + [False] * 8
+    assert build(rows(USERS, TIMES).take(~old), job, None).lengths.tolist() == [3, 2, 3]
+    assert not over_length(rows(USERS, TIMES), prepare(max_length=3)).any()
+
+
+def test_ratio_rounds_down_and_leaves_something_to_train_on() -> None:
+    rule = {"kind": "ratio", "validation": 0.2, "test": 0.3}
+    found = build(rows(USERS, TIMES), prepare(split=rule), None)
+    # 7: floor(2.1) test, floor(1.4) validation; 2 and 3: nothing.
+    assert found.split.tolist() == [A] * 4 + [V, T, T] + [A, A] + [A, A, A]
+
+
+def test_time() -> None:
+    rule = {"kind": "time", "validation": 0.3, "test": 0.1}
+    found = build(rows(USERS, TIMES), prepare(split=rule), Cuts(51, 60))
+    assert found.split.tolist() == [A, A, A, A, V, V, V, A, T, A, A, T]
+
+
+def test_shares_of_a_time_split_are_found_in_a_histogram() -> None:
+    rule = prepare(split={"kind": "time", "validation": 0.2, "test": 0.25}).split
+    #              time 100 102 104 106 108; behind 10 9 6 3 3
+    histogram = np.array([1, 3, 3, 0, 3])
+    cuts = Cuts.at_shares(rule, histogram, 100, 2)  # type: ignore[arg-type]
+    assert cuts == Cuts(104, 108)
+
+
+def test_histories_without_what_is_dropped() -> None:
+    found = build(rows(USERS, TIMES), prepare(), None)
+    keep = np.array([1, 0, 0, 0, 0, 0, 1, 0, 0, 1, 1, 1], bool)
+    left = found.where(keep)
+    assert left.lengths.tolist() == [2, 3] and left.user.tolist() == [0, 2]
+    assert left.rows.item.tolist() == [0, 6, 9, 10, 11] and left.split.tolist() == [A, T, A, V, T]
+    nothing = found.where(np.zeros(12, bool))
+    assert len(nothing.lengths) == len(nothing.rows) == 0
+    assert len(nothing.where(np.zeros(0, bool)).lengths) == 0

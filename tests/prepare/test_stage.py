@@ -27,13 +27,14 @@ def test_leave_one_out_by_hand(tmp_path: Path) -> None:
         tmp_path / "log.csv",
         [{"user": u, "item": i, "rating": "", "timestamp": str(t)} for u, i, t in rows],
     )
-    manifest, folder = prepared(make_job(tmp_path, {"files": log}))
-    assert written(folder) == {
-        "a": [("y", 10, None, "train"), ("x", 10, None, "train"),
-              ("z", 20, None, "validation"), ("x", 30, None, "test")],
-        "b": [("y", 5, None, "train"), ("x", 6, None, "train")],
-        "c": [("w", 1, None, "train"), ("y", 1, None, "validation"), ("x", 1, None, "test")],
+    manifest, folder = prepared(make_job(tmp_path, {"files": log}, vocabulary={"of": "all"}))
+    histories = {
+        "a": [[("y", 10, None, "train"), ("x", 10, None, "train"),
+               ("z", 20, None, "validation"), ("x", 30, None, "test")]],
+        "b": [[("y", 5, None, "train"), ("x", 6, None, "train")]],
+        "c": [[("w", 1, None, "train"), ("y", 1, None, "validation"), ("x", 1, None, "test")]],
     }  # fmt: skip
+    assert written(folder) == histories
     # Training counts: x and y 2, w 1, z 0; ties by the external id.
     vocabulary = pq.read_table(folder / "vocabulary/item.parquet").to_pylist()
     assert [(v["external_id"], v["count"]) for v in vocabulary] == [
@@ -44,6 +45,15 @@ def test_leave_one_out_by_hand(tmp_path: Path) -> None:
     assert manifest.rows_by_split == {"train": 5, "validation": 2, "test": 2}
     assert (manifest.users, manifest.items, manifest.longest_history) == (3, 4, 4)
     assert manifest.rating_mean is None and manifest.rating_range is None
+    assert manifest.made_from["item vocabulary"] == "all interactions"
+    # Nobody trains on z: unless the job says so, there is no such item.
+    manifest, folder = prepared(make_job(tmp_path, {"files": log}))
+    del histories["a"][0][2]
+    assert written(folder) == histories
+    items = pq.read_table(folder / "vocabulary/item.parquet")["external_id"].to_pylist()
+    assert items == ["x", "y", "w"]
+    assert manifest.rows_rejected == {"unknown_item": 1}
+    assert manifest.made_from["item vocabulary"] == "training interactions"
 
 
 @pytest.mark.parametrize(("least_of_user", "least_of_item"), [(1, 1), (30, 26)])
@@ -58,8 +68,9 @@ def test_dirty_log_agrees_with_the_reference(
     }  # fmt: skip
     job = make_job(tmp_path, {"files": log}, clean=clean)
     manifest, folder = prepared(job)
-    histories, rejected, items = expected(job, rows)
-    assert written(folder) == histories
+    reference = expected(job, rows)
+    rejected, items = reference.rejected, reference.items
+    assert written(folder) == reference.histories
     assert manifest.rows_rejected == dict(rejected)
     assert set(rejected) >= {"null_user", "null_item", "bad_timestamp", "time_out_of_range",
                              "bad_rating", "rating_out_of_range", "duplicate"}  # fmt: skip
@@ -118,12 +129,13 @@ def test_given_split_and_its_leaks(tmp_path: Path) -> None:
         tmp_path,
         {"files": write_csv(tmp_path / "a.csv", log)},
         split={"kind": "given", "test": write_csv(tmp_path / "b.csv", test)},
+        vocabulary={"of": "all"},
     )
     manifest, folder = prepared(job)
     assert written(folder) == {
-        "1": [("10", 5, 4.0, "train"), ("9", 6, 4.0, "test"), ("11", 7, 4.0, "train")],
-        "2": [("10", 1, 4.0, "train"), ("10", 1, 4.0, "test")],
-        "3": [("12", 2, 4.0, "test")],
+        "1": [[("10", 5, 4.0, "train"), ("9", 6, 4.0, "test"), ("11", 7, 4.0, "train")]],
+        "2": [[("10", 1, 4.0, "train"), ("10", 1, 4.0, "test")]],
+        "3": [[("12", 2, 4.0, "test")]],
     }
     assert manifest.rows_by_split == {"train": 3, "validation": 0, "test": 3}
     assert manifest.rows_rejected == {"duplicate": 1}
@@ -148,7 +160,7 @@ def test_ties_can_be_shuffled_by_the_seed(tmp_path: Path) -> None:
     for ties, seed in (("log", 1), ("shuffled", 1), ("shuffled", 1), ("shuffled", 2)):
         job = make_job(tmp_path, {"files": log}, ties=ties).model_copy(update={"seed": seed})
         _, folder = prepared(job)
-        found.append({u: [e[:2] for e in h] for u, h in written(folder).items()})
+        found.append({u: [e[:2] for e in h] for u, (h,) in written(folder).items()})
         warnings = json.loads((folder / "profile.json").read_text())["warnings"]
         assert any("shuffled" in w for w in warnings) == (ties == "log")
     in_order, one, again, two = found
@@ -174,13 +186,15 @@ def test_no_timestamp_no_rating_and_events(tmp_path: Path) -> None:
     manifest, folder = prepared(job, unit_bytes=12)
     # The row number is the time, so that nothing is a duplicate.
     assert written(folder) == {
-        "u2": [("b", 0, None, "train"), ("a", 2, None, "validation"), ("b", 3, None, "test")],
-        "u1": [("a", 1, None, "train"), ("b", 4, None, "train")],
+        "u2": [[("b", 0, None, "train"), ("a", 2, None, "validation"), ("b", 3, None, "test")]],
+        "u1": [[("a", 1, None, "train"), ("b", 4, None, "train")]],
     }
     assert manifest.rows_rejected == {}
     events = pq.read_table(folder / "vocabulary/event.parquet").to_pylist()
     # Each trains once, so that the name decides.
-    assert [(e["id"], e["external_id"]) for e in events] == [(1, "buy"), (2, "view")]
+    assert [(e["id"], e["external_id"], e["weight"]) for e in events] == [
+        (1, "buy", 1.0), (2, "view", 1.0),
+    ]  # fmt: skip
     by_user = {}
     for shard in (folder / "shards").iterdir():
         by_user |= {len(r["item"]): r["event"] for r in pq.read_table(shard).to_pylist()}
@@ -203,21 +217,24 @@ def test_movielens_agrees_with_the_reference(tmp_path: Path, real_data: Path) ->
     log = real_data / "ml-100k" / "u.data"
     names = ["user", "item", "rating", "timestamp"]
     source = {"files": str(log), "format": "tsv", "names": names}
-    job = make_job(tmp_path, source, clean={"min_item_interactions": 5})
+    job = make_job(tmp_path, source, clean={"min_item_interactions": 5, "min_user_interactions": 25})
     manifest, folder = prepared(job)
     rows = [
         dict(zip(names, line.split("\t"), strict=True)) for line in log.read_text().splitlines()
     ]
-    histories, rejected, items = expected(job, rows)
-    assert written(folder) == histories
-    assert manifest.rows_rejected == dict(rejected) and rejected["rare_item"] > 0
+    reference = expected(job, rows)
+    rejected, items = reference.rejected, reference.items
+    histories = [h for user in reference.histories.values() for h in user]
+    assert written(folder) == reference.histories
+    assert manifest.rows_rejected == dict(rejected)
+    assert rejected["rare_item"] > 0 and rejected["rare_user"] > 0
     profile = json.loads((folder / "profile.json").read_text())
-    assert sum(profile["lengths"]["counts"]) == profile["users"] == 943
+    assert sum(profile["lengths"]["counts"]) == profile["users"] == len(histories)
     assert profile["item_counts"]["count"][0] == max(items.values())
     assert sum(profile["per_day"]["count"]) == manifest.rows_kept
     assert profile["per_day"]["day"][0] == "1997-09-20"
-    tied = sum(a[1] == b[1] for h in histories.values() for a, b in pairwise(h))
+    tied = sum(a[1] == b[1] for h in histories for a, b in pairwise(h))
     assert profile["tied_share"] == pytest.approx(tied / manifest.rows_kept)
-    mean = [r for h in histories.values() for _, _, r, s in h if s == "train" and r is not None]
+    mean = [r for h in histories for _, _, r, s in h if s == "train" and r is not None]
     assert manifest.rating_mean == pytest.approx(sum(mean) / len(mean))
     assert manifest.rating_range == (1, 5)

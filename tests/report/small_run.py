@@ -184,7 +184,8 @@ def _histories(users: list[int]) -> pa.Table:
         c.RATING: [[float(i % 5 + 1) for i in h] for h in items],
         c.SPLIT: splits,
     }
-    return pa.table(values, schema=c.HISTORY)
+    table = pa.table(values, schema=c.HISTORY)
+    return table.append_column(c.LATEST, pa.repeat(True, len(table)))
 
 
 def _vocabulary(place: Path, names: list[str]) -> None:

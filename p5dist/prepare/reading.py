@@ -46,7 +46,7 @@ def read_unit(unit: Unit, layout: Layout) -> Iterator[tuple[pa.Table, int]]:
 def _read_parquet(unit: Unit, layout: Layout) -> Iterator[tuple[pa.Table, int]]:
     """The row groups of a unit."""
     fs, path = open_filesystem(unit.file.url)
-    few = [theirs for ours, theirs in layout.columns.items() if layout.roles[ours] == "label"]
+    few = [layout.columns[ours] for ours in unit.file.types if layout.roles[ours] == "label"]
     with pq.ParquetFile(
         path, filesystem=fs, coerce_int96_timestamp_unit="us", read_dictionary=few,
         pre_buffer=not isinstance(fs, pafs.LocalFileSystem),

@@ -52,12 +52,17 @@ def column_names(url: str, layout: Layout) -> tuple[str, ...]:
     """Names of the columns in a file, from its first bytes; none if the file is empty.
 
     Raises:
-        DataError: the file is of another format.
+        DataError: the file is of another format, or not UTF-8.
     """
     fs, path = open_filesystem(url)
     with fs.open_input_stream(path) as stream:
         head = stream.read(_HEAD_BYTES)
     _check_magic(head, url, layout)
+    whole = head if len(head) < _HEAD_BYTES else head.rpartition(b"\n")[0]
+    try:
+        whole.decode()
+    except UnicodeDecodeError as e:
+        raise _not_utf8(whole, e, url) from e
     head = head.removeprefix(_BYTE_ORDER_MARK).lstrip(b"\r\n")
     if not head.strip():
         return ()
@@ -76,10 +81,6 @@ def column_names(url: str, layout: Layout) -> tuple[str, ...]:
 
 
 def _header(first: bytes, url: str, layout: Layout) -> tuple[str, ...]:
-    try:
-        first.decode()
-    except UnicodeDecodeError as e:
-        raise _not_utf8(first, e, url) from e
     there = pacsv.read_csv(
         pa.BufferReader(first + b"\n" + first + b"\n"), parse_options=_parse_options(layout)
     )

@@ -1,16 +1,24 @@
 from __future__ import annotations
 
+import csv
 import gzip
+import io
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from p5dist.config.prepare import Source
 from p5dist.errors import DataError, MissingColumnError
+from p5dist.prepare import layout as layout_module
+from p5dist.prepare import lines, reading
+from p5dist.prepare.json_lines import parse_json_lines
 from p5dist.prepare.layout import Layout
 from p5dist.prepare.reading import read_unit
 from p5dist.prepare.sources import find_files, plan_units
@@ -142,3 +150,200 @@ def test_what_cannot_be_read_is_explained(tmp_path: Path) -> None:
         find_files(str(path), layout(format="parquet"))
     with pytest.raises(DataError, match="no such file"):
         find_files((str(path), str(tmp_path / "nothing")), how)
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz", ".zst", ".bz2"])
+@pytest.mark.parametrize("format_", ["csv", "tsv", "jsonl", "sequences"])
+def test_compressed_files(
+    tmp_path: Path, format_: str, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lines, "BLOCK_BYTES", 50)
+    rows = [(f"u{n}", f"i{m}") for n in range(20) for m in range(3)]
+    text = {
+        "csv": "u,i\n" + "".join(f"{u},{i}\n" for u, i in rows),
+        "tsv": "u\ti\n" + "".join(f"{u}\t{i}\n" for u, i in rows),
+        "jsonl": "".join(json.dumps({"u": u, "i": i}) + "\n" for u, i in rows),
+        "sequences": "".join(f"u{n} i0 i1 i2\n" for n in range(20)),
+    }[format_]
+    path = str(tmp_path / f"log{suffix}")
+    data = b""
+    for part in (f"\ufeff{text[:301]}", text[301:]):  # compressed files may be put together
+        with pa.output_stream(path, compression="detect") as stream:
+            stream.write(part.encode())
+        data += Path(path).read_bytes()
+    Path(path).write_bytes(data)
+    assert read(path, layout(format=format_), unit_bytes=7)[0] == rows
+
+
+@pytest.mark.parametrize("codec", ["gzip", "zstd", "snappy", "none"])
+def test_codecs_of_parquet(tmp_path: Path, codec: str) -> None:
+    path = str(tmp_path / "log")
+    pq.write_table(pa.table({"u": ["a", "b"], "i": [1, 2]}), path, compression=codec)
+    assert read(path, layout(format="parquet"))[0] == [("a", "1"), ("b", "2")]
+
+
+@pytest.mark.parametrize("unit_bytes", [1, 9, 1000])
+def test_sequences(tmp_path: Path, unit_bytes: int) -> None:
+    path = tmp_path / "log.txt"
+    path.write_text("u1 7 8 7\n\nlonely\n  u2\t9   10 \r\nu1 11\n \nü é\n")
+    rows, malformed, _ = read(str(path), layout(format="sequences"), unit_bytes)
+    assert rows == [("u1", "7"), ("u1", "8"), ("u1", "7"), ("u2", "9"), ("u2", "10"), ("u1", "11"),
+                    ("ü", "é")]  # fmt: skip
+    assert malformed == 1
+
+
+def test_json_lines_that_do_not_agree(tmp_path: Path) -> None:
+    """Every line is a row or counts as malformed, whatever the lines around it are."""
+    lines_ = [
+        ('{"u": 1, "i": "a", "t": 5, "x": {"deep": [1, {}]}}', ("1", "a", "5")),
+        ('{"u": "b", "i": 12345678901234567890, "t": 5.5}', ("b", "12345678901234567890", "5.5")),
+        ('{"i": true, "u": 3.0}', ("3", "true", None)),
+        ('{"u": null, "i": 1e3, "t": "6", "x": 1}', (None, "1000", "6")),
+        ('{"u": 1, "i": 2', None),
+        ('["u", "i"]', None),
+        ("5", None),
+        ('{"u": 1, "i": 2} {"u": 3, "i": 4}', None),
+        ('{"u": {"a": 1}, "i": 2}', None),
+        ('{"u": 1, "i": [2]}', None),
+        ('{"u": "\\ud800", "i": 2}', None),
+        ("", None),
+        ("  ", None),
+        ('{"u": "\\u00e9", "i": "2014-01-02", "t": NaN}', ("é", "2014-01-02", "NaN")),
+        ("{}", (None, None, None)),
+        ("[" * 100_000, None),
+        ('{"u": 1,', None),
+        ('"i": 2}', None),
+    ]
+    path = tmp_path / "log.jsonl"
+    columns = {"user": "u", "item": "i", "timestamp": "t"}
+    good = '{"u": 7, "i": "seven", "t": 70}'
+    for before in (0, 1, 40_000):  # more than one piece
+        text = [good] * before + [line for line, _ in lines_] + [good] * before
+        path.write_text("\n".join(text))
+        rows, malformed, _ = read(str(path), layout(format="jsonl", columns=columns), 1 << 30)
+        expected = [row for _, row in lines_ if row is not None]
+        assert rows == [("7", "seven", "70")] * before + expected + [("7", "seven", "70")] * before
+        blank = sum(not line.strip() for line, _ in lines_)
+        assert malformed == len(lines_) - len(expected) - blank
+
+
+scalars = st.one_of(
+    st.none(), st.booleans(), st.integers(-(2**70), 2**70), st.text(max_size=5),
+    st.floats(-1e6, 1e6).map(lambda x: round(x, 2)),
+)  # fmt: skip
+alike = st.fixed_dictionaries(
+    {"u": st.integers(0, 9), "i": st.text(max_size=3), "t": st.integers(0, 9)}
+)
+objects = st.dictionaries(st.sampled_from(["u", "i", "t", "x"]), scalars, max_size=4)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.one_of(objects, alike), min_size=1, max_size=8))
+def test_json_lines_agree_with_python(rows: list[dict[str, Any]]) -> None:  # fmt: skip
+    def text(value: Any) -> Any:
+        if value is None or isinstance(value, str):
+            return value
+        if isinstance(value, float) and value.is_integer():
+            return str(int(value))
+        return json.dumps(value)
+
+    data = "\n".join(json.dumps(row, ensure_ascii=False) for row in rows).encode()
+    table, malformed = parse_json_lines(data, {"u": "id", "i": "id", "t": "time"})
+    assert malformed == 0 and len(table) == len(rows)
+    for name in ("u", "i", "t"):
+        assert as_text(table[name]).to_pylist() == [text(row.get(name)) for row in rows]
+
+
+fields = st.one_of(
+    st.sampled_from(["", "NULL", "0x1F", " 5 ", "007", "1e3", "5.5", "x", "9223372036854775808"]),
+    st.integers(-(2**63), 2**63 - 1).map(str),
+    st.text(st.characters(codec="utf-8", exclude_characters="\x00\r"), max_size=6),
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.tuples(fields, fields, fields, fields, fields), max_size=10),
+    st.integers(1, 40),
+    st.sampled_from(["", ".gz"]),
+)
+def test_csv_agrees_with_python(rows: list[tuple[str, ...]], unit_bytes: int, suffix: str) -> None:
+    names = ("u", "i", "t", "e", "r")
+    with tempfile.TemporaryDirectory() as folder:
+        path = str(Path(folder) / f"log.csv{suffix}")
+        text = io.StringIO(newline="")
+        csv.writer(text, lineterminator="\n").writerows([names, *rows])
+        with pa.output_stream(path, compression="detect") as stream:
+            stream.write(text.getvalue().encode())
+        columns = dict(zip(("user", "item", "timestamp", "event", "rating"), names, strict=True))
+        assert read(path, layout(columns=columns), unit_bytes)[0] == rows
+
+
+def test_large_files_come_in_tables_of_bounded_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [(f"{n % 7}", f"{n}") for n in range(30_000)]
+    text = "u,i\n" + "".join(f'"{u}",{i}\n' for u, i in rows)
+    (tmp_path / "quoted.csv").write_text(text)
+    (tmp_path / "log.csv.gz").write_bytes(gzip.compress(text.encode()))
+    pq.write_table(
+        pa.table({"u": [u for u, _ in rows], "i": range(30_000)}), tmp_path / "log.parquet"
+    )
+    (tmp_path / "log.txt").write_text("u " + " ".join(i for _, i in rows))
+    monkeypatch.setattr(lines, "_CSV_BLOCK_BYTES", 10_000)
+    monkeypatch.setattr(reading, "_BATCH_ROWS", 1_000)
+    monkeypatch.setattr(reading, "MAX_ROWS", 5_000)
+    monkeypatch.setattr(layout_module, "MAX_ROWS", 5_000)
+    for name, kind in (
+        ("quoted.csv", "csv"), ("log.csv.gz", "csv"), ("log.parquet", "parquet"),
+        ("log.txt", "sequences"),
+    ):  # fmt: skip
+        how = layout(format=kind)
+        [unit] = plan_units(find_files(str(tmp_path / name), how), how, 1 << 30)
+        sizes = [len(table) for table, _ in read_unit(unit, how)]
+        assert sum(sizes) == 30_000 and 4 < len(sizes) < 12 and max(sizes) <= 5_000
+        assert [i for _, i in read(str(tmp_path / name), how)[0]] == [i for _, i in rows]
+    monkeypatch.setattr(layout_module, "MAX_BYTES", 10_000)
+    how = layout(format="parquet")
+    [unit] = plan_units(find_files(str(tmp_path / "log.parquet"), how), how)
+    assert len([table for table, _ in read_unit(unit, how)]) == 30
+
+
+def test_malformed_lines_count_once_in_streams(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(lines, "_CSV_BLOCK_BYTES", 1000)
+    monkeypatch.setattr(layout_module, "MAX_ROWS", 50)
+    text = "u,i\n" + "".join(f"{n},1\n" if n % 10 else f"{n}\n" for n in range(1000))
+    (tmp_path / "log.csv.gz").write_bytes(gzip.compress((text + "x\n" * 500).encode()))
+    rows, malformed, _ = read(str(tmp_path / "log.csv.gz"), layout())
+    assert [u for u, _ in rows] == [str(n) for n in range(1000) if n % 10]
+    assert malformed == 600
+
+
+def test_the_byte_that_is_not_utf8_is_found_far_inside(tmp_path: Path) -> None:
+    for name, line, bad in (
+        ("log.csv.gz", b"1,2\n", b"1,fa\xe7ade\n"),
+        ("log.jsonl.gz", b'{"u": 1, "i": 2}\n', b'{"u": 1, "i": "fa\xe7ade"}\n'),
+        ("log.txt", b"u i\n", b"u fa\xe7ade\n"),
+    ):
+        for times in (0, 300_000):
+            data = b"u,i\n" * name.endswith("csv.gz") + line * times + bad
+            (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith("gz") else data)
+            kind = {"csv": "csv", "jsonl": "jsonl", "txt": "sequences"}[name.split(".")[1]]
+            with pytest.raises(DataError, match=rf"{name}, byte {data.index(0xE7)}\b"):
+                read(str(tmp_path / name), layout(format=kind), 1 << 30)
+
+
+def test_parquet_keeps_the_types_that_matter(tmp_path: Path) -> None:
+    path = str(tmp_path / "log.parquet")
+    times = pa.array([-62135596800, 253402300799], pa.timestamp("s")).cast(pa.timestamp("us"))
+    rows = {"u": pa.array([1, 2], pa.uint16()), "i": ["x", None], "t": times, "e": ["view", "buy"]}
+    columns = {"user": "u", "item": "i", "timestamp": "t", "event": "e"}
+    how = layout(format="parquet", columns=columns)
+    for int96 in (False, True):
+        pq.write_table(pa.table(rows), path, use_deprecated_int96_timestamps=int96)
+        [unit] = plan_units(find_files(path, how), how)
+        [(table, _)] = read_unit(unit, how)
+        assert table.schema.types == [
+            pa.uint16(), pa.string(), pa.timestamp("us"), pa.dictionary(pa.int32(), pa.string()),
+        ]  # fmt: skip
+        assert table["timestamp"].to_pylist()[1].year == 9999

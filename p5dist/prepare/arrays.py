@@ -122,27 +122,6 @@ def is_integer_text(text: pa.Array) -> Array:
     return np.asarray(pc.fill_null(match, False))
 
 
-def as_text(column: pa.ChunkedArray, time_unit: str = "s") -> pa.ChunkedArray:
-    """Any Arrow column as text; lists stay lists of text.
-
-    Whole floats lose their ``.0`` (ids become floats where a column has gaps); times become whole
-    numbers of ``time_unit`` since 1970.
-    """
-    kind = column.type
-    if pa.types.is_dictionary(kind):
-        return as_text(column.cast(kind.value_type), time_unit)
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        return column.cast(pa.list_(pa.string()))
-    if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
-        return column.cast(pa.timestamp(time_unit), safe=False).cast(pa.int64()).cast(pa.string())
-    if pa.types.is_floating(kind):
-        value = column.cast(pa.float64())
-        whole = pc.and_(pc.equal(pc.floor(value), value), pc.less(pc.abs(value), 2.0**53))
-        number = pc.if_else(pc.fill_null(whole, False), value, 0.0).cast(pa.int64())
-        return pc.if_else(whole, number.cast(pa.string()), column.cast(pa.string()))
-    return column.cast(pa.string())
-
-
 def id_order(ids: Ids) -> Ints:
     """[n] indices that sort external ids: as numbers if all of them are whole numbers (equal
     numbers by their text), else by their UTF-8 bytes."""

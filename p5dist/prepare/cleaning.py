@@ -7,7 +7,6 @@ group are judged row by row here, those of the second group per user, item or hi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -100,18 +99,14 @@ def clean(raw: pa.Table, prepare: Prepare, layout: Layout) -> Cleaned:
         verdict.reject("rating_out_of_range", _outside(rating, prepare.clean.rating_range))
         found[c.RATING] = pa.array(rating.astype(np.float32, copy=False))
     if prepare.events is not None:
-        dropped = np.array([event_weight(name, prepare.events) == 0 for name in events.to_pylist()])
-        verdict.reject("dropped_event", dropped[code] if dropped.any() else None)
+        other = prepare.events.get(OTHER_EVENTS, 1.0)
+        weights = np.array([prepare.events.get(name, other) for name in events.to_pylist()])
+        verdict.reject("dropped_event", (weights == 0)[code])
     for name, attribute in prepare.source.columns.context.items():
         found[c.CONTEXT + name] = _context(raw[c.CONTEXT + name], attribute)
     if prepare.clean.keep_rejected:
         found[RAW] = _as_read(raw, layout)
     return verdict.divide(pa.table(found))
-
-
-def event_weight(event: str, weights: Mapping[str, float]) -> float:
-    """Weight of a kind of event by prepare.events."""
-    return weights.get(event, weights.get(OTHER_EVENTS, 1.0))
 
 
 class _Verdict:
@@ -122,7 +117,7 @@ class _Verdict:
         self.reason: npt.NDArray[np.int8] | None = None  # None: all rows are valid
 
     def reject(self, name: str, bad: Bools | None) -> None:
-        if bad is None:
+        if bad is None or not bad.any():
             return
         if self.reason is None:
             self.reason = np.zeros(self.rows, np.int8)
@@ -158,7 +153,7 @@ def _outside(values: Array, limits: tuple[float, float] | None) -> Bools | None:
     if limits is None:
         return None
     outside: Bools = (values < limits[0]) | (values > limits[1])
-    return outside if outside.any() else None
+    return outside
 
 
 def _context(column: pa.ChunkedArray, attribute: Attribute) -> pa.Array:

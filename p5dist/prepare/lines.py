@@ -58,16 +58,16 @@ def column_names(url: str, layout: Layout) -> tuple[str, ...]:
     with fs.open_input_stream(path) as stream:
         head = stream.read(_HEAD_BYTES)
     _check_magic(head, url, layout)
-    whole = head if len(head) < _HEAD_BYTES else head.rpartition(b"\n")[0]
-    try:
-        whole.decode()
-    except UnicodeDecodeError as e:
-        raise _not_utf8(whole, e, url) from e
+    size = len(head)
     head = head.removeprefix(_BYTE_ORDER_MARK).lstrip(b"\r\n")
     if not head.strip():
         return ()
     lines, _, rest = head.rpartition(b"\n")
     if layout.format == "jsonl":
+        try:
+            lines.decode()
+        except UnicodeDecodeError as e:
+            raise _not_utf8(lines, e, url, size - len(head)) from e
         return first_keys(lines or rest, set(layout.columns.values()), url, layout.section)
     if layout.format == "sequences":
         if not any(len(line.split()) > 1 for line in (lines or rest).split(b"\n")):
@@ -81,6 +81,10 @@ def column_names(url: str, layout: Layout) -> tuple[str, ...]:
 
 
 def _header(first: bytes, url: str, layout: Layout) -> tuple[str, ...]:
+    try:
+        first.decode()
+    except UnicodeDecodeError as e:
+        raise _not_utf8(first, e, url) from e
     there = pacsv.read_csv(
         pa.BufferReader(first + b"\n" + first + b"\n"), parse_options=_parse_options(layout)
     )

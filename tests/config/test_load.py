@@ -110,7 +110,8 @@ def test_wrong_values_name_path_value_and_knob() -> None:
          "softmax, sampled_softmax"),
         ("finetune.r={task: {kind: ratng}, steps: 1}", "finetune.r.task.kind: unknown kind",
          "next_item, rating"),
-        ("prepare.split.test=b.csv", "prepare.split.kind: missing", "leave_one_out, given"),
+        ("prepare.split.test=b.csv", "prepare.split.kind: missing",
+         "leave_one_out, time, ratio, given"),
     ],
 )  # fmt: skip
 def test_missing_and_unknown_kinds_list_the_known(override: str, what: str, kinds: str) -> None:

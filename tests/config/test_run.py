@@ -45,6 +45,12 @@ def _job(*overrides: str) -> RunConfig:
         (["prepare.items.attributes.genre={kind: numeric}"], "which needs them"),
         (["prepare.items.attributes.genre={kind: numeric, bins: [2, 1]}"], "bins must rise"),
         (["prepare.users={files: u.csv, id: u, title: name}"], "only items have a title"),
+        (
+            ["prepare.items.attributes.genre={kind: text}", "model.item_attributes=[genre]"],
+            "prepare.items.attributes has as text only (it has: none)",
+        ),
+        (["prepare.events={view: 0}"], "events needs source.columns.event"),
+        (["prepare.source.columns.context={tags: {kind: multi}}"], "has one value an interaction"),
     ],
 )
 def test_settings_that_do_not_fit_each_other(overrides: list[str], said: str) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from p5dist.prepare.arrays import as_text, encode, id_order, merge_counts, stable_hash
+from p5dist.prepare.arrays import encode, id_order, merge_counts, stable_hash
 
 MASK = (1 << 64) - 1
 G = 0x9E3779B97F4A7C15
@@ -78,15 +78,3 @@ def test_encode_over_chunks() -> None:
 def test_id_order(ids: list[str], order: list[str]) -> None:
     array = pa.array(ids, pa.string())
     assert array.take(pa.array(id_order(array))).to_pylist() == order
-
-
-def test_as_text() -> None:
-    def text(array: pa.Array, unit: str = "s") -> list[str | None]:
-        return as_text(pa.chunked_array([array]), unit).to_pylist()
-
-    assert text(pa.array([1.0, 2.5, None, float("nan")])) == ["1", "2.5", None, "nan"]
-    assert text(pa.array(["a", None]).dictionary_encode()) == ["a", None]
-    assert text(pa.array([1_500_000_000_123], pa.timestamp("ms")), "us") == ["1500000000123000"]
-    assert text(pa.array([1_500_000_000_123], pa.timestamp("ms"))) == ["1500000000"]
-    assert text(pa.array([1], pa.date32())) == ["86400"]
-    assert text(pa.array([2**63], pa.uint64())) == [str(2**63)]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ import pytest
 
 from p5dist.config.prepare import AttributeTable
 from p5dist.errors import DataError, MissingColumnError
+from p5dist.prepare import reading
 from p5dist.prepare.attributes import write_attributes
-from p5dist.prepare.reading import Layout
+from p5dist.prepare.layout import Layout
 from p5dist.prepare.sources import find_files
 from p5dist.prepare.vocabulary import Vocabulary
 from p5dist.storage import Folder
@@ -92,6 +94,73 @@ def test_categories_of_whole_numbers_are_ordered_as_numbers(tmp_path: Path) -> N
     assert values(tmp_path, "item.tags") == [(1, "b", 2), (2, "a", 1)]
     assert [r["tags"] for r in rows] == [[1], [], [2, 1]]
     assert [r["title"] for r in rows] == [None, None, None]
+
+
+@pytest.mark.parametrize("format_", ["csv", "tsv", "jsonl", "parquet"])
+def test_the_same_table_in_any_format(tmp_path: Path, format_: str) -> None:
+    rows: list[dict[str, Any]] = [
+        {"id": 2, "name": "Two", "price": 5.0, "tags": "a|b", "about": "long"},
+        {"id": 1, "name": None, "price": 5.5, "tags": "b", "about": None},
+        {"id": 3, "name": "Three", "price": None, "tags": None, "about": "short"},
+    ]
+    path = tmp_path / "table"
+    if format_ == "parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    elif format_ == "jsonl":
+        path.write_text("\n".join(json.dumps(row) for row in rows))
+    else:
+        mark = {"csv": ",", "tsv": "\t"}[format_]
+        lines = [mark.join("" if v is None else str(v) for v in row.values()) for row in rows]
+        path.write_text("\n".join([mark.join(rows[0]), *lines]))
+    found, sizes, _ = write(
+        tmp_path, "item", vocabulary("1", "2", "4"), format=format_, id="id", title="name",
+        attributes={
+            "price": {"kind": "numeric", "bins": [5]}, "tags": {"kind": "multi"},
+            "about": {"kind": "text"},
+        },
+    )  # fmt: skip
+    assert [row["id"] for row in found] == [1, 2, 3]
+    assert values(tmp_path, "item.tags") == [(1, "b", 2), (2, "a", 1)]
+    assert values(tmp_path, "item.price") == [(1, "(-inf, 5]", 1), (2, "(5, inf]", 1)]
+    assert [(r["title"] or "", r["price"], r["tags"], r["about"] or "") for r in found] == [
+        ("", [2], [1], ""), ("Two", [1], [2, 1], "long"), ("", [], [], ""),
+    ]  # fmt: skip
+    assert sizes == {"price": 2, "tags": 2}
+    assert not (tmp_path / "vocabulary/item.about.parquet").exists()
+
+
+def test_a_table_in_several_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The parts of a table may differ in what is typed and what is text."""
+    monkeypatch.setattr(reading, "MAX_ROWS", 2)
+    (tmp_path / "table").mkdir()
+    for name, ids, tags, sizes_ in (
+        ("a", [1, 2, 3], [["x"], ["x", "y"], None], [1, 2, 3]),
+        ("b", [3, 4, 5], [["z"], ["y"], ["y"]], [30, 40, None]),
+    ):
+        rows = pa.table({"id": ids, "tags": tags, "size": sizes_})
+        pq.write_table(rows, tmp_path / "table" / f"{name}.parquet")
+    found, sizes, warnings = write(
+        tmp_path, "item", vocabulary("5", "4", "3", "2", "1", "0"), format="parquet", id="id",
+        attributes={"tags": {"kind": "multi"}, "size": {"kind": "numeric", "bins": [2]}},
+    )  # fmt: skip
+    # Row 3 comes twice: its tag z does not count.
+    assert values(tmp_path, "item.tags") == [(1, "y", 3), (2, "x", 2)]
+    assert [r["tags"] for r in found] == [[1], [1], [], [2, 1], [2], []]
+    assert values(tmp_path, "item.size") == [(1, "(-inf, 2]", 2), (2, "(2, inf]", 2)]
+    assert [r["size"] for r in found] == [[], [2], [2], [1], [1], []]
+    assert sizes == {"tags": 2, "size": 2}
+    assert warnings[0].startswith("1 rows of prepare.items have no id or a repeated one")
+
+
+def test_lists_in_json_lines(tmp_path: Path) -> None:
+    lines = [{"id": "a", "tags": ["x", 2, "x"]}, {"id": "b", "tags": "x"}, {"id": "c"}]
+    (tmp_path / "table").write_text("\n".join(map(json.dumps, lines)))
+    found, _, _ = write(
+        tmp_path, "item", vocabulary("a", "b", "c"), format="jsonl", id="id",
+        attributes={"tags": {"kind": "multi"}},
+    )  # fmt: skip
+    assert values(tmp_path, "item.tags") == [(1, "x", 2), (2, "2", 1)]
+    assert [r["tags"] for r in found] == [[1, 2], [1], []]
 
 
 def test_an_attribute_without_values_and_a_table_without_rows(tmp_path: Path) -> None:

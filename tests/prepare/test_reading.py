@@ -18,7 +18,6 @@ from p5dist.config.prepare import Source
 from p5dist.errors import DataError, MissingColumnError
 from p5dist.prepare import layout as layout_module
 from p5dist.prepare import lines, reading
-from p5dist.prepare.json_lines import parse_json_lines
 from p5dist.prepare.layout import Layout
 from p5dist.prepare.reading import read_unit
 from p5dist.prepare.sources import find_files, plan_units
@@ -192,68 +191,6 @@ def test_sequences(tmp_path: Path, unit_bytes: int) -> None:
     assert malformed == 1
 
 
-def test_json_lines_that_do_not_agree(tmp_path: Path) -> None:
-    """Every line is a row or counts as malformed, whatever the lines around it are."""
-    lines_ = [
-        ('{"u": 1, "i": "a", "t": 5, "x": {"deep": [1, {}]}}', ("1", "a", "5")),
-        ('{"u": "b", "i": 12345678901234567890, "t": 5.5}', ("b", "12345678901234567890", "5.5")),
-        ('{"i": true, "u": 3.0}', ("3", "true", None)),
-        ('{"u": null, "i": 1e3, "t": "6", "x": 1}', (None, "1000", "6")),
-        ('{"u": 1, "i": 2', None),
-        ('["u", "i"]', None),
-        ("5", None),
-        ('{"u": 1, "i": 2} {"u": 3, "i": 4}', None),
-        ('{"u": {"a": 1}, "i": 2}', None),
-        ('{"u": 1, "i": [2]}', None),
-        ('{"u": "\\ud800", "i": 2}', None),
-        ("", None),
-        ("  ", None),
-        ('{"u": "\\u00e9", "i": "2014-01-02", "t": NaN}', ("é", "2014-01-02", "NaN")),
-        ("{}", (None, None, None)),
-        ("[" * 100_000, None),
-        ('{"u": 1,', None),
-        ('"i": 2}', None),
-    ]
-    path = tmp_path / "log.jsonl"
-    columns = {"user": "u", "item": "i", "timestamp": "t"}
-    good = '{"u": 7, "i": "seven", "t": 70}'
-    for before in (0, 1, 40_000):  # more than one piece
-        text = [good] * before + [line for line, _ in lines_] + [good] * before
-        path.write_text("\n".join(text))
-        rows, malformed, _ = read(str(path), layout(format="jsonl", columns=columns), 1 << 30)
-        expected = [row for _, row in lines_ if row is not None]
-        assert rows == [("7", "seven", "70")] * before + expected + [("7", "seven", "70")] * before
-        blank = sum(not line.strip() for line, _ in lines_)
-        assert malformed == len(lines_) - len(expected) - blank
-
-
-scalars = st.one_of(
-    st.none(), st.booleans(), st.integers(-(2**70), 2**70), st.text(max_size=5),
-    st.floats(-1e6, 1e6).map(lambda x: round(x, 2)),
-)  # fmt: skip
-alike = st.fixed_dictionaries(
-    {"u": st.integers(0, 9), "i": st.text(max_size=3), "t": st.integers(0, 9)}
-)
-objects = st.dictionaries(st.sampled_from(["u", "i", "t", "x"]), scalars, max_size=4)
-
-
-@settings(max_examples=150, deadline=None)
-@given(st.lists(st.one_of(objects, alike), min_size=1, max_size=8))
-def test_json_lines_agree_with_python(rows: list[dict[str, Any]]) -> None:  # fmt: skip
-    def text(value: Any) -> Any:
-        if value is None or isinstance(value, str):
-            return value
-        if isinstance(value, float) and value.is_integer():
-            return str(int(value))
-        return json.dumps(value)
-
-    data = "\n".join(json.dumps(row, ensure_ascii=False) for row in rows).encode()
-    table, malformed = parse_json_lines(data, {"u": "id", "i": "id", "t": "time"})
-    assert malformed == 0 and len(table) == len(rows)
-    for name in ("u", "i", "t"):
-        assert as_text(table[name]).to_pylist() == [text(row.get(name)) for row in rows]
-
-
 fields = st.one_of(
     st.sampled_from(["", "NULL", "0x1F", " 5 ", "007", "1e3", "5.5", "x", "9223372036854775808"]),
     st.integers(-(2**63), 2**63 - 1).map(str),
@@ -331,6 +268,12 @@ def test_the_byte_that_is_not_utf8_is_found_far_inside(tmp_path: Path) -> None:
             kind = {"csv": "csv", "jsonl": "jsonl", "txt": "sequences"}[name.split(".")[1]]
             with pytest.raises(DataError, match=rf"{name}, byte {data.index(0xE7)}\b"):
                 read(str(tmp_path / name), layout(format=kind), 1 << 30)
+
+
+def test_columns_that_are_not_read_may_be_anything(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_bytes(b"u,i,title\n1,2,fa\xe7ade\n")
+    assert read(str(path), layout())[0] == [("1", "2")]
 
 
 def test_parquet_keeps_the_types_that_matter(tmp_path: Path) -> None:

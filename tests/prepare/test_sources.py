@@ -191,7 +191,7 @@ def test_iso_times_are_no_numbers(tmp_path: Path) -> None:
     path = str(tmp_path / "log.parquet")
     columns = {"user": "u", "item": "i", "timestamp": "t"}
     pq.write_table(pa.table({"u": [1], "i": [1], "t": [5]}), path)
-    with pytest.raises(DataError, match="(?s)a time of timestamp_unit 'iso'.*int64.*text"):
+    with pytest.raises(DataError, match=r"(?s)a time of timestamp_unit 'iso'.*int64.*text"):
         inputs(path, columns, timestamp_unit="iso")
 
 

@@ -7,6 +7,7 @@ that clean typed columns cost next to nothing.
 
 from __future__ import annotations
 
+import re
 from itertools import pairwise
 
 import numpy as np
@@ -234,13 +235,13 @@ def _is_long_integer(text: pa.ChunkedArray) -> Bools:
 
 
 def _iso(text: pa.ChunkedArray) -> tuple[Ints, Bools]:
-    for type_ in (pa.timestamp("us"), pa.timestamp("us", "UTC")):
-        try:
-            time = text.cast(type_)
-        except pa.ArrowInvalid:  # a zone in some rows only, a longer fraction, something bad
-            continue
-        return _integers(time, PER_SECOND["us"]), np.asarray(pc.is_null(text))
-    return _iso_fields(pc.utf8_trim_whitespace(text.cast(pa.string())))
+    first = text[0].as_py() if len(text) else None
+    zone = first is not None and re.search(r"[Zz]$|:.*[+-]", first) is not None
+    try:
+        time = text.cast(pa.timestamp("us", "UTC" if zone else None))
+    except pa.ArrowInvalid:  # a zone in some rows only, a longer fraction, something bad
+        return _iso_fields(pc.utf8_trim_whitespace(text.cast(pa.string())))
+    return _integers(time, PER_SECOND["us"]), np.asarray(pc.is_null(text))
 
 
 def _iso_fields(text: pa.ChunkedArray) -> tuple[Ints, Bools]:

@@ -16,7 +16,6 @@ import pyarrow.compute as pc
 
 from p5dist import columns as c
 from p5dist.config.prepare import Attribute, Prepare
-from p5dist.errors import DataError
 from p5dist.prepare.arrays import Array, Bools
 from p5dist.prepare.layout import Layout
 from p5dist.prepare.values import (
@@ -76,14 +75,12 @@ def clean(raw: pa.Table, prepare: Prepare, layout: Layout) -> Cleaned:
 
     Null is an absent or empty value, or one of NULL, null, NaN, nan, \\N. A null rating is no
     rating, not a bad one.
-
-    Raises:
-        DataError: ids that are binary and not UTF-8.
     """
     verdict = _Verdict(len(raw))
     found: dict[str, pa.ChunkedArray | pa.Array] = {}
     for side in (c.USER, c.ITEM):
-        found[side] = _ids(raw[side], layout.id_types[side], layout.columns[side])
+        whole = pa.types.is_integer(layout.id_types[side])
+        found[side] = raw[side].cast(pa.int64()) if whole else as_text(raw[side])
         verdict.reject(f"null_{side}", is_null(found[side]))
     if c.TIMESTAMP in raw.column_names:
         time, bad = seconds(raw[c.TIMESTAMP], layout.time_unit)
@@ -135,17 +132,6 @@ class _Verdict:
             fields = rows[RAW].filter(pa.array(bad)).combine_chunks().flatten()
             dropped = pa.table([*fields, names], schema=c.REJECTED)
         return Cleaned(rows.filter(pa.array(self.reason == 0)), rejected, dropped)
-
-
-def _ids(column: pa.ChunkedArray, type_: pa.DataType, name: str) -> pa.ChunkedArray | pa.Array:
-    try:
-        return column.cast(type_) if pa.types.is_integer(type_) else as_text(column)
-    except pa.ArrowInvalid as e:
-        raise DataError(
-            f"column '{name}' holds bytes that are no UTF-8 text", value=str(e),
-            rule="ids are integers, text, or UUIDs (16 bytes of fixed size)",
-            fix="convert them to text, for example to hexadecimal digits",
-        ) from e  # fmt: skip
 
 
 def _outside(values: Array, limits: tuple[float, float] | None) -> Bools | None:

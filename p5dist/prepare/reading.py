@@ -10,8 +10,10 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from p5dist.errors import DataError
+from p5dist.prepare.column_types import kind_of, plain
 from p5dist.prepare.layout import MAX_ROWS, Layout, SourceFile, Unit, bounded
 from p5dist.prepare.lines import read_lines
+from p5dist.prepare.values import as_text
 from p5dist.storage import open_filesystem
 
 __all__ = ["Layout", "SourceFile", "Unit", "read_unit"]
@@ -23,8 +25,9 @@ def read_unit(unit: Unit, layout: Layout) -> Iterator[tuple[pa.Table, int]]:
     """At least one table of the unit's rows, in order and under our names, each with the number of
     malformed lines that came with it.
 
-    Columns have the types of the file (see :mod:`.column_types`), in text formats mostly text; a
-    table has at most about MAX_ROWS rows and MAX_BYTES bytes.
+    Columns have the types of the file (see :mod:`.column_types`), text in any encoding being
+    string or dictionary of string, and in text formats mostly all; a table has at most about
+    MAX_ROWS rows and MAX_BYTES bytes.
 
     Raises:
         DataError: not UTF-8, or not of the stated format.
@@ -62,9 +65,22 @@ def _under_our_names(table: pa.Table, file: SourceFile, layout: Layout) -> pa.Ta
     n, found = len(table), {}
     for ours, theirs in layout.columns.items():
         if theirs in table.column_names:
-            found[ours] = table[theirs]
+            found[ours] = _usual_text(table[theirs], theirs, file)
         else:
             code = pa.array(np.zeros(n, np.int32))
             value = pa.array([file.partition[theirs]])
             found[ours] = pa.chunked_array([pa.DictionaryArray.from_arrays(code, value)])
     return pa.table(found)
+
+
+def _usual_text(column: pa.ChunkedArray, name: str, file: SourceFile) -> pa.ChunkedArray:
+    if kind_of(column.type) != "text" or plain(column.type) == pa.string():
+        return column
+    try:
+        return as_text(column)
+    except pa.ArrowInvalid as e:
+        raise DataError(
+            f"column '{name}' holds bytes that are no UTF-8 text", where=file.url, value=str(e),
+            rule="ids are integers, text, or UUIDs (16 bytes of fixed size)",
+            fix="convert them to text, for example to hexadecimal digits",
+        ) from e  # fmt: skip

@@ -111,15 +111,6 @@ def test_typed_files_become_text(tmp_path: Path) -> None:
     assert read(str(parquet), how)[0] == [("1", "a", "1"), (None, "b", None)]
 
 
-def test_parquet_is_cut_at_row_groups(tmp_path: Path) -> None:
-    path = tmp_path / "log.parquet"
-    table = pa.table({"u": [str(n) for n in range(10)], "i": ["x"] * 10})
-    pq.write_table(table, path, row_group_size=3)
-    rows, _, units = read(str(path), layout(format="parquet"), unit_bytes=1)
-    assert rows == [(str(n), "x") for n in range(10)] and units == 4
-    assert read(str(path), layout(format="parquet"))[2] == 1
-
-
 def test_missing_columns_name_file_columns_and_knob(tmp_path: Path) -> None:
     (tmp_path / "log.csv").write_text("u,item\n1,2\n")
     (tmp_path / "log.jsonl").write_text('{"u": 1, "item": 2}\n')
@@ -172,13 +163,6 @@ def test_compressed_files(
         data += Path(path).read_bytes()
     Path(path).write_bytes(data)
     assert read(path, layout(format=format_), unit_bytes=7)[0] == rows
-
-
-@pytest.mark.parametrize("codec", ["gzip", "zstd", "snappy", "none"])
-def test_codecs_of_parquet(tmp_path: Path, codec: str) -> None:
-    path = str(tmp_path / "log")
-    pq.write_table(pa.table({"u": ["a", "b"], "i": [1, 2]}), path, compression=codec)
-    assert read(path, layout(format="parquet"))[0] == [("a", "1"), ("b", "2")]
 
 
 @pytest.mark.parametrize("unit_bytes", [1, 9, 1000])
@@ -274,19 +258,3 @@ def test_columns_that_are_not_read_may_be_anything(tmp_path: Path) -> None:
     path = tmp_path / "log.csv"
     path.write_bytes(b"u,i,title\n1,2,fa\xe7ade\n")
     assert read(str(path), layout())[0] == [("1", "2")]
-
-
-def test_parquet_keeps_the_types_that_matter(tmp_path: Path) -> None:
-    path = str(tmp_path / "log.parquet")
-    times = pa.array([-62135596800, 253402300799], pa.timestamp("s")).cast(pa.timestamp("us"))
-    rows = {"u": pa.array([1, 2], pa.uint16()), "i": ["x", None], "t": times, "e": ["view", "buy"]}
-    columns = {"user": "u", "item": "i", "timestamp": "t", "event": "e"}
-    how = layout(format="parquet", columns=columns)
-    for int96 in (False, True):
-        pq.write_table(pa.table(rows), path, use_deprecated_int96_timestamps=int96)
-        [unit] = plan_units(find_files(path, how), how)
-        [(table, _)] = read_unit(unit, how)
-        assert table.schema.types == [
-            pa.uint16(), pa.string(), pa.timestamp("us"), pa.dictionary(pa.int32(), pa.string()),
-        ]  # fmt: skip
-        assert table["timestamp"].to_pylist()[1].year == 9999

@@ -242,7 +242,7 @@ def _storage(url: str) -> Check:
 
 
 def _try(code: str, *args: str) -> str | None:
-    """Run Python code in a process of its own; the last line of its error, None if it worked."""
+    """Run Python code in a process of its own; its error on one line, None if it worked."""
     command = [sys.executable, "-c", code, *args]
     try:
         done = subprocess.run(
@@ -252,8 +252,10 @@ def _try(code: str, *args: str) -> str | None:
         return f"no answer within {_SECONDS} s"
     if done.returncode == 0:
         return None
-    lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-    return lines[-1] if lines else f"ended with exit code {done.returncode}"
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    # An error is the last line that is not indented; those of p5dist go on below it.
+    last = max((i for i, line in enumerate(lines) if not line[0].isspace()), default=0)
+    return "; ".join(map(str.strip, lines[last:])) or f"ended with exit code {done.returncode}"
 
 
 def _version(name: str) -> str | None:

@@ -133,6 +133,13 @@ def test_storage_is_written_read_and_left_clean(tmp_path: Path) -> None:
         assert check.ok == "fail" and url in check.detail and check.fix
 
 
+def test_storage_that_fails_is_told_in_full(s3: Store) -> None:
+    assert doctor._storage(f"{s3.url}/runs").ok == "ok" and s3.keys() == []
+    check = doctor._storage(f"{s3.url}x/runs")
+    assert check.ok == "fail" and "no such bucket" in check.detail
+    assert f"where: {s3.url}x/runs/.p5dist-doctor" in check.detail and "NoSuchBucket" in check.detail
+
+
 def test_processes_that_fail_or_hang(monkeypatch: pytest.MonkeyPatch) -> None:
     assert doctor._try("raise OSError('libnvidia-ml.so.1: no such file')") == (
         "OSError: libnvidia-ml.so.1: no such file"

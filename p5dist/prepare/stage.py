@@ -211,7 +211,9 @@ class _Run:
             calls = [
                 task.remote(self.shared, shard, turn, shared_rare) for shard in range(self.shards)
             ]
-            seen -= self._sum("k-core", calls, note=f"turn {turn}")
+            for _, (gone, rejected) in self._each("k-core", calls, note=f"turn {turn}"):
+                seen -= gone
+                self._reject(rejected)
 
     def _cuts(self, counts: list[tasks.UnitCounts], turn: int) -> Cuts | None:
         rule = self.config.split
@@ -365,9 +367,9 @@ class _Run:
         found = dict(self._each(what, calls))
         return [found[i] for i in range(len(calls))]
 
-    def _sum(self, what: str, calls: list[Any], note: str = "") -> Ints:
+    def _sum(self, what: str, calls: list[Any]) -> Ints:
         total = np.zeros(1, np.int64)
-        for _, counts in self._each(what, calls, note):
+        for _, counts in self._each(what, calls):
             total = total + counts.astype(np.int64)
         return total
 

@@ -166,9 +166,9 @@ def number(stage: Stage, shard: int, catalogue: Ids) -> Codes:
     return _scatter(np.bincount(item, minlength=len(place)), place, len(catalogue))
 
 
-def drop_rare(stage: Stage, shard: int, turn: int, rare: Bools) -> Codes:
+def drop_rare(stage: Stage, shard: int, turn: int, rare: Bools) -> tuple[Codes, dict[str, int]]:
     """One turn of the k-core: drop interactions of rare items, then of users who have too few left;
-    interactions that this takes from every item of the catalogue.
+    interactions that this takes from every item of the catalogue, and from the shard by reason.
 
     Args:
         turn: from 1; reads what turn - 1 left, so that a turn can be run again.
@@ -188,8 +188,9 @@ def drop_rare(stage: Stage, shard: int, turn: int, rare: Bools) -> Codes:
     scratch.write_array(f"reason-{turn}.npy", reason)
     if turn > 1:
         (scratch.folder / f"reason-{turn - 2}.npy").remove()
-    gone = item[alive & (reason != 0)]
-    return _scatter(np.bincount(gone, minlength=len(place)), place, len(rare))
+    gone = alive & (reason != 0)
+    counts = np.bincount(item[gone], minlength=len(place))
+    return _scatter(counts, place, len(rare)), _by_reason(reason[gone])
 
 
 def times(stage: Stage, shard: int, turn: int, low: int, width: int, bins: int) -> Ints:
@@ -239,6 +240,7 @@ class Written:
     users: pa.Table
     """Its part of the user vocabulary."""
     rejected: dict[str, int]
+    """Those that the k-core had left."""
 
 
 def write(
@@ -274,13 +276,14 @@ def write(
     user_ids = first[1] + 1 + np.arange(len(there))
     external = names.users.take(pa.array(there)).cast(pa.string())
     users = pa.table([user_ids, external, counts], schema=c.VOCABULARY)
+    rejected_here = _by_reason(reason[reason >= _OVER_LENGTH])
     if not len(histories.lengths):
-        return Written(None, None, users, _by_reason(reason))
+        return Written(None, None, users, rejected_here)
     values = {name: coded[name].ids(names.coded[name]) for name in histories.rows.coded}
     table = history_table(histories, user_ids[user], ids[place], values)
     path = f"shards/part-{shard:05d}.parquet"
     file = write_shard(table, stage.folder, path, first[0], group_rows)
-    return Written(file, profile_shard(histories, names, place), users, _by_reason(reason))
+    return Written(file, profile_shard(histories, names, place), users, rejected_here)
 
 
 def _divide(rows: pa.Table, shards: int) -> Iterator[pa.Table]:

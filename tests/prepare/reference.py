@@ -6,6 +6,7 @@ import math
 import re
 from collections import Counter
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,7 @@ def expected(job: RunConfig, log: list[Row], test: list[Row] | None = None) -> E
         ]
         size = prepare.max_length or len(events)
         edges = sorted({0, *range(len(events), 0, -size)})
-        for a, b in zip(edges, edges[1:], strict=False):
+        for a, b in pairwise(edges):
             window = [event for event in events[a:b] if event[0] in known]
             rejected["unknown_item"] += b - a - len(window)
             if window:

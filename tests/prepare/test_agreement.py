@@ -69,7 +69,9 @@ SURE = [
     settings_=section,
     unit_bytes=st.sampled_from([150, 10_000]),
 )
-@settings(phases=[Phase.generate], max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(
+    phases=[Phase.generate], max_examples=60, deadline=None, suppress_health_check=list(HealthCheck)
+)
 def test_counts_ids_and_splits_are_those_of_the_reference(
     log: list[Row], settings_: dict[str, Any], unit_bytes: int
 ) -> None:

@@ -8,7 +8,8 @@ import pytest
 
 from p5dist import columns as c
 from p5dist.config.prepare import Prepare
-from p5dist.prepare.histories import Grouped
+from p5dist.prepare.histories import ShardHistories
+from p5dist.prepare.interactions import Interactions, Names
 from p5dist.prepare.profile import build_profile, profile_shard
 from p5dist.prepare.vocabulary import Vocabulary
 
@@ -20,33 +21,40 @@ def prepare(**options: Any) -> Prepare:
     return Prepare.model_validate({"source": {"files": "unused", "columns": columns}, **options})
 
 
+Shard = tuple[ShardHistories, Names, np.ndarray]
+
+
 def shard(
-    histories: dict[str, list[int]], rating: float | list[float] = 3.0, rising: int = 0
-) -> Grouped:
-    """Users with the times of their interactions."""
+    histories: dict[str, list[int]],
+    rating: float | list[float] = 3.0,
+    items: list[int] | None = None,
+) -> Shard:
+    """Users with the times of their interactions, and the items, of which two times three are in
+    the order of external ids."""
     times = np.array([t for h in histories.values() for t in h], np.int64)
-    n = len(times)
-    return Grouped(
-        users=pa.array(list(histories)),
-        lengths=np.array([len(h) for h in histories.values()], np.int64),
-        items=pa.array(["x"]),
-        events=pa.array([""]),
-        item=np.zeros(n, np.int32),
-        timestamp=times,
-        event=np.zeros(n, np.int32),
+    n, lengths = len(times), np.array([len(h) for h in histories.values()], np.int64)
+    rows = Interactions(
+        user=np.repeat(np.arange(len(lengths), dtype=np.int32), lengths),
+        item=np.array(items or [0] * n, np.int32),
+        time=times,
         rating=np.broadcast_to(np.float32(rating), n).copy(),
-        split=np.array([c.TRAIN] * (n - 1) + [c.TEST], np.int8),
-        rejected={},
-        rejected_rows=c.REJECTED.empty_table(),
-        tied_rising=rising,
-        leaked=0,
+        test=None,
+        coded={},
+        raw=None,
     )
+    split = np.array([c.TRAIN] * (n - 1) + [c.TEST], np.int8)
+    users = np.arange(len(lengths), dtype=np.int64)
+    names = Names(pa.array(list(histories)), pa.array(["x", "y", "z"]), {})
+    return ShardHistories(users, lengths, rows, split), names, np.array([5, 6, 9])
 
 
-def build(*shards: Grouped, **options: Any) -> dict[str, Any]:
+def build(*shards: Shard, **options: Any) -> dict[str, Any]:
     items = Vocabulary(pa.array(["x"]), np.array([1]))
-    parts = [profile_shard(s) for s in shards]
-    return build_profile(parts, items, prepare(**options), {"null_user": 2}, ["about a table"])
+    parts = [profile_shard(*s) for s in shards]
+    users = sum(len(s[1].users) for s in shards)
+    return build_profile(
+        parts, items, users, prepare(**options), {"null_user": 2}, ["about a table"]
+    )
 
 
 def test_sums_over_shards() -> None:
@@ -63,13 +71,15 @@ def test_sums_over_shards() -> None:
     lengths = profile["lengths"]
     assert lengths["edges"] == [1, 2, 3, 4, 5] and lengths["counts"] == [1, 1, 0, 1]
     assert profile["rows_rejected"] == {"null_user": 2}
-    assert profile_shard(first).train_ratings == (3, 5.0, 1.0, 2.0)
+    assert profile_shard(*first).train_ratings == (3, 5.0, 1.0, 2.0)
     assert profile["warnings"][-1] == "about a table"
 
 
 def test_warnings() -> None:
     start = 10_000 * DAY
-    tied = shard({str(i): [start] * 3 for i in range(10)}, rising=13)
+    # Of the two ties of every user one rises, with three users both.
+    orders = [[0, 2, 1]] * 7 + [[0, 1, 2]] * 3
+    tied = shard({str(i): [start] * 3 for i in range(10)}, items=[i for o in orders for i in o])
     assert not [w for w in build(tied, ties="shuffled")["warnings"] if "rises" in w]
     [warning] = [w for w in build(tied)["warnings"] if "rises" in w]
     assert warning.startswith("67% of the interactions have the time of the one before, and in 65%")

@@ -1,7 +1,8 @@
 """Every column name and the Arrow schema of every table that p5dist writes.
 
 An *interaction* is one event of the raw log, a *history* the interactions of one user in the
-order of time (all of them, those of a session, or of a window). Item ids are internal ids from 1 by falling frequency; 0 is padding, never an item.
+order of time (all of them, those of a session, or of a window). Item ids are internal ids from 1 by
+falling frequency; 0 is padding, never an item.
 """
 
 from __future__ import annotations

@@ -36,6 +36,7 @@ ROW = "row"
 TEST_PART = "test_part"
 
 Floats = npt.NDArray[np.float32]
+_SAMPLED_USERS = 1000
 
 
 @dataclass(frozen=True)
@@ -153,6 +154,20 @@ def sort(rows: pa.Table, prepare: Prepare, seed: int) -> tuple[Interactions, Nam
         keys.insert(0, _shuffle_key(hashes[user], hash_ids(items)[item], seed))
     names = Names(users.take(pa.array(by_hash)), items, {n: v for n, (v, _) in coded.items()})
     return found.take(stable_order(*keys)), names
+
+
+def backwards(rows: pa.Table) -> tuple[int, int]:
+    """Of a sample of a shard's users: interactions that the log has behind a later one of the same
+    user, and interactions. Cleaned rows in the order of the log."""
+    if c.TIMESTAMP not in rows.column_names:
+        return 0, 0
+    users = pc.unique(rows[c.USER])
+    mine = rows.filter(pc.is_in(rows[c.USER], value_set=users.slice(0, _SAMPLED_USERS)))
+    _, user = encode(mine[c.USER])
+    order = stable_order(user)
+    user, time = user[order], mine[c.TIMESTAMP].to_numpy()[order]
+    back = (user[1:] == user[:-1]) & (time[1:] < time[:-1])
+    return int(back.sum()), len(user)
 
 
 def judge(rows: Interactions, clean: Clean) -> npt.NDArray[np.int8]:

@@ -22,6 +22,7 @@ _LENGTH_BINS = 24
 _CURVE_POINTS = 200
 _TIME_POINTS = 400
 _RATING_VALUES = 100
+_MUCH = 0.2  # a share of the log that one user, item or reason should not have
 # Days since 1970 of the first day of these years.
 _YEAR_1, _YEAR_1980, _YEAR_2100, _YEAR_9999 = -719_162, 3_652, 47_482, 2_932_532
 
@@ -109,11 +110,17 @@ def build_profile(
         "per_day": _per_day((days, by_day)) if timed else {"day": [], "count": []},
         "ratings": _rating_histogram(merge_counts(s.ratings for s in shards)),
         "tied_share": sum(s.tied for s in shards) / interactions,
-        "warnings": _warnings(shards, prepare, interactions) + warnings,
+        "warnings": _warnings(shards, items, prepare, interactions, rejected) + warnings,
     }  # fmt: skip
 
 
-def _warnings(shards: Sequence[ShardProfile], prepare: Prepare, interactions: int) -> list[str]:
+def _warnings(
+    shards: Sequence[ShardProfile],
+    items: Vocabulary,
+    prepare: Prepare,
+    interactions: int,
+    rejected: dict[str, int],
+) -> list[str]:
     found = []
     tied = sum(s.tied for s in shards)
     rising = sum(s.tied_rising for s in shards)
@@ -124,8 +131,18 @@ def _warnings(shards: Sequence[ShardProfile], prepare: Prepare, interactions: in
             "come from sorting by id, which a model can learn; consider prepare.ties: shuffled"
         )
     length, user = max((s.heaviest for s in shards), key=lambda h: (h[0], h[1]))
-    if length > 0.2 * interactions:
+    if length > _MUCH * interactions:
         found.append(f"user '{user}' has {length / interactions:.0%} of all interactions")
+    train = int(items.count.sum())
+    if len(items) > 1 and (most := int(items.count.max(initial=0))) > _MUCH * train:
+        item = items.external[int(np.argmax(items.count))].as_py()
+        found.append(f"item '{item}' has {most / train:.0%} of the training interactions")
+    rows = interactions + sum(rejected.values())
+    found += [
+        f"{n / rows:.0%} of the rows are dropped as {reason}: see prepare.clean"
+        for reason, n in rejected.items()
+        if n > _MUCH * rows
+    ]
     if leaked := sum(s.leaked for s in shards):
         found.append(
             f"{leaked:,} (user, item, time) of the test files are in the log too: a leak, unless "

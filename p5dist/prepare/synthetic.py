@@ -3,7 +3,8 @@
 ::
 
     OUT/part-00000.parquet …    user_id, item_id, timestamp (int64; seconds)
-    OUT/_synth.json              last: parameters, rows, best scores; without it the log is not whole
+    OUT/_synth.json             last: parameters, rows, best scores; without it the log is not
+                                whole
 
 The process is described in :mod:`p5dist.prepare.synthetic_process`, the best scores in
 :mod:`p5dist.prepare.synthetic_best`. A file holds all events of a block of users over the whole

@@ -25,6 +25,7 @@ from p5dist.prepare.interactions import (
     TEST_PART,
     Interactions,
     Names,
+    backwards,
     judge,
     rejected,
     sort,
@@ -81,6 +82,8 @@ class ShardCounts:
     rows: int
     """Interactions left."""
     rejected: dict[str, int]
+    backwards: tuple[int, int]
+    """See :func:`.interactions.backwards`."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +142,8 @@ def group(stage: Stage, shard: int, units: list[tuple[bool, int]]) -> tuple[Shar
     scratch, done = stage.scratch / f"shard-{shard:05d}", "group.json"
     if scratch.has(done):
         return ShardCounts(**scratch.read_json(done)), scratch.read_table("items.arrow")[c.ITEM]
-    rows, names = sort(_gather(stage, shard, units), stage.prepare, stage.seed)
+    cleaned = _gather(stage, shard, units)
+    rows, names = sort(cleaned, stage.prepare, stage.seed)
     reason = judge(rows, stage.prepare.clean)
     stage.write_rejected(f"shard-{shard:05d}-0", rejected(rows, reason))
     if reason.any():
@@ -149,7 +153,7 @@ def group(stage: Stage, shard: int, units: list[tuple[bool, int]]) -> tuple[Shar
     scratch.write_table("items.arrow", pa.table({c.ITEM: names.items}))
     for name, values in names.coded.items():
         scratch.write_table(f"{name}.arrow", pa.table({name: values}))
-    found = ShardCounts(len(rows), _by_reason(reason))
+    found = ShardCounts(len(rows), _by_reason(reason), backwards(cleaned))
     scratch.write_json(done, asdict(found))
     return found, names.items
 

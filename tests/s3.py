@@ -49,18 +49,27 @@ class Fault:
     """Matching requests that go through first."""
     times: int | None = 1
     """Requests that are hit after those; None: all."""
+    once_each: bool = False
+    """Hit every method and target once, whatever ``times`` says."""
     seconds: float = 0.0
     status: int = 200
     body: bytes = b""
     seen: int = 0
     hits: int = 0
+    _hit: set[tuple[str, str]] = field(default_factory=set)
 
     def takes(self, method: str, target: str) -> bool:
         if not (fnmatchcase(method, self.method) and fnmatchcase(target, self.key)):
             return False
         self.seen += 1
-        hit = self.seen > self.skip and (self.times is None or self.hits < self.times)
-        self.hits += hit
+        if self.once_each:
+            hit = (method, target) not in self._hit
+        else:
+            hit = self.times is None or self.hits < self.times
+        hit = hit and self.seen > self.skip
+        if hit:
+            self.hits += 1
+            self._hit.add((method, target))
         return hit
 
 

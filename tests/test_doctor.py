@@ -14,6 +14,7 @@ from packaging.specifiers import SpecifierSet
 
 from p5dist import doctor
 from p5dist.doctor import Check
+from tests.s3 import Store
 
 ROOT = Path(__file__).parent.parent
 GOOD = {
@@ -137,7 +138,9 @@ def test_storage_that_fails_is_told_in_full(s3: Store) -> None:
     assert doctor._storage(f"{s3.url}/runs").ok == "ok" and s3.keys() == []
     check = doctor._storage(f"{s3.url}x/runs")
     assert check.ok == "fail" and "no such bucket" in check.detail
-    assert f"where: {s3.url}x/runs/.p5dist-doctor" in check.detail and "NoSuchBucket" in check.detail
+    assert (
+        f"where: {s3.url}x/runs/.p5dist-doctor" in check.detail and "NoSuchBucket" in check.detail
+    )
 
 
 def test_processes_that_fail_or_hang(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -211,7 +211,11 @@ class Store:
         host, port = self.proxy.upstream
         return boto3.client("s3", endpoint_url=f"http://{host}:{port}")
 
-    def keys(self) -> list[str]:
+    def read(self, key: str) -> bytes:
+        """An object, past the proxy."""
+        return bytes(self.client().get_object(Bucket=self.bucket, Key=key)["Body"].read())
+
+    def all_keys(self) -> list[str]:
         """All keys of the bucket, past the proxy."""
         pages = self.client().get_paginator("list_objects_v2").paginate(Bucket=self.bucket)
         return [entry["Key"] for page in pages for entry in page.get("Contents", ())]

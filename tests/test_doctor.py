@@ -135,7 +135,7 @@ def test_storage_is_written_read_and_left_clean(tmp_path: Path) -> None:
 
 
 def test_storage_that_fails_is_told_in_full(s3: Store) -> None:
-    assert doctor._storage(f"{s3.url}/runs").ok == "ok" and s3.keys() == []
+    assert doctor._storage(f"{s3.url}/runs").ok == "ok" and s3.all_keys() == []
     check = doctor._storage(f"{s3.url}x/runs")
     assert check.ok == "fail" and "no such bucket" in check.detail
     assert (

@@ -107,7 +107,7 @@ def test_urls(s3: Store) -> None:
     place = RunFolder.of(f"{s3.url}/", "ml").prepare / "manifest.json"
     assert str(place) == f"{s3.url}/ml/prepare/manifest.json" and place.name == "manifest.json"
     place.write_text("x")
-    assert s3.keys() == ["ml/prepare/manifest.json"]
+    assert s3.all_keys() == ["ml/prepare/manifest.json"]
     assert Folder.open(f"s3a://{s3.bucket}").children() == ["ml"]
     for url in ("s3://", "s3:///bucket/key"):
         with pytest.raises(RunFolderError, match="no bucket"):
@@ -133,7 +133,7 @@ def test_empty_objects_that_stand_for_folders_are_folders(s3: Store) -> None:
     infos = folder.fs.get_file_info(pafs.FileSelector(folder.path, recursive=True))
     assert sorted((i.base_name, i.is_file) for i in infos) == [("b", False), ("c", True)]
     folder.remove()
-    assert s3.keys() == []
+    assert s3.all_keys() == []
 
 
 def test_more_keys_than_a_page_holds(s3: Store) -> None:
@@ -147,7 +147,7 @@ def test_more_keys_than_a_page_holds(s3: Store) -> None:
     folder = Folder.open(f"{s3.url}/a")
     assert folder.children() == [f"{i:04d}" for i in range(1005)] and again.hits == 1
     folder.remove()
-    assert s3.keys() == ["ab"]
+    assert s3.all_keys() == ["ab"]
 
 
 def test_removing_a_bucket_empties_it_and_no_more(s3: Store) -> None:
@@ -155,13 +155,13 @@ def test_removing_a_bucket_empties_it_and_no_more(s3: Store) -> None:
     (folder / "a/b").write_text("x")
     folder.make()
     folder.remove()
-    assert s3.keys() == [] and folder.exists()
+    assert s3.all_keys() == [] and folder.exists()
 
 
 def test_a_folder_is_not_made_nor_is_a_bucket(s3: Store) -> None:
     folder = Folder.open(f"s3://{s3.bucket}x/a").make()
     (Folder.open(s3.url) / "b").make()
-    assert s3.keys() == [] and folder.path == f"{s3.bucket}x/a"
+    assert s3.all_keys() == [] and folder.path == f"{s3.bucket}x/a"
     assert [b["Name"] for b in s3.client().list_buckets()["Buckets"]].count(f"{s3.bucket}x") == 0
 
 

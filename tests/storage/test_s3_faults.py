@@ -70,7 +70,7 @@ def test_writes_listings_and_removals_are_tried_again(
     assert folder.children() == ["b"]
     folder.remove()
     assert [fault.hits for fault in faults] == [2, 2, 2, 2]
-    assert s3.keys() == []
+    assert s3.all_keys() == []
 
 
 def test_slow_answers_are_waited_for_and_those_that_do_not_come_asked_for_again(
@@ -160,7 +160,7 @@ def test_nothing_is_visible_if_a_part_does_not_arrive(s3: Store, folder: Folder,
                 for i in range(0, len(DATA), 1 << 20):
                     sink.write(DATA[i : i + (1 << 20)])
     assert "upload_part" in caught.value.what and caught.value.where == str(folder / "big")
-    assert s3.keys() == [] and no_uploads(s3)
+    assert s3.all_keys() == [] and no_uploads(s3)
 
 
 def test_the_old_object_stays_until_the_new_one_is_whole(s3: Store, folder: Folder) -> None:
@@ -176,7 +176,7 @@ def test_a_stream_that_nobody_closed_is_no_object(s3: Store, folder: Folder) -> 
         sink = folder.fs.open_output_stream((folder / "a").path)
         sink.write(DATA[:size])
         del sink
-    assert s3.keys() == []
+    assert s3.all_keys() == []
 
 
 @pytest.mark.parametrize("with_parts", [False, True])
@@ -193,7 +193,7 @@ def test_a_killed_writer_leaves_no_object(s3: Store, folder: Folder, with_parts:
     done = subprocess.run([sys.executable, "-c", code, str(folder / "a"), str(size)])
     assert done.returncode == -signal.SIGKILL
     assert no_uploads(s3) != with_parts  # parts were sent, and are not an object
-    assert s3.keys() == [] and not (folder / "a").exists()
+    assert s3.all_keys() == [] and not (folder / "a").exists()
 
 
 def test_keys_that_are_not_deleted_are_an_error(s3: Store, folder: Folder) -> None:

@@ -9,6 +9,7 @@
     prepare/attributes/item.parquet user.parquet       columns.attribute_schema
     prepare/rejected/part-*.parquet            columns.REJECTED, if clean.keep_rejected
     prepare/profile.json                       counts and distributions for the report
+    prepare/result.json                        versions, machine, time taken
 """
 
 from __future__ import annotations

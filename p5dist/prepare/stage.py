@@ -17,6 +17,7 @@ Every task is a pure function of its unit or shard, so that one that Ray runs ag
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from hashlib import sha256
 from typing import Any
@@ -39,6 +40,7 @@ from p5dist.prepare.profile import ShardProfile, build_profile
 from p5dist.prepare.sources import UNIT_BYTES, Inputs, last_change
 from p5dist.prepare.split import describe, knows
 from p5dist.prepare.vocabulary import Vocabulary
+from p5dist.provenance import provenance
 from p5dist.storage import RunFolder
 
 
@@ -66,6 +68,7 @@ def run(job: RunConfig, folder: RunFolder, *, unit_bytes: int = UNIT_BYTES) -> M
         MissingColumnError: a column that the job names is not in a file.
         EmptyLogError: no valid row is left.
     """
+    began = time.time()
     inputs = Inputs.find(job.prepare)
     prepare = folder.prepare
     (prepare / MANIFEST).remove()
@@ -78,6 +81,8 @@ def run(job: RunConfig, folder: RunFolder, *, unit_bytes: int = UNIT_BYTES) -> M
         if isinstance(e.cause, P5Error):
             raise e.cause from None
         raise
+    facts = provenance(job, "prepare", data=manifest.fingerprint, seconds=time.time() - began)
+    (prepare / "result.json").write_json(facts)
     manifest.save(prepare)
     passes.stage.scratch.folder.remove()
     _tell(manifest, warnings)
@@ -91,7 +96,7 @@ def _claim(passes: Passes) -> None:
     state = (__version__, settings, passes.units, passes.shards, changed)
     if not passes.stage.scratch.claim(sha256(repr(state).encode()).hexdigest()):
         (passes.prepare / "rejected").remove()
-    for name in ("shards", "vocabulary", "attributes", "profile.json"):
+    for name in ("shards", "vocabulary", "attributes", "profile.json", "result.json"):
         (passes.prepare / name).remove()
 
 

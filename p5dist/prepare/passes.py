@@ -89,10 +89,11 @@ class Passes:
     def core(self, catalogue: Ids) -> tuple[int, Ints]:
         """Number of the last turn, and interactions of every item of the catalogue."""
         shared = ray.put(catalogue)
-        seen = self._sum("number", [
-            ray.remote(tasks.number).remote(self.shared, shard, shared)
-            for shard in range(self.shards)
-        ])  # fmt: skip
+        seen = np.zeros(len(catalogue), np.int64)
+        number = ray.remote(tasks.number)
+        calls = [number.remote(self.shared, shard, shared) for shard in range(self.shards)]
+        for _, (place, n) in self._each("number", calls):
+            seen[place] += n
         clean, turn = self.config.clean, 0
         task = ray.remote(tasks.drop_rare)
         while True:
@@ -104,8 +105,8 @@ class Passes:
             calls = [
                 task.remote(self.shared, shard, turn, shared_rare) for shard in range(self.shards)
             ]
-            for _, (gone, rejected) in self._each("k-core", calls, note=f"turn {turn}"):
-                seen -= gone
+            for _, ((place, n), rejected) in self._each("k-core", calls, note=f"turn {turn}"):
+                seen[place] -= n
                 self._reject(rejected)
 
     def cuts(self, counts: list[tasks.UnitCounts], turn: int) -> Cuts | None:
@@ -138,13 +139,12 @@ class Passes:
             sizes: list[tuple[int, int]] = [(0, 0)] * self.shards
             coded: dict[str, list[Any]] = {}
             calls = [
-                task.remote(self.shared, shard, turn, cuts, known, len(catalogue))
-                for shard in range(self.shards)
+                task.remote(self.shared, shard, turn, cuts, known) for shard in range(self.shards)
             ]
             for shard, counted in self._each("count", calls):
                 sizes[shard] = (counted.histories, counted.users)
-                train += counted.items[0]
-                seen += counted.items[1]
+                for total, (place, n) in ((train, counted.train), (seen, counted.seen)):
+                    total[place] += n
                 for name, part in counted.coded.items():
                     coded.setdefault(name, []).append(part)
             items, ids = item_vocabulary(self.config.vocabulary, catalogue, train, seen, earlier)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -35,13 +35,18 @@ from p5dist.prepare.reading import Layout, Unit, read_unit
 from p5dist.prepare.scratch import Scratch
 from p5dist.prepare.shards import history_table, write_shard
 from p5dist.prepare.split import Cuts
-from p5dist.prepare.vocabulary import Vocabulary
+from p5dist.prepare.vocabulary import Vocabulary, places
 from p5dist.storage import Folder
 
 _RARE_ITEM, _RARE_USER, _OVER_LENGTH, _UNKNOWN = (
     1 + USER_REASONS.index(name)
     for name in ("rare_item", "rare_user", "over_length", "unknown_item")
 )
+
+
+ItemCounts: TypeAlias = tuple[Codes, Codes]
+"""Places of distinct items in the catalogue, and a count of each. A shard has a small part of a
+large catalogue, so that arrays as long as the catalogue would be most of the traffic."""
 
 
 @dataclass(frozen=True)
@@ -88,14 +93,15 @@ class ShardCounts:
 
 @dataclass(frozen=True)
 class Counted:
-    """What a count task tells the driver; counts are (training interactions, interactions)."""
+    """What a count task tells the driver."""
 
     histories: int
     users: int
-    items: tuple[Codes, Codes]
-    """Of every item of the catalogue."""
+    train: ItemCounts
+    seen: ItemCounts
+    """Training interactions of items, and interactions."""
     coded: dict[str, tuple[pa.StringArray, Ints, Ints]]
-    """Of every value of event and context."""
+    """By event and context: values, training interactions, interactions."""
 
 
 def read(stage: Stage, unit: Unit, number: int) -> UnitCounts:
@@ -158,21 +164,23 @@ def group(stage: Stage, shard: int, units: list[tuple[bool, int]]) -> tuple[Shar
     return found, names.items
 
 
-def number(stage: Stage, shard: int, catalogue: Ids) -> Codes:
-    """Where a shard's items are in the catalogue, for the passes that follow; interactions of every
-    item of the catalogue."""
+def number(stage: Stage, shard: int, catalogue: Ids) -> ItemCounts:
+    """Where a shard's items are in the catalogue, for the passes that follow; interactions of its
+    items."""
     scratch = stage.scratch / f"shard-{shard:05d}"
     items = _column(scratch, "items.arrow", c.ITEM)
-    place = np.asarray(pc.index_in(items, value_set=catalogue)).astype(np.int32)
+    place = places(items, catalogue)
     scratch.write_array("place.npy", place)
     item = scratch.read_table("rows.arrow", [c.ITEM])[c.ITEM].to_numpy()
     scratch.write_array("reason-0.npy", np.zeros(len(item), np.int8))
-    return _scatter(np.bincount(item, minlength=len(place)), place, len(catalogue))
+    return _item_counts(np.bincount(item, minlength=len(place)), place)
 
 
-def drop_rare(stage: Stage, shard: int, turn: int, rare: Bools) -> tuple[Codes, dict[str, int]]:
+def drop_rare(
+    stage: Stage, shard: int, turn: int, rare: Bools
+) -> tuple[ItemCounts, dict[str, int]]:
     """One turn of the k-core: drop interactions of rare items, then of users who have too few left;
-    interactions that this takes from every item of the catalogue, and from the shard by reason.
+    interactions that this takes from items, and from the shard by reason.
 
     Args:
         turn: from 1; reads what turn - 1 left, so that a turn can be run again.
@@ -194,7 +202,7 @@ def drop_rare(stage: Stage, shard: int, turn: int, rare: Bools) -> tuple[Codes, 
         (scratch.folder / f"reason-{turn - 2}.npy").remove()
     gone = alive & (reason != 0)
     counts = np.bincount(item[gone], minlength=len(place))
-    return _scatter(counts, place, len(rare)), _by_reason(reason[gone])
+    return _item_counts(counts, place), _by_reason(reason[gone])
 
 
 def times(stage: Stage, shard: int, turn: int, low: int, width: int, bins: int) -> Ints:
@@ -204,15 +212,12 @@ def times(stage: Stage, shard: int, turn: int, low: int, width: int, bins: int) 
     return np.bincount((rows.time - low) // width, minlength=bins).astype(np.int64)
 
 
-def count(
-    stage: Stage, shard: int, turn: int, cuts: Cuts | None, known: Bools | None, items: int
-) -> Counted:
+def count(stage: Stage, shard: int, turn: int, cuts: Cuts | None, known: Bools | None) -> Counted:
     """What is in a shard's histories.
 
     Args:
         turn: the last one of the k-core.
         known: [catalogue] items that have an id; None before that is known.
-        items: size of the catalogue.
     """
     scratch = stage.scratch / f"shard-{shard:05d}"
     histories, place, _ = _histories(stage, shard, turn, cuts, known)
@@ -229,7 +234,8 @@ def count(
     return Counted(
         histories=len(histories.lengths),
         users=len(np.unique(histories.user)),
-        items=(_scatter(of_shard[0], place, items), _scatter(of_shard[1], place, items)),
+        train=_item_counts(of_shard[0], place),
+        seen=_item_counts(of_shard[1], place),
         coded=coded,
     )
 
@@ -355,10 +361,9 @@ def _column(scratch: Scratch, file: str, name: str) -> pa.Array:
     return column.chunk(0) if column.num_chunks else pa.array([], column.type)
 
 
-def _scatter(counts: Ints, place: Any, size: int) -> Codes:
-    found = np.zeros(size, np.int32)
-    found[place] = counts
-    return found
+def _item_counts(counts: Ints, place: Codes) -> ItemCounts:
+    there = np.flatnonzero(counts)
+    return place[there], counts[there].astype(np.int32)
 
 
 def _by_reason(reason: Any) -> dict[str, int]:

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from p5dist import columns as c
 from p5dist.config.prepare import ItemVocabulary
-from p5dist.prepare.arrays import Bools, Ids, Ints, id_order, stable_hash
+from p5dist.prepare.arrays import Bools, Codes, Ids, Ints, id_order, stable_hash
 
 
 @dataclass(frozen=True)
@@ -120,6 +120,18 @@ def merge_ids(parts: Sequence[Ids]) -> Ids:
     """The distinct ids of all parts, in id order."""
     distinct = pc.unique(pa.chunked_array(parts))
     return distinct.take(pa.array(id_order(distinct)))
+
+
+def places(ids: Ids, catalogue: Ids) -> Codes:
+    """[n] where each id is in a catalogue that :func:`merge_ids` made of it and others."""
+    if pa.types.is_string(ids.type):
+        return np.asarray(pc.index_in(ids, value_set=catalogue)).astype(np.int32)
+    # Many times faster than a hash table of a large catalogue, which is in the order of numbers.
+    wanted = ids.to_numpy(zero_copy_only=False)
+    order = np.argsort(wanted)
+    found = np.empty(len(wanted), np.int32)
+    found[order] = np.searchsorted(catalogue.to_numpy(zero_copy_only=False), wanted[order])
+    return found
 
 
 def expected_collisions(items: int, size: int) -> float:

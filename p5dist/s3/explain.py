@@ -110,7 +110,7 @@ def _advice(error: Exception, method: str) -> tuple[str, str]:
     if isinstance(error, _UNREACHABLE):
         return (
             "object storage cannot be reached",
-            "check AWS_ENDPOINT_URL (unset for AWS itself), AWS_REGION, the network and its proxy",
+            "check AWS_ENDPOINT_URL (unset for AWS itself), AWS_DEFAULT_REGION, the network and its proxy",
         )
     if isinstance(error, _CUT_OFF):
         return (
@@ -119,7 +119,7 @@ def _advice(error: Exception, method: str) -> tuple[str, str]:
         )
     return (
         "object storage cannot be asked like this",
-        "check the bucket's name, AWS_ENDPOINT_URL (with http:// or https://) and AWS_REGION",
+        "check the bucket's name, AWS_ENDPOINT_URL (with http:// or https://) and AWS_DEFAULT_REGION",
     )
 
 
@@ -130,7 +130,10 @@ def _advice_on_answer(error: boto.ClientError, method: str) -> tuple[str, str]:
     if code in _EXPIRED:
         return "the credentials for object storage have expired", f"renew {_CHAIN}"
     if code == "NoSuchBucket" or (code == "404" and method == "head_bucket"):
-        return "no such bucket", "correct its name, AWS_REGION and AWS_ENDPOINT_URL, or create it"
+        return (
+            "no such bucket",
+            "correct its name, AWS_DEFAULT_REGION and AWS_ENDPOINT_URL, or create it",
+        )
     if status == 403 or code in _DENIED:
         return (
             "object storage denies access",
@@ -138,7 +141,7 @@ def _advice_on_answer(error: boto.ClientError, method: str) -> tuple[str, str]:
             f"bucket (without s3:ListBucket a missing key is denied too), and check {_CHAIN}",
         )
     if status == 301 or code in _ELSEWHERE:
-        return "the bucket is in another region", "set AWS_REGION to that of the bucket"
+        return "the bucket is in another region", "set AWS_DEFAULT_REGION to that of the bucket"
     if status == 412:
         return "the object changed while it was read", "start again when its writer has ended"
     if passes(error):

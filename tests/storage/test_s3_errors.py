@@ -55,7 +55,7 @@ def test_no_such_bucket(s3: Store, operation: str) -> None:
     with pytest.raises(StorageError, match="no such bucket") as caught:
         OPERATIONS[operation][0](folder)
     assert (caught.value.where or "").rstrip("/") == str(folder)
-    assert "AWS_REGION" in (caught.value.fix or "")
+    assert "AWS_DEFAULT_REGION" in (caught.value.fix or "")
 
 
 def test_no_such_bucket_asked_for_itself(s3: Store) -> None:

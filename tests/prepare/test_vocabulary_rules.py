@@ -1,0 +1,100 @@
+"""Vocabularies that are extended, hashed, or of training items only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from p5dist.config.prepare import ItemVocabulary
+from p5dist.errors import DataError
+from p5dist.prepare.arrays import stable_hash
+from p5dist.prepare.vocabulary import expected_collisions, item_vocabulary, merge_ids, places
+from tests.prepare.runs import make_job, prepared, write_csv
+
+
+def test_earlier_items_keep_their_ids_and_new_ones_come_behind() -> None:
+    catalogue = pa.array([7, 8, 9, 10])
+    train, seen = np.array([5, 0, 2, 9]), np.array([5, 1, 2, 9])
+    earlier = pa.array(["9", "77"])
+    found, ids = item_vocabulary(ItemVocabulary(), catalogue, train, seen, earlier)
+    assert found.external.to_pylist() == ["9", "77", "10", "7"]
+    assert found.count.tolist() == [2, 0, 9, 5]
+    assert ids.tolist() == [4, 0, 1, 3]
+    found, ids = item_vocabulary(ItemVocabulary(of="all"), catalogue, train, seen, earlier)
+    assert found.external.to_pylist() == ["9", "77", "10", "7", "8"]
+    assert ids.tolist() == [4, 5, 1, 3]
+
+
+def test_hashed_ids_are_a_function_of_the_external_id_alone() -> None:
+    names = ["a", "b", "c", "d", "e"]
+    count = np.array([1, 5, 3, 5, 2])
+    size = 3
+    found, ids = item_vocabulary(ItemVocabulary(hashed=size), pa.array(names), count, count, None)
+    expected = [int(h) % size + 1 for h in stable_hash(pa.array(names))]
+    assert ids.tolist() == expected
+    for i in range(1, size + 1):
+        mine = [(-n, name) for name, n, id_ in zip(names, count, expected, strict=True) if id_ == i]
+        best = min(mine)[1] if mine else None
+        assert found.external[i - 1].as_py() == best
+        assert found.count[i - 1] == -sum(n for n, _ in mine)
+    # The same ids where the log has numbers and where it has their text.
+    numbers = pa.array([5, 17, 300])
+    one = item_vocabulary(ItemVocabulary(hashed=10), numbers, *[np.ones(3, int)] * 2, None)[1]
+    text = numbers.cast(pa.string())
+    two = item_vocabulary(ItemVocabulary(hashed=10), text, *[np.ones(3, int)] * 2, None)[1]
+    assert one.tolist() == two.tolist()
+
+
+def test_expected_collisions() -> None:
+    # Two items in two ids: they meet in half of the cases, and then both share.
+    assert expected_collisions(2, 2) == pytest.approx(1.0)
+    assert expected_collisions(1, 5) == 0
+    draw = np.random.default_rng(1).integers(0, 50, (4000, 30))
+    shared = np.mean([30 - (np.bincount(row) == 1).sum() for row in draw])
+    assert expected_collisions(30, 50) == pytest.approx(shared, rel=0.02)
+
+
+def test_places_in_the_catalogue() -> None:
+    parts = [pa.array([30, 2]), pa.array([7, 30]), pa.array([], pa.int64())]
+    catalogue = merge_ids(parts)
+    assert catalogue.to_pylist() == [2, 7, 30]
+    assert [places(p, catalogue).tolist() for p in parts] == [[2, 0], [1, 2], []]
+    text = merge_ids([p.cast(pa.string()) for p in parts])
+    assert [places(p.cast(pa.string()), text).tolist() for p in parts] == [[2, 0], [1, 2], []]
+
+
+def rows(*pairs: tuple[str, str]) -> list[dict[str, str]]:
+    return [
+        {"user": u, "item": i, "rating": "", "timestamp": str(t)} for t, (u, i) in enumerate(pairs)
+    ]
+
+
+def vocabulary(prepare: Path) -> list[str]:
+    return pq.read_table(prepare / "vocabulary/item.parquet")["external_id"].to_pylist()
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_a_run_that_goes_on_from_the_vocabulary_of_another(tmp_path: Path) -> None:
+    first = write_csv(tmp_path / "first.csv", rows(("u", "a"), ("u", "b"), ("v", "b")))
+    _, before = prepared(make_job(tmp_path / "one", {"files": first}))
+    assert vocabulary(before) == ["b", "a"]
+    later = write_csv(tmp_path / "later.csv", rows(("u", "c"), ("v", "c"), ("w", "a")))
+    rule = {"extend": str(tmp_path / "one" / "run")}
+    manifest, after = prepared(make_job(tmp_path / "two", {"files": later}, vocabulary=rule))
+    assert vocabulary(after) == ["b", "a", "c"] and manifest.items == 3
+    rule = {"extend": str(tmp_path / "nowhere")}
+    with pytest.raises(DataError, match="no prepared data there"):
+        prepared(make_job(tmp_path / "three", {"files": later}, vocabulary=rule))
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_hashed_items_of_a_run(tmp_path: Path) -> None:
+    log = write_csv(tmp_path / "log.csv", rows(*[("u", str(i)) for i in range(20)]))
+    manifest, prepare = prepared(make_job(tmp_path, {"files": log}, vocabulary={"hashed": 8}))
+    assert manifest.items == len(vocabulary(prepare)) == 8
+    assert manifest.rows_kept == 20 and "unknown_item" not in manifest.rows_rejected
+    assert "20 items share 8 hashed ids" in (prepare / "profile.json").read_text()

@@ -110,7 +110,8 @@ def _advice(error: Exception, method: str) -> tuple[str, str]:
     if isinstance(error, _UNREACHABLE):
         return (
             "object storage cannot be reached",
-            "check AWS_ENDPOINT_URL (unset for AWS itself), AWS_DEFAULT_REGION, the network and its proxy",
+            "check AWS_ENDPOINT_URL (unset for AWS itself), AWS_DEFAULT_REGION, the network and "
+            "its proxy",
         )
     if isinstance(error, _CUT_OFF):
         return (
@@ -119,7 +120,8 @@ def _advice(error: Exception, method: str) -> tuple[str, str]:
         )
     return (
         "object storage cannot be asked like this",
-        "check the bucket's name, AWS_ENDPOINT_URL (with http:// or https://) and AWS_DEFAULT_REGION",
+        "check the bucket's name, AWS_ENDPOINT_URL (with http:// or https://) and "
+        "AWS_DEFAULT_REGION",
     )
 
 

@@ -28,7 +28,7 @@ LAYERS = (
     "cli",
 )
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts.split()}
-ANYONE_MAY_IMPORT = {"p5dist", "p5dist.feed.histories"}
+ANYONE_MAY_IMPORT = {"p5dist", "p5dist.__version__", "p5dist.feed.histories"}
 NEVER = {part: {"ray"} for part in ("models", "ranking", "checkpoint")}
 NOT_AT_MODULE_LEVEL = {
     part: {"ray", "torch", "torchrec"} for part in ("config", "report", "submit")

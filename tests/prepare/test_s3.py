@@ -79,6 +79,7 @@ def files_of(folder: RunFolder) -> Files:
     names = [info.path[len(base.path) + 1 :] for info in found if info.is_file]
     files = {name: (base / name).read_bytes() for name in names}
     # The fingerprint of a file on disk is of its bytes, of a remote one of its time of change.
+    del files["result.json"]  # the time taken
     manifest: dict[str, Any] = json.loads(files.pop("manifest.json"))
     del manifest["fingerprint"]
     return files | {"manifest": json.dumps(manifest).encode()}

@@ -12,11 +12,16 @@ METRICS = "metrics.jsonl"
 
 
 def read_metrics(stage: Folder) -> Iterator[dict[str, Any]]:
-    """The logged steps of a stage, in order."""
+    """The logged steps of a stage, in order.
+
+    A last line without its end is one that is being written, or that a killed worker left: it is
+    not a logged step.
+    """
     place = stage / METRICS
     if place.exists():
-        for line in place.read_bytes().decode().splitlines():
-            yield json.loads(line)
+        for line in place.read_bytes().decode().splitlines(keepends=True):
+            if line.endswith("\n"):
+                yield json.loads(line)
 
 
 class MetricsWriter:

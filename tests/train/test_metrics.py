@@ -27,3 +27,12 @@ def test_steps_after_the_checkpoint_are_dropped_since_they_are_taken_again(tmp_p
 
 def test_a_stage_that_has_not_begun(tmp_path: Path) -> None:
     assert list(read_metrics(Folder.open(str(tmp_path)))) == []
+
+
+def test_a_line_that_is_still_being_written_is_not_a_logged_step(tmp_path: Path) -> None:
+    stage = Folder.open(str(tmp_path))
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 0.5}\n{"step": 2, "lo')
+    assert list(read_metrics(stage)) == [{"step": 1, "loss": 0.5}]
+
+    MetricsWriter(stage, step=2).close()
+    assert list(read_metrics(stage)) == [{"step": 1, "loss": 0.5}]

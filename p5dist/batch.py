@@ -53,6 +53,10 @@ class Batch:
     """[T] index in its history"""
     has_next: Tensor
     """[T] bool: the history goes on; the next interaction is then at t + 1"""
+    timestamp: Tensor
+    """[T] int64 seconds"""
+    event: Tensor
+    """[T] int64 event type, 0 where the log has none"""
     rating: Tensor
     """[T] float, NaN where there is none"""
     dropout_key: Tensor

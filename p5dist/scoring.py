@@ -64,17 +64,17 @@ class Reader:
 
     Args:
         prepare: the prepare folder.
-        rated: also read ratings.
+        columns: read beside user, item and split.
         latest: only the latest history of every user.
     """
 
     prepare: Folder
-    rated: bool
+    columns: tuple[str, ...]
     latest: bool = False
 
     @classmethod
     def of(cls, job: RunConfig, folder: RunFolder, *, latest: bool = False) -> Reader:
-        return cls(folder.prepare, job.prepare.source.columns.rating is not None, latest)
+        return cls(folder.prepare, job.history_columns(), latest)
 
     def read(self, unit: Unit) -> Histories:
         """All interactions of the unit's histories.
@@ -82,7 +82,7 @@ class Reader:
         Raises:
             ShardError: a shard cannot be read.
         """
-        columns = [c.USER, c.ITEM, c.SPLIT, c.LATEST, *([c.RATING] if self.rated else [])]
+        columns = [c.USER, c.ITEM, c.SPLIT, c.LATEST, *self.columns]
         tables = [c.shard_schema().empty_table().select(columns)]
         for path, groups in unit.parts:
             place = self.prepare / path

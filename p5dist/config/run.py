@@ -8,12 +8,14 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
+from p5dist import columns as c
 from p5dist.config.base import Section
+from p5dist.config.heads import RatingTask
 from p5dist.config.model import Feed, Model
 from p5dist.config.output import Evaluate, Recommend, Report
 from p5dist.config.prepare import Prepare
 from p5dist.config.scale import Scale
-from p5dist.config.train import Finetune, Pretrain, RatingTask, Training
+from p5dist.config.train import Finetune, Pretrain, Training
 
 
 class RunConfig(Section):
@@ -117,6 +119,10 @@ class RunConfig(Section):
             if isinstance(section, Finetune) and isinstance(section.task, RatingTask)
         ]
         return found[-1] if found else None
+
+    def history_columns(self) -> tuple[str, ...]:
+        """Columns of a history that models and tasks read beside user, item and split."""
+        return (c.RATING,) if self.prepare.source.columns.rating is not None else ()
 
     def stages(self) -> list[str]:
         """All stages of the job in order."""

@@ -14,6 +14,7 @@ from pydantic import (
 )
 
 from p5dist.config.base import Section
+from p5dist.config.heads import CausalObjective, Task
 
 
 class TableOptimizer(Section):
@@ -49,59 +50,6 @@ class Checkpoints(Section):
     every: PositiveInt = 200
     """Steps between checkpoints; the last step always has one."""
     keep: PositiveInt = 2
-
-
-class FullSoftmax(Section):
-    """Cross-entropy over the whole catalogue."""
-
-    kind: Literal["softmax"] = "softmax"
-
-
-class SampledSoftmax(Section):
-    """Cross-entropy over the positive and negatives shared by the global batch, with the logQ
-    correction (Bengio and Senécal 2008; Yi et al. 2019); accidental hits are masked."""
-
-    kind: Literal["sampled_softmax"]
-    negatives: PositiveInt = 512
-    distribution: Literal["uniform", "popularity"] = "popularity"
-    alpha: Annotated[float, Field(ge=0, le=1)] = 0.75
-    """Popularity: an item is drawn in proportion to count^alpha."""
-
-
-Loss = Annotated[FullSoftmax | SampledSoftmax, Field(discriminator="kind")]
-
-
-class CausalObjective(Section):
-    """Predict the next item at every position (GPT)."""
-
-    kind: Literal["causal"] = "causal"
-    loss: Loss = FullSoftmax()
-
-
-class NextItemTask(Section):
-    """Rank the next item; the loss is taken at every position."""
-
-    kind: Literal["next_item"]
-    loss: Loss = FullSoftmax()
-
-
-class RatingTask(Section):
-    """Predict the rating of the next interaction; squared error."""
-
-    kind: Literal["rating"]
-    user_table: bool = True
-    """Give every user an embedding row of their own beside what the encoder reads from the
-    history; needed for a bias of users whose history says little."""
-    user_dim: PositiveInt = 32
-    history: Literal["shuffled", "time"] = "shuffled"
-    """shuffled: the encoder sees other interactions of the user in random order, whenever they
-    were; time: those before the rated one. Ratings depend little on the order, and a test split
-    at random asks for items from the middle of the history."""
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
-    """Of states, item and user vectors before the head."""
-
-
-Task = Annotated[NextItemTask | RatingTask, Field(discriminator="kind")]
 
 
 class Training(Section):

@@ -56,7 +56,7 @@ class Baselines:
         return cls(
             popularity=Popularity(count[c.COUNT].to_numpy()),
             item_to_item=ItemToItem.fit(parts, manifest.items),
-            biases=Biases.fit(parts, manifest.items) if reader.rated else None,
+            biases=Biases.fit(parts, manifest.items) if c.RATING in reader.columns else None,
             interactions=sum(len(part.item) for part in parts),
         )
 

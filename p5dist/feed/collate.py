@@ -70,6 +70,8 @@ class Collate:
             owner=torch.from_numpy(histories.owner()),
             position=torch.from_numpy(position),
             has_next=torch.from_numpy(position + 1 < np.repeat(lengths, lengths)),
+            timestamp=torch.from_numpy(np.ascontiguousarray(histories.timestamp)),
+            event=torch.from_numpy(histories.event.astype(np.int64)),
             rating=torch.from_numpy(np.ascontiguousarray(histories.rating)),
             dropout_key=torch.from_numpy(
                 hashed(self.seed, _DROPOUT, step, np.repeat(histories.row, lengths), position).view(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from p5dist.config.train import FullSoftmax, SampledSoftmax
+from p5dist.config.losses import FullSoftmax, SampledSoftmax
 from p5dist.feed.histories import Ints
 from p5dist.feed.randomness import uniform
 

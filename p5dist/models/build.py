@@ -6,9 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from p5dist.batch import Batch
+from p5dist.config.heads import RatingTask
+from p5dist.config.losses import FullSoftmax, SampledSoftmax
 from p5dist.config.run import RunConfig
-from p5dist.config.train import Finetune, FullSoftmax, Pretrain, RatingTask, SampledSoftmax
+from p5dist.config.train import Finetune, Pretrain
 from p5dist.manifest import Manifest
+from p5dist.models.head import Head
 from p5dist.models.objectives.causal import Causal
 from p5dist.models.recommender import Recommender
 from p5dist.models.tasks.rating import Rating
@@ -17,15 +20,15 @@ from p5dist.models.tasks.rating import Rating
 class Model(nn.Module):
     """A backbone and the head (objective or task) of one training stage."""
 
-    def __init__(self, backbone: Recommender, head: Causal | Rating) -> None:
+    def __init__(self, backbone: Recommender, head: Head) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
 
     def forward(self, batch: Batch) -> Tensor:
-        """Loss of this worker's batch as a sum: a scalar."""
-        loss: Tensor = self.head(self.backbone, batch)
-        return loss
+        """[K] losses of this worker's batch as sums."""
+        sums: Tensor = self.head(self.backbone, batch)
+        return sums
 
 
 def build_model(job: RunConfig, stage: str, manifest: Manifest, device: torch.device) -> Model:
@@ -39,7 +42,7 @@ def build_model(job: RunConfig, stage: str, manifest: Manifest, device: torch.de
         torch.manual_seed(job.seed)
         backbone = Recommender(job.model, manifest, max_length=job.feed.max_length, device=device)
         section = job.trainings()[stage]
-        head: Causal | Rating
+        head: Head
         if isinstance(section, Finetune) and isinstance(section.task, RatingTask):
             head = Rating(
                 section.task,

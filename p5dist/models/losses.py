@@ -7,21 +7,23 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from p5dist.batch import Batch
-from p5dist.models.recommender import Encoded
 
 
-def next_item_loss(encoded: Encoded, batch: Batch) -> Tensor:
-    """Cross-entropy of the next item at every position that has one: a scalar sum.
+def catalogue_loss(states: Tensor, target: Tensor, items: Tensor, batch: Batch) -> Tensor:
+    """Cross-entropy of M predictions against the candidates of the batch: a scalar sum.
 
     With all items as candidates it is the exact softmax. With sampled candidates the partition
     function is estimated by importance sampling: the positive counts once, a negative j drawn n
     times from q counts ``exp(logit_j) / (n q_j)``, and negatives equal to the positive are left
     out, which makes the estimate unbiased (Bengio and Senécal 2008).
+
+    Args:
+        states: [M, dim]
+        target: [M] index into ``items`` of what is right.
+        items: [U, dim] vectors of the distinct items of the batch.
+        batch: names the candidates.
     """
-    now = torch.nonzero(batch.has_next).squeeze(1)
-    states = encoded.states[now]
-    target = batch.token[now + 1]
-    candidates = encoded.items[batch.candidates]
+    candidates = items[batch.candidates]
     logits = states @ candidates.T
     if batch.candidate_log_q is None:
         # All items in the order of their ids: the column of a target is its rank among them.
@@ -29,6 +31,6 @@ def next_item_loss(encoded: Encoded, batch: Batch) -> Tensor:
         return F.cross_entropy(logits, column, reduction="sum")
     logits = logits - batch.candidate_log_q
     logits = logits.masked_fill(target.unsqueeze(1) == batch.candidates, float("-inf"))
-    positive = (states * encoded.items[target]).sum(1, keepdim=True)
+    positive = (states * items[target]).sum(1, keepdim=True)
     logits = torch.cat([positive, logits], dim=1)
     return F.cross_entropy(logits, logits.new_zeros(len(logits), dtype=torch.long), reduction="sum")

@@ -80,31 +80,33 @@ def _batch(session: Session, step: int, histories: Histories) -> Batch:
 def _step(session: Session, step: int, batch: Batch, meter: Meter) -> tuple[float, float, float]:
     """One step: (global loss, histories of the global batch, learning rate)."""
     totals = torch.tensor(
-        [float(session.inner.head.count(batch)), float(batch.histories)],
+        [*session.inner.head.counts(batch), float(batch.histories)],
         dtype=torch.float64,
         device=session.device,
     )
     lr = session.optimizers.prepare(step)
     with meter.part("forward"):
-        loss_sum = session.model(batch)
-        global_sum = loss_sum.detach().double().reshape(1)
+        sums = session.model(batch)
     with meter.part("exchange"):
-        totals = torch.cat([totals, global_sum])
+        totals = torch.cat([totals, sums.detach().double()])
         dist.all_reduce(totals)
-        count, histories, total_loss = totals.tolist()
-    if not math.isfinite(total_loss):
+        counts, histories, total = totals[: len(sums)], totals[len(sums)], totals[-len(sums) :]
+        losses = torch.where(counts > 0, total / counts, 0.0)  # no target anywhere: no loss
+        loss = session.inner.head.combine(losses).item()
+    if not math.isfinite(loss):
         raise TrainingError(
             "the loss is not finite; the step was not applied",
             where=f"{session.stage}, step {step}",
-            value=total_loss,
+            value=loss,
             rule="a loss is a finite number",
             fix="lower the learning rates (tables.lr, dense.lr) or look at the data; this worker "
             f"had the histories {batch.rows[:20].tolist()}",
         )
-    if count == 0:  # no target anywhere: every history of the step is too short
-        return 0.0, histories, lr
-    with meter.part("backward"):
-        (loss_sum * (dist.get_world_size() / count)).backward()
-    with meter.part("optimizer"):
-        session.optimizers.step()
-    return total_loss / count, histories, lr
+    if counts.any():
+        with meter.part("backward"):
+            scale = torch.where(counts > 0, dist.get_world_size() / counts, 0.0)
+            minimised = session.inner.head.combine(sums * scale.to(sums.dtype))
+            torch.autograd.backward(minimised)
+        with meter.part("optimizer"):
+            session.optimizers.step()
+    return loss, histories.item(), lr

@@ -13,7 +13,8 @@ from torchrec.distributed import DistributedModelParallel
 from p5dist import columns as c
 from p5dist.checkpoint.checkpoints import Checkpoint, Checkpoints
 from p5dist.config import RunConfig, dump_job
-from p5dist.config.train import Finetune, RatingTask, Training
+from p5dist.config.heads import RatingTask
+from p5dist.config.train import Finetune, Training
 from p5dist.errors import CheckpointError
 from p5dist.feed.attributes import Attributes
 from p5dist.feed.collate import Collate
@@ -55,12 +56,11 @@ def unit_reader(
     job: RunConfig, folder: RunFolder, training: Training, manifest: Manifest, order: LaneOrder
 ) -> UnitReader:
     """What reads the shards for a training stage."""
-    rated = job.prepare.source.columns.rating is not None
     return UnitReader(
         prepare=folder.prepare,
         manifest=manifest,
         order=order,
-        columns=(c.RATING,) if rated else (),
+        columns=job.history_columns(),
         max_length=job.feed.max_length,
         random_window=job.feed.window == "random",
         shuffled=shuffles_history(training),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from p5dist.config.train import FullSoftmax, SampledSoftmax
+from p5dist.config.losses import FullSoftmax, SampledSoftmax
 from p5dist.feed.attributes import Attributes
 from p5dist.feed.collate import Collate, make_buckets
 from p5dist.feed.histories import Histories

@@ -7,11 +7,11 @@ import math
 import numpy as np
 import torch
 
-from p5dist.config.train import FullSoftmax, SampledSoftmax
+from p5dist.batch import Batch
+from p5dist.config.losses import FullSoftmax, SampledSoftmax
 from p5dist.feed.collate import Collate
 from p5dist.feed.negatives import Candidates
-from p5dist.models.losses import next_item_loss
-from p5dist.models.recommender import Encoded
+from p5dist.models.losses import catalogue_loss
 from tests.feed.test_histories import histories
 
 COUNTS = np.asarray([40, 20, 10, 5, 3, 2, 1])
@@ -20,11 +20,16 @@ STATES = torch.randn(7, 6, generator=torch.Generator().manual_seed(0))
 VECTORS = torch.randn(8, 6, generator=torch.Generator().manual_seed(1))
 
 
+def loss_of_next(states: torch.Tensor, items: torch.Tensor, batch: Batch) -> float:
+    now = torch.nonzero(batch.has_next).squeeze(1)
+    return float(catalogue_loss(states[now], batch.token[now + 1], items, batch))
+
+
 def loss_of(loss: FullSoftmax | SampledSoftmax, step: int = 0) -> float:
     ids, log_q = Candidates(loss, COUNTS, 1).at(step)
     batch = Collate(1)(HISTORIES, candidates=ids, candidate_log_q=log_q)
     items = VECTORS[batch.items.values()]
-    return float(next_item_loss(Encoded(STATES, items), batch))
+    return loss_of_next(STATES, items, batch)
 
 
 def partitions() -> tuple[list[float], list[float]]:
@@ -61,7 +66,7 @@ def test_the_partition_is_estimated_without_bias() -> None:
         ids, log_q = candidates.at(step)
         batch = Collate(1)(one, candidates=ids, candidate_log_q=log_q)
         items = VECTORS[batch.items.values()]
-        value = float(next_item_loss(Encoded(STATES[:2], items), batch))
+        value = loss_of_next(STATES[:2], items, batch)
         estimates.append(math.exp(value + float(STATES[0] @ VECTORS[4])))
     exact = math.exp(partitions()[1][0])
     error = np.std(estimates) / len(estimates) ** 0.5

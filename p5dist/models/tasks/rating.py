@@ -6,14 +6,15 @@ import torch
 from torch import Tensor, nn
 
 from p5dist.batch import Batch
-from p5dist.config.train import RatingTask
+from p5dist.config.heads import RatingTask
 from p5dist.manifest import Manifest
 from p5dist.models.dropout import HashedDropout
+from p5dist.models.head import Head
 from p5dist.models.recommender import Encoded, Recommender
 from p5dist.models.tables import UserTables
 
 
-class Rating(nn.Module):
+class Rating(Head):
     """Mean + bias of the item + bias of the user + a product of both + an MLP.
 
     The user is the state of the encoder before the item and, with ``user_table``, a row of the
@@ -56,12 +57,12 @@ class Rating(nn.Module):
         self.item_dropout = HashedDropout(config.dropout, site=1002)
         self.user_dropout = HashedDropout(config.dropout, site=1003)
 
-    def count(self, batch: Batch) -> int:
-        """Rated positions of this worker's batch."""
-        return len(self._rated(batch))
+    def counts(self, batch: Batch) -> list[float]:
+        """Rated positions."""
+        return [float(len(self._rated(batch)))]
 
     def forward(self, backbone: Recommender, batch: Batch) -> Tensor:
-        """Sum of the squared error over the rated positions: a scalar."""
+        """[1] the squared error"""
         encoded: Encoded = backbone(batch)
         now = self._rated(batch)
         key = batch.dropout_key[now]
@@ -71,7 +72,7 @@ class Rating(nn.Module):
             self.item_dropout(encoded.items[batch.token[now + 1]], key),
             None if users is None else self.user_dropout(users[batch.owner[now]], key),
         )
-        return (predicted - batch.rating[now + 1]).square().sum()
+        return (predicted - batch.rating[now + 1]).square().sum().reshape(1)
 
     def user_vectors(self, batch: Batch) -> Tensor | None:
         """[B, user_dim]; None without a user table."""

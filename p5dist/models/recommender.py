@@ -32,24 +32,45 @@ class Recommender(nn.Module):
         manifest: sizes of the id spaces, and the range of ratings.
         max_length: longest history.
         device: of the tables (``meta`` before sharding); the dense part is on CPU.
+        bidirectional: the state of an interaction also sees the later ones of its history, as an
+            objective that hides interactions needs it; such a backbone has a vector for what is
+            hidden.
     """
 
     def __init__(
-        self, config: Model, manifest: Manifest, *, max_length: int, device: torch.device
+        self,
+        config: Model,
+        manifest: Manifest,
+        *,
+        max_length: int,
+        device: torch.device,
+        bidirectional: bool = False,
     ) -> None:
         super().__init__()
         attributes = {name: manifest.item_attributes[name] for name in config.item_attributes}
         self.items = ItemTables(manifest.items, attributes, config.dim, device)
-        self.encoder = TransformerEncoder(config.encoder, dim=config.dim, max_length=max_length)
+        self.encoder = TransformerEncoder(
+            config.encoder, dim=config.dim, max_length=max_length, causal=not bidirectional
+        )
         self.rating = RatingInput(config.dim, manifest) if config.rating_input else None
         self.scale = config.dim**0.5
+        self.hidden = nn.Parameter(torch.zeros(config.dim)) if bidirectional else None
+        if self.hidden is not None:
+            nn.init.normal_(self.hidden, std=config.init_scale * self.scale)
 
-    def forward(self, batch: Batch) -> Encoded:
-        """States of all interactions and vectors of all items of ``batch``."""
+    def forward(self, batch: Batch, hidden: Tensor | None = None) -> Encoded:
+        """States of all interactions and vectors of all items of ``batch``.
+
+        Args:
+            hidden: [T] bool: interactions of which the encoder sees the position only.
+        """
         items = self.items(batch.items, batch.item_attributes)
         x = items[batch.token] * self.scale
         if self.rating is not None:
             x = x + self.rating(batch.rating)
+        if hidden is not None:
+            assert self.hidden is not None, "only a bidirectional backbone hides interactions"
+            x = torch.where(hidden.unsqueeze(1), self.hidden, x)
         return Encoded(self.encoder(x, batch), items)
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from p5dist.config.model import TransformerEncoder as Config
 from p5dist.feed.collate import Collate
-from p5dist.models.transformer import TransformerEncoder, causal_attention
+from p5dist.models.transformer import TransformerEncoder, attention
 from tests.feed.test_histories import histories
 
 LENGTHS = [1, 30, 7, 0, 22, 2, 30, 19]
@@ -37,7 +37,7 @@ def test_attention_in_buckets_is_attention_history_by_history() -> None:
     batch = batch_of(LENGTHS)
     qkv = torch.randn(sum(LENGTHS), 24)
     parts = [plain_attention(x, 2) for x in qkv.split(sorted(LENGTHS, reverse=True)) if len(x)]
-    assert torch.allclose(causal_attention(qkv, 2, batch), torch.cat(parts), atol=1e-6)
+    assert torch.allclose(attention(qkv, 2, batch, causal=True), torch.cat(parts), atol=1e-6)
 
 
 def test_states_do_not_depend_on_the_other_histories_of_the_batch() -> None:

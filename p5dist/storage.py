@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -110,6 +111,11 @@ class Folder:
         info = self.fs.get_file_info(self.path)
         return int(info.size) if info.type == pafs.FileType.File else None
 
+    def sizes(self) -> dict[str, int]:
+        """Bytes of the files directly below, by name."""
+        infos = self.fs.get_file_info(pafs.FileSelector(self.path, allow_not_found=True))
+        return {i.base_name: i.size for i in infos if i.type == pafs.FileType.File}
+
     def remove(self) -> None:
         """Delete the file or the whole folder; nothing happens where there is none."""
         kind = self.fs.get_file_info(self.path).type
@@ -133,15 +139,28 @@ class Folder:
         an object store as one put, or as parts that become an object when all are there. A reader
         sees the old file or the new one, never a part. Without ``durable`` it is not synced: for
         intermediate files, which a machine that loses power may lose."""
-        if not self.is_local:
+        if self.is_local:
+            self._write_local([data], durable=durable)
+        else:
             self.fs.handler.fs.pipe_file(self.path, bytes(data))
+
+    def write_chunks(self, chunks: Iterable[Buffer]) -> None:
+        """As :meth:`write_bytes`, for what is larger than memory should hold twice."""
+        if self.is_local:
+            self._write_local(chunks, durable=True)
             return
+        with self.fs.open_output_stream(self.path) as f:
+            for chunk in chunks:
+                f.write(chunk)
+
+    def _write_local(self, chunks: Iterable[Buffer], *, durable: bool) -> None:
         target = Path(self.path)
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
         try:
             with temporary.open("wb") as f:
-                f.write(data)
+                for chunk in chunks:
+                    f.write(chunk)
                 if durable:
                     f.flush()
                     os.fsync(f.fileno())

@@ -1,44 +1,33 @@
-"""Checkpoints of one training stage: sharded safetensors by torch.distributed.checkpoint.
+"""Checkpoints of one training stage, below ``<run>/<stage>/checkpoints/``.
 
-Layout, below ``<run>/<stage>/checkpoints/``::
+Layout::
 
-    step-00000100/shard-00001-model-00001-of-00001.safetensors …   one file a worker
-    step-00000100/meta.json         position, fingerprints, versions, plan
-    step-00000100/complete.json     the marker: names and sizes of all files, written last
+    step-00000100/<attempt>-00001.safetensors   what worker 1 holds, see shard_files.py
+    step-00000100/<attempt>-00001.json          its index
+    step-00000100/meta.json                     position, fingerprints, versions, plan
+    step-00000100/complete.json                 the marker: names and sizes of all files, last
 
-A folder without a marker is no checkpoint. Nothing in it is pickled.
+A folder without a marker is no checkpoint. Nothing in it is pickled. An attempt is one start of
+the workers: what a lost worker of an earlier start still writes has another name.
 """
 
 from __future__ import annotations
 
 import re
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import zlib
+from collections import defaultdict
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.fs as pafs
-import torch.distributed as dist
-from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.hf_storage import (
-    HuggingFaceStorageReader,
-    HuggingFaceStorageWriter,
-)
-from torch.distributed.checkpoint.state_dict_loader import load
-from torch.distributed.checkpoint.state_dict_saver import save
 
+from p5dist.checkpoint.pieces import Piece, State, overlap, pieces_of
+from p5dist.checkpoint.shard_files import Entry, parse_index, read_rows
 from p5dist.errors import CheckpointError
 from p5dist.storage import Folder
 
 MARKER = "complete.json"
 META = "meta.json"
-
-State = dict[str, Any]
-"""Name → tensor or ShardedTensor."""
 
 
 @dataclass(frozen=True)
@@ -53,25 +42,136 @@ class Checkpoint:
         meta: dict[str, Any] = (self.folder / META).read_json()
         return meta
 
-    def load(self, state: State) -> None:
-        """Read every tensor of ``state`` in place, at any number of workers and any plan.
+    def score(self) -> float | None:
+        """The validation score at this step, where there was one."""
+        score: float | None = (self.folder / MARKER).read_json().get("score")
+        return score
+
+    def entries(self) -> list[tuple[Folder, Entry]]:
+        """All saved pieces with the files that hold them.
 
         Raises:
-            CheckpointError: a file that the marker names is missing or truncated, or an entry of
-                ``state`` is not in the checkpoint or has another shape there.
+            CheckpointError: a file that the marker names is missing, truncated or changed.
         """
-        for name, size in (self.folder / MARKER).read_json()["files"].items():
-            found = (self.folder / name).size()
-            if found != size:
-                raise CheckpointError(
-                    "a file of a checkpoint is missing or truncated",
-                    where=str(self.folder / name),
-                    value=f"{found} bytes",
-                    rule=f"the marker states {size} bytes",
-                    fix=f"delete {self.folder}; the run continues from the checkpoint before it",
+        found: list[tuple[Folder, Entry]] = []
+        sizes = self.folder.sizes()
+        for name, (size, crc) in (self.folder / MARKER).read_json()["files"].items():
+            place = self.folder / name
+            if sizes.get(name) != size:
+                raise self._damaged(
+                    place, f"{sizes.get(name)} bytes", f"the marker states {size} bytes"
                 )
-        with _on_disk(self.folder) as path, _explained(self.folder, "cannot be loaded"):
-            load(state, storage_reader=HuggingFaceStorageReader(path), no_dist=not _group())
+            if crc is None:
+                continue
+            text = place.read_bytes()
+            if zlib.crc32(text) != crc:
+                raise self._damaged(place, "other bytes", "the marker states its CRC-32")
+            if name != META:
+                tensors = self.folder / f"{name.removesuffix('.json')}.safetensors"
+                found += [(tensors, entry) for entry in parse_index(text)]
+        return found
+
+    def _damaged(self, place: Folder, value: str, rule: str) -> CheckpointError:
+        return CheckpointError(
+            "a file of a checkpoint is missing, truncated or changed",
+            where=str(place),
+            value=value,
+            rule=rule,
+            fix=f"delete {self.folder}; the run continues from the checkpoint before it",
+        )
+
+    def load(self, state: State) -> None:
+        """Fill every tensor of ``state`` in place, whatever the number of workers and the plan
+        that saved it; this worker reads what it needs and no more.
+
+        Raises:
+            CheckpointError: a file is missing or damaged, or an entry of ``state`` is not in the
+                checkpoint, or has another shape or type there.
+        """
+        saved: dict[str, list[tuple[Folder, Entry]]] = defaultdict(list)
+        for file, entry in self.entries():
+            saved[entry.name].append((file, entry))
+        wanted = pieces_of(state, replicated=True)
+        for piece in wanted:
+            self._check(piece, saved.get(piece.name))
+        # In the order of the bytes, so that small pieces side by side come in one request.
+        copies = [(file, entry, p) for p in wanted for file, entry in saved[p.name]]
+        copies.sort(key=lambda copy: (copy[0].path, copy[1].begin))
+        missing = {id(p): p.values.numel() for p in wanted}
+        for file, entry, piece in copies:
+            try:
+                missing[id(piece)] -= _copy(file, entry, piece)
+            except (OSError, pa.ArrowException) as e:
+                raise self._damaged(file, str(e), "every file can be read") from e
+        for piece in wanted:
+            if missing[id(piece)]:
+                raise self._damaged(
+                    self.folder, f"{missing[id(piece)]} values of {piece.name} are nowhere",
+                    "the shards of a table cover it",
+                )  # fmt: skip
+
+    def _check(self, piece: Piece, saved: list[tuple[Folder, Entry]] | None) -> None:
+        shape, dtype = tuple(piece.shape), piece.values.dtype
+        entry = saved[0][1] if saved else None
+        if entry is not None and (entry.shape, entry.torch_dtype) == (shape, dtype):
+            return
+        raise CheckpointError(
+            "a checkpoint does not fit the model",
+            where=f"{self.folder}, {piece.name}",
+            value="not in the checkpoint"
+            if entry is None
+            else f"shape {list(entry.shape)}, {entry.torch_dtype}",
+            rule=f"the model has shape {list(shape)}, {dtype}",
+            fix="use the job that the checkpoint was made with, or another run name",
+        )
+
+
+def _copy(file: Folder, entry: Entry, piece: Piece) -> int:
+    """Copy what ``piece`` needs of a saved one; the number of values copied."""
+    box = (piece.offsets, tuple(piece.values.shape))
+    common = overlap((entry.offsets, entry.sizes), box)
+    if common is None:
+        return 0
+    from_box = (slice(None), *_slices(common[1:], entry.offsets[1:]))
+    to_columns = _slices(common[1:], piece.offsets[1:])
+    first, last = (row - entry.offsets[0] for row in common[0])
+    shift = entry.offsets[0] - piece.offsets[0]
+    copied = 0
+    for row, values in read_rows(file, entry, first, last):
+        part = values[from_box]
+        to_box = (slice(row + shift, row + shift + len(part)), *to_columns)
+        piece.values[to_box].copy_(part)
+        copied += part.numel()
+    return copied
+
+
+def _slices(box: list[tuple[int, int]], offsets: tuple[int, ...]) -> tuple[slice, ...]:
+    return tuple(slice(begin - o, end - o) for (begin, end), o in zip(box, offsets, strict=True))
+
+
+@dataclass(frozen=True)
+class Retention:
+    """Which checkpoints stay when a new one is complete."""
+
+    newest: int = 2
+    every: int | None = None
+    """Those of steps that this divides stay for good."""
+    best: bool = False
+    """The one with the highest score stays."""
+
+    def removes(self, found: list[tuple[int, float | None]]) -> set[int]:
+        """The steps to remove.
+
+        Args:
+            found: (step, score) of the complete checkpoints, oldest first.
+        """
+        stay = {step for step, _ in found[-self.newest :]}
+        if self.every is not None:
+            stay |= {step for step, _ in found if step % self.every == 0}
+        scored = [(score, -step) for step, score in found if score is not None]
+        if self.best and scored:
+            stay.add(-max(scored)[1])  # the first of equal ones
+        return {step for step, _ in found} - stay
 
 
 @dataclass(frozen=True)
@@ -84,18 +184,26 @@ class Checkpoints:
 
     folder: Folder
 
-    def list(self) -> list[Checkpoint]:
-        """Complete checkpoints, oldest first."""
-        found = []
+    def at(self, step: int) -> Folder:
+        """Folder of the checkpoint after ``step`` steps."""
+        return self.folder / f"step-{step:08d}"
+
+    def _steps(self) -> dict[int, bool]:
+        """Step → whether the checkpoint is complete, of all folders, oldest first."""
+        found = {}
         for name in self.folder.children():
             matched = re.fullmatch(r"step-(\d+)", name)
-            if matched and (self.folder / name / MARKER).exists():
-                found.append(Checkpoint(self.folder / name, int(matched[1])))
-        return sorted(found, key=lambda checkpoint: checkpoint.step)
+            if matched:
+                found[int(matched[1])] = (self.folder / name / MARKER).exists()
+        return dict(sorted(found.items()))
+
+    def all(self) -> list[Checkpoint]:
+        """Complete checkpoints, oldest first."""
+        return [Checkpoint(self.at(step), step) for step, whole in self._steps().items() if whole]
 
     def latest(self) -> Checkpoint | None:
         """The complete checkpoint of the highest step; None where there is none."""
-        found = self.list()
+        found = self.all()
         return found[-1] if found else None
 
     def require(self) -> Checkpoint:
@@ -106,7 +214,7 @@ class Checkpoints:
         """
         latest = self.latest()
         if latest is None:
-            halves = [name for name in self.folder.children() if name.startswith("step-")]
+            halves = [self.at(step).name for step in self._steps()]
             raise CheckpointError(
                 "no complete checkpoint",
                 where=str(self.folder),
@@ -116,108 +224,32 @@ class Checkpoints:
             )
         return latest
 
-    def save(self, step: int, state: State, meta: dict[str, Any], *, keep: int) -> Checkpoint:
-        """Write ``state`` at ``step``; every worker calls it. Afterwards the newest ``keep``
-        checkpoints stay.
-
-        Raises:
-            CheckpointError: on all workers if one could not write; earlier checkpoints are whole.
-        """
-        folder = self.folder / f"step-{step:08d}"
-        _on_first_worker(lambda: _clear(folder), folder)
-        with _explained(folder, "could not be written"), _to_disk(folder) as path:
-            save(
-                state,
-                storage_writer=HuggingFaceStorageWriter(path, save_distributed=True),
-                no_dist=not _group(),
-            )
-        _on_first_worker(lambda: self._complete(folder, step, meta, keep), folder)
-        return Checkpoint(folder, step)
-
-    def _complete(self, folder: Folder, step: int, meta: dict[str, Any], keep: int) -> None:
+    def complete(
+        self, step: int, names: list[str], meta: dict[str, Any], score: float | None
+    ) -> None:
+        """Write the marker of a checkpoint whose files ``names`` (index files) are all there."""
+        folder = self.at(step)
         (folder / META).write_json({"step": step, **meta})
-        files = {name: (folder / name).size() for name in folder.children()}
-        (folder / MARKER).write_json({"step": step, "files": files})
-        for old in self.list()[:-keep]:
-            _clear(old.folder)
+        files: dict[str, tuple[int | None, int | None]] = {}
+        for name in [META, *names]:
+            text = (folder / name).read_bytes()
+            files[name] = (len(text), zlib.crc32(text))
+        for name in names:
+            tensors = f"{name.removesuffix('.json')}.safetensors"
+            files[tensors] = ((folder / tensors).size(), None)
+        (folder / MARKER).write_json({"step": step, "score": score, "files": files})
 
+    def tidy(self, retention: Retention) -> None:
+        """Remove what ``retention`` does not keep, and what older saves left unfinished."""
+        steps = self._steps()
+        whole = [step for step, complete in steps.items() if complete]
+        scores = {s: Checkpoint(self.at(s), s).score() for s in whole} if retention.best else {}
+        going = retention.removes([(step, scores.get(step)) for step in whole])
+        going |= {step for step, complete in steps.items() if not complete and step < whole[-1]}
+        for step in going:
+            self.discard(step)
 
-def _clear(folder: Folder) -> None:
-    """Remove a checkpoint folder, marker first, and make it anew only when it is written to."""
-    (folder / MARKER).remove()
-    folder.remove()
-
-
-def _group() -> bool:
-    return dist.is_available() and dist.is_initialized()
-
-
-def _on_first_worker(action: Any, folder: Folder) -> None:
-    """Run ``action`` on rank 0; if it fails there, fail on every worker."""
-    problem: list[str | None] = [None]
-    if not _group() or dist.get_rank() == 0:
-        try:
-            action()
-        except (OSError, pa.ArrowException) as e:
-            problem[0] = str(e)
-    if _group():
-        dist.broadcast_object_list(problem, src=0)
-    if problem[0] is not None:
-        raise _failed(folder, "could not be written", problem[0])
-
-
-@contextmanager
-def _explained(folder: Folder, what: str) -> Iterator[None]:
-    try:
-        yield
-    except CheckpointException as e:
-        first = next(iter(e.failures.values()))[0]
-        raise _failed(folder, what, str(first)) from e
-    except (OSError, pa.ArrowException, RuntimeError, ValueError) as e:
-        raise _failed(folder, what, str(e)) from e
-
-
-def _failed(folder: Folder, what: str, reason: str) -> CheckpointError:
-    full = "No space left" in reason or "Disk quota" in reason or "file write failed" in reason
-    return CheckpointError(
-        f"a checkpoint {what}",
-        where=str(folder),
-        value=reason.strip().splitlines()[0] if reason.strip() else None,
-        rule="a checkpoint counts once its marker is written; earlier ones are untouched",
-        fix="free space on that disk (or lower checkpoint.keep) and start the same command again"
-        if full
-        else "mend the cause and start the same command again",
-    )
-
-
-@contextmanager
-def _to_disk(folder: Folder) -> Iterator[str]:
-    """A local path to write to; on an object store its files are uploaded afterwards."""
-    if folder.is_local:
-        folder.make()
-        yield folder.path
-        return
-    with tempfile.TemporaryDirectory() as path:
-        yield path
-        for file in sorted(Path(path).iterdir()):
-            pafs.copy_files(
-                str(file), f"{folder.path}/{file.name}",
-                source_filesystem=pafs.LocalFileSystem(), destination_filesystem=folder.fs,
-            )  # fmt: skip
-
-
-@contextmanager
-def _on_disk(folder: Folder) -> Iterator[str]:
-    """A local path to read from; from an object store the files are downloaded first."""
-    if folder.is_local:
-        yield folder.path
-        return
-    path = tempfile.mkdtemp()
-    try:
-        pafs.copy_files(
-            folder.path, path,
-            source_filesystem=folder.fs, destination_filesystem=pafs.LocalFileSystem(),
-        )  # fmt: skip
-        yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
+    def discard(self, step: int) -> None:
+        """Remove a checkpoint, marker first."""
+        (self.at(step) / MARKER).remove()
+        self.at(step).remove()

@@ -144,8 +144,8 @@ class RunConfig(Section):
         for name in self.trainings():
             if last is None or name in (last, "pretrain"):
                 section = dict(_section(job, name))
-                section.pop("log_every")
-                section.pop("checkpoint")
+                for key in ("log_every", "checkpoint", "ledger"):
+                    section.pop(key)
                 parts[_key(name)] = section
         if last is None:
             for name in ("evaluate", "recommend", "report"):

@@ -50,6 +50,24 @@ class Checkpoints(Section):
     every: PositiveInt = 200
     """Steps between checkpoints; the last step always has one."""
     keep: PositiveInt = 2
+    """The newest that stay."""
+    keep_every: PositiveInt | None = None
+    """Checkpoints of steps that this divides stay for good."""
+    asynchronous: bool = True
+    """Train on while a checkpoint is written, at the price of a copy of tables and optimizer
+    state in memory."""
+    patience_s: NonNegativeFloat = 90.0
+    """How long a write that fails (a store that refuses, a full disk) is tried again while
+    training goes on, before the stage gives up."""
+
+
+class NonFinite(Section):
+    """What happens when the loss of a step is not a finite number."""
+
+    policy: Literal["stop", "skip"] = "stop"
+    """skip: the step is not applied and its rows are written to skipped.jsonl."""
+    budget: NonNegativeInt = 10
+    """Steps that may be skipped in a stage."""
 
 
 class Training(Section):
@@ -65,6 +83,9 @@ class Training(Section):
     schedule: Schedule = Schedule()
     checkpoint: Checkpoints = Checkpoints()
     log_every: PositiveInt = 10
+    non_finite: NonFinite = NonFinite()
+    ledger: bool = False
+    """Write down the row numbers that every worker trained on, for p5dist audit."""
 
     @model_validator(mode="after")
     def _length(self) -> Training:

@@ -3,70 +3,112 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import time
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
 from p5dist.batch import Batch
-from p5dist.errors import TrainingError
+from p5dist.errors import P5Error, TrainingError
 from p5dist.feed.histories import Histories
 from p5dist.feed.stream import LaneStream
+from p5dist.train.control import NUMBER_OF_EVENTS, Events, OtherWorkerError, Outside
 from p5dist.train.meter import Meter
 from p5dist.train.session import Session
+
+_WAIT_SECONDS = 0.05
+
+
+@dataclass(frozen=True)
+class _Step:
+    """What all workers know after a step."""
+
+    loss: float
+    losses: list[float]
+    histories: float
+    lr: float
+    events: Events
+    applied: bool
 
 
 def run_steps(
     session: Session,
     stream: LaneStream,
-    *,
-    log: Callable[[dict[str, Any]], None],
-    saved: Callable[[int], None],
-) -> None:
+    outside: Outside = Outside(),  # noqa: B008
+) -> bool:
     """Take all steps from ``session.start`` on, with checkpoints on the way and at the end.
 
     The loss of a step is the sum over the global batch divided by the global count, so that it
     does not depend on which worker has how many histories. Gradients: each worker's sum is scaled
     by N / count, which undoes the mean over N workers in both DDP and TorchRec.
 
-    Args:
-        log: called on every worker for every logged step.
-        saved: called on every worker after a checkpoint, with its step.
+    Returns:
+        Whether the stage is at its end; if not, it was asked to stop, and a checkpoint is there.
 
     Raises:
-        TrainingError: on all workers, when the loss is not finite; the step is not applied.
+        TrainingError: on all workers, when a loss is not finite (see ``non_finite``).
+        P5Error: on a worker that cannot go on; OtherWorkerError on the others.
     """
     meter = Meter()
     histories_seen = 0.0
-    stop = session.total
-    every = session.training.log_every
+    stop, every = session.total, session.training.log_every
+    completed = newest = session.start
     session.model.train()
     steps = stream.steps(session.start, stop)
     for _ in range(session.start, stop):
+        problem: P5Error | None = session.saver.error
         with meter.part("data"):
-            step, histories = next(steps)
+            try:
+                step, histories = next(steps)
+            except P5Error as e:
+                problem, step, histories = e, newest, Histories.empty()
             batch = _batch(session, step, histories)
-        loss, global_histories, lr = _step(session, step, batch, meter)
-        histories_seen += global_histories
+        local = Events(
+            stop=outside.stop(),
+            problem=problem is not None,
+            look=outside.look(),
+            completed=session.saver.completed or 0,
+        )
+        taken = _step(session, step, batch, meter, local)
+        if taken.events.problem:
+            raise problem or OtherWorkerError(f"{session.stage}, step {step}")
+        if not taken.applied:
+            _skip(session, step, batch, taken.loss, outside)
+        outside.trained(step, batch.rows)
+        histories_seen += taken.histories
         done = step + 1
         if done % every == 0 or done == stop:
             seconds, parts = meter.take()
-            log(
-                {
-                    "step": done,
-                    "epoch": session.order.locate(step)[0],
-                    "loss": loss,
-                    "lr": lr,
-                    "samples_per_second": round(histories_seen / seconds, 1),
-                    "seconds": parts,
-                }
-            )
+            line = {
+                "step": done,
+                "epoch": session.order.locate(step)[0],
+                "loss": taken.loss if taken.applied else None,
+                "lr": taken.lr,
+                "samples_per_second": round(histories_seen / seconds, 1),
+                "seconds": parts,
+            }
+            if len(taken.losses) > 1:
+                line["losses"] = dict(zip(session.inner.head.names, taken.losses, strict=True))
+            outside.log(line)
             histories_seen = 0.0
-        if done % session.training.checkpoint.every == 0 or done == stop:
+        stopping = taken.events.stop > 0
+        due = done % session.training.checkpoint.every == 0 or done == stop or stopping
+        if due or (taken.events.look and outside.preempted()):
             with meter.part("checkpoint"):
+                outside.saving(done)
                 session.save(done)
-                saved(done)
+                newest = done
+        if taken.events.completed > completed:
+            completed = int(taken.events.completed)
+            outside.saved(completed)
+        if stopping:
+            break
+    _finish_saving(session)
+    if newest > completed:
+        outside.saved(newest)
+    return newest >= stop
 
 
 def _batch(session: Session, step: int, histories: Histories) -> Batch:
@@ -77,36 +119,62 @@ def _batch(session: Session, step: int, histories: Histories) -> Batch:
     return batch.to(session.device)
 
 
-def _step(session: Session, step: int, batch: Batch, meter: Meter) -> tuple[float, float, float]:
-    """One step: (global loss, histories of the global batch, learning rate)."""
-    totals = torch.tensor(
-        [*session.inner.head.counts(batch), float(batch.histories)],
-        dtype=torch.float64,
-        device=session.device,
-    )
+def _step(session: Session, step: int, batch: Batch, meter: Meter, local: Events) -> _Step:
+    """Take one step; it is not applied where a worker has a problem or the loss is not finite."""
+    head = session.inner.head
+    known = [*local.values(), *head.counts(batch), float(batch.histories)]
     lr = session.optimizers.prepare(step)
     with meter.part("forward"):
         sums = session.model(batch)
     with meter.part("exchange"):
+        totals = torch.tensor(known, dtype=torch.float64, device=session.device)
         totals = torch.cat([totals, sums.detach().double()])
         dist.all_reduce(totals)
-        counts, histories, total = totals[: len(sums)], totals[len(sums)], totals[-len(sums) :]
+        sizes = [NUMBER_OF_EVENTS, len(sums), 1, len(sums)]
+        events, counts, histories, total = totals.split_with_sizes(sizes)
         losses = torch.where(counts > 0, total / counts, 0.0)  # no target anywhere: no loss
-        loss = session.inner.head.combine(losses).item()
-    if not math.isfinite(loss):
+        loss = head.combine(losses).item()
+    agreed = Events.agreed(events)
+    applied = math.isfinite(loss)
+    if applied and not agreed.problem and counts.any():
+        with meter.part("backward"):
+            scale = torch.where(counts > 0, dist.get_world_size() / counts, 0.0)
+            minimised = head.combine(sums * scale.to(sums.dtype))
+            torch.autograd.backward(minimised)
+        with meter.part("optimizer"):
+            session.optimizers.step()
+    return _Step(loss, losses.tolist(), histories.item(), lr, agreed, applied)
+
+
+def _skip(session: Session, step: int, batch: Batch, loss: float, outside: Outside) -> None:
+    """The loss is not finite: go on without this step if the job allows it."""
+    rows: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(rows, batch.rows.tolist())
+    policy = session.training.non_finite
+    if policy.policy == "stop" or session.skipped >= policy.budget:
+        allowed = f"{policy.budget} steps may be skipped" if policy.policy == "skip" else "stop"
         raise TrainingError(
             "the loss is not finite; the step was not applied",
             where=f"{session.stage}, step {step}",
             value=loss,
-            rule="a loss is a finite number",
-            fix="lower the learning rates (tables.lr, dense.lr) or look at the data; this worker "
-            f"had the histories {batch.rows[:20].tolist()}",
+            rule=f"a loss is a finite number (non_finite: {allowed})",
+            fix="lower the learning rates (tables.lr, dense.lr), look at the data, or set "
+            "non_finite.policy: skip; the step had the histories with row numbers "
+            f"{sorted(row for worker in rows for row in worker)[:50]} …",
         )
-    if counts.any():
-        with meter.part("backward"):
-            scale = torch.where(counts > 0, dist.get_world_size() / counts, 0.0)
-            minimised = session.inner.head.combine(sums * scale.to(sums.dtype))
-            torch.autograd.backward(minimised)
-        with meter.part("optimizer"):
-            session.optimizers.step()
-    return loss, histories.item(), lr
+    session.skipped += 1
+    outside.skipped(step, rows)
+
+
+def _finish_saving(session: Session) -> None:
+    """Wait, all workers together, until the last checkpoint is complete."""
+    while True:
+        saver = session.saver
+        state = torch.tensor([float(saver.busy), float(saver.error is not None)])
+        state = state.to(session.device)
+        dist.all_reduce(state)
+        if state[1]:
+            raise saver.error or OtherWorkerError(session.stage)
+        if not state[0]:
+            return
+        time.sleep(_WAIT_SECONDS)

@@ -9,6 +9,7 @@ from typing import Any
 from p5dist.storage import Folder
 
 METRICS = "metrics.jsonl"
+SKIPPED = "skipped.jsonl"
 
 
 def read_metrics(stage: Folder) -> Iterator[dict[str, Any]]:
@@ -17,7 +18,10 @@ def read_metrics(stage: Folder) -> Iterator[dict[str, Any]]:
     A last line without its end is one that is being written, or that a killed worker left: it is
     not a logged step.
     """
-    place = stage / METRICS
+    yield from _read(stage / METRICS)
+
+
+def _read(place: Folder) -> Iterator[dict[str, Any]]:
     if place.exists():
         for line in place.read_bytes().decode().splitlines(keepends=True):
             if line.endswith("\n"):
@@ -34,9 +38,11 @@ class MetricsWriter:
     """
 
     def __init__(self, stage: Folder, step: int) -> None:
+        self._stage = stage
         self._place = stage / METRICS
         self._lines = [json.dumps(m) for m in read_metrics(stage) if m["step"] <= step]
         self._write_all()
+        self._skipped = [s for s in _read(stage / SKIPPED) if s["step"] < step]
         self._events = None
         if stage.is_local:  # event files are appended to, which object stores cannot do
             from torch.utils.tensorboard import SummaryWriter
@@ -52,7 +58,15 @@ class MetricsWriter:
                 f.write(line + "\n")
         if self._events is not None:
             for name in ("loss", "lr", "samples_per_second"):
+                if values[name] is None:  # a step that was skipped
+                    continue
                 self._events.add_scalar(name, values[name], values["step"])
+
+    def skipped(self, step: int, rows: list[list[int]]) -> None:
+        """Write down a step (from 0) that was not applied, and the rows that each worker had."""
+        self._skipped.append({"step": step, "rows": rows})
+        text = "".join(json.dumps(line) + "\n" for line in self._skipped)
+        (self._stage / SKIPPED).write_text(text)
 
     def flush(self) -> None:
         """Make everything logged so far visible in storage."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,8 @@ import torch.distributed as dist
 from torchrec.distributed import DistributedModelParallel
 
 from p5dist import columns as c
-from p5dist.checkpoint.checkpoints import Checkpoint, Checkpoints
+from p5dist.checkpoint.checkpoints import Checkpoint, Checkpoints, Retention
+from p5dist.checkpoint.saver import Saver
 from p5dist.config import RunConfig, dump_job
 from p5dist.config.heads import RatingTask
 from p5dist.config.train import Finetune, Training
@@ -91,10 +93,12 @@ class Session:
     optimizers: Optimizers
     collate: Collate
     candidates: Candidates | None
-    checkpoints: Checkpoints
+    saver: Saver
     device: torch.device
     start: int
     """Steps already taken."""
+    skipped: int = 0
+    """Of these, steps that were not applied since their loss was not finite."""
 
     @property
     def inner(self) -> Model:
@@ -107,17 +111,27 @@ class Session:
         weights = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         return weights | self.optimizers.state()
 
-    def save(self, step: int) -> Checkpoint:
-        """Write a checkpoint after ``step`` steps; all workers call it."""
+    def position(self) -> dict[str, Any]:
+        """What the number of steps taken refers to: it is the position in this order only."""
+        return {
+            "data": self.manifest.fingerprint,
+            "feed.lanes": self.order.lanes,
+            "batch_size": self.training.batch_size,
+            "seed": self.job.seed,
+            "job": self.job.fingerprint(self.stage),
+        }
+
+    def save(self, step: int) -> None:
+        """Begin a checkpoint after ``step`` steps; all workers call it."""
         meta = {
             "job": dump_job(self.job),
-            "job_fingerprint": self.job.fingerprint(self.stage),
-            "data_fingerprint": self.manifest.fingerprint,
+            "position": self.position(),
+            "skipped": self.skipped,
             "workers": dist.get_world_size(),
             "plan": describe(self.model.plan),
             "versions": versions(),
         }
-        return self.checkpoints.save(step, self.state(), meta, keep=self.training.checkpoint.keep)
+        self.saver.save(step, self.state(), meta)
 
 
 def open_session(
@@ -162,20 +176,37 @@ def open_session(
         optimizers=Optimizers(model, training, total),
         collate=make_collate(job, folder),
         candidates=candidates,
-        checkpoints=Checkpoints(folder.training(stage) / "checkpoints"),
+        saver=_saver(training, Checkpoints(folder.training(stage) / "checkpoints")),
         device=device,
         start=0,
     )
     _restore(session, folder)
+    session.saver.prepare(session.state())
     return session
 
 
+def _saver(training: Training, checkpoints: Checkpoints) -> Saver:
+    config = training.checkpoint
+    attempt = [str(time.time_ns() // 1_000_000)]
+    dist.broadcast_object_list(attempt, src=0)
+    return Saver(
+        checkpoints,
+        rank=dist.get_rank(),
+        world_size=dist.get_world_size(),
+        attempt=attempt[0],
+        retention=Retention(config.keep, config.keep_every),
+        asynchronous=config.asynchronous,
+        patience_s=config.patience_s,
+    )
+
+
 def _restore(session: Session, folder: RunFolder) -> None:
-    latest = session.checkpoints.latest()
+    latest = session.saver.checkpoints.latest()
     if latest is not None:
         _check(session, latest)
         latest.load(session.state())
         session.start = latest.step
+        session.skipped = latest.meta()["skipped"]
     elif isinstance(session.training, Finetune) and session.training.init_from is not None:
         source = Checkpoints(folder.training(session.training.init_from) / "checkpoints")
         state = {n: v for n, v in session.state().items() if n.startswith(f"model.{BACKBONE}")}
@@ -183,16 +214,14 @@ def _restore(session: Session, folder: RunFolder) -> None:
 
 
 def _check(session: Session, checkpoint: Checkpoint) -> None:
-    meta = checkpoint.meta()
-    for name, now in (
-        ("data_fingerprint", session.manifest.fingerprint),
-        ("job_fingerprint", session.job.fingerprint(session.stage)),
-    ):
-        if meta[name] != now:
+    saved = checkpoint.meta()["position"]
+    for name, now in session.position().items():
+        if saved[name] != now:
             raise CheckpointError(
-                f"the checkpoint belongs to another {name.removesuffix('_fingerprint')}",
+                f"a checkpoint has its position in another order of the data: {name} has changed",
                 where=str(checkpoint.folder),
-                value=meta[name],
-                rule=f"this run has {now}",
-                fix="use another run name, or start the stage anew with --fresh",
+                value=saved[name],
+                rule=f"this run has {name} = {now}",
+                fix=f"restore the old value; or train on under another run name with init_from: "
+                f"{checkpoint.folder}, which begins a new epoch; or start anew: --fresh",
             )

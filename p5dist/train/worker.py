@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,17 +15,21 @@ from ray.train import CheckpointUploadMode
 
 from p5dist.config import parse_job
 from p5dist.console import console
-from p5dist.errors import CheckpointError, TrainingError
+from p5dist.errors import P5Error
 from p5dist.feed.stream import LaneStream
 from p5dist.feed.units import UnitReader
 from p5dist.manifest import Manifest
-from p5dist.storage import RunFolder
+from p5dist.storage import Folder, RunFolder
+from p5dist.train.control import OtherWorkerError, Outside
 from p5dist.train.loop import run_steps
 from p5dist.train.metrics import MetricsWriter
-from p5dist.train.session import open_session
+from p5dist.train.session import Session, open_session
 from p5dist.train.sharding import describe
 
 FEED = "train"
+
+_ASK_EVERY_S = 0.25
+_LOOK_EVERY_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,8 @@ class Monitor:
         self._progress: dict[str, Any] = {}
         self._starts = 0
         self._error: Exception | None = None
+        self._stop = False
+        self._stopped_at: int | None = None
 
     def started(self, step: int, total: int, plan: dict[str, Any]) -> None:
         """The worker group begins after ``step`` steps."""
@@ -71,8 +78,24 @@ class Monitor:
         self._progress |= values
 
     def failed(self, error: Exception) -> None:
-        """Training ended with an error that a restart cannot cure."""
-        self._error = error
+        """Training ended with an error that a restart cannot cure; the first one counts."""
+        self._error = self._error or error
+
+    def ask_to_stop(self) -> None:
+        """The job is asked to end after a checkpoint."""
+        self._stop = True
+
+    def wants_stop(self) -> bool:
+        """Whether it was."""
+        return self._stop
+
+    def stopped(self, step: int) -> None:
+        """The worker group ended as it was asked to, with a checkpoint after ``step`` steps."""
+        self._stopped_at = step
+
+    def stopped_at(self) -> int | None:
+        """The step of :meth:`stopped`; None where the stage goes on or is at its end."""
+        return self._stopped_at
 
     def state(self) -> tuple[dict[str, Any], int, Exception | None]:
         """Latest figures, starts of the worker group, and the error that ended it."""
@@ -102,27 +125,81 @@ def train_worker(config: dict[str, Any]) -> None:
         (place / "plan.json").write_json(plan)
         ray.get(monitor.started.remote(session.start, session.total, plan))
 
-    def log(values: dict[str, Any]) -> None:
-        if writer is not None:
-            writer.log(values)
-            monitor.update.remote(values)
-
-    def saved(step: int) -> None:
-        if writer is not None:
-            writer.flush()
-        checkpoint = ray.train.Checkpoint(
-            (session.checkpoints.folder / f"step-{step:08d}").path, place.fs
-        )
-        ray.train.report(
-            {"step": step}, checkpoint, checkpoint_upload_mode=CheckpointUploadMode.NO_UPLOAD
-        )
-
+    outside = _Outside(session, place, monitor, writer)
     stream = ray.train.get_dataset_shard(FEED)
     try:
-        run_steps(session, stream, log=log, saved=saved)
-    except (TrainingError, CheckpointError) as e:
-        # Raised on all workers alike, and no restart would cure it: end in order, and tell.
+        finished = run_steps(session, stream, outside)
+        if first and not finished:
+            ray.get(monitor.stopped.remote(session.saver.completed))
+    except OtherWorkerError:
+        pass
+    except P5Error as e:
+        # All workers end in order at the same step, and no restart would cure it: tell.
         ray.get(monitor.failed.remote(e))
     finally:
+        session.saver.close()
         if writer is not None:
             writer.close()
+
+
+class _Outside(Outside):
+    """Metrics and reports out, requests and notices in."""
+
+    def __init__(
+        self, session: Session, place: Folder, monitor: Any, writer: MetricsWriter | None
+    ) -> None:
+        self._session = session
+        self._place = place
+        self._monitor = monitor
+        self._writer = writer
+        self._stop = False
+        self._asked: Any = None
+        self._next_question = 0.0
+        self._next_look = time.monotonic() + _LOOK_EVERY_S
+        self._notice: Any = None
+
+    def log(self, values: dict[str, Any]) -> None:
+        if self._writer is not None:
+            self._writer.log(values)
+            self._monitor.update.remote(values)
+
+    def skipped(self, step: int, rows: list[list[int]]) -> None:
+        if self._writer is not None:
+            self._writer.skipped(step, rows)
+
+    def saved(self, step: int) -> None:
+        if self._writer is not None:
+            self._writer.flush()
+        folder = self._session.saver.checkpoints.at(step)
+        ray.train.report(
+            {"step": step},
+            ray.train.Checkpoint(folder.path, self._place.fs),
+            checkpoint_upload_mode=CheckpointUploadMode.NO_UPLOAD,
+        )
+
+    def stop(self) -> bool:
+        """The first worker asks now and then, and never waits for the answer."""
+        if self._writer is None or self._stop:
+            return self._stop
+        if self._asked is not None:
+            ready, _ = ray.wait([self._asked], timeout=0)
+            if ready:
+                self._stop = ray.get(self._asked)
+                self._asked = None
+        elif time.monotonic() > self._next_question:
+            self._asked = self._monitor.wants_stop.remote()
+            self._next_question = time.monotonic() + _ASK_EVERY_S
+        return self._stop
+
+    def look(self) -> bool:
+        """Not at every step: the question is a barrier of some milliseconds."""
+        if self._writer is None or time.monotonic() < self._next_look:
+            return False
+        self._next_look = time.monotonic() + _LOOK_EVERY_S
+        return True
+
+    def preempted(self) -> bool:
+        notice = ray.train.get_preemption_info()
+        new = notice is not None and notice != self._notice
+        self._notice = notice
+        return new

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from p5dist.checkpoint.checkpoints import MARKER, Checkpoints
+from p5dist.checkpoint.checkpoints import MARKER, Checkpoint, Checkpoints
+from p5dist.checkpoint.saver import Saver
 from p5dist.errors import CheckpointError
 from p5dist.storage import Folder
 
@@ -21,13 +22,22 @@ def state(value: float) -> dict[str, torch.Tensor]:
     return {"a": torch.full((4, 3), float(value)), "b": torch.full((5,), float(value))}
 
 
+def save(
+    checkpoints: Checkpoints, step: int, state: dict[str, torch.Tensor], meta: dict[str, str]
+) -> Checkpoint:
+    saver = Saver(checkpoints, patience_s=0)
+    saver.save(step, state, meta)
+    saver.wait()
+    return checkpoints.require()
+
+
 @pytest.fixture
 def checkpoints(tmp_path: Path) -> Checkpoints:
     return Checkpoints(Folder.open(str(tmp_path / "checkpoints")))
 
 
 def test_what_is_loaded_is_what_was_saved(checkpoints: Checkpoints) -> None:
-    checkpoints.save(7, state(1.5), {"job": "x"}, keep=2)
+    save(checkpoints, 7, state(1.5), {"job": "x"})
     into = state(0)
     latest = checkpoints.require()
     latest.load(into)
@@ -38,20 +48,20 @@ def test_what_is_loaded_is_what_was_saved(checkpoints: Checkpoints) -> None:
 
 def test_only_the_newest_stay(checkpoints: Checkpoints) -> None:
     for step in (9, 10, 100):
-        checkpoints.save(step, state(step), {}, keep=2)
-    assert [c.step for c in checkpoints.list()] == [10, 100]
+        save(checkpoints, step, state(step), {})
+    assert [c.step for c in checkpoints.all()] == [10, 100]
     assert checkpoints.folder.children() == ["step-00000010", "step-00000100"]
 
 
 def test_a_folder_without_marker_is_no_checkpoint(checkpoints: Checkpoints) -> None:
-    checkpoints.save(5, state(5), {}, keep=2)
-    checkpoints.save(10, state(10), {}, keep=2)
+    save(checkpoints, 5, state(5), {})
+    save(checkpoints, 10, state(10), {})
     (checkpoints.folder / "step-00000010" / MARKER).remove()
     latest = checkpoints.latest()
     assert latest is not None
     assert latest.step == 5
     # The step is taken again, and what was left of it does not disturb.
-    checkpoints.save(10, state(11), {}, keep=2)
+    save(checkpoints, 10, state(11), {})
     into = state(0)
     checkpoints.require().load(into)
     assert into["a"][0, 0] == 11
@@ -60,14 +70,14 @@ def test_a_folder_without_marker_is_no_checkpoint(checkpoints: Checkpoints) -> N
 def test_no_complete_checkpoint_says_what_is_there(checkpoints: Checkpoints) -> None:
     with pytest.raises(CheckpointError, match="no complete checkpoint"):
         checkpoints.require()
-    checkpoints.save(5, state(5), {}, keep=2)
+    save(checkpoints, 5, state(5), {})
     (checkpoints.folder / "step-00000005" / MARKER).remove()
     with pytest.raises(CheckpointError, match=r"step-00000005 without complete\.json"):
         checkpoints.require()
 
 
 def test_a_truncated_file_is_found_before_anything_is_loaded(checkpoints: Checkpoints) -> None:
-    saved = checkpoints.save(5, state(5), {}, keep=2)
+    saved = save(checkpoints, 5, state(5), {})
     (file,) = (f for f in Path(saved.folder.path).iterdir() if f.suffix == ".safetensors")
     file.write_bytes(file.read_bytes()[:-10])
     into = state(0)
@@ -86,7 +96,7 @@ def test_a_truncated_file_is_found_before_anything_is_loaded(checkpoints: Checkp
 def test_what_does_not_fit_is_refused(
     checkpoints: Checkpoints, other: dict[str, torch.Tensor], message: str
 ) -> None:
-    saved = checkpoints.save(5, state(5), {}, keep=2)
+    saved = save(checkpoints, 5, state(5), {})
     with pytest.raises(CheckpointError, match=message):
         saved.load(other)
 
@@ -94,12 +104,15 @@ def test_what_does_not_fit_is_refused(
 SAVE_ON_A_FULL_DISK = """
 import sys, torch
 from p5dist.checkpoint.checkpoints import Checkpoints
+from p5dist.checkpoint.saver import Saver
 from p5dist.errors import CheckpointError
 from p5dist.storage import Folder
 checkpoints = Checkpoints(Folder.open(sys.argv[1]))
-checkpoints.save(1, {"a": torch.full((1000,), 1.0)}, {}, keep=2)
+Saver(checkpoints, asynchronous=False).save(1, {"a": torch.full((1000,), 1.0)}, {})
+saver = Saver(checkpoints, patience_s=0)
 try:
-    checkpoints.save(2, {"a": torch.full((4_000_000,), 2.0)}, {}, keep=2)
+    saver.save(2, {"a": torch.full((4_000_000,), 2.0)}, {})
+    saver.wait()
 except CheckpointError as e:
     print(e)
     sys.exit(3)
@@ -131,7 +144,7 @@ def test_a_full_disk_leaves_the_previous_checkpoint_good(tmp_path: Path) -> None
         if mounted:
             assert "free space on that disk" in done.stdout
         checkpoints = Checkpoints(Folder.open(str(disk / "checkpoints")))
-        assert [c.step for c in checkpoints.list()] == [1]
+        assert [c.step for c in checkpoints.all()] == [1]
         into = {"a": torch.zeros(1000)}
         checkpoints.require().load(into)
         assert torch.equal(into["a"], torch.ones(1000))

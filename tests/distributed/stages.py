@@ -14,6 +14,7 @@ from p5dist.feed.stream import LaneStream
 from p5dist.feed.units import Unit, UnitReader
 from p5dist.manifest import Manifest
 from p5dist.storage import RunFolder
+from p5dist.train.control import Outside
 from p5dist.train.loop import run_steps
 from p5dist.train.session import Session, open_session, unit_reader
 
@@ -36,9 +37,20 @@ def train(job: RunConfig, stage: str) -> list[tuple[int, float]]:
     folder = RunFolder.of(job.storage, job.name)
     reader = unit_reader(job, folder, session.training, session.manifest, session.order)
     stream = LaneStream(reader, dist.get_rank(), dist.get_world_size(), 10, 1, read_here)
-    logged: list[dict[str, Any]] = []
-    run_steps(session, stream, log=logged.append, saved=lambda _: None)
-    return [(line["step"], line["loss"]) for line in logged]
+    outside = Recorder()
+    run_steps(session, stream, outside)
+    session.saver.close()
+    return [(line["step"], line["loss"]) for line in outside.lines]
+
+
+class Recorder(Outside):
+    """Keeps what was logged."""
+
+    def __init__(self) -> None:
+        self.lines: list[dict[str, Any]] = []
+
+    def log(self, values: dict[str, Any]) -> None:
+        self.lines.append(values)
 
 
 def local_state(job: RunConfig, stage: str) -> dict[str, tuple[list[int], Parts]]:

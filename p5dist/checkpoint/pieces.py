@@ -1,0 +1,71 @@
+"""A state as its pieces: what one worker holds of every tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+State = dict[str, Any]
+"""Name → tensor (the same on every worker) or ShardedTensor (each worker holds its shards)."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A box of a tensor."""
+
+    name: str
+    shape: tuple[int, ...]
+    """Of the whole tensor."""
+    offsets: tuple[int, ...]
+    """Where the box begins."""
+    values: Tensor
+    """The box itself."""
+
+
+def pieces_of(state: State, *, replicated: bool) -> list[Piece]:
+    """This worker's pieces of ``state``.
+
+    Args:
+        replicated: with the tensors that are the same on every worker; one worker saves them.
+    """
+    return [
+        piece
+        for name, value in state.items()
+        for piece in _pieces(name, value, replicated)
+        if piece.values.numel()
+    ]
+
+
+def _pieces(name: str, value: Any, replicated: bool) -> Iterator[Piece]:
+    if hasattr(value, "local_shards"):
+        for shard in value.local_shards():
+            offsets = tuple(shard.metadata.shard_offsets)
+            yield Piece(name, tuple(value.size()), offsets, shard.tensor.detach())
+    elif replicated:
+        values = value.detach()
+        values = values.view(1) if values.dim() == 0 else values  # a view: loaded in place too
+        yield Piece(name, tuple(values.shape), (0,) * values.dim(), values)
+
+
+def overlap(
+    one: tuple[tuple[int, ...], tuple[int, ...]], other: tuple[tuple[int, ...], tuple[int, ...]]
+) -> list[tuple[int, int]] | None:
+    """Where two boxes (offsets, sizes) of a tensor meet: (begin, end) by dimension; None where
+    they do not."""
+    found = []
+    for o1, n1, o2, n2 in zip(*one, *other, strict=True):
+        begin, end = max(o1, o2), min(o1 + n1, o2 + n2)
+        if begin >= end:
+            return None
+        found.append((begin, end))
+    return found
+
+
+def as_bytes(values: Tensor) -> memoryview:
+    """The bytes of a contiguous tensor on CPU, not copied."""
+    flat = values.reshape(-1).view(torch.uint8) if values.numel() else values.new_empty(0).byte()
+    return memoryview(flat.numpy())  # type: ignore[arg-type]

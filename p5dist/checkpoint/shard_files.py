@@ -1,0 +1,152 @@
+"""The tensor file of one worker: safetensors, with an index beside it.
+
+``<attempt>-<rank>.safetensors`` holds the worker's pieces one after the other, under the key
+``name@offset,offset``. ``<attempt>-<rank>.json`` is written after it and says for every piece its
+name, its place in the whole tensor, its place in the file and the CRC-32 of every block, so that
+any other plan can read just the bytes that it needs, and knows that they are the ones written.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from p5dist.checkpoint.pieces import Piece, as_bytes
+from p5dist.errors import CheckpointError
+from p5dist.storage import Folder
+
+BLOCK = 4 << 20
+"""Bytes that one checksum covers."""
+_AT_ONCE = 16  # blocks read at once
+
+_DTYPES = {
+    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
+    torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8",
+    torch.uint8: "U8", torch.bool: "BOOL",
+}  # fmt: skip
+_OF_NAME = {name: dtype for dtype, name in _DTYPES.items()}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A saved piece."""
+
+    name: str
+    dtype: str
+    """As safetensors names it."""
+    shape: tuple[int, ...]
+    """Of the whole tensor."""
+    offsets: tuple[int, ...]
+    sizes: tuple[int, ...]
+    begin: int
+    """First byte in the file."""
+    crc32: tuple[int, ...]
+    """One for each block of BLOCK bytes, the last may be shorter."""
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        return _OF_NAME[self.dtype]
+
+
+def write_shard(folder: Folder, name: str, pieces: list[Piece]) -> None:
+    """Write ``<name>.safetensors``, then ``<name>.json``.
+
+    Args:
+        pieces: contiguous, on CPU; they must not change while this runs.
+    """
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    at = 0
+    places = []
+    for piece in pieces:
+        size = piece.values.numel() * piece.values.element_size()
+        header[_key(piece)] = {
+            "dtype": _DTYPES[piece.values.dtype],
+            "shape": list(piece.values.shape),
+            "data_offsets": [at, at + size],
+        }
+        places.append(at)
+        at += size
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    sums: list[list[int]] = [[] for _ in pieces]
+
+    def chunks() -> Iterator[bytes | memoryview]:
+        yield struct.pack("<Q", len(text)) + text
+        for piece, crcs in zip(pieces, sums, strict=True):
+            data = as_bytes(piece.values)
+            for first in range(0, len(data), BLOCK):
+                block = data[first : first + BLOCK]
+                crcs.append(zlib.crc32(block))
+                yield block
+
+    (folder / f"{name}.safetensors").write_chunks(chunks())
+    entries = [
+        Entry(
+            name=piece.name,
+            dtype=_DTYPES[piece.values.dtype],
+            shape=piece.shape,
+            offsets=piece.offsets,
+            sizes=tuple(piece.values.shape),
+            begin=8 + len(text) + at,
+            crc32=tuple(crcs),
+        )
+        for piece, at, crcs in zip(pieces, places, sums, strict=True)
+    ]
+    (folder / f"{name}.json").write_text(json.dumps([asdict(entry) for entry in entries]))
+
+
+def _key(piece: Piece) -> str:
+    return f"{piece.name}@{','.join(map(str, piece.offsets))}"
+
+
+def parse_index(text: bytes) -> list[Entry]:
+    """The entries of ``<name>.json``."""
+    entries = []
+    for entry in json.loads(text):
+        values: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()}
+        entries.append(Entry(**values))
+    return entries
+
+
+def read_rows(file: Folder, entry: Entry, first: int, last: int) -> Iterator[tuple[int, Tensor]]:
+    """Rows ``first`` … ``last - 1`` of a saved piece (along its first dimension), some at once.
+
+    Returns:
+        (row, values [rows, …]) one after the other.
+
+    Raises:
+        CheckpointError: a block is not what was written.
+    """
+    width = math.prod(entry.sizes[1:]) * entry.torch_dtype.itemsize
+    total = entry.sizes[0] * width
+    step = max(_AT_ONCE * BLOCK // max(width, 1), 1)
+    with file.fs.open_input_file(file.path) as source:
+        for row in range(first, last, step):
+            end = min(row + step, last)
+            begin_block = row * width // BLOCK
+            end_block = -(-(end * width) // BLOCK)
+            begin = begin_block * BLOCK
+            size = min(end_block * BLOCK, total) - begin
+            data = memoryview(source.read_at(size, entry.begin + begin))
+            for block in range(begin_block, end_block):
+                at = block * BLOCK - begin
+                if zlib.crc32(data[at : at + BLOCK]) != entry.crc32[block]:
+                    raise CheckpointError(
+                        "a checkpoint is damaged: bytes differ from what was written",
+                        where=f"{file}, {entry.name}",
+                        value=f"block {block} of {len(entry.crc32)} ({BLOCK >> 20} MB each)",
+                        rule="every block has the CRC-32 of the index",
+                        fix=f"delete the folder {str(file).rsplit('/', 1)[0]}; the run continues "
+                        "from the checkpoint before it",
+                    )
+            rows = data[row * width - begin : end * width - begin]
+            values = torch.frombuffer(bytearray(rows), dtype=entry.torch_dtype)
+            yield row, values.view(end - row, *entry.sizes[1:])

@@ -1,0 +1,80 @@
+"""What all workers must act on at the same step.
+
+A worker may learn something alone: it is asked to end, its data cannot be read, its checkpoint
+cannot be written. If it acted alone the others would wait for it. So every worker puts what it
+knows into the exchange that each step has anyway, and all see the same sum.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+from torch import Tensor
+
+from p5dist.errors import TrainingError
+from p5dist.feed.histories import Ints
+
+
+@dataclass
+class Events:
+    """What a worker knows; after the exchange, what all know."""
+
+    stop: float = 0.0
+    """Workers that are asked to end after a checkpoint."""
+    problem: float = 0.0
+    """Workers that cannot go on."""
+    look: float = 0.0
+    """Workers that find it time to ask for a preemption notice."""
+    completed: float = 0.0
+    """Step of the newest complete checkpoint; only the first worker knows it."""
+
+    def values(self) -> list[float]:
+        """One number an event, to be summed over the workers."""
+        return [getattr(self, field.name) for field in fields(self)]
+
+    @classmethod
+    def agreed(cls, sums: Tensor) -> Events:
+        """From the sums over the workers of :meth:`values`."""
+        return cls(*sums.tolist())
+
+
+NUMBER_OF_EVENTS = len(fields(Events))
+
+
+class OtherWorkerError(TrainingError):
+    """Another worker cannot go on and says why; this one ends in order."""
+
+    def __init__(self, where: str) -> None:
+        super().__init__("another worker cannot go on", where=where)
+
+
+class Outside:
+    """What the steps of a stage tell, and ask, of the world around them; here nobody listens."""
+
+    def log(self, values: dict[str, Any]) -> None:
+        """A logged step; called on every worker, like all that follows."""
+
+    def trained(self, step: int, rows: Ints) -> None:
+        """This worker took ``step`` with the histories ``rows`` (row numbers [B])."""
+
+    def skipped(self, step: int, rows: list[list[int]]) -> None:
+        """A step was not applied; the row numbers that each worker had."""
+
+    def saving(self, step: int) -> None:
+        """A checkpoint after ``step`` steps begins."""
+
+    def saved(self, step: int) -> None:
+        """The checkpoint after ``step`` steps is complete."""
+
+    def stop(self) -> bool:
+        """Whether this worker is asked to end after a checkpoint."""
+        return False
+
+    def look(self) -> bool:
+        """Whether it is time to ask for a preemption notice."""
+        return False
+
+    def preempted(self) -> bool:
+        """Whether a new notice says that a node goes away; all workers ask at the same step."""
+        return False

@@ -10,7 +10,10 @@ from typing import Annotated, Any
 
 import typer
 
-from p5dist.errors import P5Error
+from p5dist.errors import P5Error, StoppedError
+
+STOPPED = 143
+"""Exit code of a job that was asked to stop: that of a process ended by SIGTERM."""
 
 app = typer.Typer(
     help="Pre-train one recommender on raw interaction logs, fine-tune, evaluate, recommend.",
@@ -214,6 +217,9 @@ def main() -> None:
     """Entry point: errors of p5dist are a message and exit code 1, not a traceback."""
     try:
         app()
+    except StoppedError as e:
+        print(e, file=sys.stderr)
+        sys.exit(STOPPED)
     except P5Error as e:
         if os.environ.get("P5DIST_TRACEBACK"):
             raise

@@ -13,6 +13,7 @@
     ├── StorageError           object storage: denied, unreachable, no such bucket, cut short
     ├── ResourceError          the cluster or the disk cannot hold what the job asks for
     ├── TrainingError          a loss that is not finite, a worker group that keeps failing
+    ├── StoppedError           asked to stop (SIGTERM, Ctrl-C), with the work saved
     └── InstallError           packages that do not fit each other, a download that failed
 
 All of them survive pickling, so an error raised in a worker reaches the user as it was written.
@@ -100,6 +101,10 @@ class ResourceError(P5Error):
 
 class TrainingError(P5Error):
     """Training cannot go on."""
+
+
+class StoppedError(P5Error):
+    """The job was asked to stop, and has saved where it was."""
 
 
 class InstallError(P5Error):

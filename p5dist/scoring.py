@@ -134,7 +134,7 @@ def score_all(
     Raises:
         P5Error: as raised in an actor.
     """
-    actors = job.scale.actors or job.scale.workers
+    actors = job.scale.actors or job.scale.most_workers
     rows = max(manifest.histories // (actors * _UNITS_PER_ACTOR), _WORTH_A_TASK)
     units = plan_units(manifest, min(rows, job.feed.unit_rows))
     actors = min(actors, len(units))

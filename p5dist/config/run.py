@@ -39,10 +39,10 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _lanes(self) -> RunConfig:
-        if self.feed.lanes < self.scale.workers:
+        if self.feed.lanes < self.scale.most_workers:
             raise ValueError(
                 f"feed.lanes {self.feed.lanes} must be at least scale.workers "
-                f"{self.scale.workers}: raise feed.lanes or use fewer workers"
+                f"{self.scale.most_workers}: raise feed.lanes or use fewer workers"
             )
         for stage, training in self.trainings().items():
             if training.batch_size % self.feed.lanes:

@@ -4,15 +4,33 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from p5dist.config.base import Section
+
+
+class Elastic(Section):
+    """A number of workers that follows the cluster."""
+
+    min: PositiveInt
+    """Training waits while the cluster has room for fewer."""
+    max: PositiveInt
+    resize_every_s: PositiveFloat = 60.0
+    """How often it is looked whether there is room for more; a resize costs a restart from the
+    latest checkpoint."""
+
+    @model_validator(mode="after")
+    def _order(self) -> Elastic:
+        if self.min > self.max:
+            raise ValueError(f"min {self.min} must be at most max {self.max}")
+        return self
 
 
 class Scale(Section):
     """Workers and cluster."""
 
-    workers: PositiveInt = 1
+    workers: PositiveInt | Elastic = 1
+    """A number, or {min, max}: fewer when a node is lost, more when it is back."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: cuda where the cluster has a GPU for every worker."""
     cpus_per_worker: PositiveFloat | None = None
@@ -23,5 +41,17 @@ class Scale(Section):
     """Ray cluster to join (``auto``, ``ray://…``); left out: one on this machine."""
     max_failures: NonNegativeInt = 3
     """Restarts of the worker group after worker errors before the stage gives up."""
+    max_preemptions: NonNegativeInt | None = None
+    """Restarts after a node was taken away with notice; left out: without limit."""
     timeout_s: PositiveFloat = 120.0
     """A collective that takes longer has failed."""
+
+    @property
+    def most_workers(self) -> int:
+        """The largest number of workers."""
+        return self.workers.max if isinstance(self.workers, Elastic) else self.workers
+
+    @property
+    def fewest_workers(self) -> int:
+        """The smallest number of workers."""
+        return self.workers.min if isinstance(self.workers, Elastic) else self.workers

@@ -45,9 +45,6 @@ NUMBER_OF_EVENTS = len(fields(Events))
 class OtherWorkerError(TrainingError):
     """Another worker cannot go on and says why; this one ends in order."""
 
-    def __init__(self, where: str) -> None:
-        super().__init__("another worker cannot go on", where=where)
-
 
 class Outside:
     """What the steps of a stage tell, and ask, of the world around them; here nobody listens."""

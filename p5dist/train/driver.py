@@ -3,31 +3,42 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import ray
 import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.table import Table
 
 from p5dist.checkpoint.checkpoints import Checkpoints
 from p5dist.config import RunConfig, dump_job
 from p5dist.config.scale import Scale
 from p5dist.console import console, progress
-from p5dist.errors import P5Error, ResourceError, TrainingError
+from p5dist.errors import P5Error, StoppedError, TrainingError
 from p5dist.manifest import Manifest
 from p5dist.provenance import provenance
 from p5dist.storage import Folder, RunFolder
 from p5dist.train.metrics import read_metrics
+from p5dist.train.resources import in_words, scaling, worker_resources
 from p5dist.train.session import lane_order, total_steps, unit_reader
 from p5dist.train.worker import FEED, Feed, LaneDataConfig, Monitor, train_worker
 
-_READER_CPUS = 0.5  # what Ray Data needs at least to read while all workers run
 _SNAPSHOT = "checkpoint_manager_snapshot.json"
+_REFRESH_S = 0.5
+
+# Read by Ray Train where the controller starts; a user's own settings win.
+_SETTINGS = {
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # a failed worker is noticed in 0.5 s, not in 2 s
+    "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": "60",  # a worker that does not answer is lost
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "10",  # then fewer workers are tried
+    "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "1",
+}
 
 
 def run(job: RunConfig, folder: RunFolder, stage: str) -> dict[str, Any]:
@@ -35,16 +46,19 @@ def run(job: RunConfig, folder: RunFolder, stage: str) -> dict[str, Any]:
 
     Raises:
         ResourceError: the cluster is too small; found before anything starts.
+        StoppedError: SIGTERM or Ctrl-C; a checkpoint is there.
         TrainingError: the worker group failed more often than ``scale.max_failures`` allows.
     """
     began = time.time()
     place = folder.training(stage).make()
     manifest = Manifest.load(folder.prepare)
     resources = worker_resources(job.scale)
-    monitor = ray.remote(Monitor).options(num_cpus=0).remote()
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    monitor = ray.remote(Monitor).options(num_cpus=0, scheduling_strategy=here).remote()
+    for name, value in _SETTINGS.items():
+        os.environ.setdefault(name, value)
     trainer = _trainer(job, folder, stage, manifest, resources, monitor)
-    with _show_progress(monitor, stage):
-        _fit(trainer, job.scale, monitor, place)
+    _watch(lambda: _fit(trainer, job.scale, monitor, place), monitor, stage)
     figures, starts, _ = ray.get(monitor.state.remote())
     if "plan" in figures:
         console.print(plan_table(figures["plan"]))
@@ -53,51 +67,12 @@ def run(job: RunConfig, folder: RunFolder, stage: str) -> dict[str, Any]:
         "steps": logged[-1]["step"] if logged else 0,
         "loss": logged[-1]["loss"] if logged else None,
         "restarts": max(starts - 1, 0),
-        "workers": job.scale.workers,
+        "workers": figures.get("workers"),
         "checkpoint": Checkpoints(place / "checkpoints").require().folder.name,
         **provenance(job, stage, data=manifest.fingerprint, seconds=time.time() - began),
     }
     (place / "result.json").write_json(result)
     return result
-
-
-def worker_resources(scale: Scale) -> dict[str, float]:
-    """What each worker reserves, one CPU being left for reading data.
-
-    Raises:
-        ResourceError: the cluster does not have it.
-    """
-    cluster = ray.cluster_resources()
-    cpus, gpus = cluster.get("CPU", 0.0), cluster.get("GPU", 0.0)
-    if scale.cpus_per_worker is None:
-        if scale.workers > cpus:
-            raise ResourceError(
-                "more workers than the cluster has CPUs", where="scale.workers",
-                value=scale.workers, rule=f"this cluster has {cpus:g} CPUs",
-                fix="use fewer workers or a larger cluster, or set scale.cpus_per_worker to a "
-                "fraction to put several workers on one CPU",
-            )  # fmt: skip
-        left = cpus - 1 if cpus >= 2 else cpus - _READER_CPUS
-        share = left / scale.workers
-        share = float(int(share)) if share >= 1 else int(share * 1000) / 1000
-    else:
-        share = scale.cpus_per_worker
-        if share * scale.workers + _READER_CPUS > cpus:
-            raise ResourceError(
-                "the cluster has not enough CPUs", where="scale",
-                value=f"{scale.workers} workers · {share:g} CPUs",
-                rule=f"this cluster has {cpus:g} CPUs, of which {_READER_CPUS} read data",
-                fix="lower scale.workers or scale.cpus_per_worker",
-            )  # fmt: skip
-    resources = {"CPU": share}
-    if scale.device == "cuda" and gpus < scale.workers:
-        raise ResourceError(
-            "more workers than the cluster has GPUs", where="scale.workers", value=scale.workers,
-            rule=f"this cluster has {gpus:g} GPUs", fix="use fewer workers, or scale.device: cpu",
-        )  # fmt: skip
-    if scale.device == "cuda" or (scale.device == "auto" and gpus >= scale.workers):
-        resources["GPU"] = 1.0
-    return resources
 
 
 def _trainer(
@@ -118,7 +93,7 @@ def _trainer(
     threads = max(int(resources["CPU"]), 1)
     console.print(
         f"  {total_steps(training, order):,} steps of {training.batch_size} histories on "
-        f"{scale.workers} worker{'s' if scale.workers > 1 else ''} "
+        f"{in_words(scale)} "
         f"({resources['CPU']:g} CPU{' and a GPU' if gpu else ''} each)"
     )
     parent = folder.training(stage).path.rsplit("/", 1)[0]
@@ -130,14 +105,25 @@ def _trainer(
         },
         torch_config=TorchConfig(backend="nccl" if gpu else "gloo", timeout_s=int(scale.timeout_s)),
         scaling_config=ray.train.ScalingConfig(
-            num_workers=scale.workers, use_gpu=gpu, resources_per_worker=resources
+            use_gpu=gpu, resources_per_worker=resources, **scaling(scale)
         ),
         run_config=ray.train.RunConfig(
             name=stage.rsplit("/", 1)[-1],
             storage_path=parent,
             storage_filesystem=folder.root.fs,
-            failure_config=ray.train.FailureConfig(max_failures=scale.max_failures),
-            worker_runtime_env={"env_vars": {"OMP_NUM_THREADS": str(threads)}},
+            failure_config=ray.train.FailureConfig(
+                max_failures=scale.max_failures,
+                max_preemption_failures=-1
+                if scale.max_preemptions is None
+                else scale.max_preemptions,
+            ),
+            worker_runtime_env={
+                "env_vars": {
+                    "OMP_NUM_THREADS": str(threads),
+                    # How long survivors of a lost worker may take to leave their group.
+                    "TORCH_PROCESS_GROUP_SHUTDOWN_TIMEOUT_S": "3",
+                }
+            },
         ),
         datasets={FEED: lambda: feed},
         dataset_config=LaneDataConfig(),
@@ -168,6 +154,12 @@ def _fit(trainer: TorchTrainer, scale: Scale, monitor: Any, place: Folder) -> No
         error = ray.get(monitor.state.remote())[2]
         if error is not None:
             raise error
+        step = ray.get(monitor.stopped_at.remote())
+        if step is not None:
+            raise StoppedError(
+                f"stopped as asked, with a checkpoint after step {step}",
+                where=str(place), fix="start the same command again: it continues from there",
+            )  # fmt: skip
         return
 
 
@@ -191,34 +183,57 @@ def _explain(error: Exception, scale: Scale, place: Folder) -> P5Error:
     )
 
 
+def _watch(fit: Callable[[], None], monitor: Any, stage: str) -> None:
+    """Run ``fit`` in a thread; show step, rate, loss and time left, and pass a request to stop
+    on to the workers. (In the main thread Ray Train would take Ctrl-C as an order to abort.)"""
+    failed: list[BaseException] = []
+
+    def run_fit() -> None:
+        try:
+            fit()
+        except BaseException as e:
+            failed.append(e)
+
+    thread = threading.Thread(target=run_fit, daemon=True)
+    with progress("steps") as bar, _stop_requests() as wanted:
+        task = bar.add_task(stage, total=None, note="starting workers")
+        thread.start()
+        told = False
+        while thread.is_alive():
+            thread.join(_REFRESH_S)
+            if wanted.is_set() and not told:
+                monitor.ask_to_stop.remote()
+                told = True
+            figures, starts, _ = ray.get(monitor.state.remote())
+            if figures:
+                note = f"restart {starts - 1}  " if starts > 1 else ""
+                if figures.get("loss") is not None:
+                    note += f"loss {figures['loss']:.4f}  {figures['samples_per_second']:,.0f}/s"
+                note = "stopping after a checkpoint" if told else note
+                bar.update(task, completed=figures["step"], total=figures["total"], note=note)
+    if failed:
+        raise failed[0]
+
+
 @contextmanager
-def _show_progress(monitor: Any, stage: str) -> Iterator[None]:
-    """A bar with step, rate, loss and time left while the block runs."""
-    finished = threading.Event()
+def _stop_requests() -> Iterator[threading.Event]:
+    """An event that SIGTERM or the first Ctrl-C sets; a second Ctrl-C ends at once."""
+    wanted = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield wanted
+        return
 
-    def show() -> None:
-        with progress("steps") as bar:
-            task = bar.add_task(stage, total=None, note="starting workers")
-            while True:
-                last = finished.wait(0.5)
-                figures, starts, _ = ray.get(monitor.state.remote())
-                if figures:
-                    note = f"restart {starts - 1}  " if starts > 1 else ""
-                    if "loss" in figures:
-                        note += (
-                            f"loss {figures['loss']:.4f}  {figures['samples_per_second']:,.0f}/s"
-                        )
-                    bar.update(task, completed=figures["step"], total=figures["total"], note=note)
-                if last:
-                    return
+    def handle(number: int, _: Any) -> None:
+        if wanted.is_set() and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        wanted.set()
 
-    thread = threading.Thread(target=show, daemon=True)
-    thread.start()
+    before = {n: signal.signal(n, handle) for n in (signal.SIGTERM, signal.SIGINT)}
     try:
-        yield
+        yield wanted
     finally:
-        finished.set()
-        thread.join()
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def plan_table(plan: dict[str, Any]) -> Table:

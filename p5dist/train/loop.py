@@ -73,7 +73,7 @@ def run_steps(
         )
         taken = _step(session, step, batch, meter, local)
         if taken.events.problem:
-            raise problem or OtherWorkerError(f"{session.stage}, step {step}")
+            raise problem or _other(session)
         if not taken.applied:
             _skip(session, step, batch, taken.loss, outside)
         outside.trained(step, batch.rows)
@@ -174,7 +174,11 @@ def _finish_saving(session: Session) -> None:
         state = state.to(session.device)
         dist.all_reduce(state)
         if state[1]:
-            raise saver.error or OtherWorkerError(session.stage)
+            raise saver.error or _other(session)
         if not state[0]:
             return
         time.sleep(_WAIT_SECONDS)
+
+
+def _other(session: Session) -> OtherWorkerError:
+    return OtherWorkerError("another worker cannot go on", where=session.stage)

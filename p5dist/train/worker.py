@@ -68,10 +68,10 @@ class Monitor:
         self._stop = False
         self._stopped_at: int | None = None
 
-    def started(self, step: int, total: int, plan: dict[str, Any]) -> None:
+    def started(self, step: int, total: int, workers: int, plan: dict[str, Any]) -> None:
         """The worker group begins after ``step`` steps."""
         self._starts += 1
-        self._progress |= {"step": step, "total": total, "plan": plan}
+        self._progress |= {"step": step, "total": total, "workers": workers, "plan": plan}
 
     def update(self, values: dict[str, Any]) -> None:
         """A logged step."""
@@ -122,8 +122,9 @@ def train_worker(config: dict[str, Any]) -> None:
     writer = MetricsWriter(place, session.start) if first else None
     if first:
         plan = describe(session.model.plan)
+        workers = ray.train.get_context().get_world_size()
         (place / "plan.json").write_json(plan)
-        ray.get(monitor.started.remote(session.start, session.total, plan))
+        ray.get(monitor.started.remote(session.start, session.total, workers, plan))
 
     outside = _Outside(session, place, monitor, writer)
     stream = ray.train.get_dataset_shard(FEED)

@@ -28,6 +28,8 @@ class Bucket:
     histories: int
     length: int
     """Interactions of the longest."""
+    area: slice
+    """Its rectangle, flattened, among those of the batch: histories · length slots."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,9 @@ class Batch:
     a history takes part in the exchange."""
     token: Tensor
     """[T] index into ``items``"""
+    seen: Tensor
+    """[T] index into ``items`` of what the encoder sees; as ``token`` unless a masked objective
+    shows another item"""
     candidates: Tensor
     """[C] index into ``items``; the same items on every worker"""
     candidate_log_q: Tensor | None
@@ -61,13 +66,32 @@ class Batch:
     """[T] float, NaN where there is none"""
     dropout_key: Tensor
     """[T] int64: hash of (seed, step, row, position)"""
+    item_key: Tensor
+    """[U] int64: hash of (seed, step, item)"""
     slot: Tensor
-    """[T] place of each interaction in its bucket's rectangle, flattened"""
+    """[T] place of each interaction in the rectangles of all buckets, flattened"""
     buckets: tuple[Bucket, ...]
     histories: int
     """B"""
     rows: npt.NDArray[np.int64]
     """[B] row numbers, for messages"""
+    hidden: Tensor | None = None
+    """[T] bool: the encoder sees the position only; None: nothing is hidden"""
+    predicted: Tensor | None = None
+    """[T] bool: chosen by a masked objective"""
+    pairs: Tensor | None = None
+    """[2, P] indices of interactions: centre and context of a skip-gram"""
+    unclicked: Tensor | None = None
+    """[T, n] index into ``items`` of items drawn as negatives of the interaction; -1: none"""
+    label_offsets: Tensor | None = None
+    """[U + 1] place in ``labels`` where those of an item begin"""
+    labels: Tensor | None = None
+    """[V] attribute values of the U items as labels from 0"""
+
+    @property
+    def area(self) -> int:
+        """Slots in the rectangles of all buckets."""
+        return self.buckets[-1].area.stop if self.buckets else 0
 
     def to(self, device: torch.device) -> Batch:
         """The batch on ``device``."""

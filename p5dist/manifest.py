@@ -65,6 +65,8 @@ class Manifest(BaseModel):
     user_attributes: dict[str, int] = {}
     context: dict[str, int] = {}
     """Number of values of each context column; value ids are 1…n, 0 is none."""
+    events: dict[str, float] = {}
+    """Weight in training of each event, in the order of their codes from 1."""
     longest_history: int
     rating_mean: float | None = None
     """Mean rating of the training interactions; None where the log has no ratings."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ model:
   dim: 16
   encoder: {{layers: 1, heads: 2, dropout: 0.2}}
   item_attributes: [genre]
-  rating_input: true
+  inputs: {{rating: true}}
 pretrain:
   steps: 20
   batch_size: 12
@@ -62,6 +63,7 @@ def write_small_data(
         rating=rng.integers(1, 6, total).astype(np.float32),
         split=np.zeros(total, dtype=np.int8),
     )
+    everyone = replace(everyone, event=rng.integers(1, 3, total).astype(np.int8))
     left = np.repeat(lengths, lengths) - everyone.position()
     long = np.repeat(lengths, lengths) >= 3
     everyone.split[long & (left == 1)] = c.TEST
@@ -87,6 +89,7 @@ def write_small_data(
         users=users,
         items=items,
         item_attributes={"genre": 3},
+        events={"view": 1.0, "buy": 1.0},
         longest_history=20,
         rating_mean=3.0,
         rating_range=(1.0, 5.0),

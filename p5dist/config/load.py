@@ -99,7 +99,7 @@ def _explain(error: ValidationError, values: dict[str, Any], where: str) -> Conf
     elif first["type"] == "missing":
         what, fix, value = f"{path}: missing", f"add {path} to the job file", None
     elif first["type"].startswith("union_tag"):
-        annotation = _section_at(parts[:-1], values).model_fields[parts[-1]].annotation
+        annotation = _annotation_at(parts, values)
         kinds = [get_args(s.model_fields["kind"].annotation)[0] for s in _sections(annotation)]
         value = value.get("kind") if isinstance(value, dict) else value
         what = f"{path}.kind: {'missing' if value is None else 'unknown kind'}"
@@ -129,21 +129,25 @@ def _path(loc: tuple[int | str, ...], values: Any) -> list[str]:
 
 
 def _section_at(parts: list[str], values: Any) -> type[BaseModel]:
-    """The section class that holds the key path ``parts`` in the user's values."""
-    section: type[BaseModel] = RunConfig
-    annotation: Any = RunConfig
+    """The section class of the key path ``parts`` in the user's values."""
+    kinds = _sections(_annotation_at(parts, values))
     for part in parts:
         values = values[part]
-        if get_origin(annotation) is dict:
-            annotation = get_args(annotation)[1]
-        else:
-            annotation = section.model_fields[part].annotation
-        kinds = _sections(annotation)
-        kind = values.get("kind") if isinstance(values, dict) else None
-        matching = [s for s in kinds if kind in get_args(s.model_fields["kind"].annotation)] \
-            if kind is not None and len(kinds) > 1 else kinds  # fmt: skip
-        section = matching[0]
-    return section
+    kind = values.get("kind") if isinstance(values, dict) else None
+    if kind is None or len(kinds) == 1:
+        return kinds[0]
+    return next(s for s in kinds if kind in get_args(s.model_fields["kind"].annotation))
+
+
+def _annotation_at(parts: list[str], values: Any) -> Any:
+    """What the key path ``parts`` is declared as, under the sections that the user's values
+    choose."""
+    if not parts:
+        return RunConfig
+    above = _annotation_at(parts[:-1], values)
+    if get_origin(above) is dict:
+        return get_args(above)[1]
+    return _section_at(parts[:-1], values).model_fields[parts[-1]].annotation
 
 
 def _sections(annotation: Any) -> list[type[BaseModel]]:

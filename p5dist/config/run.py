@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from p5dist import columns as c
 from p5dist.config.base import Section
-from p5dist.config.heads import RatingTask
+from p5dist.config.heads import AttributesObjective, ClickTask, Head, NextItemTask, RatingTask
 from p5dist.config.model import Feed, Model
 from p5dist.config.output import Evaluate, Recommend, Report
 from p5dist.config.prepare import Prepare
@@ -78,13 +78,16 @@ class RunConfig(Section):
                     f"section: add one, or set finetune.{name}.init_from to null"
                 )
         rated = self.prepare.source.columns.rating is not None
-        needs = [f"finetune.{n}.task" for n, s in self.finetune.items()
-                 if isinstance(s.task, RatingTask)]  # fmt: skip
-        needs += ["model.rating_input"] if self.model.rating_input else []
+        needs = [key for key, head in self._heads()
+                 if isinstance(head, RatingTask) or getattr(head, "threshold", None) is not None
+        ]  # fmt: skip
+        needs += ["model.inputs.rating"] if self.model.inputs.rating else []
         if needs and not rated:
             raise ValueError(
                 f"{needs[0]} needs ratings, but prepare.source.columns.rating names no column"
             )
+        for key, head in self._heads():
+            self._check_head(key, head)
         for section in ("evaluate", "recommend"):
             chosen = getattr(getattr(self, section), "ranking_from", None)
             if chosen is not None and chosen not in self.ranking_stages():
@@ -93,6 +96,64 @@ class RunConfig(Section):
                     f"(it has: {', '.join(self.ranking_stages()) or 'none'})"
                 )
         return self
+
+    @model_validator(mode="after")
+    def _encoder(self) -> RunConfig:
+        source, inputs = self.prepare.source.columns, self.model.inputs
+        for wanted, column in (
+            ([n for n in ("time_gap", "calendar") if getattr(inputs, n)], "timestamp"),
+            (["event"] if inputs.event else [], "event"),
+        ):
+            if wanted and getattr(source, column) is None:
+                raise ValueError(
+                    f"model.inputs.{wanted[0]} reads the {column} of interactions, but "
+                    f"prepare.source.columns.{column} names no column"
+                )
+        if getattr(self.model.encoder, "time_intervals", False) and source.timestamp is None:
+            raise ValueError(
+                "model.encoder.time_intervals reads the time of interactions, but prepare.source."
+                "columns.timestamp names no column: set time_intervals to false"
+            )
+        for key, head in self._heads():
+            if head.bidirectional and not self.model.encoder.bidirectional_ok:
+                raise ValueError(
+                    f"{key} predicts hidden items from both sides of them, but model.encoder "
+                    f"'{self.model.encoder.kind}' sees the past only: use transformer or hstu"
+                )
+        return self
+
+    def _heads(self) -> list[tuple[str, Head]]:
+        """Key path and section of every objective and task."""
+        found: list[tuple[str, Head]] = []
+        for stage, training in self.trainings().items():
+            one = "task" if isinstance(training, Finetune) else "objective"
+            for name, head in training.heads().items():
+                found.append((f"{_key(stage)}.{one}" + (f".{one}s.{name}" if name else ""), head))
+        return found
+
+    def _check_head(self, key: str, head: Head) -> None:
+        if isinstance(head, AttributesObjective):
+            table = self.prepare.items
+            named = {} if table is None else table.attributes
+            known = [name for name, attribute in named.items() if attribute.kind != "text"]
+            for name in head.attributes:
+                if name not in known:
+                    raise ValueError(
+                        f"{key}.attributes names '{name}', which prepare.items.attributes does "
+                        f"not define (it has: {', '.join(known) or 'none'})"
+                    )
+            if head.of == "masked" and key == "pretrain.objective":
+                raise ValueError(
+                    f"{key}.of is 'masked', but nothing hides items: use kind: multi with a "
+                    "masked objective beside it"
+                )
+        events = (isinstance(head, ClickTask) and head.positive is not None) or (
+            isinstance(head, NextItemTask) and head.events is not None
+        )
+        if events and self.prepare.source.columns.event is None:
+            raise ValueError(
+                f"{key} names events, but prepare.source.columns.event names no column"
+            )
 
     def trainings(self) -> dict[str, Training]:
         """Training stages by folder name, in the order in which they run."""
@@ -105,24 +166,35 @@ class RunConfig(Section):
 
     def ranking_stages(self) -> list[str]:
         """Training stages whose model ranks items; the last is the default."""
-        return [
-            stage
-            for stage, section in self.trainings().items()
-            if not isinstance(section, Finetune) or section.task.kind == "next_item"
-        ]
+        return [stage for stage, section in self.trainings().items() if section.ranks]
 
     def rating_stage(self) -> str | None:
         """The (last) fine-tuning stage that predicts ratings."""
+        return self._last_stage(RatingTask)
+
+    def click_stage(self) -> str | None:
+        """The (last) fine-tuning stage that predicts clicks."""
+        return self._last_stage(ClickTask)
+
+    def _last_stage(self, kind: type[Head]) -> str | None:
         found = [
             stage
             for stage, section in self.trainings().items()
-            if isinstance(section, Finetune) and isinstance(section.task, RatingTask)
+            if any(isinstance(head, kind) for head in section.heads().values())
         ]
         return found[-1] if found else None
 
     def history_columns(self) -> tuple[str, ...]:
         """Columns of a history that models and tasks read beside user, item and split."""
-        return (c.RATING,) if self.prepare.source.columns.rating is not None else ()
+        source = self.prepare.source.columns
+        clicks = any(isinstance(head, ClickTask) for _, head in self._heads())
+        there = {
+            c.RATING: source.rating is not None,
+            c.EVENT: source.event is not None,
+            c.TIMESTAMP: clicks and source.timestamp is not None,
+        }
+        read = [name for name, wanted in there.items() if wanted]
+        return tuple(dict.fromkeys((*read, *self.model.columns)))
 
     def stages(self) -> list[str]:
         """All stages of the job in order."""

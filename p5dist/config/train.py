@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from abc import abstractmethod
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     Field,
@@ -10,11 +11,12 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    field_validator,
     model_validator,
 )
 
 from p5dist.config.base import Section
-from p5dist.config.heads import CausalObjective, Task
+from p5dist.config.heads import CausalObjective, Head, MultiObjective, MultiTask, Objective, Task
 
 
 class TableOptimizer(Section):
@@ -93,16 +95,64 @@ class Training(Section):
             raise ValueError("give exactly one of steps and epochs")
         return self
 
+    @abstractmethod
+    def heads(self) -> dict[str, Head]:
+        """What is learned, by name; the name is empty where there is one objective or task."""
+
+    @property
+    @abstractmethod
+    def weights(self) -> dict[str, float] | Literal["learned"] | None:
+        """Factors on the losses by name; None where there is one objective or task."""
+
+    @property
+    def bidirectional(self) -> bool:
+        """Whether the encoder must see both sides of a hidden position."""
+        return any(head.bidirectional for head in self.heads().values())
+
+    @property
+    def ranks(self) -> bool:
+        """Whether its model ranks the items of the catalogue."""
+        return any(head.ranks for head in self.heads().values())
+
+    @property
+    def shuffled(self) -> bool:
+        """Whether it takes a history as a set and not as a sequence."""
+        return any(head.shuffled for head in self.heads().values())
+
 
 class Pretrain(Training):
     """Self-supervised training on histories without labels."""
 
-    objective: CausalObjective = CausalObjective()
+    objective: Annotated[Objective | MultiObjective, Field(discriminator="kind")] = (
+        CausalObjective()
+    )
+    """Without a kind it is causal."""
+
+    @field_validator("objective", mode="before")
+    @classmethod
+    def _causal(cls, value: Any) -> Any:
+        return {"kind": "causal", **value} if isinstance(value, dict) else value
+
+    def heads(self) -> dict[str, Head]:
+        if isinstance(self.objective, MultiObjective):
+            return dict(self.objective.objectives)
+        return {"": self.objective}
+
+    @property
+    def weights(self) -> dict[str, float] | Literal["learned"] | None:
+        return self.objective.weights if isinstance(self.objective, MultiObjective) else None
 
 
 class Finetune(Training):
     """Training on labelled interactions, from a pre-trained model."""
 
-    task: Task
+    task: Annotated[Task | MultiTask, Field(discriminator="kind")]
     init_from: Literal["pretrain"] | None = "pretrain"
     """Where the weights start: this run's pretrain stage, or (empty) from scratch."""
+
+    def heads(self) -> dict[str, Head]:
+        return dict(self.task.tasks) if isinstance(self.task, MultiTask) else {"": self.task}
+
+    @property
+    def weights(self) -> dict[str, float] | Literal["learned"] | None:
+        return self.task.weights if isinstance(self.task, MultiTask) else None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,10 +12,12 @@ from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from p5dist.batch import ITEM_FEATURE, USER_FEATURE, Batch, Bucket
 from p5dist.feed.attributes import Attributes
+from p5dist.feed.cloze import Hidden, with_masked_next
+from p5dist.feed.extras import Extras
 from p5dist.feed.histories import Histories, Ints
 from p5dist.feed.randomness import hashed
 
-_DROPOUT = 5  # which kind of random number a hash belongs to
+_DROPOUT, _ITEM = 5, 9  # which kind of random number a hash belongs to
 
 
 @dataclass(frozen=True)
@@ -24,11 +27,23 @@ class Collate:
     Args:
         seed: of the job.
         item_attributes, user_attributes: attribute tables, or None where the model has none.
+        extras: what objectives and tasks want in training.
+        masked_next: put a hidden interaction at the end of every history, as a masked model is
+            asked for the next item.
     """
 
     seed: int
     item_attributes: Attributes | None = None
     user_attributes: Attributes | None = None
+    extras: Extras = field(default_factory=Extras)
+    masked_next: bool = False
+    unseen: npt.NDArray[np.bool_] | None = None
+    """[items + 1] items whose id row is never trained: they have the zero row of id 0, and so
+    their attributes only."""
+
+    def for_inference(self, *, masked_next: bool) -> Collate:
+        """The same without what training wants."""
+        return replace(self, extras=Extras(), masked_next=masked_next)
 
     def __call__(
         self,
@@ -48,24 +63,41 @@ class Collate:
         """
         lengths = histories.lengths
         histories = histories.take(np.argsort(-lengths, kind="stable"))
+        hidden: Hidden | None = None
+        if self.masked_next:
+            histories, hidden = with_masked_next(histories)
+        elif self.extras.cloze is not None:
+            hidden = self.extras.cloze(histories, step)
+        draw = self.extras.unclicked
+        unclicked = None if draw is None else draw(histories, step)
         lengths = histories.lengths
-        wanted = [
-            np.zeros(0, np.int64) if ids is None else ids for ids in (candidates, extra_items)
-        ]
-        ids, index = np.unique(np.concatenate([histories.item, *wanted]), return_inverse=True)
-        if len(ids) == 0:
-            ids = np.zeros(1, dtype=np.int64)  # padding: the exchange needs one bag
-        count = len(histories.item)
+        ids, (token, seen, drawn, *wanted) = _distinct(
+            histories.item,
+            None if hidden is None else hidden.shown,
+            None if unclicked is None else unclicked.reshape(-1),
+            candidates,
+            extra_items,
+        )
+        optional: dict[str, npt.NDArray[Any]] = {}
+        if hidden is not None:
+            optional |= {"hidden": hidden.hidden, "predicted": hidden.predicted}
+        if unclicked is not None:
+            optional["unclicked"] = np.where(unclicked > 0, drawn.reshape(unclicked.shape), -1)
+        if self.extras.pairs is not None:
+            optional["pairs"] = self.extras.pairs(histories, step)
+        if self.extras.labels is not None:
+            optional["label_offsets"], optional["labels"] = self.extras.labels(ids)
         position = histories.position()
         buckets, slot = make_buckets(lengths, position)
         return Batch(
-            items=_kjt([ITEM_FEATURE], ids, np.asarray([len(ids)]), 1),
+            items=_kjt([ITEM_FEATURE], self._rows(ids), np.asarray([len(ids)]), 1),
             item_attributes=None
             if self.item_attributes is None
             else _kjt(list(self.item_attributes.names), *self.item_attributes.of(ids), len(ids)),
             users=self._users(histories),
-            token=torch.from_numpy(index[:count]),
-            candidates=torch.from_numpy(index[count:]),
+            token=torch.from_numpy(token),
+            seen=torch.from_numpy(token if hidden is None else seen),
+            candidates=torch.from_numpy(np.concatenate(wanted)),
             candidate_log_q=None if candidate_log_q is None else torch.from_numpy(candidate_log_q),
             owner=torch.from_numpy(histories.owner()),
             position=torch.from_numpy(position),
@@ -78,11 +110,17 @@ class Collate:
                     np.int64
                 )
             ),
+            item_key=torch.from_numpy(hashed(self.seed, _ITEM, step, ids).view(np.int64)),
             slot=torch.from_numpy(slot),
             buckets=buckets,
             histories=len(histories),
             rows=histories.row,
+            **{name: torch.from_numpy(values) for name, values in optional.items()},
         )
+
+    def _rows(self, ids: Ints) -> Ints:
+        """Rows of the item table of ``ids``."""
+        return ids if self.unseen is None else np.where(self.unseen[ids], 0, ids)
 
     def _users(self, histories: Histories) -> KeyedJaggedTensor:
         users = len(histories)
@@ -98,6 +136,15 @@ class Collate:
         return _kjt(names, values, lengths, users + 1)
 
 
+def _distinct(*parts: Ints | None) -> tuple[Ints, list[Ints]]:
+    """The distinct ids of all parts, rising, and the index of each part's entries among them."""
+    given = [np.zeros(0, np.int64) if ids is None else ids for ids in parts]
+    ids, index = np.unique(np.concatenate(given), return_inverse=True)
+    if len(ids) == 0:
+        ids = np.zeros(1, dtype=np.int64)  # padding: the exchange needs one bag
+    return ids, np.split(index, np.cumsum([len(part) for part in given])[:-1])
+
+
 def make_buckets(
     lengths: Ints, position: Ints, *, fill: float = 0.8
 ) -> tuple[tuple[Bucket, ...], Ints]:
@@ -105,26 +152,25 @@ def make_buckets(
     of the longest.
 
     Returns:
-        The buckets, and for every interaction [T] its slot ``history in bucket · length +
-        position``.
+        The buckets, and for every interaction [T] its slot ``begin of the bucket's area + history
+        in bucket · length + position``.
     """
     buckets: list[Bucket] = []
-    width = np.zeros(len(lengths), dtype=np.int64)
-    row = np.zeros(len(lengths), dtype=np.int64)
+    first_slot = np.zeros(len(lengths), dtype=np.int64)
     offsets = np.concatenate([[0], np.cumsum(lengths)])
-    begin = 0
+    begin = area = 0
     end_of_all = int(np.searchsorted(-lengths, 0, side="left"))  # empty histories have no bucket
     while begin < end_of_all:
         longest = int(lengths[begin])
         # One history of few interactions is not worth a bucket of its own.
         shortest = int(fill * longest) if longest > 16 else 1
         end = min(int(np.searchsorted(-lengths, -shortest, side="right")), end_of_all)
-        width[begin:end] = longest
-        row[begin:end] = np.arange(end - begin)
-        buckets.append(Bucket(slice(int(offsets[begin]), int(offsets[end])), end - begin, longest))
-        begin = end
-    slot = np.repeat(row * width, lengths) + position
-    return tuple(buckets), slot
+        first_slot[begin:end] = area + longest * np.arange(end - begin)
+        tokens = slice(int(offsets[begin]), int(offsets[end]))
+        end_of_area = area + longest * (end - begin)
+        buckets.append(Bucket(tokens, end - begin, longest, slice(area, end_of_area)))
+        begin, area = end, end_of_area
+    return tuple(buckets), np.repeat(first_slot, lengths) + position
 
 
 def _kjt(keys: list[str], values: Ints, lengths: Ints, stride: int) -> KeyedJaggedTensor:

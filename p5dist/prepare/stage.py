@@ -133,6 +133,7 @@ def _build(passes: Passes) -> tuple[Manifest, list[str]]:
         item_attributes=sizes["item"],
         user_attributes=sizes["user"],
         context={name: len(v) for name, v in coded.items() if name != c.EVENT},
+        events=_event_weights(passes, coded[c.EVENT]) if c.EVENT in coded else {},
         longest_history=max(int(p.lengths[0][-1]) for p in profiles),
         split=describe(config.split, cuts),
         made_from=knows(config),
@@ -147,11 +148,16 @@ def _write_vocabularies(passes: Passes, items: Vocabulary, coded: dict[str, Voca
     for name, vocabulary in coded.items():
         table = vocabulary.table()
         if name == c.EVENT:
-            weights = passes.config.events or {}
-            other = weights.get(OTHER_EVENTS, 1.0)
-            weight = [weights.get(e, other) for e in table[c.EXTERNAL_ID].to_pylist()]
+            weight = list(_event_weights(passes, vocabulary).values())
             table = table.append_column(c.WEIGHT, pa.array(weight, pa.float32()))
         (folder / f"{name}.parquet").write_table(table)
+
+
+def _event_weights(passes: Passes, events: Vocabulary) -> dict[str, float]:
+    """Weight of each event in the order of their codes."""
+    weights = passes.config.events or {}
+    other = weights.get(OTHER_EVENTS, 1.0)
+    return {event: weights.get(event, other) for event in events.external.to_pylist()}
 
 
 def _attributes(passes: Passes, items: Vocabulary) -> tuple[dict[str, dict[str, int]], list[str]]:

@@ -15,7 +15,7 @@ from p5dist.manifest import Manifest
 from p5dist.models.build import Model, build_model
 from p5dist.models.tasks.rating import Rating
 from p5dist.storage import RunFolder
-from p5dist.train.session import make_collate, shuffles_history
+from p5dist.train.session import make_collate
 
 _ITEMS_AT_ONCE = 65_536
 
@@ -26,7 +26,7 @@ class Scorer:
 
     Args:
         model: whole, on one device, with its weights.
-        collate: makes its batches.
+        collate: makes the batches of its training.
         items: largest item id.
         max_length: interactions of a history that the encoder sees (the last ones).
         shuffled: ratings are predicted from histories in random order, as they were learned.
@@ -43,30 +43,30 @@ class Scorer:
     ) -> None:
         self.shuffled = shuffled
         self.model = model.eval()
-        self.collate = collate
+        # A masked model fills a gap after the history, which takes one of the positions.
+        masked = model.backbone.bidirectional
+        self.collate = collate.for_inference(masked_next=masked)
+        self.seen = max_length - masked
         self.items = items
         self.max_length = max_length
 
     @torch.inference_mode()
     def item_vectors(self) -> Tensor:
         """[items, dim] float32; row i belongs to item id i + 1."""
-        tables = self.model.backbone.items
         parts = []
         for first in range(1, self.items + 1, _ITEMS_AT_ONCE):
             ids = np.arange(first, min(first + _ITEMS_AT_ONCE, self.items + 1))
             batch = self.collate(Histories.empty(), candidates=ids)
-            parts.append(tables(batch.items, batch.item_attributes)[batch.candidates])
+            parts.append(self.model.backbone.item_vectors(batch)[batch.candidates])
         return torch.cat(parts)
 
     @torch.inference_mode()
     def user_vectors(self, histories: Histories) -> Tensor:
-        """[B, dim] float32: the state after the last interaction; zero for an empty history."""
-        batch = self.collate(histories.last(self.max_length))
-        encoded = self.model.backbone(batch)
-        ends = torch.nonzero(~batch.has_next).squeeze(1)
-        vectors = torch.zeros(len(histories), encoded.states.shape[1])
-        vectors[self._original(histories)[batch.owner[ends]]] = encoded.states[ends]
-        return vectors
+        """[B, dim] float32: what the next item is ranked by. For an empty history zero, or what a
+        masked model has without any."""
+        batch = self.collate(histories.last(self.seen))
+        vectors = self.model.head.user_vectors(self.model.backbone, batch)
+        return torch.empty_like(vectors).index_copy(0, self._original(histories), vectors)
 
     @torch.inference_mode()
     def ratings(self, histories: Histories, owner: Ints, item: Ints) -> Tensor:
@@ -75,15 +75,15 @@ class Scorer:
         Raises:
             ConfigError: the stage does not predict ratings.
         """
-        head = self.model.head
-        if not isinstance(head, Rating):
+        head = self.model.head.part(Rating)
+        if head is None:
             raise ConfigError(
                 "this stage predicts no ratings", where="finetune",
                 fix="name a stage whose task has kind: rating",
             )  # fmt: skip
         if self.shuffled:
             histories = histories.shuffled(self.collate.seed, 0)
-        batch = self.collate(histories.last(self.max_length), extra_items=item)
+        batch = self.collate(histories.last(self.seen), extra_items=item)
         encoded = self.model.backbone(batch)
         # The batch has its own order of histories; M targets refer to the caller's.
         order = self._original(histories)
@@ -91,14 +91,14 @@ class Scorer:
         ends = torch.nonzero(~batch.has_next).squeeze(1)
         states[order[batch.owner[ends]]] = encoded.states[ends]
         of = torch.from_numpy(owner)
-        users = head.user_vectors(batch)
+        users = head.rows_of_users(batch)
         if users is not None:
             users = torch.empty_like(users).index_copy(0, order, users)[of]
         return head.predict(states[of], encoded.items[batch.candidates], users)
 
     def _original(self, histories: Histories) -> Tensor:
         """[B] index in ``histories`` of each history of the batch made of them."""
-        lengths = np.minimum(histories.lengths, self.max_length)
+        lengths = np.minimum(histories.lengths, self.seen)
         return torch.from_numpy(np.argsort(-lengths, kind="stable"))
 
 
@@ -109,13 +109,14 @@ def load_scorer(job: RunConfig, folder: RunFolder, stage: str) -> Scorer:
         CheckpointError: the stage has no complete checkpoint, or it does not fit the job.
     """
     manifest = Manifest.load(folder.prepare)
+    training = job.trainings()[stage]
     model = build_model(job, stage, manifest, torch.device("cpu"))
     state = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     Checkpoints(folder.training(stage) / "checkpoints").require().load(state)
     return Scorer(
         model,
-        make_collate(job, folder),
+        make_collate(job, folder, manifest, training),
         manifest.items,
         job.feed.max_length,
-        shuffled=shuffles_history(job.trainings()[stage]),
+        shuffled=training.shuffled,
     )

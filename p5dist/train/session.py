@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torchrec.distributed import DistributedModelParallel
@@ -15,12 +16,13 @@ from p5dist import columns as c
 from p5dist.checkpoint.checkpoints import Checkpoint, Checkpoints, Retention
 from p5dist.checkpoint.saver import Saver
 from p5dist.config import RunConfig, dump_job
-from p5dist.config.heads import RatingTask
 from p5dist.config.train import Finetune, Training
 from p5dist.errors import CheckpointError
 from p5dist.feed.attributes import Attributes
 from p5dist.feed.collate import Collate
-from p5dist.feed.negatives import Candidates
+from p5dist.feed.extras import Extras
+from p5dist.feed.histories import Ints
+from p5dist.feed.negatives import Candidates, Gather, alone
 from p5dist.feed.order import LaneOrder
 from p5dist.feed.units import UnitReader
 from p5dist.manifest import Manifest
@@ -45,15 +47,6 @@ def total_steps(training: Training, order: LaneOrder) -> int:
     return order.total_steps(training.epochs or 0.0)
 
 
-def shuffles_history(training: Training) -> bool:
-    """Whether a stage takes histories as sets and not as sequences."""
-    return (
-        isinstance(training, Finetune)
-        and isinstance(training.task, RatingTask)
-        and training.task.history == "shuffled"
-    )
-
-
 def unit_reader(
     job: RunConfig, folder: RunFolder, training: Training, manifest: Manifest, order: LaneOrder
 ) -> UnitReader:
@@ -65,17 +58,46 @@ def unit_reader(
         columns=job.history_columns(),
         max_length=job.feed.max_length,
         random_window=job.feed.window == "random",
-        shuffled=shuffles_history(training),
+        shuffled=training.shuffled,
     )
 
 
-def make_collate(job: RunConfig, folder: RunFolder) -> Collate:
-    """What makes batches, with the attribute tables that the model reads."""
+def make_collate(
+    job: RunConfig, folder: RunFolder, manifest: Manifest, training: Training
+) -> Collate:
+    """What makes the batches of a training stage, with the attribute tables that it reads."""
+    unseen = None
+    if job.model.item_attributes:
+        unseen = np.append(False, _item_counts(folder) == 0)
     return Collate(
         job.seed,
         Attributes.load(folder.prepare, "item", job.model.item_attributes),
         Attributes.load(folder.prepare, "user", job.model.user_attributes),
+        Extras.of(training.heads().values(), manifest, folder.prepare, job.seed),
+        unseen=unseen,
     )
+
+
+def _item_counts(folder: RunFolder) -> Ints:
+    """[items] training interactions of item id i + 1."""
+    table = (folder.prepare / "vocabulary/item.parquet").read_table([c.COUNT])
+    counts: Ints = table[c.COUNT].to_numpy()
+    return counts
+
+
+def gather_over_workers() -> Gather:
+    """Gathers arrays; all workers call it together. Its group is its own, so that batches may be
+    made beside the step."""
+    if dist.get_world_size() == 1:
+        return alone
+    group = dist.new_group(backend="gloo")
+
+    def gather(values: Ints) -> list[Ints]:
+        parts = [torch.empty(values.shape, dtype=torch.int64) for _ in range(group.size())]
+        dist.all_gather(parts, torch.from_numpy(values), group=group)
+        return [part.numpy() for part in parts]
+
+    return gather
 
 
 @dataclass
@@ -163,8 +185,13 @@ def open_session(
     loss = catalogue_loss(job, stage)
     candidates = None
     if loss is not None:
-        counts = (folder.prepare / "vocabulary/item.parquet").read_table([c.COUNT])
-        candidates = Candidates(loss, counts[c.COUNT].to_numpy(), job.seed)
+        candidates = Candidates(
+            loss,
+            _item_counts(folder),
+            job.seed,
+            only_seen=bool(job.model.item_attributes),
+            gather=gather_over_workers(),
+        )
     session = Session(
         job=job,
         stage=stage,
@@ -174,7 +201,7 @@ def open_session(
         total=total,
         model=model,
         optimizers=Optimizers(model, training, total),
-        collate=make_collate(job, folder),
+        collate=make_collate(job, folder, manifest, training),
         candidates=candidates,
         saver=_saver(training, Checkpoints(folder.training(stage) / "checkpoints")),
         device=device,

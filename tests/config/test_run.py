@@ -33,8 +33,8 @@ def _job(*overrides: str) -> RunConfig:
         (["pretrain=null"], "the job has no pretrain section"),
         (["prepare.source.columns.rating=null"], "finetune.rating.task needs ratings"),
         (
-            ["finetune={}", "prepare.source.columns.rating=null", "model.rating_input=true"],
-            "model.rating_input needs ratings",
+            ["finetune={}", "prepare.source.columns.rating=null", "model.inputs.rating=true"],
+            "model.inputs.rating needs ratings",
         ),
         (["evaluate.ranking_from=finetune/rating"], "(it has: pretrain)"),
         (["recommend.ranking_from=none"], "recommend.ranking_from 'none' is no stage"),
@@ -49,6 +49,39 @@ def _job(*overrides: str) -> RunConfig:
             ["prepare.items.attributes.genre={kind: text}", "model.item_attributes=[genre]"],
             "prepare.items.attributes has as text only (it has: none)",
         ),
+        (
+            ["pretrain.objective={kind: attributes, attributes: [brand]}"],
+            "pretrain.objective.attributes names 'brand'",
+        ),
+        (
+            ["pretrain.objective={kind: attributes, attributes: [genre], of: masked}"],
+            "nothing hides items",
+        ),
+        (
+            [
+                "pretrain.objective={kind: multi, objectives: {a: {kind: masked}, "
+                "b: {kind: causal}}}"
+            ],
+            "'a' needs an encoder that sees both sides, 'b' one that sees the past only",
+        ),
+        (
+            [
+                "pretrain.objective={kind: multi, objectives: {a: {kind: causal}, "
+                "b: {kind: skip_gram, loss: {kind: sampled_softmax}}}}"
+            ],
+            "'b' and 'a' have different losses over the catalogue",
+        ),
+        (
+            ["finetune.rating.task={kind: multi, weights: {b: 1}, tasks: {a: {kind: next_item}}}"],
+            "weights names 'b', not one of: a",
+        ),
+        (
+            ["finetune.rating.task={kind: multi, tasks: {a: {kind: rating}}}"],
+            "set tasks.a.history to time",
+        ),
+        (["finetune.rating.task={kind: click}"], "nothing says what a no is"),
+        (["finetune.rating.task={kind: click, positive: [buy]}"], "task names events, but"),
+        (["finetune.rating.task={kind: next_item, events: {a: 1}}"], "task names events, but"),
         (["prepare.events={view: 0}"], "events needs source.columns.event"),
         (["prepare.source.columns.context={tags: {kind: multi}}"], "has one value an interaction"),
     ],

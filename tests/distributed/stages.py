@@ -33,6 +33,11 @@ def open_stage(job: RunConfig, stage: str) -> Session:
 
 def train(job: RunConfig, stage: str) -> list[tuple[int, float]]:
     """Take the steps of ``stage`` from where it was left; (step, loss) of those taken."""
+    return [(line["step"], line["loss"]) for line in run_session(job, stage)[1]]
+
+
+def run_session(job: RunConfig, stage: str) -> tuple[Session, list[dict[str, Any]]]:
+    """As :func:`train`; the session, and every logged line."""
     session = open_stage(job, stage)
     folder = RunFolder.of(job.storage, job.name)
     reader = unit_reader(job, folder, session.training, session.manifest, session.order)
@@ -40,7 +45,7 @@ def train(job: RunConfig, stage: str) -> list[tuple[int, float]]:
     outside = Recorder()
     run_steps(session, stream, outside)
     session.saver.close()
-    return [(line["step"], line["loss"]) for line in outside.lines]
+    return session, outside.lines
 
 
 class Recorder(Outside):

@@ -24,7 +24,7 @@ def scorer(tmp_path: Path, stage: str) -> tuple[Scorer, Histories]:
     torch.manual_seed(1)
     model = build_model(job, stage, manifest, torch.device("cpu"))
     table = (folder.prepare / "shards/part-00000.parquet").read_table()
-    collate = make_collate(job, folder)
+    collate = make_collate(job, folder, manifest, job.trainings()[stage])
     return Scorer(model, collate, manifest.items, 8), Histories.from_table(table)
 
 

@@ -10,12 +10,12 @@ from p5dist.config.heads import RatingTask
 from p5dist.manifest import Manifest
 from p5dist.models.dropout import HashedDropout
 from p5dist.models.head import Head
-from p5dist.models.recommender import Encoded, Recommender
+from p5dist.models.recommender import Encoded
 from p5dist.models.tables import UserTables
 
 
 class Rating(Head):
-    """Mean + bias of the item + bias of the user + a product of both + an MLP.
+    """Mean + bias of the item + bias of the user + a product of both, + an MLP, or one of these.
 
     The user is the state of the encoder before the item and, with ``user_table``, a row of the
     user's own with the pooled user attributes; biased matrix factorisation (Koren, Bell and
@@ -28,6 +28,8 @@ class Rating(Head):
         user_attributes: names of the user attributes.
         device: of the tables.
     """
+
+    squared_error = True
 
     def __init__(
         self,
@@ -46,13 +48,8 @@ class Rating(Head):
             UserTables(manifest.users, attributes, width, device) if config.user_table else None
         )
         user_width = dim + (width if config.user_table else 0)
-        self.user_bias = nn.Linear(user_width, 1)
-        self.item_bias = nn.Linear(dim, 1, bias=False)
-        self.user_factor = nn.Linear(user_width, width)
-        self.item_factor = nn.Linear(dim, width, bias=False)
-        self.hidden = nn.Linear(user_width + dim, 2 * width)
-        self.out = nn.Linear(2 * width, 1, bias=False)
-        nn.init.zeros_(self.out.weight)
+        self.product = None if config.score == "mlp" else BiasedProduct(user_width, dim, width)
+        self.mlp = None if config.score == "dot" else Mlp(user_width + dim, 2 * width)
         self.state_dropout = HashedDropout(config.dropout, site=1001)
         self.item_dropout = HashedDropout(config.dropout, site=1002)
         self.user_dropout = HashedDropout(config.dropout, site=1003)
@@ -61,12 +58,11 @@ class Rating(Head):
         """Rated positions."""
         return [float(len(self._rated(batch)))]
 
-    def forward(self, backbone: Recommender, batch: Batch) -> Tensor:
+    def losses(self, encoded: Encoded, batch: Batch) -> Tensor:
         """[1] the squared error"""
-        encoded: Encoded = backbone(batch)
         now = self._rated(batch)
         key = batch.dropout_key[now]
-        users = self.user_vectors(batch)
+        users = self.rows_of_users(batch)
         predicted = self.predict(
             self.state_dropout(encoded.states[now], key),
             self.item_dropout(encoded.items[batch.token[now + 1]], key),
@@ -74,7 +70,7 @@ class Rating(Head):
         )
         return (predicted - batch.rating[now + 1]).square().sum().reshape(1)
 
-    def user_vectors(self, batch: Batch) -> Tensor | None:
+    def rows_of_users(self, batch: Batch) -> Tensor | None:
         """[B, user_dim]; None without a user table."""
         return None if self.users is None else self.users(batch.users)
 
@@ -82,13 +78,52 @@ class Rating(Head):
         """Ratings [M] of items [M, dim] by users with states [M, dim] and vectors [M, user_dim]
         (None without a user table)."""
         user = states if users is None else torch.cat([states, users], dim=1)
-        bias = self.user_bias(user) + self.item_bias(items)
-        product = (self.user_factor(user) * self.item_factor(items)).sum(1, keepdim=True)
-        hidden = torch.relu(self.hidden(torch.cat([user, items], dim=1)))
-        predicted: Tensor = self.mean + (bias + product + self.out(hidden)).squeeze(1)
+        predicted = states.new_full((len(states),), self.mean)
+        if self.product is not None:
+            predicted = predicted + self.product(user, items)
+        if self.mlp is not None:
+            predicted = predicted + self.mlp(torch.cat([user, items], dim=1))
         return predicted
 
     def _rated(self, batch: Batch) -> Tensor:
         """Positions [M] whose next interaction has a rating."""
         after = torch.roll(batch.rating, -1)
         return torch.nonzero(batch.has_next & ~torch.isnan(after)).squeeze(1)
+
+
+class BiasedProduct(nn.Module):
+    """Bias of the user + bias of the item + the product of their factors, all linear in their
+    vectors.
+
+    Args:
+        user_width, item_width: of the vectors.
+        factors: width of the product.
+    """
+
+    def __init__(self, user_width: int, item_width: int, factors: int) -> None:
+        super().__init__()
+        self.user_bias = nn.Linear(user_width, 1)
+        self.item_bias = nn.Linear(item_width, 1, bias=False)
+        self.user_factor = nn.Linear(user_width, factors)
+        self.item_factor = nn.Linear(item_width, factors, bias=False)
+
+    def forward(self, user: Tensor, item: Tensor) -> Tensor:
+        """[M, user_width], [M, item_width] → [M]"""
+        product = (self.user_factor(user) * self.item_factor(item)).sum(1)
+        score: Tensor = (self.user_bias(user) + self.item_bias(item)).squeeze(1) + product
+        return score
+
+
+class Mlp(nn.Module):
+    """A network with one hidden layer, zero at the start."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(width, hidden)
+        self.out = nn.Linear(hidden, 1, bias=False)
+        nn.init.zeros_(self.out.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[M, width] → [M]"""
+        scores: Tensor = self.out(torch.relu(self.hidden(x))).squeeze(1)
+        return scores

@@ -1,0 +1,91 @@
+"""What a masked objective hides."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from p5dist.feed.histories import Histories, Ints
+from p5dist.feed.randomness import uniform
+
+Bools = npt.NDArray[np.bool_]
+
+_CHOSEN, _LAST, _SHOWN, _OTHER = 21, 22, 23, 24  # which kind of random number a hash belongs to
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """The chosen positions of a batch's T interactions."""
+
+    predicted: Bools
+    """[T] chosen"""
+    hidden: Bools
+    """[T] the encoder sees the mask and nothing else"""
+    shown: Ints
+    """[T] item id that the encoder sees where nothing is hidden"""
+
+
+@dataclass(frozen=True)
+class Cloze:
+    """Chooses positions of histories with two interactions or more: of each, ``probability`` of
+    the positions but at least the last; or the last only, for ``last_share`` of the histories,
+    which is then always hidden. Of the others 80 % are hidden, 10 % show a random item, 10 % stay
+    (Devlin et al. 2019).
+
+    Args:
+        probability, last_share: as in config.heads.MaskedObjective.
+        items: largest item id.
+        seed: of the job.
+    """
+
+    probability: float
+    last_share: float
+    items: int
+    seed: int
+
+    def __call__(self, histories: Histories, step: int) -> Hidden:
+        """Choices for global step ``step``, a function of (seed, step, row, position)."""
+        lengths = histories.lengths
+        owner, position = histories.owner(), histories.position()
+        row = histories.row[owner]
+        drawn = self._uniform(_CHOSEN, step, row, position)
+        last = position + 1 == lengths[owner]
+        only_last = self._uniform(_LAST, step, histories.row) < self.last_share
+        chosen = (drawn < self.probability) & ~only_last[owner]
+        none = np.bincount(owner[chosen], minlength=len(histories)) == 0
+        chosen |= last & none[owner]
+        chosen &= lengths[owner] > 1
+        way = self._uniform(_SHOWN, step, row, position)
+        hidden = chosen & ((way < 0.8) | only_last[owner])
+        other = chosen & ~hidden & (way < 0.9)
+        random = 1 + (self._uniform(_OTHER, step, row, position) * self.items).astype(np.int64)
+        return Hidden(chosen, hidden, np.where(other, random, histories.item))
+
+    def _uniform(self, kind: int, step: int, *coordinates: Ints) -> npt.NDArray[np.float64]:
+        return uniform(self.seed, kind, step, *coordinates)[: len(coordinates[0])]
+
+
+def with_masked_next(histories: Histories) -> tuple[Histories, Hidden]:
+    """Every history with one more, hidden interaction at its end, as a model that learned to fill
+    gaps is asked for the next item."""
+    ends = histories.offsets[1:]
+    after = np.maximum(ends - 1, 0)
+    time = histories.timestamp[after] if len(histories.timestamp) else np.zeros(len(ends))
+
+    def longer(values: npt.NDArray[Any], added: Any) -> npt.NDArray[Any]:
+        return np.insert(values, ends, added)
+
+    found = replace(
+        histories,
+        offsets=histories.offsets + np.arange(len(ends) + 1),
+        item=longer(histories.item, 0),
+        timestamp=longer(histories.timestamp, time),
+        event=longer(histories.event, 0),
+        rating=longer(histories.rating, np.nan),
+        split=longer(histories.split, 0),
+    )
+    hidden = longer(np.zeros(len(histories.item), dtype=bool), True)
+    return found, Hidden(hidden, hidden, found.item)

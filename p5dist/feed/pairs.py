@@ -1,0 +1,58 @@
+"""Pairs of items that lie close to each other, for the skip-gram objective."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from p5dist.feed.histories import Histories, Ints
+from p5dist.feed.randomness import uniform
+
+_KEPT, _WINDOW = 25, 26  # which kind of random number a hash belongs to
+
+
+@dataclass(frozen=True)
+class SkipGrams:
+    """Centres and their contexts (Mikolov et al. 2013): frequent items are left out at random,
+    then every centre takes the 1…window items on each side, the number drawn evenly.
+
+    Args:
+        window: as in config.heads.SkipGramObjective.
+        keep: [items] probability that an interaction with item id i + 1 stays.
+        seed: of the job.
+    """
+
+    window: int
+    keep: npt.NDArray[np.float32]
+    seed: int
+
+    @classmethod
+    def of(cls, window: int, subsample: float, counts: Ints, seed: int) -> SkipGrams:
+        """
+        Args:
+            counts: [items] training interactions of item id i + 1.
+        """
+        frequency = np.maximum(counts, 1) / max(int(counts.sum()), 1)
+        keep = np.sqrt(subsample / frequency) if subsample else np.ones(len(counts))
+        return cls(window, np.minimum(keep, 1).astype(np.float32), seed)
+
+    def __call__(self, histories: Histories, step: int) -> Ints:
+        """[2, P] indices among the T interactions: centre, context."""
+        if not len(histories.item):
+            return np.zeros((2, 0), np.int64)
+        owner, position = histories.owner(), histories.position()
+        row = histories.row[owner]
+        drawn = uniform(self.seed, _KEPT, step, row, position)
+        kept = np.flatnonzero(drawn < self.keep[histories.item - 1])
+        owner, row, position = owner[kept], row[kept], position[kept]
+        width = 1 + (uniform(self.seed, _WINDOW, step, row, position) * self.window).astype(int)
+        pairs = []
+        for gap in range(1, min(self.window, len(kept) - 1) + 1):
+            first, second = kept[:-gap], kept[gap:]
+            together = owner[gap:] == owner[:-gap]
+            after, before = together & (width[:-gap] >= gap), together & (width[gap:] >= gap)
+            pairs.append(np.stack([first[after], second[after]]))
+            pairs.append(np.stack([second[before], first[before]]))
+        return np.concatenate([np.zeros((2, 0), np.int64), *pairs], axis=1)

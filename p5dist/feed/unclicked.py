@@ -1,0 +1,51 @@
+"""Items drawn as negatives of a task whose log holds positives only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from p5dist.feed.histories import Histories, Ints
+from p5dist.feed.randomness import uniform
+
+_ITEM = 27  # which kind of random number a hash belongs to
+_TRIES = 4
+
+
+@dataclass(frozen=True)
+class Unclicked:
+    """Draws items that a history does not hold, evenly among the catalogue.
+
+    Args:
+        number: n of each interaction.
+        items: largest item id.
+        seed: of the job.
+    """
+
+    number: int
+    items: int
+    seed: int
+
+    def __call__(self, histories: Histories, step: int) -> Ints:
+        """[T, n] item ids for every interaction, a function of (seed, step, row, position); 0
+        where four draws gave items of the history."""
+        owner = histories.owner()
+        return self.of(histories, owner, histories.row[owner], histories.position(), step)
+
+    def of(self, histories: Histories, owner: Ints, row: Ints, position: Ints, step: int) -> Ints:
+        """[M, n] as above for M targets of histories ``owner`` [M], each known by its ``row`` and
+        ``position``."""
+        had = np.unique(histories.owner() * (self.items + 1) + histories.item)
+        found = np.zeros((len(owner), self.number), dtype=np.int64)
+        place = np.arange(self.number)
+        for attempt in range(_TRIES):
+            drawn = uniform(
+                self.seed, _ITEM, step, row[:, None], position[:, None], place, attempt
+            ).reshape(-1, self.number)[: len(owner)]
+            item = 1 + (drawn * self.items).astype(np.int64)
+            key = owner[:, None] * (self.items + 1) + item
+            index = np.minimum(np.searchsorted(had, key), max(len(had) - 1, 0))
+            new = had[index] != key if len(had) else np.ones(key.shape, dtype=bool)
+            found = np.where((found == 0) & new, item, found)
+        return found

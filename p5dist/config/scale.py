@@ -43,6 +43,9 @@ class Scale(Section):
     """Restarts of the worker group after worker errors before the stage gives up."""
     max_preemptions: NonNegativeInt | None = None
     """Restarts after a node was taken away with notice; left out: without limit."""
+    sharding: dict[str, Literal["row_wise", "table_wise", "column_wise"]] = {}
+    """How a table is split over the workers where it shall not be the planner's choice (row_wise
+    for items, table_wise for bags). column_wise needs tables.kind: sgd."""
     timeout_s: PositiveFloat = 120.0
     """A collective that takes longer has failed."""
 

@@ -175,6 +175,7 @@ def open_session(
         training.tables,
         batch_size=per_worker,
         device=device,
+        sharding=job.scale.sharding,
     )
     tables = table_names(model.plan)
     init_tables(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -20,13 +22,24 @@ from torchrec.modules.embedding_modules import EmbeddingBagCollection, Embedding
 from torchrec.optim.rowwise_adagrad import RowWiseAdagrad
 
 from p5dist.config.train import TableOptimizer
+from p5dist.errors import ConfigError
 from p5dist.feed.randomness import hashed
 
+_DEFAULT = {EmbeddingCollection: "row_wise", EmbeddingBagCollection: "table_wise"}
+_ALLOWED = {  # TorchRec splits bags by row on CUDA only
+    EmbeddingCollection: ("row_wise", "table_wise", "column_wise"),
+    EmbeddingBagCollection: ("table_wise", "column_wise"),
+}
 _BLOCK = 8192  # rows drawn from one generator: initial values do not depend on the plan
 
 
 def shard(
-    model: nn.Module, optimizer: TableOptimizer, *, batch_size: int, device: torch.device
+    model: nn.Module,
+    optimizer: TableOptimizer,
+    *,
+    batch_size: int,
+    device: torch.device,
+    sharding: Mapping[str, str] = MappingProxyType({}),
 ) -> DistributedModelParallel:
     """Put the tables of ``model`` on the workers by the planner's plan; the rest is replicated.
 
@@ -34,6 +47,10 @@ def shard(
         model: with tables on the meta device.
         optimizer: fused into the backward pass of the tables.
         batch_size: histories of one worker's step, for the planner's estimate.
+        sharding: table → row_wise, table_wise or column_wise, where it is not left to the planner.
+
+    Raises:
+        ConfigError: there is no such table, or it cannot be split in that way.
     """
     options: dict[str, Any] = {"lr": optimizer.lr}
     if optimizer.weight_decay:  # FBGEMM ignores it unless told how to apply it
@@ -48,26 +65,49 @@ def shard(
     planner = EmbeddingShardingPlanner(
         topology=Topology(world_size=dist.get_world_size(), compute_device=device.type),
         batch_size=batch_size,
-        constraints=_constraints(model),
+        constraints=_constraints(model, optimizer, sharding),
         debug=False,
     )
     plan = planner.collective_plan(model, sharders, dist.GroupMember.WORLD)
     return DistributedModelParallel(model, device=device, plan=plan, sharders=sharders)
 
 
-def _constraints(model: nn.Module) -> dict[str, ParameterConstraints]:
-    """Item rows are spread over all workers; a bag table lives on one worker. Splitting by column
-    is left out since row-wise Adagrad would then adapt to each part of a row on its own, and
-    data-parallel tables since they would need an optimizer of another kind: with either the curve
-    would depend on the plan."""
-    allowed = {EmbeddingCollection: ["row_wise"], EmbeddingBagCollection: ["table_wise"]}
-    return {
-        config.name: ParameterConstraints(
-            sharding_types=allowed[type(module)], compute_kernels=["fused"]
-        )
+def _constraints(
+    model: nn.Module, optimizer: TableOptimizer, sharding: Mapping[str, str]
+) -> dict[str, ParameterConstraints]:
+    """Item rows are spread over all workers; a bag table lives on one worker. Row-wise Adagrad
+    would adapt to each part of a row on its own if it were split by column, and a data-parallel
+    table would need an optimizer of another kind: with either the curve would depend on the
+    plan."""
+    tables = {
+        config.name: (type(module), config.embedding_dim)
         for module in tables_of(model)
         for config in configs_of(module)
     }
+    constraints = {}
+    for name, (kind, dim) in tables.items():
+        chosen = sharding.get(name, _DEFAULT[kind])
+        if chosen not in _ALLOWED[kind] or (
+            chosen == "column_wise" and optimizer.kind == "rowwise_adagrad"
+        ):
+            raise ConfigError(
+                "a table cannot be split in that way", where=f"scale.sharding.{name}",
+                value=chosen,
+                rule=f"{', '.join(_ALLOWED[kind])}; column_wise only with tables.kind: sgd",
+                fix="leave it out, or choose another",
+            )  # fmt: skip
+        constraints[name] = ParameterConstraints(
+            sharding_types=[chosen],
+            compute_kernels=["fused"],
+            min_partition=max(dim // dist.get_world_size() // 4 * 4, 4),
+        )
+    for name in sharding:
+        if name not in tables:
+            raise ConfigError(
+                "no such table", where="scale.sharding", value=name,
+                rule=f"the tables of this model: {', '.join(tables)}", fix="name one of them",
+            )  # fmt: skip
+    return constraints
 
 
 def tables_of(model: nn.Module) -> list[nn.Module]:

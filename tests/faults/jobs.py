@@ -1,0 +1,96 @@
+"""A job as a process of its own, as a user starts it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+
+from p5dist.config import RunConfig, dump_job
+from p5dist.storage import Folder, RunFolder
+from p5dist.train.metrics import read_metrics
+from tests.small_data import small_job, write_small_data
+
+
+class JobProcess:
+    """``p5dist pretrain`` of a small job.
+
+    Args:
+        folder: gets the job file, its output and the run.
+    """
+
+    def __init__(self, folder: Path, *overrides: str) -> None:
+        self.job: RunConfig = small_job(folder, *overrides)
+        self.run = RunFolder.of(self.job.storage, self.job.name)
+        if not self.run.prepare.exists():
+            write_small_data(self.job)
+        self.file = folder / "job.yaml"
+        self.file.write_text(dump_job(self.job))
+        self.log = folder / "output.txt"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def stage(self) -> Folder:
+        return self.run.training("pretrain")
+
+    def start(self) -> None:
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "p5dist.cli", "pretrain", str(self.file)],
+                stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
+
+    def wait(self, seconds: float = 300) -> int:
+        assert self.process is not None
+        return self.process.wait(seconds)
+
+    def wait_for_step(self, step: int, *, checkpoint: bool = True, seconds: float = 200) -> int:
+        """Until ``step`` is logged (and a checkpoint is there); the last logged step."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            last = self.last_step()
+            if last >= step and (not checkpoint or self.checkpoints()):
+                return last
+            assert self.process is not None
+            assert self.process.poll() is None, self.log.read_text()
+            time.sleep(0.02)
+        raise AssertionError(f"step {step} was not reached:\n{self.log.read_text()}")
+
+    def last_step(self) -> int:
+        return max((m["step"] for m in read_metrics(self.stage)), default=0)
+
+    def checkpoints(self) -> list[int]:
+        markers = Path(self.stage.path).glob("checkpoints/step-*/complete.json")
+        return sorted(int(marker.parent.name.removeprefix("step-")) for marker in markers)
+
+    def losses(self) -> list[tuple[int, float]]:
+        return [(m["step"], m["loss"]) for m in read_metrics(self.stage)]
+
+    def workers(self) -> list[psutil.Process]:
+        """Its Ray Train workers, oldest first."""
+        assert self.process is not None
+        found = []
+        for process in psutil.Process(self.process.pid).children(recursive=True):
+            try:
+                if "RayTrainWorker" in " ".join(process.cmdline()[:1]):
+                    found.append(process)
+            except psutil.Error:
+                continue
+        return sorted(found, key=lambda p: p.create_time())
+
+    def family(self) -> list[psutil.Process]:
+        """The process and everything below it."""
+        assert self.process is not None
+        own = psutil.Process(self.process.pid)
+        return [own, *own.children(recursive=True)]
+
+
+def leftovers(stage: Folder) -> list[str]:
+    """What an interrupted save would leave behind: temporary files, folders without a marker."""
+    root = Path(stage.path)
+    found = [str(p) for p in root.rglob(".*.tmp")]
+    found += [str(p) for p in root.glob("checkpoints/step-*") if not (p / "complete.json").exists()]
+    return found

@@ -1,0 +1,90 @@
+"""A job is asked to stop, its driver is killed, a worker hangs: the same command goes on, and
+what comes out is what an undisturbed run gives."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.faults.jobs import JobProcess, leftovers
+
+STEPS = ("pretrain.steps=400", "pretrain.checkpoint.every=50", "finetune={}")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[tuple[int, float]]]:
+    job = JobProcess(tmp_path_factory.mktemp("undisturbed"), *STEPS)
+    job.start()
+    assert job.wait() == 0, job.log.read_text()
+    yield job.losses()
+
+
+def assert_same(job: JobProcess, undisturbed: list[tuple[int, float]]) -> None:
+    assert [step for step, _ in job.losses()] == list(range(1, 401))
+    assert [x for _, x in job.losses()] == pytest.approx([x for _, x in undisturbed], rel=1e-5)
+    assert job.checkpoints()[-1] == 400
+    assert leftovers(job.stage) == []
+
+
+def gone(processes: list[psutil.Process]) -> list[psutil.Process]:
+    """Those that are still there a minute later (agents of Ray look for their parent now and
+    then)."""
+    return psutil.wait_procs(processes, timeout=60)[1]
+
+
+def test_sigterm_saves_and_ends_in_order(
+    tmp_path: Path, undisturbed: list[tuple[int, float]]
+) -> None:
+    job = JobProcess(tmp_path, *STEPS)
+    job.start()
+    job.wait_for_step(60)
+    family = job.family()
+    os.kill(family[0].pid, signal.SIGTERM)
+    assert job.wait(60) == 143
+    stopped = job.checkpoints()[-1]
+    assert job.last_step() == stopped
+    assert stopped < 400
+    said = job.log.read_text()
+    assert f"stopped as asked, with a checkpoint after step {stopped}" in said
+    assert "the same command" in said
+    assert gone(family) == []
+    job.start()
+    assert job.wait() == 0, job.log.read_text()
+    assert_same(job, undisturbed)
+
+
+def test_the_driver_is_killed(tmp_path: Path, undisturbed: list[tuple[int, float]]) -> None:
+    job = JobProcess(tmp_path, *STEPS, "scale.workers=2")
+    job.start()
+    job.wait_for_step(120)
+    family = job.family()
+    os.kill(family[0].pid, signal.SIGKILL)
+    job.wait()
+    assert gone(family) == []
+    job.start()
+    assert job.wait() == 0, job.log.read_text()
+    assert_same(job, undisturbed)
+
+
+def test_a_worker_that_hangs_is_replaced(
+    tmp_path: Path, undisturbed: list[tuple[int, float]]
+) -> None:
+    """SIGSTOP: the others notice when a collective takes longer than scale.timeout_s."""
+    job = JobProcess(tmp_path, *STEPS, "scale.workers=2", "scale.timeout_s=5")
+    job.start()
+    job.wait_for_step(60)
+    workers = job.workers()
+    assert len(workers) == 2
+    os.kill(workers[-1].pid, signal.SIGSTOP)
+    began = time.monotonic()
+    assert job.wait() == 0, job.log.read_text()
+    assert_same(job, undisturbed)
+    assert gone(workers) == []
+    assert (job.stage / "result.json").read_json()["restarts"] == 1
+    assert time.monotonic() - began > 5

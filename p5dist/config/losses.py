@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 
 from p5dist.config.base import Section
 
+Distribution = Literal["uniform", "popularity", "in_batch"]
+Mixture = Annotated[dict[Distribution, PositiveFloat], Field(min_length=1)]
+
 
 class FullSoftmax(Section):
-    """Cross-entropy over the whole catalogue."""
+    """Cross-entropy over the whole catalogue, in chunks: its memory does not grow with the
+    batch."""
 
     kind: Literal["softmax"] = "softmax"
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Probability that is spread over all items instead of given to the target."""
 
 
 class SampledSoftmax(Section):
@@ -21,9 +27,24 @@ class SampledSoftmax(Section):
 
     kind: Literal["sampled_softmax"]
     negatives: PositiveInt = 512
-    distribution: Literal["uniform", "popularity"] = "popularity"
+    """Of a step; in_batch may find fewer."""
+    distribution: Distribution | Mixture = "popularity"
+    """uniform: all items alike; popularity: in proportion to count^alpha; in_batch: interactions
+    of the global batch, whose rows are at hand anyway. A mixture gives the share of each:
+    ``{popularity: 0.5, uniform: 0.5}``."""
     alpha: Annotated[float, Field(ge=0, le=1)] = 0.75
-    """Popularity: an item is drawn in proportion to count^alpha."""
+    """Exponent of popularity."""
 
 
-Loss = Annotated[FullSoftmax | SampledSoftmax, Field(discriminator="kind")]
+class GeneralisedBce(Section):
+    """Binary cross-entropy over the positive and uniform negatives shared by the global batch; the
+    positive's exponent undoes what sampling does to the probabilities (gBCE, Petrov and Macdonald
+    2023)."""
+
+    kind: Literal["gbce"]
+    negatives: PositiveInt = 256
+    calibration: Annotated[float, Field(ge=0, le=1)] = 0.75
+    """t: 0 is plain binary cross-entropy, 1 gives calibrated probabilities."""
+
+
+Loss = Annotated[FullSoftmax | SampledSoftmax | GeneralisedBce, Field(discriminator="kind")]

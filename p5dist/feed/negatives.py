@@ -2,42 +2,124 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 
-from p5dist.config.losses import FullSoftmax, SampledSoftmax
-from p5dist.feed.histories import Ints
-from p5dist.feed.randomness import uniform
+from p5dist.config.losses import FullSoftmax, GeneralisedBce, SampledSoftmax
+from p5dist.feed.histories import Histories, Ints
+from p5dist.feed.randomness import hashed, uniform
 
-_NEGATIVES = 4  # which kind of random number a hash belongs to
+Gather = Callable[[Ints], list[Ints]]
+"""Equally shaped arrays of all workers, in the order of ranks."""
+LogQ = npt.NDArray[np.float32]
+
+_NEGATIVES, _IN_BATCH = 4, 10  # which kind of random number a hash belongs to
+_NOTHING = np.iinfo(np.int64).max
+
+
+def alone(values: Ints) -> list[Ints]:
+    """Gather of a single worker."""
+    return [values]
 
 
 class Candidates:
-    """What the positives of step ``step`` are compared with, the same on every worker.
+    """What the positives of a step are compared with, the same on every worker.
 
     Args:
-        loss: full or sampled softmax.
+        loss: full softmax, sampled softmax or gBCE.
         counts: [items] training interactions of item id i + 1.
         seed: of the job.
+        only_seen: leave out items without training interaction.
+        gather: for in-batch negatives, of several workers.
     """
 
-    def __init__(self, loss: FullSoftmax | SampledSoftmax, counts: Ints, seed: int) -> None:
-        self.loss = loss
-        self.items = len(counts)
+    def __init__(
+        self,
+        loss: FullSoftmax | SampledSoftmax | GeneralisedBce,
+        counts: Ints,
+        seed: int,
+        *,
+        only_seen: bool = False,
+        gather: Gather = alone,
+    ) -> None:
         self.seed = seed
-        if isinstance(loss, SampledSoftmax):
-            alpha = 0.0 if loss.distribution == "uniform" else loss.alpha
-            weight = np.maximum(counts, 1).astype(np.float64) ** alpha
-            self._probability = weight / weight.sum()
-            self._cumulative = np.cumsum(self._probability)
+        self.gather = gather
+        self.shares = shares_of(loss)
+        """Negatives of each distribution; none where all items are candidates."""
+        ids = np.arange(1, len(counts) + 1, dtype=np.int64)
+        if only_seen:
+            ids, counts = ids[counts > 0], counts[counts > 0]
+        self._ids = ids
+        alpha = loss.alpha if isinstance(loss, SampledSoftmax) else 0.0
+        weights = {
+            "uniform": np.ones(len(ids)),
+            "popularity": np.maximum(counts, 1).astype(np.float64) ** alpha,
+            "in_batch": np.maximum(counts, 1).astype(np.float64),
+        }
+        self._probability = {name: weights[name] / weights[name].sum() for name in self.shares}
+        self._cumulative = {name: np.cumsum(p) for name, p in self._probability.items()}
 
-    def at(self, step: int) -> tuple[Ints, npt.NDArray[np.float32] | None]:
-        """Candidate ids [C] and, for sampled ones, the logarithm of the expected number of draws
-        of each [C] (logQ)."""
-        if not isinstance(self.loss, SampledSoftmax):
-            return np.arange(1, self.items + 1, dtype=np.int64), None
-        n = self.loss.negatives
-        drawn = uniform(self.seed, _NEGATIVES, step, np.arange(n)) * self._cumulative[-1]
-        index = np.searchsorted(self._cumulative, drawn, side="right")
-        index = np.minimum(index, self.items - 1)
-        return index + 1, np.log(n * self._probability[index]).astype(np.float32)
+    def at(self, step: int, histories: Histories) -> tuple[Ints, LogQ | None]:
+        """Candidate ids [C] of a step and, for drawn ones, the logarithm of the expected number of
+        draws of each [C] (logQ). With in-batch negatives all workers call it together.
+
+        Args:
+            histories: of this worker's part of the step.
+        """
+        if not self.shares:
+            return self._ids, None
+        drawn = {
+            name: self._in_batch(n, step, histories)
+            if name == "in_batch"
+            else self._draw(name, n, step)
+            for name, n in self.shares.items()
+        }
+        index = np.concatenate(list(drawn.values()))
+        expected = np.zeros(len(index))
+        for name, own in drawn.items():
+            expected += len(own) * self._probability[name][index]
+        return self._ids[index], np.log(expected).astype(np.float32)
+
+    def _draw(self, distribution: str, n: int, step: int) -> Ints:
+        """Indices [n] drawn with replacement."""
+        cumulative = self._cumulative[distribution]
+        kind = (_NEGATIVES, step) if distribution == "popularity" else (_NEGATIVES, step, 1)
+        drawn = uniform(self.seed, *kind, np.arange(n)) * cumulative[-1]
+        index: Ints = np.searchsorted(cumulative, drawn, side="right").astype(np.int64)
+        return np.minimum(index, len(cumulative) - 1)
+
+    def _in_batch(self, n: int, step: int, histories: Histories) -> Ints:
+        """Indices of the items of at most n interactions of the global batch.
+
+        Taken are those with the smallest hash, which is the same set however the batch is spread:
+        no worker has to send more than its own n smallest.
+        """
+        row, position = np.repeat(histories.row, histories.lengths), histories.position()
+        key = (hashed(self.seed, _IN_BATCH, step, row, position) >> np.uint64(1)).view(np.int64)
+        key = key[: len(position)]
+        mine = np.full((2, n), _NOTHING, dtype=np.int64)
+        smallest = np.argsort(key, kind="stable")[:n]
+        mine[:, : len(smallest)] = key[smallest], histories.item[smallest]
+        key, item = np.concatenate(self.gather(mine), axis=1)
+        chosen = np.argsort(key, kind="stable")[:n]
+        found = item[chosen[key[chosen] < _NOTHING]]
+        index: Ints = np.searchsorted(self._ids, found).astype(np.int64)
+        return index
+
+
+def shares_of(loss: FullSoftmax | SampledSoftmax | GeneralisedBce) -> dict[str, int]:
+    """Negatives of each distribution, which add up to loss.negatives (largest remainder)."""
+    if isinstance(loss, FullSoftmax):
+        return {}
+    if isinstance(loss, GeneralisedBce):
+        return {"uniform": loss.negatives}
+    if isinstance(loss.distribution, str):
+        return {loss.distribution: loss.negatives}
+    share = np.asarray(list(loss.distribution.values()))
+    wanted = loss.negatives * share / share.sum()
+    whole = np.floor(wanted).astype(int)
+    short = loss.negatives - whole.sum()
+    whole[np.argsort(whole - wanted, kind="stable")[:short]] += 1
+    return dict(zip(loss.distribution, whole.tolist(), strict=True))

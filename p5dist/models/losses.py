@@ -1,41 +1,157 @@
-"""Losses over the catalogue, as sums: the caller divides by the global count."""
+"""Losses over the catalogue, as sums: the caller divides by the global count.
+
+Logits exist for one chunk of predictions at a time, and the gradient is written over them in the
+forward pass: memory is bounded by the chunk, whatever the batch and the catalogue.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
+from torch.autograd import Function
 
 from p5dist.batch import Batch
+from p5dist.config.losses import FullSoftmax, GeneralisedBce, SampledSoftmax
+
+CHUNK = 1 << 20
+"""Logits at a time: 4 MB."""
 
 
 def catalogue_loss(
-    states: Tensor, target: Tensor, items: Tensor, batch: Batch, weight: Tensor | None = None
+    states: Tensor,
+    target: Tensor,
+    items: Tensor,
+    batch: Batch,
+    weight: Tensor | None = None,
+    *,
+    loss: FullSoftmax | SampledSoftmax | GeneralisedBce | None = None,
 ) -> Tensor:
-    """Cross-entropy of M predictions against the candidates of the batch: a scalar sum.
+    """Loss of M predictions against the candidates of the batch: a scalar sum.
 
-    With all items as candidates it is the exact softmax. With sampled candidates the partition
-    function is estimated by importance sampling: the positive counts once, a negative j drawn n
-    times from q counts ``exp(logit_j) / (n q_j)``, and negatives equal to the positive are left
-    out, which makes the estimate unbiased (Bengio and Senécal 2008).
+    The sampled softmax estimates the partition function by importance sampling: the positive
+    counts once, a negative j drawn n times from q counts ``exp(logit_j) / (n q_j)``, and negatives
+    equal to the positive are left out, which makes the estimate unbiased (Bengio and Senécal
+    2008).
 
     Args:
         states: [M, dim]
         target: [M] index into ``items`` of what is right.
         items: [U, dim] vectors of the distinct items of the batch.
-        batch: names the candidates.
+        batch: names the candidates, drawn for ``loss``.
         weight: [M] factor on the loss of each prediction; left out: 1.
+        loss: how they are compared; left out: softmax.
     """
-    candidates = items[batch.candidates]
-    logits = states @ candidates.T
-    if batch.candidate_log_q is None:
-        # All items in the order of their ids: the column of a target is its rank among them.
-        column = torch.searchsorted(batch.candidates, target)
-    else:
-        logits = logits - batch.candidate_log_q
-        logits = logits.masked_fill(target.unsqueeze(1) == batch.candidates, float("-inf"))
-        positive = (states * items[target]).sum(1, keepdim=True)
-        logits = torch.cat([positive, logits], dim=1)
-        column = torch.zeros_like(target)
-    losses = F.cross_entropy(logits, column, reduction="none")
-    return losses.sum() if weight is None else losses @ weight
+    if weight is None:
+        weight = states.new_ones(len(states))
+    positive = (states * F.embedding(target, items)).sum(1)
+    candidates = _rows(items, batch.candidates)
+    log_q = batch.candidate_log_q
+    if log_q is None:
+        partition = _over(_log_sum_exp, states, candidates, None, weight, None, None)
+        smoothing = loss.label_smoothing if isinstance(loss, FullSoftmax) else 0.0
+        if smoothing:
+            positive = (1 - smoothing) * positive + smoothing * (states @ candidates.mean(0))
+        return partition - positive @ weight
+    hit = (target, batch.candidates)
+    if isinstance(loss, GeneralisedBce):
+        negatives = _over(_sum_softplus, states, candidates, None, weight, None, hit)
+        # As many draws of an item are expected as there are draws for each item: the rate.
+        rate = log_q[0].exp().clamp(max=1.0)
+        beta = rate * (loss.calibration * (1 - 1 / rate) + 1 / rate)
+        return (beta * F.softplus(-positive) @ weight + negatives) / (len(log_q) + 1)
+    return _over(_log_sum_exp, states, candidates, positive, weight, log_q, hit) - positive @ weight
+
+
+def _rows(items: Tensor, index: Tensor) -> Tensor:
+    """``items`` at ``index``; the whole of it where the candidates are all that the batch has."""
+    if len(index) == len(items) and bool((index[1:] > index[:-1]).all()):
+        return items
+    return F.embedding(index, items)
+
+
+Kernel = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor, Tensor | None]]
+"""Logits [m, C] of a chunk and further logits [m] → values [m], and the gradients of these: the
+logits are overwritten by what times the second result [m] is theirs, the third is of the further
+ones."""
+
+
+def _log_sum_exp(logits: Tensor, positive: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    top = logits.amax(1) if positive is None else torch.maximum(logits.amax(1), positive)
+    total = logits.sub_(top.unsqueeze(1)).exp_().sum(1)
+    if positive is None:
+        return total.log() + top, 1 / total, None
+    own = (positive - top).exp()
+    total = total + own
+    return total.log() + top, 1 / total, own / total
+
+
+def _sum_softplus(logits: Tensor, _: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    values = F.softplus(logits).sum(1)
+    logits.sigmoid_()
+    return values, torch.ones_like(values), None
+
+
+def _over(
+    kernel: Kernel,
+    states: Tensor,
+    candidates: Tensor,
+    positive: Tensor | None,
+    weight: Tensor,
+    log_q: Tensor | None,
+    hit: tuple[Tensor, Tensor] | None,
+) -> Tensor:
+    """Σₘ weightₘ · kernel(logits of m over the candidates, positiveₘ).
+
+    Args:
+        log_q: [C] subtracted from the logits.
+        hit: names [M] of the targets and [C] of the candidates; equal ones are left out.
+    """
+    value: Tensor = _Over.apply(  # type: ignore[no-untyped-call]
+        states, candidates, positive, weight, log_q, hit, kernel
+    )
+    return value
+
+
+class _Over(Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        states: Tensor,
+        candidates: Tensor,
+        positive: Tensor | None,
+        weight: Tensor,
+        log_q: Tensor | None,
+        hit: tuple[Tensor, Tensor] | None,
+        kernel: Kernel,
+    ) -> Tensor:
+        total = states.new_zeros(())
+        of_states, of_candidates = torch.empty_like(states), torch.zeros_like(candidates)
+        of_positive = None if positive is None else torch.empty_like(positive)
+        rows = max(CHUNK // max(len(candidates), 1), 1)
+        for first in range(0, len(states), rows):
+            part = slice(first, first + rows)
+            logits = states[part] @ candidates.T
+            if log_q is not None:
+                logits -= log_q
+            if hit is not None:
+                logits.masked_fill_(hit[0][part].unsqueeze(1) == hit[1], float("-inf"))
+            own = None if positive is None else positive[part]
+            values, scale, of_own = kernel(logits, own)
+            total += values @ weight[part]
+            scale = (scale * weight[part]).unsqueeze(1)
+            of_states[part] = logits @ candidates * scale
+            of_candidates.addmm_(logits.T, states[part] * scale)
+            if of_positive is not None and of_own is not None:
+                of_positive[part] = of_own * weight[part]
+        ctx.save_for_backward(of_states, of_candidates, of_positive)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        of_states, of_candidates, of_positive = ctx.saved_tensors
+        of_own = None if of_positive is None else of_positive * grad
+        return of_states * grad, of_candidates * grad, of_own, None, None, None, None

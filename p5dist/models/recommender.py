@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from p5dist.batch import Batch
+from p5dist.config.model import HstuEncoder as HstuConfig
+from p5dist.config.model import MeanEncoder as MeanConfig
 from p5dist.config.model import Model
+from p5dist.config.model import TransformerEncoder as TransformerConfig
 from p5dist.manifest import Manifest
+from p5dist.models.dropout import hashed_bytes
+from p5dist.models.encoders.hstu import HstuEncoder
+from p5dist.models.encoders.mean import MeanEncoder
+from p5dist.models.encoders.transformer import TransformerEncoder
+from p5dist.models.inputs import Inputs
 from p5dist.models.tables import ItemTables
-from p5dist.models.transformer import TransformerEncoder
+
+ENCODERS: dict[type, Callable[..., nn.Module]] = {
+    TransformerConfig: TransformerEncoder,
+    HstuConfig: HstuEncoder,
+    MeanConfig: MeanEncoder,
+}
+"""Encoder by its section. Called with ``(section, dim=, max_length=, causal=)``; its forward takes
+inputs [T, dim] and the batch, and gives states [T, dim]."""
+_ID_SITE = 900
 
 
 @dataclass(frozen=True)
@@ -21,7 +40,8 @@ class Encoded:
     states: Tensor
     """[T, dim] one per interaction, from the history up to it"""
     items: Tensor
-    """[U, dim] vectors of the distinct items of the batch"""
+    """[U, dim] vectors of the distinct items of the batch; those that a state is followed by have
+    a large product with it"""
 
 
 class Recommender(nn.Module):
@@ -49,45 +69,35 @@ class Recommender(nn.Module):
         super().__init__()
         attributes = {name: manifest.item_attributes[name] for name in config.item_attributes}
         self.items = ItemTables(manifest.items, attributes, config.dim, device)
-        self.encoder = TransformerEncoder(
+        self.inputs = Inputs(config, manifest, device=device, hides=bidirectional)
+        make: Any = ENCODERS[type(config.encoder)]
+        self.encoder = make(
             config.encoder, dim=config.dim, max_length=max_length, causal=not bidirectional
         )
-        self.rating = RatingInput(config.dim, manifest) if config.rating_input else None
-        self.scale = config.dim**0.5
-        self.hidden = nn.Parameter(torch.zeros(config.dim)) if bidirectional else None
-        if self.hidden is not None:
-            nn.init.normal_(self.hidden, std=config.init_scale * self.scale)
+        self.bidirectional = bidirectional
+        self.id_threshold = round(config.inputs.id_dropout * 256)
+        self.temperature = config.cosine_temperature
 
-    def forward(self, batch: Batch, hidden: Tensor | None = None) -> Encoded:
-        """States of all interactions and vectors of all items of ``batch``.
+    def forward(self, batch: Batch) -> Encoded:
+        """States of all interactions and vectors of all items of ``batch``."""
+        items = self._rows(batch)
+        states = self.encoder(self.inputs(items, batch), batch)
+        return Encoded(self._compared(states), self._compared(items))
 
-        Args:
-            hidden: [T] bool: interactions of which the encoder sees the position only.
-        """
-        items = self.items(batch.items, batch.item_attributes)
-        x = items[batch.token] * self.scale
-        if self.rating is not None:
-            x = x + self.rating(batch.rating)
-        if hidden is not None:
-            assert self.hidden is not None, "only a bidirectional backbone hides interactions"
-            x = torch.where(hidden.unsqueeze(1), self.hidden, x)
-        return Encoded(self.encoder(x, batch), items)
+    def item_vectors(self, batch: Batch) -> Tensor:
+        """[U, dim] as :attr:`Encoded.items`, without encoding the histories."""
+        return self._compared(self._rows(batch))
 
+    def _rows(self, batch: Batch) -> Tensor:
+        dropped = None
+        if self.training and self.id_threshold:
+            dropped = hashed_bytes(batch.item_key, 1, _ID_SITE) < self.id_threshold
+        rows: Tensor = self.items(batch.items, batch.item_attributes, dropped)
+        return rows
 
-class RatingInput(nn.Module):
-    """The rating of an interaction as a vector: linear in the rating, zero where there is none."""
-
-    def __init__(self, dim: int, manifest: Manifest) -> None:
-        super().__init__()
-        low, high = manifest.rating_range or (0.0, 1.0)
-        self.mean = manifest.rating_mean or 0.0
-        self.half_range = max((high - low) / 2, 1e-6)
-        self.project = nn.Linear(2, dim, bias=False)
-        nn.init.normal_(self.project.weight, std=0.02)
-
-    def forward(self, rating: Tensor) -> Tensor:
-        """[T] → [T, dim]"""
-        known = ~torch.isnan(rating)
-        centred = torch.where(known, (rating - self.mean) / self.half_range, 0.0)
-        projected: Tensor = self.project(torch.stack([known.to(centred.dtype), centred], dim=1))
-        return projected
+    def _compared(self, vectors: Tensor) -> Tensor:
+        """Vectors whose products are cosine / temperature."""
+        if self.temperature is None:
+            return vectors
+        scaled: Tensor = F.normalize(vectors, dim=1, eps=1e-6) * self.temperature**-0.5
+        return scaled

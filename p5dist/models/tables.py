@@ -14,6 +14,8 @@ from p5dist.batch import ITEM_FEATURE, USER_FEATURE
 class ItemTables(nn.Module):
     """Item vectors: the id row plus the pooled attributes, so that an unseen item has a vector.
 
+    An item without a trained row is looked up as id 0, whose row is zero and stays so.
+
     Args:
         items: largest item id; row 0 is padding.
         attributes: number of values of each attribute.
@@ -38,10 +40,22 @@ class ItemTables(nn.Module):
         )
         self.bags = _bags(ITEM_FEATURE, attributes, dim, device) if attributes else None
 
-    def forward(self, items: KeyedJaggedTensor, attributes: KeyedJaggedTensor | None) -> Tensor:
-        """Vectors [U, dim] of the U ids in ``items``."""
+    def forward(
+        self,
+        items: KeyedJaggedTensor,
+        attributes: KeyedJaggedTensor | None,
+        dropped: Tensor | None = None,
+    ) -> Tensor:
+        """Vectors [U, dim] of the U ids in ``items``.
+
+        Args:
+            dropped: [U, 1] bool: items that have their attributes only.
+        """
         vectors: Tensor = self.ids(items)[ITEM_FEATURE].values()
         if self.bags is not None:
+            without = (items.values() == 0).unsqueeze(1)
+            without = without if dropped is None else without | dropped
+            vectors = vectors.masked_fill(without, 0.0)
             pooled = self.bags(attributes).values()
             vectors = vectors + pooled.view(len(vectors), -1, vectors.shape[1]).sum(1)
         return vectors
@@ -54,14 +68,22 @@ class UserTables(nn.Module):
         users: largest user id.
         attributes: number of values of each attribute.
         dim, device: as for :class:`ItemTables`.
+        ids: give users a row of their own.
     """
 
     def __init__(
-        self, users: int, attributes: dict[str, int], dim: int, device: torch.device
+        self,
+        users: int,
+        attributes: dict[str, int],
+        dim: int,
+        device: torch.device,
+        *,
+        ids: bool = True,
     ) -> None:
         super().__init__()
         self.dim = dim
-        self.bags = _bags(USER_FEATURE, {"": users, **attributes}, dim, device)
+        own = {"": users} if ids else {}
+        self.bags = _bags(USER_FEATURE, own | attributes, dim, device)
 
     def forward(self, users: KeyedJaggedTensor) -> Tensor:
         """Vectors [B, dim]; the empty last bag of ``users`` is left out."""

@@ -114,7 +114,7 @@ def run_steps(
 def _batch(session: Session, step: int, histories: Histories) -> Batch:
     candidates, log_q = (None, None)
     if session.candidates is not None:
-        candidates, log_q = session.candidates.at(step)
+        candidates, log_q = session.candidates.at(step, histories)
     batch = session.collate(histories, step=step, candidates=candidates, candidate_log_q=log_q)
     return batch.to(session.device)
 

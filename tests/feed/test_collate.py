@@ -67,7 +67,8 @@ def test_buckets_hold_every_interaction_once_and_little_padding() -> None:
     for bucket in buckets:
         assert bucket.tokens.start == end
         end = bucket.tokens.stop
-        places = slot[bucket.tokens]
+        assert bucket.area == slice(area, area + bucket.histories * bucket.length)
+        places = slot[bucket.tokens] - area
         assert len(set(places.tolist())) == len(places)
         assert (places % bucket.length == position[bucket.tokens]).all()
         assert places.max() < bucket.histories * bucket.length
@@ -86,17 +87,17 @@ def test_dropout_keys_follow_the_history_and_not_the_batch() -> None:
 
 def test_candidates_are_all_items_or_shared_draws() -> None:
     counts = np.asarray([100, 10, 10, 1])
-    ids, log_q = Candidates(FullSoftmax(), counts, 1).at(0)
+    ids, log_q = Candidates(FullSoftmax(), counts, 1).at(0, Histories.empty())
     assert ids.tolist() == [1, 2, 3, 4]
     assert log_q is None
     loss = SampledSoftmax(kind="sampled_softmax", negatives=20_000, alpha=0.5)
     sampled = Candidates(loss, counts, 1)
-    ids, log_q = sampled.at(7)
+    ids, log_q = sampled.at(7, Histories.empty())
     weight = counts**0.5
     expected = 20_000 * weight / weight.sum()
     drawn = np.bincount(ids, minlength=5)[1:]
     assert (abs(drawn - expected) < 5 * expected**0.5).all()
     assert log_q is not None
     assert np.allclose(log_q, np.log(expected)[ids - 1])
-    assert sampled.at(7)[0].tolist() == ids.tolist()
-    assert sampled.at(8)[0].tolist() != ids.tolist()
+    assert sampled.at(7, Histories.empty())[0].tolist() == ids.tolist()
+    assert sampled.at(8, Histories.empty())[0].tolist() != ids.tolist()

@@ -1,0 +1,107 @@
+"""What attention adds to its scores: learned numbers for the distance of two interactions in time
+and in position, and a large negative one where nothing may be seen."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import Function
+
+from p5dist.batch import Batch, Bucket
+from p5dist.models.encoders.rectangles import real, spread
+
+INTERVALS = 33
+"""Classes of time differences: one more second doubled each, up to 2³² seconds (136 years)."""
+HIDDEN = -1e4
+"""Score of what may not be seen; exp and SiLU of it are zero."""
+
+
+def interval_class(seconds: Tensor) -> Tensor:
+    """⌊log₂(1 + |seconds|)⌋, at most INTERVALS - 1: the exponent of the float."""
+    exponent = ((seconds.abs() + 1).float().view(torch.int32) >> 23) - 127
+    return exponent.clamp_(max=INTERVALS - 1).long()
+
+
+class IntervalClasses:
+    """Of every pair of interactions in a batch: the class of their time difference, or INTERVALS
+    where the second may not be seen from the first. Made once for all layers."""
+
+    def __init__(self, batch: Batch, *, causal: bool) -> None:
+        times = spread(batch.timestamp, batch)
+        self.pairs = []
+        for bucket in batch.buckets:
+            t = times[bucket.area].view(bucket.histories, bucket.length)
+            classes = interval_class(t.unsqueeze(2) - t.unsqueeze(1))
+            self.pairs.append(classes.masked_fill_(unseen(batch, bucket, causal=causal), INTERVALS))
+        """One tensor [histories, length, length] a bucket."""
+
+
+def unseen(batch: Batch, bucket: Bucket, *, causal: bool) -> Tensor:
+    """[1 or histories, 1 or length, length] bool: the key (last) may not be seen by the query."""
+    if causal:  # padding is at the end, so no real interaction sees it
+        ones = torch.ones(1, bucket.length, bucket.length, dtype=torch.bool)
+        return ones.triu(1).to(batch.slot.device)
+    return ~real(batch, bucket).unsqueeze(1)
+
+
+class IntervalBias(nn.Module):
+    """A learned number for each class of time difference and head (after HSTU, Zhai et al. 2024,
+    and TiSASRec, Li et al. 2020)."""
+
+    def __init__(self, heads: int) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.zeros(heads, INTERVALS))
+
+    def forward(self, pairs: Tensor) -> Tensor:
+        """[n, L, L] classes → [n, heads, L, L], HIDDEN where nothing may be seen."""
+        hidden = self.table.new_full((len(self.table), 1), HIDDEN)
+        return _lookup(torch.cat([self.table, hidden], dim=1), pairs)
+
+
+class DistanceBias(nn.Module):
+    """A learned number for each distance in position (T5, Raffel et al. 2020)."""
+
+    def __init__(self, max_length: int) -> None:
+        super().__init__()
+        self.max_length = max_length
+        self.table = nn.Parameter(torch.zeros(1, 2 * max_length - 1))
+
+    def forward(self, length: int) -> Tensor:
+        """[1, 1, length, length]"""
+        place = torch.arange(length, device=self.table.device)
+        distance = place.unsqueeze(1) - place + self.max_length - 1
+        return _lookup(self.table, distance.unsqueeze(0))
+
+
+def unused(*modules: nn.Module | None) -> Tensor | float:
+    """Zero, with gradients of zero for all parameters of the modules."""
+    parameters = [p.sum() for module in modules if module is not None for p in module.parameters()]
+    return torch.stack(parameters).sum() * 0 if parameters else 0.0
+
+
+def _lookup(table: Tensor, index: Tensor) -> Tensor:
+    """``table`` [heads, K] at ``index`` [n, L, L] → [n, heads, L, L]."""
+    found: Tensor = _Lookup.apply(table, index)  # type: ignore[no-untyped-call]
+    return found
+
+
+class _Lookup(Function):
+    # The gradient counts into K sums, which autograd's sum by index does far slower.
+
+    @staticmethod
+    def forward(ctx: Any, table: Tensor, index: Tensor) -> Tensor:
+        ctx.save_for_backward(index)
+        ctx.size = table.shape[1]
+        return torch.stack([row.take(index) for row in table], dim=1)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (index,) = ctx.saved_tensors
+        flat = index.reshape(-1)
+        sums = [
+            torch.bincount(flat, weights=grad[:, head].reshape(-1), minlength=ctx.size)
+            for head in range(grad.shape[1])
+        ]
+        return torch.stack(sums).to(grad.dtype), None

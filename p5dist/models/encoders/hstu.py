@@ -1,0 +1,98 @@
+"""HSTU (Zhai et al. 2024, "Actions Speak Louder than Words"): attention without softmax."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from p5dist.batch import Batch
+from p5dist.config.model import HstuEncoder as Config
+from p5dist.models.dropout import HashedDropout
+from p5dist.models.encoders.bias import (
+    HIDDEN,
+    DistanceBias,
+    IntervalBias,
+    IntervalClasses,
+    unseen,
+    unused,
+)
+from p5dist.models.encoders.positions import LearnedPositions
+from p5dist.models.encoders.rectangles import from_rectangles, to_rectangles, visible
+
+
+class HstuEncoder(nn.Module):
+    """Hierarchical sequential transduction units over histories."""
+
+    def __init__(self, config: Config, *, dim: int, max_length: int, causal: bool = True) -> None:
+        super().__init__()
+        self.causal = causal
+        self.positions = LearnedPositions(max_length, dim)
+        self.time_intervals = config.time_intervals
+        self.dropout = HashedDropout(config.dropout, site=0)
+        self.layers = nn.ModuleList(
+            Layer(config, dim, i, max_length, causal) for i in range(config.layers)
+        )
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(self, x: Tensor, batch: Batch) -> Tensor:
+        """States [T, dim] of interactions with vectors ``x`` [T, dim]."""
+        x = self.dropout(self.positions(x, batch), batch.dropout_key)
+        intervals = IntervalClasses(batch, causal=self.causal) if self.time_intervals else None
+        for layer in self.layers:
+            x = layer(x, batch, intervals)
+        states: Tensor = self.norm(x)
+        return states
+
+
+class Layer(nn.Module):
+    """U, V, Q, K = SiLU(linear(norm(x))); A = SiLU(Q Kᵀ + bias); x + linear(norm(A V) · U).
+
+    The paper divides A by the length of the sequence; here it is the number of interactions that
+    the query sees, so that a state does not depend on how long the batch is.
+    """
+
+    def __init__(
+        self, config: Config, dim: int, number: int, max_length: int, causal: bool
+    ) -> None:
+        super().__init__()
+        self.heads = config.heads
+        self.causal = causal
+        self.norm = nn.LayerNorm(dim)
+        self.uvqk = nn.Linear(dim, 4 * dim)
+        self.attention_norm = nn.LayerNorm(dim)
+        self.out = nn.Linear(dim, dim)
+        self.distance_bias = DistanceBias(max_length)
+        self.interval_bias = IntervalBias(1) if config.time_intervals else None
+        self.dropout = HashedDropout(config.dropout, site=number + 1)
+
+    def forward(self, x: Tensor, batch: Batch, intervals: IntervalClasses | None) -> Tensor:
+        """[T, dim] → [T, dim]"""
+        dim = x.shape[1]
+        uvqk = F.silu(self.uvqk(self.norm(x)))
+        u, vqk = uvqk[:, :dim], uvqk[:, dim:]
+        attended = self._attend(vqk, batch, intervals)
+        gated = self.attention_norm(attended) * u
+        out: Tensor = x + self.out(self.dropout(gated, batch.dropout_key))
+        return out
+
+    def _attend(self, vqk: Tensor, batch: Batch, intervals: IntervalClasses | None) -> Tensor:
+        """[T, 3 · dim] → [T, dim]"""
+        if not batch.buckets:  # no interaction here, but gradients are exchanged
+            return vqk[:, : vqk.shape[1] // 3] + unused(self.distance_bias, self.interval_bias)
+        outputs = []
+        for i, part in enumerate(to_rectangles(vqk, batch)):
+            bucket = batch.buckets[i]
+            bias = self.distance_bias(bucket.length)
+            if self.interval_bias is not None and intervals is not None:
+                bias = bias + self.interval_bias(intervals.pairs[i])
+            else:
+                hidden = unseen(batch, bucket, causal=self.causal).unsqueeze(1)
+                bias = bias.masked_fill(hidden, HIDDEN)
+            v, q, k = part.view(*part.shape[:2], 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+            q = q * q.shape[-1] ** -0.5
+            scores = F.silu(torch.matmul(q, k.transpose(2, 3)) + bias)
+            seen = visible(batch, bucket, causal=self.causal).clamp(min=1)
+            out = torch.matmul(scores, v) / seen[:, None, :, None]
+            outputs.append(out.transpose(1, 2).flatten(2))
+        return from_rectangles(outputs, batch)

@@ -1,0 +1,32 @@
+"""The mean of a history's interactions (as in YouTube's candidate model, Covington et al. 2016)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from p5dist.batch import Batch
+from p5dist.config.model import MeanEncoder as Config
+from p5dist.models.dropout import HashedDropout
+
+
+class MeanEncoder(nn.Module):
+    """The state at t is the norm of the mean of the interactions up to t, at most ``last``."""
+
+    def __init__(self, config: Config, *, dim: int, max_length: int, causal: bool = True) -> None:
+        super().__init__()
+        assert causal, "the config forbids objectives that hide interactions"
+        self.last = min(config.last or max_length, max_length)
+        self.dropout = HashedDropout(config.dropout, site=0)
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(self, x: Tensor, batch: Batch) -> Tensor:
+        """States [T, dim] of interactions with vectors ``x`` [T, dim]."""
+        x = self.dropout(x, batch.dropout_key)
+        # A running sum over all histories; double, so that a state depends on its history only.
+        sums = torch.cat([x.new_zeros(1, x.shape[1], dtype=torch.double), x.double().cumsum(0)])
+        count = (batch.position + 1).clamp(max=self.last)
+        end = torch.arange(1, len(x) + 1, device=x.device)
+        total = sums[1:] - sums.index_select(0, end - count)
+        states: Tensor = self.norm((total / count.unsqueeze(1)).to(x.dtype))
+        return states

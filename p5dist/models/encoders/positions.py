@@ -1,0 +1,58 @@
+"""Where an interaction stands in its history."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from p5dist.batch import Batch
+
+
+class LearnedPositions(nn.Module):
+    """A learned vector a position, added to the input.
+
+    Args:
+        from_end: count from the last interaction, as left-padded histories do (SASRec, Kang and
+            McAuley 2018).
+    """
+
+    def __init__(self, max_length: int, dim: int, *, from_end: bool = False) -> None:
+        super().__init__()
+        self.from_end = from_end
+        self.table = nn.Parameter(torch.empty(max_length, dim))
+        nn.init.normal_(self.table, std=0.02)
+
+    def forward(self, x: Tensor, batch: Batch) -> Tensor:
+        """[T, dim] → [T, dim]"""
+        position = batch.position
+        if self.from_end:
+            lengths = torch.bincount(batch.owner, minlength=batch.histories)
+            position = lengths[batch.owner] - 1 - position
+        return x + F.embedding(position, self.table)
+
+
+class RotaryPositions(nn.Module):
+    """Rotates queries and keys by angles that grow with the position, so that their product
+    depends on the distance (RoFormer, Su et al. 2021).
+
+    Args:
+        head_dim: width of a head; even.
+    """
+
+    def __init__(self, max_length: int, head_dim: int) -> None:
+        super().__init__()
+        rate = 10_000.0 ** (-torch.arange(0, head_dim, 2) / head_dim)
+        angle = torch.outer(torch.arange(max_length, dtype=torch.float32), rate)
+        self.cos: Tensor
+        self.sin: Tensor
+        self.register_buffer("cos", angle.cos(), persistent=False)
+        self.register_buffer("sin", angle.sin(), persistent=False)
+
+    def forward(self, x: Tensor, position: Tensor) -> Tensor:
+        """Rotate ``x`` [T, heads, head_dim] at ``position`` [T]; the halves of a head are the two
+        coordinates."""
+        cos = self.cos.index_select(0, position).unsqueeze(1)
+        sin = self.sin.index_select(0, position).unsqueeze(1)
+        a, b = x.chunk(2, dim=-1)
+        return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)

@@ -1,0 +1,80 @@
+"""Histories that lie one after the other ↔ rectangles for attention.
+
+Histories of nearly equal length share a rectangle (:class:`p5dist.batch.Bucket`); all rectangles
+of a batch lie in one array, so that a layer moves its interactions once and not bucket by bucket.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+from p5dist.batch import Batch, Bucket
+
+
+def to_rectangles(x: Tensor, batch: Batch) -> list[Tensor]:
+    """``x`` [T, w] as one tensor [histories, length, w] a bucket; zero where there is nothing."""
+    flat: Tensor = _Spread.apply(x, batch.slot, batch.area)  # type: ignore[no-untyped-call]
+    return [flat[b.area].view(b.histories, b.length, -1) for b in batch.buckets]
+
+
+def from_rectangles(parts: list[Tensor], batch: Batch) -> Tensor:
+    """[T, w] of what :func:`to_rectangles` makes; there is at least one bucket."""
+    flat = torch.cat([part.reshape(-1, part.shape[-1]) for part in parts])
+    gathered: Tensor = _Gather.apply(flat, batch.slot)  # type: ignore[no-untyped-call]
+    return gathered
+
+
+def spread(values: Tensor, batch: Batch) -> Tensor:
+    """[area] of ``values`` [T], zero where there is nothing; no gradient."""
+    return values.new_zeros(batch.area).index_copy_(0, batch.slot, values)
+
+
+def visible(batch: Batch, bucket: Bucket, *, causal: bool) -> Tensor:
+    """[histories, length] number of interactions that each one sees: itself and those before, or
+    all of its history; at least 1."""
+    if causal:
+        steps = torch.arange(1, bucket.length + 1, device=batch.slot.device)
+        return steps.expand(bucket.histories, -1)
+    lengths = real(batch, bucket).sum(1, keepdim=True)
+    return lengths.expand(-1, bucket.length)
+
+
+def real(batch: Batch, bucket: Bucket) -> Tensor:
+    """[histories, length] bool: where there is an interaction."""
+    there = torch.zeros(bucket.histories * bucket.length, dtype=torch.bool)
+    there = there.to(batch.slot.device)
+    there[batch.slot[bucket.tokens] - bucket.area.start] = True
+    return there.view(bucket.histories, bucket.length)
+
+
+# Every slot is taken at most once, so that both directions are plain copies; autograd's own
+# gradient of index_select would be a sum by index.
+
+
+class _Spread(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, slot: Tensor, area: int) -> Tensor:
+        ctx.save_for_backward(slot)
+        return x.new_zeros(area, x.shape[1]).index_copy_(0, slot, x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        (slot,) = ctx.saved_tensors
+        return grad.index_select(0, slot), None, None
+
+
+class _Gather(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, slot: Tensor) -> Tensor:
+        ctx.save_for_backward(slot)
+        ctx.area = len(x)
+        return x.index_select(0, slot)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (slot,) = ctx.saved_tensors
+        return grad.new_zeros(ctx.area, grad.shape[1]).index_copy_(0, slot, grad), None

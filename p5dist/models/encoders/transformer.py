@@ -1,0 +1,120 @@
+"""Transformer over histories that lie one after the other."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from p5dist.batch import Batch
+from p5dist.config.model import TransformerEncoder as Config
+from p5dist.models.dropout import HashedDropout
+from p5dist.models.encoders.bias import HIDDEN, IntervalBias, IntervalClasses, unseen, unused
+from p5dist.models.encoders.positions import LearnedPositions, RotaryPositions
+from p5dist.models.encoders.rectangles import from_rectangles, to_rectangles
+
+
+class TransformerEncoder(nn.Module):
+    """Pre-norm transformer: causal (SASRec, Kang and McAuley 2018) or bidirectional (BERT4Rec, Sun
+    et al. 2019).
+
+    Norms, projections and feed-forward work on the T real interactions; only the attention itself
+    pads, inside buckets of nearly equal length.
+    """
+
+    def __init__(self, config: Config, *, dim: int, max_length: int, causal: bool = True) -> None:
+        super().__init__()
+        self.causal = causal
+        self.positions = (
+            LearnedPositions(max_length, dim, from_end=config.positions == "learned_from_end")
+            if config.positions.startswith("learned")
+            else None
+        )
+        self.time_intervals = config.time_intervals
+        self.dropout = HashedDropout(config.dropout, site=0)
+        self.layers = nn.ModuleList(
+            Layer(config, dim, i, max_length, causal) for i in range(config.layers)
+        )
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(self, x: Tensor, batch: Batch) -> Tensor:
+        """States [T, dim] of interactions with vectors ``x`` [T, dim]; the state at t depends on
+        the interactions of the same history, up to t if causal."""
+        if self.positions is not None:
+            x = self.positions(x, batch)
+        x = self.dropout(x, batch.dropout_key)
+        intervals = IntervalClasses(batch, causal=self.causal) if self.time_intervals else None
+        for layer in self.layers:
+            x = layer(x, batch, intervals)
+        states: Tensor = self.norm(x)
+        return states
+
+
+class Layer(nn.Module):
+    """Attention and feed-forward, each after a norm and added to its input."""
+
+    def __init__(
+        self, config: Config, dim: int, number: int, max_length: int, causal: bool
+    ) -> None:
+        super().__init__()
+        self.attention = Attention(config, dim, max_length, causal)
+        width = config.ffn_dim or 4 * dim
+        self.attention_norm = nn.LayerNorm(dim)
+        self.ffn_norm = nn.LayerNorm(dim)
+        self.up = nn.Linear(dim, width)
+        self.down = nn.Linear(width, dim)
+        self.attention_dropout = HashedDropout(config.dropout, site=2 * number + 1)
+        self.ffn_dropout = HashedDropout(config.dropout, site=2 * number + 2)
+
+    def forward(self, x: Tensor, batch: Batch, intervals: IntervalClasses | None) -> Tensor:
+        """[T, dim] → [T, dim]"""
+        attended = self.attention(self.attention_norm(x), batch, intervals)
+        x = x + self.attention_dropout(attended, batch.dropout_key)
+        hidden = self.down(F.gelu(self.up(self.ffn_norm(x)), approximate="tanh"))
+        out: Tensor = x + self.ffn_dropout(hidden, batch.dropout_key)
+        return out
+
+
+class Attention(nn.Module):
+    """Softmax attention of every interaction over those of its history, up to it if causal."""
+
+    def __init__(self, config: Config, dim: int, max_length: int, causal: bool) -> None:
+        super().__init__()
+        self.heads = config.heads
+        self.causal = causal
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.out = nn.Linear(dim, dim)
+        self.rotary = (
+            RotaryPositions(max_length, dim // config.heads)
+            if config.positions == "rotary"
+            else None
+        )
+        self.interval_bias = IntervalBias(config.heads) if config.time_intervals else None
+
+    def forward(self, x: Tensor, batch: Batch, intervals: IntervalClasses | None) -> Tensor:
+        """[T, dim] → [T, dim]"""
+        qkv = self.qkv(x)
+        if self.rotary is not None:
+            qk, v = qkv.split([2 * x.shape[1], x.shape[1]], dim=1)
+            turned = self.rotary(qk.unflatten(1, (2 * self.heads, -1)), batch.position)
+            qkv = torch.cat([turned.flatten(1), v], dim=1)
+        out: Tensor = self.out(self._attend(qkv, batch, intervals))
+        return out
+
+    def _attend(self, qkv: Tensor, batch: Batch, intervals: IntervalClasses | None) -> Tensor:
+        """[T, 3 · dim] → [T, dim]"""
+        if not batch.buckets:  # no interaction here, but gradients are exchanged
+            return qkv[:, : qkv.shape[1] // 3] + unused(self.interval_bias)
+        outputs = []
+        for i, part in enumerate(to_rectangles(qkv, batch)):
+            bucket = batch.buckets[i]
+            bias = None
+            if self.interval_bias is not None and intervals is not None:
+                bias = self.interval_bias(intervals.pairs[i])
+            elif not self.causal:
+                hidden = unseen(batch, bucket, causal=False).unsqueeze(1)
+                bias = torch.zeros_like(hidden, dtype=qkv.dtype).masked_fill_(hidden, HIDDEN)
+            q, k, v = part.view(*part.shape[:2], 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+            out = F.scaled_dot_product_attention(q, k, v, bias, is_causal=bias is None)
+            outputs.append(out.transpose(1, 2).flatten(2))
+        return from_rectangles(outputs, batch)

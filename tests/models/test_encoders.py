@@ -1,0 +1,206 @@
+"""The contract of all encoders on jagged histories, and each one against its formulas."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from p5dist.batch import Batch
+from p5dist.config.model import HstuEncoder, MeanEncoder, TransformerEncoder
+from p5dist.feed.collate import Collate
+from p5dist.models.encoders.bias import INTERVALS, IntervalClasses, interval_class
+from p5dist.models.encoders.transformer import Attention
+from p5dist.models.recommender import ENCODERS
+from tests.feed.test_histories import histories
+
+DIM = 8
+LENGTHS = [1, 30, 7, 0, 22, 2, 30, 19]
+ALL = {
+    "transformer": TransformerEncoder(),
+    "from_end": TransformerEncoder(positions="learned_from_end"),
+    "rotary": TransformerEncoder(positions="rotary"),
+    "intervals": TransformerEncoder(positions="none", time_intervals=True),
+    "hstu": HstuEncoder(kind="hstu"),
+    "hstu_without_time": HstuEncoder(kind="hstu", time_intervals=False),
+    "mean": MeanEncoder(kind="mean", dropout=0.2),
+    "mean_of_three": MeanEncoder(kind="mean", last=3),
+}
+BOTH_WAYS = {name: e for name, e in ALL.items() if e.bidirectional_ok}
+
+
+def build(config: object, *, causal: bool = True) -> nn.Module:
+    """An encoder whose every parameter matters (biases start at zero)."""
+    torch.manual_seed(0)
+    encoder = ENCODERS[type(config)](config, dim=DIM, max_length=40, causal=causal)
+    for p in encoder.parameters():
+        nn.init.normal_(p, std=0.5)
+    return encoder.eval()
+
+
+def batch_of(lengths: list[int], step: int = 0) -> Batch:
+    made = histories([[1] * n for n in lengths])
+    made.timestamp[:] = np.random.default_rng(len(made.item)).integers(0, 10**7, len(made.item))
+    made.timestamp.sort()
+    return Collate(1)(made, step=step)
+
+
+def alone(batch: Batch, begin: int, end: int) -> Batch:
+    """One history of ``batch`` by itself."""
+    made = histories([[1] * (end - begin)])
+    made.timestamp[:] = batch.timestamp[begin:end].numpy()
+    made.row[:] = batch.rows[int(batch.owner[begin])]
+    return Collate(1)(made)
+
+
+@pytest.mark.parametrize(
+    ("name", "causal"), [*((n, True) for n in ALL), *((n, False) for n in BOTH_WAYS)]
+)
+def test_states_do_not_depend_on_the_other_histories_of_the_batch(name: str, causal: bool) -> None:
+    model = build(ALL[name], causal=causal).train()  # with dropout
+    x = torch.randn(sum(LENGTHS), DIM)
+    batch = batch_of(LENGTHS)
+    together = model(x, batch)
+    begin = 0
+    for length in sorted(LENGTHS, reverse=True)[:-1]:
+        end = begin + length
+        assert torch.allclose(
+            together[begin:end], model(x[begin:end], alone(batch, begin, end)), atol=1e-4
+        )
+        begin = end
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_causal_state_sees_no_later_interaction(name: str) -> None:
+    model = build(ALL[name])
+    x = torch.randn(12, DIM)
+    changed = x.clone()
+    changed[7:] = 0
+    batch = batch_of([12])
+    assert torch.allclose(model(x, batch)[:7], model(changed, batch)[:7], atol=1e-5)
+    assert not torch.allclose(model(x, batch)[7], model(changed, batch)[7], atol=1e-3)
+
+
+@pytest.mark.parametrize("name", BOTH_WAYS)
+def test_a_bidirectional_state_sees_later_interactions_of_its_own_history(name: str) -> None:
+    model = build(ALL[name], causal=False)
+    x = torch.randn(12, DIM)
+    changed = x.clone()
+    changed[7] = 0
+    batch = batch_of([8, 4])
+    assert (model(x, batch)[:8] - model(changed, batch)[:8]).abs().amax(1).gt(1e-5).all()
+    assert torch.allclose(model(x, batch)[8:], model(changed, batch)[8:], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_gradients_are_those_of_finite_differences(name: str) -> None:
+    model = build(ALL[name]).double()
+    x = torch.randn(9, DIM, dtype=torch.double, requires_grad=True)
+    batch = batch_of([5, 1, 3])
+    weight = torch.randn(9, DIM, dtype=torch.double)
+    tensors = [x, *model.parameters()]
+    (model(x, batch) * weight).sum().backward()
+    for tensor in tensors:
+        assert tensor.grad is not None
+        place = int(tensor.grad.abs().argmax())
+        values = []
+        for change in (1e-6, -1e-6):
+            with torch.no_grad():
+                tensor.view(-1)[place] += change
+                values.append(float((model(x, batch) * weight).sum()))
+                tensor.view(-1)[place] -= change
+        measured = (values[0] - values[1]) / 2e-6
+        assert float(tensor.grad.view(-1)[place]) == pytest.approx(measured, rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_no_interaction_at_all_still_has_gradients(name: str) -> None:
+    """A worker without histories takes part in the exchange of gradients."""
+    model = build(ALL[name])
+    empty = Collate(1)(histories([[]]).take(np.zeros(0, dtype=np.int64)))
+    model(torch.zeros(0, DIM), empty).sum().backward()
+    assert all(p.grad is not None for p in model.parameters())
+
+
+def plain_attention(qkv: Tensor, heads: int, causal: bool, bias: Tensor) -> Tensor:
+    """Softmax(q kᵀ / √d + bias + mask) v for one history [L, 3d]; bias [heads, L, L]."""
+    q, k, v = (x.view(len(qkv), heads, -1).transpose(0, 1) for x in qkv.chunk(3, dim=1))
+    scores = q @ k.transpose(1, 2) / q.shape[-1] ** 0.5 + bias
+    mask = torch.triu(torch.ones(len(qkv), len(qkv), dtype=torch.bool), diagonal=1) & causal
+    out = F.softmax(scores.masked_fill(mask, float("-inf")), dim=-1) @ v
+    return out.transpose(0, 1).reshape(len(qkv), -1)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("intervals", [True, False])
+def test_softmax_attention_is_the_formula_history_by_history(causal: bool, intervals: bool) -> None:
+    config = TransformerEncoder(heads=2, time_intervals=intervals, positions="none")
+    attention = Attention(config, DIM, 40, causal)
+    batch = batch_of(LENGTHS)
+    x = torch.randn(sum(LENGTHS), DIM)
+    classes = None
+    if attention.interval_bias is not None:
+        nn.init.normal_(attention.interval_bias.table)
+        classes = IntervalClasses(batch, causal=causal)
+    parts = []
+    begin = 0
+    for qkv in attention.qkv(x).split(sorted(LENGTHS, reverse=True)[:-1]):
+        bias = torch.zeros(2, len(qkv), len(qkv))
+        if attention.interval_bias is not None:
+            t = batch.timestamp[begin : begin + len(qkv)].double()
+            gap = (t.unsqueeze(0) - t.unsqueeze(1)).abs()
+            bias = attention.interval_bias.table[:, torch.log2(1 + gap).floor().long()]
+        parts.append(plain_attention(qkv, 2, causal, bias))
+        begin += len(qkv)
+    expected = attention.out(torch.cat(parts))
+    assert torch.allclose(attention(x, batch, classes), expected, atol=1e-5)
+
+
+def test_interval_classes_double() -> None:
+    seconds = torch.tensor([0, 1, 2, 3, 6, 7, 8, -3, 86_400, 2**40])
+    assert interval_class(seconds).tolist() == [0, 1, 1, 2, 2, 3, 3, 2, 16, INTERVALS - 1]
+
+
+def test_hstu_is_its_formula() -> None:
+    model = build(HstuEncoder(kind="hstu", layers=1, heads=2))
+    batch = batch_of([6])
+    x = torch.randn(6, DIM)
+    layer = model.layers[0]
+    h = x + model.positions.table[:6]
+    u, v, q, k = F.silu(layer.uvqk(layer.norm(h))).split(DIM, dim=1)
+    out = torch.zeros(6, DIM)
+    for head in (slice(0, 4), slice(4, 8)):
+        for i in range(6):
+            for j in range(i + 1):
+                gap = abs(int(batch.timestamp[i] - batch.timestamp[j]))
+                score = (
+                    (q[i, head] @ k[j, head]) / 2
+                    + layer.distance_bias.table[0, i - j + 39]
+                    + layer.interval_bias.table[0, (gap + 1).bit_length() - 1]
+                )
+                out[i, head] += F.silu(score) * v[j, head] / (i + 1)
+    expected = model.norm(h + layer.out(layer.attention_norm(out) * u))
+    assert torch.allclose(model(x, batch), expected, atol=1e-5)
+
+
+def test_mean_of_the_last_three() -> None:
+    model = build(MeanEncoder(kind="mean", last=3))
+    x = torch.randn(7, DIM)
+    expected = [x[:1], x[:2], x[:3], x[1:4], x[2:5], x[5:6], x[5:7]]
+    means = torch.stack([part.mean(0) for part in expected])
+    assert torch.allclose(model(x, batch_of([5, 2])), model.norm(means), atol=1e-6)
+
+
+def test_rotary_attention_depends_on_the_distance_only() -> None:
+    """The same two interactions, moved to later positions, have the same score."""
+    config = TransformerEncoder(heads=1, positions="rotary")
+    attention = Attention(config, DIM, 40, True)
+    assert attention.rotary is not None
+    q, k = torch.randn(2, 1, 1, DIM).expand(2, 3, 1, DIM)
+    turned_q = attention.rotary(q, torch.tensor([5, 9, 9]))
+    turned_k = attention.rotary(k, torch.tensor([2, 6, 2]))
+    products = (turned_q * turned_k).sum(2).squeeze(1)
+    assert products[0] == pytest.approx(float(products[1]), rel=1e-4)
+    assert abs(float(products[0] - products[2])) > 1e-3

@@ -26,6 +26,7 @@ from p5dist.console import progress
 from p5dist.errors import P5Error, ShardError
 from p5dist.feed.histories import Histories, Ints
 from p5dist.manifest import Manifest
+from p5dist.ranking.targets import Clicks, Targets
 from p5dist.ranking.topk import Vectors
 from p5dist.storage import Folder, RunFolder
 
@@ -51,6 +52,11 @@ class Predictor(Vectors, Protocol):
 
     def ratings(self, histories: Histories, owner: Ints, item: Ints) -> torch.Tensor:
         """[M] predicted rating of item id ``item[m]`` by the user of history ``owner[m]``."""
+        ...
+
+
+    def clicks(self, histories: Histories, targets: Targets) -> Clicks:
+        """The examples of the click task among the targets, with their probabilities."""
         ...
 
 

@@ -8,6 +8,7 @@ import torch
 from p5dist.config import RunConfig
 from p5dist.feed.histories import Histories, Ints
 from p5dist.manifest import Manifest
+from p5dist.ranking.targets import Clicks, Targets
 from p5dist.storage import RunFolder
 
 
@@ -19,6 +20,11 @@ def item_matrix(items: int) -> np.ndarray:
 def rating_of(user: np.ndarray, item: np.ndarray) -> np.ndarray:
     """0 to 6: some are outside of 1 to 5."""
     return ((user * 3 + item * 5) % 7).astype(np.float32)
+
+
+def click_of(user: np.ndarray, item: np.ndarray) -> np.ndarray:
+    """0.05 to 0.95."""
+    return 0.05 + 0.09 * ((user * 5 + item * 3) % 11)
 
 
 class FakeScorer:
@@ -37,6 +43,14 @@ class FakeScorer:
 
     def ratings(self, histories: Histories, owner: Ints, item: Ints) -> torch.Tensor:
         return torch.from_numpy(rating_of(histories.user[owner], item))
+
+
+    def clicks(self, histories: Histories, targets: Targets) -> Clicks:
+        label = (targets.event == 2).astype(np.float64)
+        everything = np.arange(len(targets.item))
+        return Clicks(
+            everything, targets.owner, targets.item, label, click_of(targets.user, targets.item)
+        )
 
 
 class BrokenScorer(FakeScorer):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,21 +9,26 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import ray
+import torch
 
 from p5dist import columns as c
 from p5dist.config import RunConfig
+from p5dist.config.heads import ClickTask
 from p5dist.errors import TrainingError
 from p5dist.feed.histories import Histories, Ints
 from p5dist.manifest import Manifest
-from p5dist.ranking.baselines import Biases, ItemToItem, Popularity
+from p5dist.models.tasks.click import Label
+from p5dist.ranking.baselines import Biases, ItemRate, ItemToItem, Popularity
+from p5dist.ranking.targets import Targets
 from p5dist.ranking.topk import Lists, Ranker, VectorRanker, rank_and_list
-from p5dist.scoring import Load, Predictor, Reader, Unit, batches, plan_units
+from p5dist.scoring import Load, Predictor, Reader, Unit, plan_units
 from p5dist.storage import RunFolder
 
 MODEL = "model"
 PREDICTED = "predicted"
 PREDICTED_BIAS = "predicted_bias"
 SKIPPED = "skipped"
+CLICK_USER, LABEL, PROBABILITY, ITEM_RATE = "click_user", "label", "probability", "item_rate"
 
 FIT_INTERACTIONS = 20_000_000
 """Baselines are fitted on whole shards' users (a random sample) up to about this many."""
@@ -37,12 +41,17 @@ class Baselines:
     popularity: Popularity
     item_to_item: ItemToItem
     biases: Biases | None
+    item_rate: ItemRate | None
     interactions: int
-    """Those that item_to_item and biases were fitted on."""
+    """Those that all but popularity were fitted on."""
 
     @classmethod
-    def fit(cls, reader: Reader, manifest: Manifest) -> Baselines:
-        """Read the training interactions and fit; runs in one Ray task."""
+    def fit(cls, reader: Reader, manifest: Manifest, click: ClickTask | None) -> Baselines:
+        """Read the training interactions and fit; runs in one Ray task.
+
+        Args:
+            click: the task whose labels have a baseline.
+        """
         count = (reader.prepare / "vocabulary" / "item.parquet").read_table([c.COUNT])
         share = max(1.0, manifest.rows_by_split["train"] / FIT_INTERACTIONS)
         rows = max(1, int(manifest.histories / share))
@@ -57,43 +66,9 @@ class Baselines:
             popularity=Popularity(count[c.COUNT].to_numpy()),
             item_to_item=ItemToItem.fit(parts, manifest.items),
             biases=Biases.fit(parts, manifest.items) if c.RATING in reader.columns else None,
+            item_rate=None if click is None else _item_rate(click, manifest, parts),
             interactions=sum(len(part.item) for part in parts),
         )
-
-
-@dataclass(frozen=True)
-class Targets:
-    """B histories up to the evaluated split, and the M interactions of that split."""
-
-    histories: Histories
-    owner: Ints
-    """[M] index of the history, rising"""
-    user: Ints
-    """[M]"""
-    item: Ints
-    """[M]"""
-    rating: npt.NDArray[np.float32]
-    """[M]"""
-
-    @classmethod
-    def of(cls, histories: Histories, split: int) -> tuple[Targets, int]:
-        """Targets of the users that have any, and the number of users left out because nothing
-        is known about them before."""
-        known = histories.where(histories.split < split)
-        wanted = histories.where(histories.split == split)
-        new = (known.lengths == 0) & (wanted.lengths > 0)
-        chosen = np.flatnonzero((wanted.lengths > 0) & ~new)
-        wanted = wanted.take(chosen)
-        owner = wanted.owner()
-        found = cls(known.take(chosen), owner, wanted.user[owner], wanted.item, wanted.rating)
-        return found, int(new.sum())
-
-    def batches(self, size: int) -> Iterable[Targets]:
-        start = 0
-        for part in batches(self.histories, size):
-            m = slice(*np.searchsorted(self.owner, (start, start + len(part))))
-            yield Targets(part, self.owner[m] - start, self.user[m], self.item[m], self.rating[m])
-            start += len(part)
 
 
 @dataclass(frozen=True)
@@ -106,39 +81,46 @@ class Plan:
     """Training stage whose model ranks."""
     rating: str | None
     """Training stage that predicts ratings."""
+    click: str | None
+    """Training stage that predicts clicks."""
     rating_range: tuple[float, float] | None
     baselines: Any
     """Object reference of the fitted Baselines."""
     load: Load
 
     def __call__(self) -> TargetScorer:
-        loaded = {s: self.load(self.job, self.folder, s) for s in {self.ranking, self.rating} if s}
+        stages = {self.ranking, self.rating, self.click}
+        loaded = {s: self.load(self.job, self.folder, s) for s in stages if s}
         baselines: Baselines = ray.get(self.baselines)
         rankers: dict[str, Ranker] = {}
         if self.ranking is not None:
             found = VectorRanker(loaded[self.ranking])
             rankers = {MODEL: found}
             rankers |= {b.name: b for b in (baselines.popularity, baselines.item_to_item)}
-        predictor = None if self.rating is None else loaded[self.rating]
-        return TargetScorer(self, rankers, predictor, baselines.biases)
+        return TargetScorer(self, rankers, loaded, baselines)
 
 
 class TargetScorer:
     """Scores units with the model and the baselines.
 
     The result is one row: lists ``user``, ``item``, ``rank:<ranker>`` and predictions with an
-    entry a target; ``listed:<ranker>`` with the distinct items in the lists of the unit and
-    ``place:<ranker>`` with the best place of each; the number ``skipped``.
+    entry a target; ``click_user``, ``label``, ``probability`` and ``item_rate`` with an entry an
+    example of the click task; ``listed:<ranker>`` with the distinct items in the lists of the unit
+    and ``place:<ranker>`` with the best place of each; the number ``skipped``.
     """
 
     def __init__(
         self,
         plan: Plan,
         rankers: dict[str, Ranker],
-        predictor: Predictor | None,
-        biases: Biases | None,
+        loaded: dict[str, Predictor],
+        baselines: Baselines | None,
     ) -> None:
-        self.plan, self.rankers, self.predictor, self.biases = plan, rankers, predictor, biases
+        self.plan, self.rankers = plan, rankers
+        self.predictor = loaded.get(plan.rating or "")
+        self.clicker = loaded.get(plan.click or "")
+        self.biases = None if baselines is None else baselines.biases
+        self.item_rate = None if baselines is None else baselines.item_rate
         assert plan.job.evaluate is not None
         self.config = plan.job.evaluate
 
@@ -149,7 +131,8 @@ class TargetScorer:
         }
         first = {name: unlisted(ranker.items) for name, ranker in self.rankers.items()}
         for part in targets.batches(self.config.batch_size):
-            row = {c.USER: part.user, c.ITEM: part.item, **self._ratings(part)}
+            row = {c.USER: part.user, c.ITEM: part.item}
+            row |= {**self._ratings(part), **self._clicks(part)}
             for name, ranker in self.rankers.items():
                 ranks, lists = rank_and_list(
                     ranker, part.histories, part.owner, part.item, max(self.config.k),
@@ -169,9 +152,12 @@ class TargetScorer:
     def _columns(self) -> dict[str, type]:
         names: dict[str, type] = {c.USER: np.int64, c.ITEM: np.int64}
         names |= {f"rank:{name}": np.int64 for name in self.rankers}
-        if self.predictor is None or self.biases is None:
-            return names
-        return names | dict.fromkeys((c.RATING, PREDICTED, PREDICTED_BIAS), np.float64)
+        if self.predictor is not None and self.biases is not None:
+            names |= dict.fromkeys((c.RATING, PREDICTED, PREDICTED_BIAS), np.float64)
+        if self.clicker is not None and self.item_rate is not None:
+            names |= {CLICK_USER: np.int64}
+            names |= dict.fromkeys((LABEL, PROBABILITY, ITEM_RATE), np.float64)
+        return names
 
     def _ratings(self, part: Targets) -> dict[str, npt.NDArray[Any]]:
         if self.predictor is None or self.biases is None:
@@ -189,6 +175,30 @@ class TargetScorer:
         if self.plan.rating_range is not None:
             predicted = {n: np.clip(v, *self.plan.rating_range) for n, v in predicted.items()}
         return {c.RATING: part.rating.astype(np.float64), **predicted}
+
+    def _clicks(self, part: Targets) -> dict[str, npt.NDArray[Any]]:
+        if self.clicker is None or self.item_rate is None:
+            return {}
+        found = self.clicker.clicks(part.histories, part)
+        if np.isnan(found.probability).any():
+            raise TrainingError(
+                "predicted probabilities are not numbers (NaN)", where=self.plan.click,
+                fix="look at the loss of the training stage; train again with lower learning rates",
+            )  # fmt: skip
+        return {
+            CLICK_USER: part.histories.user[found.owner],
+            LABEL: found.label,
+            PROBABILITY: found.probability,
+            ITEM_RATE: self.item_rate.probability[found.item - 1],
+        }
+
+
+def _item_rate(click: ClickTask, manifest: Manifest, parts: list[Histories]) -> ItemRate:
+    rule = Label(click, manifest)
+    item = np.concatenate([part.item for part in parts])
+    event = torch.from_numpy(np.concatenate([part.event for part in parts]))
+    rating = torch.from_numpy(np.concatenate([part.rating for part in parts]))
+    return ItemRate.fit(item, rule(event.long(), rating).numpy(), manifest.items, click.negatives)
 
 
 UNLISTED = 1 << 30

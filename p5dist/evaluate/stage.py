@@ -20,11 +20,16 @@ import ray
 
 from p5dist import columns as c
 from p5dist.config import RunConfig
+from p5dist.config.heads import ClickTask
 from p5dist.errors import ConfigError, DataError
 from p5dist.evaluate.score import (
+    CLICK_USER,
+    ITEM_RATE,
+    LABEL,
     MODEL,
     PREDICTED,
     PREDICTED_BIAS,
+    PROBABILITY,
     SKIPPED,
     Baselines,
     Plan,
@@ -33,7 +38,7 @@ from p5dist.evaluate.score import (
 from p5dist.feed.histories import Ints
 from p5dist.manifest import Manifest
 from p5dist.provenance import provenance
-from p5dist.ranking.metrics import coverage, error_values, estimate, rank_values
+from p5dist.ranking.metrics import click_metrics, coverage, error_values, estimate, rank_values
 from p5dist.scoring import Load, Reader, errors_as_raised, score_all
 from p5dist.storage import RunFolder
 from p5dist.train.inference import load_scorer
@@ -63,7 +68,7 @@ def run(job: RunConfig, folder: RunFolder, *, load: Load = load_scorer) -> dict[
     """
     began = time.time()
     assert job.evaluate is not None
-    ranking, rating = _stages(job)
+    ranking, rating, click = _stages(job)
     manifest = Manifest.load(folder.prepare)
     if not manifest.rows_by_split[job.evaluate.split]:
         raise _no_targets(job, manifest)
@@ -73,9 +78,11 @@ def run(job: RunConfig, folder: RunFolder, *, load: Load = load_scorer) -> dict[
 
     with errors_as_raised():
         task = ray.remote(_fit).options(num_returns=2)
-        fitted, interactions = task.remote(Reader.of(job, folder), manifest)
+        fitted, interactions = task.remote(
+            Reader.of(job, folder), manifest, _click_task(job, click)
+        )
         interactions = ray.get(interactions)
-    plan = Plan(job, folder, ranking, rating, manifest.rating_range, fitted, load)
+    plan = Plan(job, folder, ranking, rating, click, manifest.rating_range, fitted, load)
     found = _Found(manifest.items)
     found.add(score_all(plan, job, folder, manifest, "score"))
     if not len(found.values.get(c.USER, ())):
@@ -97,6 +104,7 @@ def run(job: RunConfig, folder: RunFolder, *, load: Load = load_scorer) -> dict[
             "skipped": found.skipped,
             "ranking_from": ranking,
             "rating_from": rating,
+            "click_from": click,
             "baseline_interactions": interactions,
         },
         **provenance(job, "evaluate", data=manifest.fingerprint, seconds=time.time() - began),
@@ -164,6 +172,16 @@ def _metrics(
         predictions["user_item_bias"] = found.values[PREDICTED_BIAS]
         for name, predicted in predictions.items():
             add(name, error_values(predicted[rated], rating[rated]), user[rated])
+    for name, column in ((MODEL, PROBABILITY), (ITEM_RATE, ITEM_RATE)):
+        if column in found.values:
+            measured = click_metrics(
+                found.values[LABEL], found.values[column], found.values[CLICK_USER],
+                resamples=config.bootstrap if name == MODEL else 0, seed=job.seed,
+            )  # fmt: skip
+            if name == MODEL:
+                metrics |= {key: asdict(e) for key, e in measured.items()}
+            else:
+                baselines[name] = {key: e.value for key, e in measured.items()}
     return metrics, baselines
 
 
@@ -184,8 +202,8 @@ def _no_targets(job: RunConfig, manifest: Manifest) -> DataError:
     )  # fmt: skip
 
 
-def _fit(reader: Reader, manifest: Manifest) -> tuple[Baselines, int]:
-    baselines = Baselines.fit(reader, manifest)
+def _fit(reader: Reader, manifest: Manifest, click: ClickTask | None) -> tuple[Baselines, int]:
+    baselines = Baselines.fit(reader, manifest, click)
     return baselines, baselines.interactions
 
 
@@ -193,13 +211,18 @@ def _values(table: pa.Table, name: str) -> npt.NDArray[Any]:
     return np.asarray(table[name].combine_chunks().flatten())
 
 
-def _stages(job: RunConfig) -> tuple[str | None, str | None]:
-    """The training stage that ranks and the one that predicts ratings."""
+def _click_task(job: RunConfig, stage: str | None) -> ClickTask | None:
+    heads = job.trainings()[stage].heads().values() if stage is not None else ()
+    return next((head for head in heads if isinstance(head, ClickTask)), None)
+
+
+def _stages(job: RunConfig) -> tuple[str | None, str | None, str | None]:
+    """The training stages that rank, predict ratings and predict clicks."""
     assert job.evaluate is not None
-    ranking, rating = job.ranking_stages(), job.rating_stage()
-    if not ranking and rating is None:
+    ranking, rating, click = job.ranking_stages(), job.rating_stage(), job.click_stage()
+    if not ranking and rating is None and click is None:
         raise ConfigError(
             "nothing to evaluate", where="evaluate", rule="evaluation needs a trained stage",
             fix="add a pretrain or finetune section, or set evaluate to null",
         )  # fmt: skip
-    return job.evaluate.ranking_from or (ranking[-1] if ranking else None), rating
+    return job.evaluate.ranking_from or (ranking[-1] if ranking else None), rating, click

@@ -7,22 +7,23 @@ from typing import Any
 from rich.console import Group
 from rich.table import Table
 
-_RATING = ("rmse", "mae")
+_KINDS = {"rmse": "Rating", "mae": "Rating", "auc": "Click", "logloss": "Click",
+          "calibration": "Click"}  # fmt: skip
 
 
 def table(result: dict[str, Any]) -> Group:
-    """A table of ranking metrics and one of rating metrics, as far as there are any.
+    """A table of ranking metrics, one of rating and one of click metrics, as far as there are any.
 
     Args:
         result: what evaluate/result.json holds.
     """
     protocol = result["protocol"]
     found = []
-    for title, rating in (("Ranking", False), ("Rating", True)):
-        keys = [key for key in result["metrics"] if (key in _RATING) == rating]
+    for title in ("Ranking", "Rating", "Click"):
+        keys = [key for key in result["metrics"] if _KINDS.get(key, "Ranking") == title]
         if keys:
             about = f"{title} of {protocol['targets']:,} {protocol['split']} interactions"
-            if not rating:
+            if title == "Ranking":
                 about += f" among {protocol['catalogue']:,} items"
             found.append(_table(about, keys, result))
     return Group(*found)

@@ -33,9 +33,17 @@ class Unclicked:
         owner = histories.owner()
         return self.of(histories, owner, histories.row[owner], histories.position(), step)
 
-    def of(self, histories: Histories, owner: Ints, row: Ints, position: Ints, step: int) -> Ints:
+    def of(
+        self,
+        histories: Histories,
+        owner: Ints,
+        row: Ints,
+        position: Ints,
+        step: int,
+        item: Ints | None = None,
+    ) -> Ints:
         """[M, n] as above for M targets of histories ``owner`` [M], each known by its ``row`` and
-        ``position``."""
+        ``position``; those outside of the history have the items ``item`` [M]."""
         had = np.unique(histories.owner() * (self.items + 1) + histories.item)
         found = np.zeros((len(owner), self.number), dtype=np.int64)
         place = np.arange(self.number)
@@ -43,9 +51,11 @@ class Unclicked:
             drawn = uniform(
                 self.seed, _ITEM, step, row[:, None], position[:, None], place, attempt
             ).reshape(-1, self.number)[: len(owner)]
-            item = 1 + (drawn * self.items).astype(np.int64)
-            key = owner[:, None] * (self.items + 1) + item
+            candidate = 1 + (drawn * self.items).astype(np.int64)
+            key = owner[:, None] * (self.items + 1) + candidate
             index = np.minimum(np.searchsorted(had, key), max(len(had) - 1, 0))
             new = had[index] != key if len(had) else np.ones(key.shape, dtype=bool)
-            found = np.where((found == 0) & new, item, found)
+            if item is not None:
+                new &= candidate != item[:, None]
+            found = np.where((found == 0) & new, candidate, found)
         return found

@@ -1,5 +1,5 @@
 """What a model must beat: popularity and item-to-item for ranking, the global mean and biases for
-ratings. All are fitted on training interactions only."""
+ratings, rates of items for clicks. All are fitted on training interactions only."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ AGE_DECAY = 0.6
 FROM_POWER, TO_POWER = 0.5, 0.1
 
 USER_SHRINKAGE, ITEM_SHRINKAGE = 5.0, 3.0
+RATE_SHRINKAGE = 10.0
 _SWEEPS = 10
 _PAIRS = 1 << 24  # item pairs that are counted at once
 
@@ -146,6 +147,30 @@ class Biases:
         user_bias = total / (rated.lengths + USER_SHRINKAGE)
         predicted: Floats = self.mean + user_bias[owner] + self.item[item - 1]
         return predicted
+
+
+@dataclass(frozen=True)
+class ItemRate:
+    """The share of yes among the labelled training interactions of an item, drawn towards that of
+    all items by as many as :data:`RATE_SHRINKAGE` interactions."""
+
+    probability: Floats
+    """[items] of each id 1…items"""
+
+    @classmethod
+    def fit(cls, item: Ints, label: npt.NDArray[np.float32], items: int, drawn: int) -> ItemRate:
+        """
+        Args:
+            item, label: [T] item id, and 1, 0 or NaN (no label) of training interactions.
+            items: largest item id.
+            drawn: items drawn evenly as a no beside every yes.
+        """
+        known = ~np.isnan(label)
+        yes = np.bincount(item[known] - 1, label[known], items)
+        number = np.bincount(item[known] - 1, minlength=items) + drawn * yes.sum() / items
+        rate = yes.sum() / max(number.sum(), 1)
+        shrunk: Floats = (yes + RATE_SHRINKAGE * rate) / (number + RATE_SHRINKAGE)
+        return cls(shrunk)
 
 
 def _rated(histories: Histories) -> Histories:

@@ -1,4 +1,5 @@
-"""Metrics of ranked targets and of predicted ratings, and their confidence intervals.
+"""Metrics of ranked targets, predicted ratings and predicted clicks, and their confidence
+intervals.
 
 With one target per list (N = 1 relevant item) the usual definitions become, for a target of rank r
 (from 1): hr@k = recall@k = [r ≤ k]; ndcg@k = [r ≤ k] / log2(r + 1) (Järvelin and Kekäläinen 2002);
@@ -17,6 +18,8 @@ from p5dist.feed.histories import Ints
 
 Floats = npt.NDArray[np.float64]
 
+_EPSILON = 1e-7  # log loss stays finite where a probability is 0 or 1
+_EXAMPLES = 1 << 29  # examples of all resamples together
 _PROFILES = 1 << 17
 _DRAWS = 1 << 24  # counts of resampled profiles held at once
 
@@ -88,6 +91,59 @@ def estimate(
         name: Estimate(float(means[name]), float(_finish(name, a)), float(_finish(name, b)))
         for name, a, b in zip(values, low, high, strict=True)
     }
+
+
+def click_metrics(
+    label: Floats, probability: Floats, user: Ints, *, resamples: int, seed: int
+) -> dict[str, Estimate]:
+    """auc: the share of pairs of a yes and a no in which the yes has the higher probability, ties
+    count half; logloss: the mean of -log of the probability of what happened; calibration: the sum
+    of the probabilities over the number of yes, 1 is right. The first and the last are left out
+    where there is only one kind of label, or no yes.
+
+    Args:
+        label, probability, user: [E]
+        resamples: of the users, for 95 % percentile intervals; 0: none.
+    """
+    if not len(label):
+        return {}
+    order = np.argsort(probability, kind="stable")
+    label, probability, user = label[order], probability[order], user[order]
+    clipped = np.clip(probability, _EPSILON, 1 - _EPSILON)
+    loss = -np.where(label == 1, np.log(clipped), np.log1p(-clipped))
+    tie = np.concatenate([[0], np.cumsum(np.diff(probability) > 0)])
+
+    def measure(weight: Floats) -> tuple[float, float, float]:
+        yes = np.bincount(tie, weight * label)
+        no = np.bincount(tie, weight * (1 - label))
+        pairs = yes.sum() * no.sum()
+        won = yes @ (np.cumsum(no) - no / 2)
+        return (
+            won / pairs if pairs else np.nan,
+            weight @ loss / weight.sum(),
+            weight @ probability / yes.sum() if yes.sum() else np.nan,
+        )
+
+    _, of = np.unique(user, return_inverse=True)
+    users = int(of.max()) + 1
+    rng = np.random.default_rng(seed)
+    # A resample costs as much as the examples: fewer of them where there are very many.
+    resamples = min(resamples, max(_EXAMPLES // len(label), 50)) if resamples else 0
+    drawn = [
+        measure(rng.multinomial(users, np.full(users, 1 / users))[of].astype(np.float64))
+        for _ in range(resamples)
+    ]
+    values = measure(np.ones(len(label)))
+    found: dict[str, Estimate] = {}
+    for i, name in enumerate(("auc", "logloss", "calibration")):
+        if np.isnan(values[i]):
+            continue
+        if not drawn:
+            found[name] = Estimate(float(values[i]))
+            continue
+        low, high = np.nanpercentile([d[i] for d in drawn], [2.5, 97.5])
+        found[name] = Estimate(float(values[i]), float(low), float(high))
+    return found
 
 
 def coverage(first_place: Ints, ks: tuple[int, ...]) -> dict[str, float]:

@@ -16,8 +16,10 @@ _NAMES = {
     "hr": "HR", "ndcg": "NDCG", "mrr": "MRR", "coverage": "Coverage", "accuracy": "Accuracy",
     "rmse": "RMSE", "mae": "MAE", "auc": "AUC", "logloss": "Log loss",
 }  # fmt: skip
-_GROUPS = {"rmse": "Rating", "mae": "Rating", "auc": "Click", "logloss": "Click"}
-_COVERAGE = "coverage"  # described, not compared: popular items cover little and may still be right
+_GROUPS = {"rmse": "Rating", "mae": "Rating", "auc": "Click", "logloss": "Click",
+           "calibration": "Click"}  # fmt: skip
+_DESCRIBED = ("coverage", "calibration")
+"""Not compared: popular items cover little and may still be right; calibration is best at 1."""
 
 
 @dataclass(frozen=True)
@@ -174,7 +176,7 @@ def _row(key: str, metric: Facts, baselines: list[float | None]) -> MetricRow:
     known = [b for b in baselines if b is not None and math.isfinite(b)]
     low, high = metric.get("low"), metric.get("high")
     gain, verdict = None, "muted"
-    if known and math.isfinite(value) and family != _COVERAGE:
+    if known and math.isfinite(value) and family not in _DESCRIBED:
         lower = family in _LOWER_IS_BETTER
         best = min(known) if lower else max(known)
         if best:

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from p5dist.batch import Batch
 from p5dist.checkpoint.checkpoints import Checkpoints
 from p5dist.config import RunConfig
 from p5dist.errors import ConfigError
 from p5dist.feed.collate import Collate
 from p5dist.feed.histories import Histories, Ints
+from p5dist.feed.unclicked import Unclicked
 from p5dist.manifest import Manifest
 from p5dist.models.build import Model, build_model
+from p5dist.models.tasks.click import Click
 from p5dist.models.tasks.rating import Rating
+from p5dist.ranking.targets import Clicks, Targets
 from p5dist.storage import RunFolder
 from p5dist.train.session import make_collate
 
@@ -47,6 +54,7 @@ class Scorer:
         masked = model.backbone.bidirectional
         self.collate = collate.for_inference(masked_next=masked)
         self.seen = max_length - masked
+        self.unclicked = collate.extras.unclicked
         self.items = items
         self.max_length = max_length
 
@@ -85,21 +93,104 @@ class Scorer:
             histories = histories.shuffled(self.collate.seed, 0)
         batch = self.collate(histories.last(self.seen), extra_items=item)
         encoded = self.model.backbone(batch)
-        # The batch has its own order of histories; M targets refer to the caller's.
-        order = self._original(histories)
-        states = torch.zeros(len(histories), encoded.states.shape[1])
-        ends = torch.nonzero(~batch.has_next).squeeze(1)
-        states[order[batch.owner[ends]]] = encoded.states[ends]
-        of = torch.from_numpy(owner)
+        at = self._targets(histories, owner, batch)
         users = head.rows_of_users(batch)
-        if users is not None:
-            users = torch.empty_like(users).index_copy(0, order, users)[of]
-        return head.predict(states[of], encoded.items[batch.candidates], users)
+        return head.predict(
+            at.last(encoded.states),
+            encoded.items[batch.candidates],
+            None if users is None else users[at.history],
+        )
+
+    @torch.inference_mode()
+    def clicks(self, histories: Histories, targets: Targets) -> Clicks:
+        """What the click task says of the targets that have a label, and of the items that it draws
+        beside those that are a yes; the draws are the same for any batch.
+
+        Raises:
+            ConfigError: the stage does not predict clicks.
+        """
+        head = self.model.head.part(Click)
+        if head is None:
+            raise ConfigError(
+                "this stage predicts no clicks", where="finetune",
+                fix="name a stage whose task has kind: click",
+            )  # fmt: skip
+        label = head.label(torch.from_numpy(targets.event).long(), torch.from_numpy(targets.rating))
+        examples = _with_drawn(targets, label.numpy(), histories, self.unclicked)
+        batch = self.collate(histories.last(self.seen), extra_items=examples.item)
+        encoded = head.encode(self.model.backbone, batch)
+        at = self._targets(histories, examples.owner, batch)
+        users = head.rows_of_users(batch)
+        time = torch.from_numpy(targets.timestamp[examples.target])
+        before = at.last(batch.timestamp)
+        logits = head.predict(
+            at.last(head.facts(batch)),
+            torch.where(at.known, before, time),
+            time,
+            encoded.items[batch.candidates],
+            at.last(encoded.states),
+            None if users is None else users[at.history],
+        )
+        return replace(examples, probability=torch.sigmoid(logits.double()).numpy())
+
+    def _targets(self, histories: Histories, owner: Ints, batch: Batch) -> _Ends:
+        """Where the histories ``owner`` of the caller are in the batch made of all of them."""
+        place = torch.empty(len(histories), dtype=torch.long)
+        place[self._original(histories)] = torch.arange(len(histories))
+        history = place[torch.from_numpy(owner)]
+        ends = torch.nonzero(~batch.has_next).squeeze(1)
+        last = torch.full((len(histories),), -1).index_copy(0, batch.owner[ends], ends)
+        return _Ends(history, last[history])
 
     def _original(self, histories: Histories) -> Tensor:
         """[B] index in ``histories`` of each history of the batch made of them."""
         lengths = np.minimum(histories.lengths, self.seen)
         return torch.from_numpy(np.argsort(-lengths, kind="stable"))
+
+
+@dataclass(frozen=True)
+class _Ends:
+    """M targets and the batch that holds their histories."""
+
+    history: Tensor
+    """[M] index of the history in the batch"""
+    end: Tensor
+    """[M] its last interaction; -1 where it has none"""
+
+    @property
+    def known(self) -> Tensor:
+        """[M] whether the history has interactions."""
+        return self.end >= 0
+
+    def last(self, values: Tensor) -> Tensor:
+        """[M, …] of ``values`` [T, …], zero where there is none."""
+        if not len(values):
+            return values.new_zeros(len(self.end), *values.shape[1:])
+        chosen = values[self.end.clamp(min=0)]
+        return chosen * self.known.view(-1, *[1] * (values.dim() - 1)).to(values.dtype)
+
+
+def _with_drawn(
+    targets: Targets, label: npt.NDArray[np.float32], histories: Histories, draw: Unclicked | None
+) -> Clicks:
+    """Targets with a label, then what is drawn beside those that are a yes; without
+    probabilities."""
+    target = np.flatnonzero(~np.isnan(label))
+    item, label = targets.item[target], label[target]
+    if draw is not None:
+        owner = targets.owner[target]
+        drawn = draw.of(histories, owner, histories.user[owner], target_number(owner), 0, item)
+        of, column = np.nonzero((drawn > 0) & (label == 1)[:, None])
+        target = np.concatenate([target, target[of]])
+        item = np.concatenate([item, drawn[of, column]])
+        label = np.concatenate([label, np.zeros(len(of), np.float32)])
+    nothing = np.zeros(len(item))
+    return Clicks(target, targets.owner[target], item, label.astype(np.float64), nothing)
+
+
+def target_number(owner: Ints) -> Ints:
+    """[M] how many targets of the same owner come before; ``owner`` rises."""
+    return np.arange(len(owner)) - np.searchsorted(owner, owner)
 
 
 def load_scorer(job: RunConfig, folder: RunFolder, stage: str) -> Scorer:

@@ -15,7 +15,7 @@ def curves(jobs: dict[str, tuple[RunConfig, str]]) -> dict[str, tuple[list[float
         missing = [
             parameter
             for parameter, p in session.optimizers.dense_parameters.items()
-            if p.requires_grad and not 0 < session.optimizers.dense.state[p]["exp_avg_sq"].sum()
+            if p.requires_grad and not session.optimizers.dense.state[p]["exp_avg_sq"].sum() > 0
         ]
         found[name] = [line["loss"] for line in lines], missing
     return found

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from p5dist import columns as c
-from p5dist.evaluate.score import Plan, Targets, TargetScorer
+from p5dist.evaluate.score import Plan, TargetScorer
 from p5dist.feed.histories import Histories
 from p5dist.ranking.baselines import ItemToItem, Popularity
 from p5dist.ranking.metrics import estimate, rank_values
+from p5dist.ranking.targets import Targets
 from p5dist.scoring import Unit
 from p5dist.storage import RunFolder
 from tests.fake_scorer import load_fake
@@ -77,8 +78,8 @@ def test_item_to_item_on_movielens(
     }
     job = small_job(tmp_path, f"evaluate.split={split}", "evaluate.batch_size=300")
     folder = RunFolder.of(job.storage, job.name)
-    plan = Plan(job, folder, None, None, None, None, load_fake)
-    result = TargetScorer(plan, rankers, None, None)(Unit(0, (), 943), users)
+    plan = Plan(job, folder, None, None, None, None, None, load_fake)
+    result = TargetScorer(plan, rankers, {}, None)(Unit(0, (), 943), users)
     found = {
         name: estimate(
             rank_values(np.asarray(result[f"rank:{name}"][0].as_py()), (10,)),

@@ -9,7 +9,7 @@ import pytest
 
 from p5dist.feed.histories import Histories
 from p5dist.ranking import baselines, topk
-from p5dist.ranking.baselines import Biases, ItemToItem, Popularity
+from p5dist.ranking.baselines import Biases, ItemRate, ItemToItem, Popularity
 from p5dist.ranking.topk import Ranker, top_k
 from tests.ranking.histories_of import histories
 
@@ -110,3 +110,16 @@ def test_biases_on_the_official_split(real_data: Path) -> None:
     assert fitted is not None
     predicted = fitted.predict(users, test[:, 0] - 1, test[:, 1]).clip(1, 5)
     assert np.sqrt(((predicted - test[:, 2]) ** 2).mean()) == pytest.approx(0.954, abs=0.001)
+
+
+def test_item_rate_by_hand() -> None:
+    item = np.array([1, 1, 1, 2, 2, 3])
+    label = np.array([1, 1, 0, 0, np.nan, 1], dtype=np.float32)
+    rate = 3 / 5
+    expected = [(2 + 10 * rate) / 13, 10 * rate / 11, (1 + 10 * rate) / 11, rate]
+    assert ItemRate.fit(item, label, 4, 0).probability == pytest.approx(expected)
+    # Two no drawn beside each of the four yes: two for each of the four items.
+    label = np.array([1, 1, np.nan, 1, np.nan, 1], dtype=np.float32)
+    rate = 4 / 12
+    expected = [(n + 10 * rate) / (n + 2 + 10) for n in (2, 1, 1, 0)]
+    assert ItemRate.fit(item, label, 4, 2).probability == pytest.approx(expected)

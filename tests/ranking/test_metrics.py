@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 
 from p5dist.ranking import metrics
-from p5dist.ranking.metrics import coverage, error_values, estimate, rank_values
+from p5dist.ranking.metrics import (
+    click_metrics,
+    coverage,
+    error_values,
+    estimate,
+    rank_values,
+)
 
 RANKS = np.array([1, 3, 10, 11])
 
@@ -85,3 +91,46 @@ def test_intervals_depend_on_the_seed_only(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_nothing_to_estimate() -> None:
     assert estimate(rank_values(RANKS[:0], (1,)), RANKS[:0], resamples=10, seed=1) == {}
+
+
+LABEL = np.array([1.0, 0, 1, 0, 0])
+PROBABILITY = np.array([0.8, 0.5, 0.5, 0.1, 0.9])
+
+
+def test_click_metrics_by_hand() -> None:
+    found = click_metrics(LABEL, PROBABILITY, np.arange(5), resamples=0, seed=1)
+    # Pairs (yes, no): 0.8 beats 0.5 and 0.1, loses to 0.9; 0.5 ties with 0.5, beats 0.1.
+    assert found["auc"].value == pytest.approx((2 + 0.5 + 1) / 6)
+    losses = [-np.log(p if y else 1 - p) for y, p in zip(LABEL, PROBABILITY, strict=True)]
+    assert found["logloss"].value == pytest.approx(np.mean(losses))
+    assert found["calibration"].value == pytest.approx(2.8 / 2)
+    assert found["auc"].low is None
+
+
+def test_click_metrics_against_all_pairs() -> None:
+    rng = np.random.default_rng(0)
+    label = (rng.random(400) < 0.3).astype(float)
+    probability = np.clip(0.3 * label + rng.random(400) * 0.7, 0, 1).round(2)
+    user = rng.integers(0, 90, 400)
+    found = click_metrics(label, probability, user, resamples=200, seed=1)
+    yes, no = probability[label == 1], probability[label == 0]
+    won = (yes[:, None] > no).mean() + 0.5 * (yes[:, None] == no).mean()
+    assert found["auc"].value == pytest.approx(won)
+    for metric in found.values():
+        assert metric.low is not None and metric.high is not None
+        assert metric.low < metric.value < metric.high
+    # The interval is about ±2 standard errors of Hanley and McNeil (1982).
+    a = found["auc"].value
+    q1, q2 = a / (2 - a), 2 * a * a / (1 + a)
+    variance = a * (1 - a) + (len(yes) - 1) * (q1 - a * a) + (len(no) - 1) * (q2 - a * a)
+    error = (variance / len(yes) / len(no)) ** 0.5
+    assert found["auc"].high - found["auc"].low == pytest.approx(4 * error, rel=0.35)  # type: ignore[operator]
+
+
+def test_click_metrics_of_one_kind_of_label() -> None:
+    found = click_metrics(np.ones(3), np.full(3, 0.5), np.arange(3), resamples=5, seed=1)
+    assert set(found) == {"logloss", "calibration"}
+    assert set(click_metrics(np.zeros(3), np.ones(3), np.arange(3), resamples=0, seed=1)) == {
+        "logloss"
+    }
+    assert click_metrics(np.zeros(0), np.zeros(0), np.zeros(0, int), resamples=5, seed=1) == {}

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from p5dist.errors import CheckpointError
+from p5dist import columns as c
+from p5dist.errors import CheckpointError, ConfigError
 from p5dist.feed.histories import Histories
 from p5dist.manifest import Manifest
 from p5dist.models.build import build_model
+from p5dist.ranking.targets import Targets
 from p5dist.train.inference import Scorer, load_scorer
 from p5dist.train.session import make_collate
 from tests.small_data import small_job, write_small_data
 
 
-def scorer(tmp_path: Path, stage: str) -> tuple[Scorer, Histories]:
-    job = small_job(tmp_path)
+def scorer(tmp_path: Path, stage: str, *overrides: str) -> tuple[Scorer, Histories]:
+    job = small_job(tmp_path, "prepare.source.columns.event=event", *overrides)
     folder = write_small_data(job)
     manifest = Manifest.load(folder.prepare)
     torch.manual_seed(1)
@@ -65,6 +68,93 @@ def test_ratings_are_in_the_order_of_the_caller(tmp_path: Path) -> None:
             histories.take(owner[m : m + 1]), np.zeros(1, dtype=np.int64), item[m : m + 1]
         )
         assert torch.allclose(together[m], alone[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["masked", "skip_gram"])
+def test_user_vectors_of_other_objectives_are_in_the_order_of_the_caller(
+    tmp_path: Path, kind: str
+) -> None:
+    model, histories = scorer(tmp_path, "pretrain", f"pretrain.objective={{kind: {kind}}}")
+    together = model.user_vectors(histories)
+    assert together.shape == (len(histories), 16)
+    for i in range(len(histories)):
+        alone = model.user_vectors(histories.take(np.asarray([i])))
+        assert torch.allclose(together[i], alone[0], atol=1e-5)
+
+
+def test_a_masked_model_is_asked_for_the_item_behind_the_last(tmp_path: Path) -> None:
+    """Its user vector is the state of a hidden interaction after the last max_length - 1."""
+    model, histories = scorer(tmp_path, "pretrain", "pretrain.objective={kind: masked}")
+    longest = histories.take(np.argsort(-histories.lengths)[:1])
+    assert longest.lengths[0] > 8
+    vector = model.user_vectors(longest)[0]
+    backbone = model.model.backbone
+    batch = model.collate(longest.last(7))
+    assert batch.hidden is not None
+    assert batch.hidden.tolist() == [False] * 7 + [True]
+    assert batch.items.values()[batch.token[:7]].tolist() == longest.item[-7:].tolist()
+    with torch.inference_mode():
+        assert torch.equal(vector, backbone(batch).states[7])
+    changed = replace(longest, item=np.where(np.arange(len(longest.item)) == 3, 1, longest.item))
+    assert torch.equal(model.user_vectors(changed)[0], vector), "an item out of its sight"
+
+
+def test_a_skip_gram_user_is_the_mean_of_the_last_items(tmp_path: Path) -> None:
+    model, histories = scorer(
+        tmp_path, "pretrain", "pretrain.objective={kind: skip_gram, user_items: 3}"
+    )
+    vectors = model.user_vectors(histories)
+    items = model.item_vectors()
+    for i in range(len(histories)):
+        last = histories.item[histories.offsets[i] : histories.offsets[i + 1]][-3:]
+        # The map from centres to contexts is the identity before training; √16 is the scale.
+        assert torch.allclose(vectors[i], 4 * items[last - 1].mean(0), atol=1e-6)
+
+
+CLICK = "finetune.rating.task={kind: click, positive: [buy], negatives: 2}"
+
+
+def test_clicks_do_not_depend_on_the_other_histories_of_the_batch(tmp_path: Path) -> None:
+    model, histories = scorer(tmp_path, "finetune/rating", CLICK)
+    targets, _ = Targets.of(histories, c.TEST)
+    assert len(targets.owner) > 5
+    together = model.clicks(targets.histories, targets)
+    assert len(set(together.probability.round(5).tolist())) > 5
+    rows = []
+    for number, part in enumerate(targets.batches(1)):
+        found = model.clicks(part.histories, part)
+        rows += [
+            (number, item, label, round(p, 6))
+            for item, label, p in zip(found.item, found.label, found.probability, strict=True)
+        ]
+    everything = zip(
+        together.owner, together.item, together.label, together.probability.round(6), strict=True
+    )
+    assert sorted(rows) == sorted((int(o), i, y, float(p)) for o, i, y, p in everything)
+
+
+def test_examples_of_the_click_task(tmp_path: Path) -> None:
+    """Every target with its event as label; beside each yes two items that the user has not had."""
+    model, histories = scorer(tmp_path, "finetune/rating", CLICK)
+    targets, _ = Targets.of(histories, c.TEST)
+    found = model.clicks(targets.histories, targets)
+    m = len(targets.owner)
+    assert found.target[:m].tolist() == list(range(m))
+    assert found.label[:m].tolist() == (targets.event == 2).astype(float).tolist()
+    yes = np.flatnonzero(targets.event == 2)
+    assert len(yes) and sorted(found.target[m:].tolist()) == sorted([*yes, *yes])
+    assert not found.label[m:].any()
+    for target, item in zip(found.target[m:], found.item[m:], strict=True):
+        h, own = targets.histories, targets.owner[target]
+        assert item not in h.item[h.offsets[own] : h.offsets[own + 1]]
+        assert item != targets.item[target]
+
+
+def test_a_stage_that_predicts_something_else(tmp_path: Path) -> None:
+    model, histories = scorer(tmp_path, "finetune/rating")
+    targets, _ = Targets.of(histories, c.TEST)
+    with pytest.raises(ConfigError, match="predicts no clicks"):
+        model.clicks(targets.histories, targets)
 
 
 def test_a_stage_without_checkpoint(tmp_path: Path) -> None:

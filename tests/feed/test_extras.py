@@ -1,0 +1,158 @@
+"""What objectives want in a batch: hidden positions, pairs, drawn items, attribute labels."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+
+from p5dist.feed.attributes import Attributes
+from p5dist.feed.cloze import Cloze, with_masked_next
+from p5dist.feed.collate import Collate
+from p5dist.feed.extras import Extras
+from p5dist.feed.histories import Histories
+from p5dist.feed.labels import AttributeLabels
+from p5dist.feed.pairs import SkipGrams
+from p5dist.feed.unclicked import Unclicked
+from tests.feed.test_histories import histories
+
+MANY = histories([[1 + (7 * i + j) % 40 for j in range(20)] for i in range(200)])
+
+
+def test_cloze_hides_as_many_as_it_should() -> None:
+    found = Cloze(0.25, 0.0, items=40, seed=1)(MANY, 3)
+    total = len(MANY.item)
+    assert abs(found.predicted.mean() - 0.25) < 4 * (0.25 * 0.75 / total) ** 0.5
+    chosen = found.predicted.sum()
+    assert abs(found.hidden.sum() / chosen - 0.8) < 4 * (0.16 / chosen) ** 0.5
+    other = found.shown != MANY.item
+    assert not (found.hidden & ~found.predicted).any() and not (other & found.hidden).any()
+    assert not (other & ~found.predicted).any()
+    assert abs(other.sum() / chosen - 0.1 * 39 / 40) < 4 * (0.09 / chosen) ** 0.5
+    assert found.shown.min() >= 1 and found.shown.max() <= 40
+
+
+def test_every_history_of_two_or_more_has_something_to_predict() -> None:
+    few = histories([[1, 2], [3], [], [4, 5, 6]])
+    found = Cloze(1e-9, 0.0, items=9, seed=1)(few, 0)
+    assert found.predicted.tolist() == [False, True, False, False, False, True]
+
+
+def test_the_share_that_hides_the_last_only() -> None:
+    found = Cloze(0.5, 0.4, items=40, seed=1)(MANY, 0)
+    per_history = found.predicted.reshape(200, 20)
+    only_last = (per_history.sum(1) == 1) & per_history[:, -1]
+    assert abs(only_last.mean() - 0.4) < 0.15
+    assert found.hidden.reshape(200, 20)[only_last, -1].all()
+    always = Cloze(0.0, 1.0, items=40, seed=1)(MANY, 0)
+    assert always.hidden.reshape(200, 20).sum(0).tolist() == [0] * 19 + [200]
+
+
+def test_choices_follow_the_history_the_step_and_the_seed() -> None:
+    some = np.asarray([150, 3])
+    cloze = Cloze(0.3, 0.2, items=40, seed=1)
+    together, alone = cloze(MANY, 5), cloze(MANY.take(some), 5)
+    for field in ("predicted", "hidden", "shown"):
+        expected = getattr(together, field).reshape(200, 20)[some].reshape(-1)
+        assert (getattr(alone, field) == expected).all()
+    for other in (cloze(MANY, 6), Cloze(0.3, 0.2, items=40, seed=2)(MANY, 5)):
+        assert (other.predicted != together.predicted).any()
+
+
+def test_a_hidden_interaction_behind_every_history() -> None:
+    longer, hidden = with_masked_next(histories([[4, 5], [], [6]]))
+    assert longer.lengths.tolist() == [3, 1, 2]
+    assert longer.item.tolist() == [4, 5, 0, 0, 6, 0]
+    assert hidden.hidden.tolist() == [False, False, True, True, False, True]
+    assert np.isnan(longer.rating[hidden.hidden]).all()
+    assert longer.timestamp.tolist()[:3] == [0, 1, 1] and longer.timestamp.tolist()[4:] == [2, 2]
+    nothing, _ = with_masked_next(Histories.empty())
+    assert len(nothing) == 0
+
+
+def plain_pairs(lists: list[list[int]], window: int) -> set[tuple[int, int]]:
+    """All (centre, context) indices at most ``window`` apart in a history."""
+    starts = np.cumsum([0, *map(len, lists)])
+    return {
+        (int(s) + i, int(s) + j)
+        for s, items in zip(starts, lists, strict=False)
+        for i, j in product(range(len(items)), repeat=2)
+        if 0 < abs(i - j) <= window
+    }
+
+
+def test_skip_gram_pairs_are_those_of_a_plain_loop() -> None:
+    lists = [[1, 2, 3, 4, 5, 6], [7], [], [8, 9]]
+    nothing_left_out = SkipGrams.of(1, 0.0, np.ones(9, dtype=np.int64), 1)
+    found = nothing_left_out(histories(lists), 0)
+    assert found.shape[1] == len(plain_pairs(lists, 1))
+    assert set(map(tuple, found.T.tolist())) == plain_pairs(lists, 1)
+    # A wider window is drawn from 1…5: a pair at distance d stays with probability (6 - d) / 5.
+    pairs = SkipGrams.of(5, 0.0, np.ones(40, dtype=np.int64), 1)(MANY, 0)
+    assert set(map(tuple, pairs.T.tolist())) < plain_pairs(MANY.item.reshape(200, 20).tolist(), 5)
+    distance = np.bincount(abs(pairs[0] - pairs[1]))
+    for d in range(1, 6):
+        expected = 200 * 2 * (20 - d) * (6 - d) / 5
+        assert abs(distance[d] - expected) < 5 * expected**0.5
+
+
+def test_skip_grams_leave_out_frequent_items() -> None:
+    counts = np.full(40, 10)
+    counts[0] = 4000
+    # Item 1 has a share of 0.911: it stays with √(0.05 / 0.911) = 0.234; others always.
+    pairs = SkipGrams.of(1, 0.05, counts, 1)(MANY, 0)
+    kept = np.unique(pairs[0][MANY.item[pairs[0]] == 1])
+    there = (MANY.item == 1).sum()
+    assert abs(len(kept) / there - 0.234) < 4 * (0.18 / there) ** 0.5
+    assert len(np.unique(pairs[0][MANY.item[pairs[0]] != 1])) == (MANY.item != 1).sum()
+    # What stays on both sides of it are neighbours.
+    assert abs(pairs[0] - pairs[1]).max() == 2
+
+
+def test_drawn_items_are_not_of_the_history() -> None:
+    lists = [[1, 2, 3], [4] * 5, list(range(1, 7))]
+    drawn = Unclicked(4, items=6, seed=1)(histories(lists), 2)
+    assert drawn.shape == (14, 4)
+    assert not (drawn[8:]).any(), "a user that had all items"
+    for row, own in zip(drawn[:8], [lists[0]] * 3 + [lists[1]] * 5, strict=True):
+        assert not set(row.tolist()) & set(own)
+    assert (drawn[:8] > 0).mean() > 0.9
+    assert len({tuple(row) for row in drawn[:8].tolist()}) > 5
+
+
+def test_batches_hold_what_was_asked_for() -> None:
+    genre = Attributes(("genre",), (np.asarray([0, 0, 2, 2, 3]),), (np.asarray([2, 1, 3]),))
+    brand = Attributes(("brand",), (np.asarray([0, 0, 0, 1, 1]),), (np.asarray([2]),))
+    both = Attributes(
+        ("genre", "brand"), (*genre.offsets, *brand.offsets), (*genre.values, *brand.values)
+    )
+    labels = AttributeLabels(both, (3, 2))
+    # Items 1, 2, 3 have the genres [2, 1], [], [3] and the brands [], [2], [].
+    offsets, values = labels(np.asarray([1, 2, 3]))
+    assert offsets.tolist() == [0, 2, 3, 4] and values.tolist() == [1, 0, 4, 2]
+    extras = Extras(
+        cloze=Cloze(0.5, 0.0, items=3, seed=1),
+        pairs=SkipGrams.of(2, 0.0, np.ones(3, dtype=np.int64), 1),
+        unclicked=Unclicked(2, items=3, seed=1),
+        labels=labels,
+    )
+    given = histories([[1, 2], [3], [], [1, 2, 3]])
+    batch = Collate(1, extras=extras)(given, step=4)
+    ids = batch.items.values()
+    assert ids[batch.token].tolist() == [1, 2, 3, 1, 2, 3]
+    assert batch.hidden is not None and batch.predicted is not None and batch.pairs is not None
+    assert batch.unclicked is not None and batch.label_offsets is not None
+    ordered = given.take(np.asarray([3, 0, 1, 2]))
+    found = Cloze(0.5, 0.0, items=3, seed=1)(ordered, 4)
+    assert ids[batch.seen].tolist() == found.shown.tolist()
+    assert batch.hidden.tolist() == found.hidden.tolist()
+    assert batch.pairs.shape[1] > 0
+    assert (batch.unclicked[:3] == -1).all()
+    assert set(ids[batch.unclicked[3:5]].reshape(-1).tolist()) == {3}
+    assert len(batch.label_offsets) == len(ids) + 1
+    plain = Collate(1)(given)
+    assert plain.hidden is None and plain.pairs is None and plain.labels is None
+    assert plain.seen.tolist() == plain.token.tolist()
+    empty = Collate(1, extras=extras)(Histories.empty())
+    assert empty.pairs is not None and empty.pairs.shape == (2, 0)
+    assert empty.unclicked is not None and empty.unclicked.shape == (0, 2)

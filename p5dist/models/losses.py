@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from p5dist.batch import Batch
-from p5dist.config.losses import FullSoftmax, GeneralisedBce, SampledSoftmax
+from p5dist.config.losses import FullSoftmax, GeneralisedBce, Loss
 
 CHUNK = 1 << 20
 """Logits at a time: 4 MB."""
@@ -28,7 +28,7 @@ def catalogue_loss(
     batch: Batch,
     weight: Tensor | None = None,
     *,
-    loss: FullSoftmax | SampledSoftmax | GeneralisedBce | None = None,
+    loss: Loss,
 ) -> Tensor:
     """Loss of M predictions against the candidates of the batch: a scalar sum.
 
@@ -43,7 +43,7 @@ def catalogue_loss(
         items: [U, dim] vectors of the distinct items of the batch.
         batch: names the candidates, drawn for ``loss``.
         weight: [M] factor on the loss of each prediction; left out: 1.
-        loss: how they are compared; left out: softmax.
+        loss: how they are compared.
     """
     if weight is None:
         weight = states.new_ones(len(states))
@@ -56,14 +56,16 @@ def catalogue_loss(
         if smoothing:
             positive = (1 - smoothing) * positive + smoothing * (states @ candidates.mean(0))
         return partition - positive @ weight
-    hit = (target, batch.candidates)
+    hits = _equal(target, batch.candidates)
     if isinstance(loss, GeneralisedBce):
-        negatives = _over(_sum_softplus, states, candidates, None, weight, None, hit)
+        negatives = _over(_sum_softplus, states, candidates, None, weight, None, hits)
         # As many draws of an item are expected as there are draws for each item: the rate.
         rate = log_q[0].exp().clamp(max=1.0)
         beta = rate * (loss.calibration * (1 - 1 / rate) + 1 / rate)
         return (beta * F.softplus(-positive) @ weight + negatives) / (len(log_q) + 1)
-    return _over(_log_sum_exp, states, candidates, positive, weight, log_q, hit) - positive @ weight
+    return (
+        _over(_log_sum_exp, states, candidates, positive, weight, log_q, hits) - positive @ weight
+    )
 
 
 def _rows(items: Tensor, index: Tensor) -> Tensor:
@@ -71,6 +73,18 @@ def _rows(items: Tensor, index: Tensor) -> Tensor:
     if len(index) == len(items) and bool((index[1:] > index[:-1]).all()):
         return items
     return F.embedding(index, items)
+
+
+def _equal(target: Tensor, candidates: Tensor) -> tuple[Tensor, Tensor]:
+    """(row, column) of every pair of a target and a candidate that are the same item, by rising
+    row: far fewer than pairs."""
+    ordered, order = torch.sort(candidates, stable=True)
+    first = torch.searchsorted(ordered, target)
+    count = torch.searchsorted(ordered, target, right=True) - first
+    row = torch.repeat_interleave(count)
+    ends = count.cumsum(0)
+    within = torch.arange(len(row), device=row.device) - (ends - count)[row]
+    return row, order[first[row] + within]
 
 
 Kernel = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor, Tensor | None]]
@@ -102,16 +116,16 @@ def _over(
     positive: Tensor | None,
     weight: Tensor,
     log_q: Tensor | None,
-    hit: tuple[Tensor, Tensor] | None,
+    hits: tuple[Tensor, Tensor] | None,
 ) -> Tensor:
     """Σₘ weightₘ · kernel(logits of m over the candidates, positiveₘ).
 
     Args:
         log_q: [C] subtracted from the logits.
-        hit: names [M] of the targets and [C] of the candidates; equal ones are left out.
+        hits: rows, rising, and columns of logits that are left out.
     """
     value: Tensor = _Over.apply(  # type: ignore[no-untyped-call]
-        states, candidates, positive, weight, log_q, hit, kernel
+        states, candidates, positive, weight, log_q, hits, kernel
     )
     return value
 
@@ -125,26 +139,31 @@ class _Over(Function):
         positive: Tensor | None,
         weight: Tensor,
         log_q: Tensor | None,
-        hit: tuple[Tensor, Tensor] | None,
+        hits: tuple[Tensor, Tensor] | None,
         kernel: Kernel,
     ) -> Tensor:
         total = states.new_zeros(())
         of_states, of_candidates = torch.empty_like(states), torch.zeros_like(candidates)
         of_positive = None if positive is None else torch.empty_like(positive)
         rows = max(CHUNK // max(len(candidates), 1), 1)
+        buffer = states.new_empty(min(rows, len(states)), len(candidates))
+        bounds = torch.tensor([0, rows], device=states.device)
         for first in range(0, len(states), rows):
             part = slice(first, first + rows)
-            logits = states[part] @ candidates.T
+            own_states = states[part]
+            logits = torch.mm(own_states, candidates.T, out=buffer[: len(own_states)])
             if log_q is not None:
                 logits -= log_q
-            if hit is not None:
-                logits.masked_fill_(hit[0][part].unsqueeze(1) == hit[1], float("-inf"))
+            if hits is not None:
+                begin, end = torch.searchsorted(hits[0], bounds + first).tolist()
+                left_out = (hits[0][begin:end] - first, hits[1][begin:end])
+                logits.index_put_(left_out, logits.new_tensor(float("-inf")))
             own = None if positive is None else positive[part]
             values, scale, of_own = kernel(logits, own)
             total += values @ weight[part]
             scale = (scale * weight[part]).unsqueeze(1)
             of_states[part] = logits @ candidates * scale
-            of_candidates.addmm_(logits.T, states[part] * scale)
+            of_candidates.addmm_(logits.T, own_states * scale)
             if of_positive is not None and of_own is not None:
                 of_positive[part] = of_own * weight[part]
         ctx.save_for_backward(of_states, of_candidates, of_positive)

@@ -199,8 +199,9 @@ def test_rotary_attention_depends_on_the_distance_only() -> None:
     attention = Attention(config, DIM, 40, True)
     assert attention.rotary is not None
     q, k = torch.randn(2, 1, 1, DIM).expand(2, 3, 1, DIM)
-    turned_q = attention.rotary(q, torch.tensor([5, 9, 9]))
-    turned_k = attention.rotary(k, torch.tensor([2, 6, 2]))
-    products = (turned_q * turned_k).sum(2).squeeze(1)
+    qkv = torch.cat([q, k, k], dim=2).squeeze(1)
+    turned_q = attention.rotary(qkv, 1, torch.tensor([5, 9, 9]))[:, :DIM]
+    turned_k = attention.rotary(qkv, 1, torch.tensor([2, 6, 2]))[:, DIM : 2 * DIM]
+    products = (turned_q * turned_k).sum(1)
     assert products[0] == pytest.approx(float(products[1]), rel=1e-4)
     assert abs(float(products[0] - products[2])) > 1e-3

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
+from torch.autograd import Function
 
 from p5dist.batch import Batch
 
@@ -49,10 +52,36 @@ class RotaryPositions(nn.Module):
         self.register_buffer("cos", angle.cos(), persistent=False)
         self.register_buffer("sin", angle.sin(), persistent=False)
 
-    def forward(self, x: Tensor, position: Tensor) -> Tensor:
-        """Rotate ``x`` [T, heads, head_dim] at ``position`` [T]; the halves of a head are the two
-        coordinates."""
+    def forward(self, qkv: Tensor, heads: int, position: Tensor) -> Tensor:
+        """``qkv`` [T, 3 · heads · head_dim] with queries and keys turned by their ``position``
+        [T]; the halves of a head are the two coordinates."""
         cos = self.cos.index_select(0, position).unsqueeze(1)
         sin = self.sin.index_select(0, position).unsqueeze(1)
-        a, b = x.chunk(2, dim=-1)
-        return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
+        turned: Tensor = _Turn.apply(qkv, cos, sin, heads)  # type: ignore[no-untyped-call]
+        return turned
+
+
+class _Turn(Function):
+    # One copy of qkv, and in the gradient another: the rotation back.
+
+    @staticmethod
+    def forward(ctx: Any, qkv: Tensor, cos: Tensor, sin: Tensor, heads: int) -> Tensor:
+        ctx.save_for_backward(cos, sin)
+        ctx.heads = heads
+        return _turned(qkv, cos, sin, heads)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        cos, sin = ctx.saved_tensors
+        return _turned(grad, cos, -sin, ctx.heads), None, None, None
+
+
+def _turned(qkv: Tensor, cos: Tensor, sin: Tensor, heads: int) -> Tensor:
+    out = qkv.clone()
+    shape = (len(qkv), 2 * heads, 2, cos.shape[-1])
+    width = 2 * heads * 2 * cos.shape[-1]
+    a, b = qkv[:, :width].view(shape).unbind(2)
+    turned_a, turned_b = out[:, :width].view(shape).unbind(2)
+    turned_a.mul_(cos).addcmul_(b, sin, value=-1)
+    turned_b.mul_(cos).addcmul_(a, sin)
+    return out

@@ -70,7 +70,7 @@ class Layer(nn.Module):
         """[T, dim] → [T, dim]"""
         attended = self.attention(self.attention_norm(x), batch, intervals)
         x = x + self.attention_dropout(attended, batch.dropout_key)
-        hidden = self.down(F.gelu(self.up(self.ffn_norm(x)), approximate="tanh"))
+        hidden = self.down(F.gelu(self.up(self.ffn_norm(x))))
         out: Tensor = x + self.ffn_dropout(hidden, batch.dropout_key)
         return out
 
@@ -95,9 +95,7 @@ class Attention(nn.Module):
         """[T, dim] → [T, dim]"""
         qkv = self.qkv(x)
         if self.rotary is not None:
-            qk, v = qkv.split([2 * x.shape[1], x.shape[1]], dim=1)
-            turned = self.rotary(qk.unflatten(1, (2 * self.heads, -1)), batch.position)
-            qkv = torch.cat([turned.flatten(1), v], dim=1)
+            qkv = self.rotary(qkv, self.heads, batch.position)
         out: Tensor = self.out(self._attend(qkv, batch, intervals))
         return out
 

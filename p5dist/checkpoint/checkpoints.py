@@ -206,6 +206,18 @@ class Checkpoints:
         found = self.all()
         return found[-1] if found else None
 
+    def best(self) -> Checkpoint:
+        """The complete checkpoint with the highest score, the first of equal ones; the latest where
+        none has a score.
+
+        Raises:
+            CheckpointError: there is none.
+        """
+        latest = self.require()
+        scored = [(score, -found.step, found) for found in self.all()
+                  if (score := found.score()) is not None]  # fmt: skip
+        return max(scored)[2] if scored else latest
+
     def require(self) -> Checkpoint:
         """As :meth:`latest`.
 

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 State = dict[str, Any]
-"""Name → tensor (the same on every worker) or ShardedTensor (each worker holds its shards)."""
+"""Name → tensor (the same on every worker), ShardedTensor (each worker holds its shards), or a list
+of this worker's pieces."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,8 @@ def _pieces(name: str, value: Any, replicated: bool) -> Iterator[Piece]:
         for shard in value.local_shards():
             offsets = tuple(shard.metadata.shard_offsets)
             yield Piece(name, tuple(value.size()), offsets, shard.tensor.detach())
+    elif isinstance(value, list):
+        yield from value
     elif replicated:
         values = value.detach()
         values = values.view(1) if values.dim() == 0 else values  # a view: loaded in place too

@@ -117,7 +117,8 @@ def parse_index(text: bytes) -> list[Entry]:
 
 
 def read_rows(file: Folder, entry: Entry, first: int, last: int) -> Iterator[tuple[int, Tensor]]:
-    """Rows ``first`` … ``last - 1`` of a saved piece (along its first dimension), some at once.
+    """Rows ``first`` … ``last - 1`` of a saved piece (along its first dimension), some at once;
+    what is yielded is good until the next.
 
     Returns:
         (row, values [rows, …]) one after the other.
@@ -128,14 +129,17 @@ def read_rows(file: Folder, entry: Entry, first: int, last: int) -> Iterator[tup
     width = math.prod(entry.sizes[1:]) * entry.torch_dtype.itemsize
     total = entry.sizes[0] * width
     step = max(_AT_ONCE * BLOCK // max(width, 1), 1)
+    # One buffer for all reads: memory that is new costs as much as reading into it.
+    buffer = bytearray(min((_AT_ONCE + 2) * BLOCK + width, total))
     with file.fs.open_input_file(file.path) as source:
         for row in range(first, last, step):
             end = min(row + step, last)
             begin_block = row * width // BLOCK
             end_block = -(-(end * width) // BLOCK)
             begin = begin_block * BLOCK
-            size = min(end_block * BLOCK, total) - begin
-            data = memoryview(source.read_at(size, entry.begin + begin))
+            data = memoryview(buffer)[: min(end_block * BLOCK, total) - begin]
+            source.seek(entry.begin + begin)
+            source.readinto(data)
             for block in range(begin_block, end_block):
                 at = block * BLOCK - begin
                 if zlib.crc32(data[at : at + BLOCK]) != entry.crc32[block]:
@@ -148,5 +152,5 @@ def read_rows(file: Folder, entry: Entry, first: int, last: int) -> Iterator[tup
                         "from the checkpoint before it",
                     )
             rows = data[row * width - begin : end * width - begin]
-            values = torch.frombuffer(bytearray(rows), dtype=entry.torch_dtype)
+            values = torch.frombuffer(rows, dtype=entry.torch_dtype)
             yield row, values.view(end - row, *entry.sizes[1:])

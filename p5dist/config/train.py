@@ -72,6 +72,29 @@ class NonFinite(Section):
     """Steps that may be skipped in a stage."""
 
 
+class Validation(Section):
+    """Exact ranking (or the error of ratings) on the validation split while training goes on. The
+    checkpoint with the best score is kept, and it is the one that is used afterwards."""
+
+    every: PositiveInt
+    """Steps between validations; the last step always has one."""
+    users: PositiveInt = 20_000
+    """About how many users are validated on, the same every time."""
+    metric: Annotated[str, Field(pattern=r"^((ndcg|hr|mrr)@[1-9][0-9]*|rmse)$")] = "ndcg@10"
+    patience: PositiveInt | None = None
+    """Training ends when so many validations in a row were not better than the best; left empty:
+    it never ends early."""
+
+
+class Averaging(Section):
+    """An exponential moving average of all weights, used in their place afterwards."""
+
+    decay: Annotated[float, Field(gt=0, lt=1)] = 0.999
+    """By step."""
+    every: PositiveInt = 10
+    """Steps between two updates of the average, which touches all rows of all tables."""
+
+
 class Training(Section):
     """What pre-training and fine-tuning share."""
 
@@ -85,6 +108,8 @@ class Training(Section):
     schedule: Schedule = Schedule()
     checkpoint: Checkpoints = Checkpoints()
     log_every: PositiveInt = 10
+    validation: Validation | None = None
+    average: Averaging | None = None
     non_finite: NonFinite = NonFinite()
     ledger: bool = False
     """Write down the row numbers that every worker trained on, for p5dist audit."""
@@ -93,6 +118,15 @@ class Training(Section):
     def _length(self) -> Training:
         if (self.steps is None) == (self.epochs is None):
             raise ValueError("give exactly one of steps and epochs")
+        return self
+
+    @model_validator(mode="after")
+    def _validates(self) -> Training:
+        if self.validation is not None and self.validation.metric != "rmse" and not self.ranks:
+            raise ValueError(
+                f"validation.metric {self.validation.metric} ranks items, which this stage does "
+                "not learn: use rmse, or leave validation out"
+            )
         return self
 
     @abstractmethod

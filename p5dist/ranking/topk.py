@@ -67,7 +67,7 @@ class VectorRanker:
         self._model = model
         self._item_vectors = model.item_vectors()
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def blocks(self, histories: Histories) -> Iterator[tuple[slice, Tensor]]:
         """See :class:`Ranker`."""
         users = self._model.user_vectors(histories)
@@ -123,7 +123,7 @@ def rank_of(
     return rank_and_list(ranker, histories, owner, target, 1, mask_seen=mask_seen)[0]
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def rank_and_list(
     ranker: Ranker, histories: Histories, owner: Ints, target: Ints, k: int, *, mask_seen: bool
 ) -> tuple[Ints, Lists]:

@@ -52,6 +52,9 @@ class Outside:
     def log(self, values: dict[str, Any]) -> None:
         """A logged step; called on every worker, like all that follows."""
 
+    def validated(self, step: int, metric: str, value: float) -> None:
+        """The model after ``step`` steps was validated."""
+
     def trained(self, step: int, rows: Ints) -> None:
         """This worker took ``step`` with the histories ``rows`` (row numbers [B])."""
 

@@ -68,7 +68,7 @@ def run(job: RunConfig, folder: RunFolder, stage: str) -> dict[str, Any]:
         "loss": logged[-1]["loss"] if logged else None,
         "restarts": max(starts - 1, 0),
         "workers": figures.get("workers"),
-        "checkpoint": Checkpoints(place / "checkpoints").require().folder.name,
+        "checkpoint": Checkpoints(place / "checkpoints").best().folder.name,
         **provenance(job, stage, data=manifest.fingerprint, seconds=time.time() - began),
     }
     (place / "result.json").write_json(result)
@@ -209,6 +209,7 @@ def _watch(fit: Callable[[], None], monitor: Any, stage: str) -> None:
                 note = f"restart {starts - 1}  " if starts > 1 else ""
                 if figures.get("loss") is not None:
                     note += f"loss {figures['loss']:.4f}  {figures['samples_per_second']:,.0f}/s"
+                    note += f"  {figures['validation']}" if "validation" in figures else ""
                 note = "stopping after a checkpoint" if told else note
                 bar.update(task, completed=figures["step"], total=figures["total"], note=note)
     if failed:

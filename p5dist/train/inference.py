@@ -22,7 +22,7 @@ from p5dist.models.tasks.click import Click
 from p5dist.models.tasks.rating import Rating
 from p5dist.ranking.targets import Clicks, Targets
 from p5dist.storage import RunFolder
-from p5dist.train.session import make_collate
+from p5dist.train.session import make_collate, weights_prefix
 
 _ITEMS_AT_ONCE = 65_536
 
@@ -58,7 +58,7 @@ class Scorer:
         self.items = items
         self.max_length = max_length
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def item_vectors(self) -> Tensor:
         """[items, dim] float32; row i belongs to item id i + 1."""
         parts = []
@@ -68,7 +68,7 @@ class Scorer:
             parts.append(self.model.backbone.item_vectors(batch)[batch.candidates])
         return torch.cat(parts)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def user_vectors(self, histories: Histories) -> Tensor:
         """[B, dim] float32: what the next item is ranked by. For an empty history zero, or what a
         masked model has without any."""
@@ -76,7 +76,7 @@ class Scorer:
         vectors = self.model.head.user_vectors(self.model.backbone, batch)
         return torch.empty_like(vectors).index_copy(0, self._original(histories), vectors)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def ratings(self, histories: Histories, owner: Ints, item: Ints) -> Tensor:
         """[M] predicted rating of item id ``item[m]`` by the user of history ``owner[m]``.
 
@@ -101,7 +101,7 @@ class Scorer:
             None if users is None else users[at.history],
         )
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def clicks(self, histories: Histories, targets: Targets) -> Clicks:
         """What the click task says of the targets that have a label, and of the items that it draws
         beside those that are a yes; the draws are the same for any batch.
@@ -194,7 +194,8 @@ def target_number(owner: Ints) -> Ints:
 
 
 def load_scorer(job: RunConfig, folder: RunFolder, stage: str) -> Scorer:
-    """The latest checkpoint of a training stage, whole tables in this process on CPU.
+    """The best checkpoint of a training stage, or the latest where it has no validation, with whole
+    tables in this process on CPU.
 
     Raises:
         CheckpointError: the stage has no complete checkpoint, or it does not fit the job.
@@ -202,8 +203,9 @@ def load_scorer(job: RunConfig, folder: RunFolder, stage: str) -> Scorer:
     manifest = Manifest.load(folder.prepare)
     training = job.trainings()[stage]
     model = build_model(job, stage, manifest, torch.device("cpu"))
-    state = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
-    Checkpoints(folder.training(stage) / "checkpoints").require().load(state)
+    prefix = weights_prefix(training)
+    state = {prefix + name: tensor for name, tensor in model.state_dict().items()}
+    Checkpoints(folder.training(stage) / "checkpoints").best().load(state)
     return Scorer(
         model,
         make_collate(job, folder, manifest, training),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ from p5dist.feed.stream import LaneStream
 from p5dist.train.control import NUMBER_OF_EVENTS, Events, OtherWorkerError, Outside
 from p5dist.train.meter import Meter
 from p5dist.train.session import Session
+from p5dist.train.validation import Validator
 
 _WAIT_SECONDS = 0.05
 
@@ -37,6 +39,7 @@ def run_steps(
     session: Session,
     stream: LaneStream,
     outside: Outside = Outside(),  # noqa: B008
+    validator: Validator | None = None,
 ) -> bool:
     """Take all steps from ``session.start`` on, with checkpoints on the way and at the end.
 
@@ -45,7 +48,8 @@ def run_steps(
     by N / count, which undoes the mean over N workers in both DDP and TorchRec.
 
     Returns:
-        Whether the stage is at its end; if not, it was asked to stop, and a checkpoint is there.
+        Whether the stage is at its end, which validation may bring early; if not, it was asked to
+        stop, and a checkpoint is there.
 
     Raises:
         TrainingError: on all workers, when a loss is not finite (see ``non_finite``).
@@ -55,6 +59,8 @@ def run_steps(
     histories_seen = 0.0
     stop, every = session.total, session.training.log_every
     completed = newest = session.start
+    if session.selection.exhausted:
+        return True
     session.model.train()
     steps = stream.steps(session.start, stop)
     for _ in range(session.start, stop):
@@ -93,22 +99,43 @@ def run_steps(
                 line["losses"] = dict(zip(session.inner.head.names, taken.losses, strict=True))
             outside.log(line)
             histories_seen = 0.0
+        if session.average is not None:
+            with meter.part("average"):
+                session.average.update(done)
+        score: float | None = None
+        if validator is not None and (done % validator.config.every == 0 or done == stop):
+            with meter.part("validation"):
+                score = _validate(session, validator, done, outside)
         stopping = taken.events.stop > 0
-        due = done % session.training.checkpoint.every == 0 or done == stop or stopping
+        ending = done == stop or stopping or session.selection.exhausted
+        due = done % session.training.checkpoint.every == 0 or score is not None or ending
         if due or (taken.events.look and outside.preempted()):
             with meter.part("checkpoint"):
                 outside.saving(done)
-                session.save(done)
+                session.save(done, score)
                 newest = done
         if taken.events.completed > completed:
             completed = int(taken.events.completed)
             outside.saved(completed)
-        if stopping:
+        if ending:
             break
     _finish_saving(session)
     if newest > completed:
         outside.saved(newest)
-    return newest >= stop
+    return newest >= stop or session.selection.exhausted
+
+
+def _validate(session: Session, validator: Validator, done: int, outside: Outside) -> float:
+    """The score after ``done`` steps, the higher the better."""
+    average = nullcontext() if session.average is None else session.average.in_place()
+    with average:
+        value = validator()
+    session.model.train()
+    metric = validator.config.metric
+    outside.validated(done, metric, value)
+    score = -value if metric == "rmse" else value
+    session.selection.add(score)
+    return score
 
 
 def _batch(session: Session, step: int, histories: Histories) -> Batch:

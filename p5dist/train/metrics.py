@@ -10,6 +10,7 @@ from p5dist.storage import Folder
 
 METRICS = "metrics.jsonl"
 SKIPPED = "skipped.jsonl"
+VALIDATION = "validation.jsonl"
 
 
 def read_metrics(stage: Folder) -> Iterator[dict[str, Any]]:
@@ -28,6 +29,15 @@ def _read(place: Folder) -> Iterator[dict[str, Any]]:
                 yield json.loads(line)
 
 
+def read_validation(stage: Folder) -> list[dict[str, Any]]:
+    """The validations of a stage in order: step, metric, value."""
+    return list(_read(stage / VALIDATION))
+
+
+def _lines(values: list[dict[str, Any]]) -> str:
+    return "".join(json.dumps(value) + "\n" for value in values)
+
+
 class MetricsWriter:
     """Appends one JSON object a logged step.
 
@@ -43,6 +53,7 @@ class MetricsWriter:
         self._lines = [json.dumps(m) for m in read_metrics(stage) if m["step"] <= step]
         self._write_all()
         self._skipped = [s for s in _read(stage / SKIPPED) if s["step"] < step]
+        self._validated = [v for v in _read(stage / VALIDATION) if v["step"] <= step]
         self._events = None
         if stage.is_local:  # event files are appended to, which object stores cannot do
             from torch.utils.tensorboard import SummaryWriter
@@ -65,8 +76,14 @@ class MetricsWriter:
     def skipped(self, step: int, rows: list[list[int]]) -> None:
         """Write down a step (from 0) that was not applied, and the rows that each worker had."""
         self._skipped.append({"step": step, "rows": rows})
-        text = "".join(json.dumps(line) + "\n" for line in self._skipped)
-        (self._stage / SKIPPED).write_text(text)
+        (self._stage / SKIPPED).write_text(_lines(self._skipped))
+
+    def validated(self, step: int, metric: str, value: float) -> None:
+        """Write down the validation after ``step`` steps."""
+        self._validated.append({"step": step, "metric": metric, "value": value})
+        (self._stage / VALIDATION).write_text(_lines(self._validated))
+        if self._events is not None:
+            self._events.add_scalar(f"validation/{metric}", value, step)
 
     def flush(self) -> None:
         """Make everything logged so far visible in storage."""

@@ -29,7 +29,9 @@ from p5dist.manifest import Manifest
 from p5dist.models.build import Model, build_model, catalogue_loss
 from p5dist.provenance import versions
 from p5dist.storage import RunFolder
+from p5dist.train.average import AVERAGE, Average
 from p5dist.train.optimizers import Optimizers
+from p5dist.train.selection import Selection
 from p5dist.train.sharding import describe, init_tables, shard, table_names
 
 BACKBONE = "backbone."
@@ -119,6 +121,9 @@ class Session:
     device: torch.device
     start: int
     """Steps already taken."""
+    average: Average | None
+    """Of the weights."""
+    selection: Selection
     skipped: int = 0
     """Of these, steps that were not applied since their loss was not finite."""
 
@@ -131,7 +136,8 @@ class Session:
     def state(self) -> dict[str, Any]:
         """All tensors of a checkpoint by name."""
         weights = {f"model.{name}": value for name, value in self.model.state_dict().items()}
-        return weights | self.optimizers.state()
+        averages = {} if self.average is None else self.average.state()
+        return weights | averages | self.optimizers.state()
 
     def position(self) -> dict[str, Any]:
         """What the number of steps taken refers to: it is the position in this order only."""
@@ -143,17 +149,22 @@ class Session:
             "job": self.job.fingerprint(self.stage),
         }
 
-    def save(self, step: int) -> None:
-        """Begin a checkpoint after ``step`` steps; all workers call it."""
+    def save(self, step: int, score: float | None = None) -> None:
+        """Begin a checkpoint after ``step`` steps; all workers call it.
+
+        Args:
+            score: of the validation at this step; the highest is the best.
+        """
         meta = {
             "job": dump_job(self.job),
             "position": self.position(),
             "skipped": self.skipped,
+            "selection": self.selection.state(),
             "workers": dist.get_world_size(),
             "plan": describe(self.model.plan),
             "versions": versions(),
         }
-        self.saver.save(step, self.state(), meta)
+        self.saver.save(step, self.state(), meta, score=score)
 
 
 def open_session(
@@ -207,6 +218,8 @@ def open_session(
         saver=_saver(training, Checkpoints(folder.training(stage) / "checkpoints")),
         device=device,
         start=0,
+        average=None if training.average is None else Average(training.average, model.state_dict()),
+        selection=Selection(None if training.validation is None else training.validation.patience),
     )
     _restore(session, folder)
     session.saver.prepare(session.state())
@@ -222,7 +235,7 @@ def _saver(training: Training, checkpoints: Checkpoints) -> Saver:
         rank=dist.get_rank(),
         world_size=dist.get_world_size(),
         attempt=attempt[0],
-        retention=Retention(config.keep, config.keep_every),
+        retention=Retention(config.keep, config.keep_every, best=training.validation is not None),
         asynchronous=config.asynchronous,
         patience_s=config.patience_s,
     )
@@ -235,10 +248,19 @@ def _restore(session: Session, folder: RunFolder) -> None:
         latest.load(session.state())
         session.start = latest.step
         session.skipped = latest.meta()["skipped"]
+        session.selection.restore(latest.meta()["selection"])
     elif isinstance(session.training, Finetune) and session.training.init_from is not None:
         source = Checkpoints(folder.training(session.training.init_from) / "checkpoints")
-        state = {n: v for n, v in session.state().items() if n.startswith(f"model.{BACKBONE}")}
-        source.require().load(state)
+        weights = session.model.state_dict()
+        prefix = weights_prefix(session.job.trainings()[session.training.init_from])
+        source.best().load({prefix + n: v for n, v in weights.items() if n.startswith(BACKBONE)})
+        if session.average is not None:
+            session.average.restart()
+
+
+def weights_prefix(training: Training) -> str:
+    """Begins the names, in a stage's checkpoint, of the weights to use afterwards."""
+    return "model." if training.average is None else AVERAGE
 
 
 def _check(session: Session, checkpoint: Checkpoint) -> None:

@@ -25,6 +25,7 @@ from p5dist.train.loop import run_steps
 from p5dist.train.metrics import MetricsWriter
 from p5dist.train.session import Session, open_session
 from p5dist.train.sharding import describe
+from p5dist.train.validation import make_validator
 
 FEED = "train"
 
@@ -129,7 +130,7 @@ def train_worker(config: dict[str, Any]) -> None:
     outside = _Outside(session, place, monitor, writer)
     stream = ray.train.get_dataset_shard(FEED)
     try:
-        finished = run_steps(session, stream, outside)
+        finished = run_steps(session, stream, outside, make_validator(session, folder))
         if first and not finished:
             ray.get(monitor.stopped.remote(session.saver.completed))
     except OtherWorkerError:
@@ -163,6 +164,11 @@ class _Outside(Outside):
         if self._writer is not None:
             self._writer.log(values)
             self._monitor.update.remote(values)
+
+    def validated(self, step: int, metric: str, value: float) -> None:
+        if self._writer is not None:
+            self._writer.validated(step, metric, value)
+            self._monitor.update.remote({"validation": f"{metric} {value:.4f}"})
 
     def skipped(self, step: int, rows: list[list[int]]) -> None:
         if self._writer is not None:

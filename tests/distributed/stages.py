@@ -17,6 +17,7 @@ from p5dist.storage import RunFolder
 from p5dist.train.control import Outside
 from p5dist.train.loop import run_steps
 from p5dist.train.session import Session, open_session, unit_reader
+from p5dist.train.validation import make_validator
 
 Parts = list[tuple[torch.Tensor, list[int]]]
 
@@ -43,7 +44,7 @@ def run_session(job: RunConfig, stage: str) -> tuple[Session, list[dict[str, Any
     reader = unit_reader(job, folder, session.training, session.manifest, session.order)
     stream = LaneStream(reader, dist.get_rank(), dist.get_world_size(), 10, 1, read_here)
     outside = Recorder()
-    run_steps(session, stream, outside)
+    run_steps(session, stream, outside, make_validator(session, folder))
     session.saver.close()
     return session, outside.lines
 

@@ -1,0 +1,56 @@
+"""What every result says of its circumstances, and where it goes."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def circumstances(program: str, packages: tuple[str, ...]) -> dict[str, Any]:
+    """Date, command, machine and versions.
+
+    Args:
+        program: file name below benchmarks/.
+        packages: whose versions matter.
+    """
+    models = [x for x in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in x]
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return {
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "command": " ".join(["python", f"benchmarks/{program}", *sys.argv[1:]]),
+        "machine": {
+            "processor": models[0].split(":")[1].strip() if models else platform.machine(),
+            "cores": os.cpu_count(),
+            "memory_gb": round(memory / 1e9, 1),
+            "platform": platform.platform(),
+        },
+        "versions": {"python": platform.python_version()}
+        | {name: metadata.version(name) for name in packages},
+    }
+
+
+def heading(title: str, result: dict[str, Any]) -> str:
+    """The first lines of a result's Markdown."""
+    machine = result["machine"]
+    versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
+    return (
+        f"# {title}\n\n{result['date']}, {machine['cores']} cores of {machine['processor']}, "
+        f"{machine['memory_gb']} GB; {versions}\n\n    {result['command']}\n\n"
+    )
+
+
+def write(name: str, result: dict[str, Any], markdown: str, out: Path = RESULTS) -> None:
+    """``<name>-<machine>-<date>.json`` and ``.md`` below ``out``; the Markdown is printed too."""
+    out.mkdir(parents=True, exist_ok=True)
+    stem = f"{name}-{platform.machine()}-{os.cpu_count()}cores-{result['date'][:10]}"
+    (out / f"{stem}.json").write_text(json.dumps(result, indent=2) + "\n")
+    (out / f"{stem}.md").write_text(markdown)
+    print(markdown)

@@ -1,0 +1,114 @@
+"""Validation, selection of the best checkpoint and averaged weights do not depend on the number of
+workers either, and are what the evaluation would say."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from p5dist import columns as c
+from p5dist.checkpoint.checkpoints import Checkpoints
+from p5dist.config import RunConfig
+from p5dist.manifest import Manifest
+from p5dist.scoring import Reader, plan_units
+from p5dist.storage import RunFolder
+from p5dist.train.inference import load_scorer
+from tests.distributed.validating import run
+from tests.processes import run_distributed
+from tests.small_data import small_job, write_small_data
+
+VALIDATE = "pretrain.validation={every: 5, users: 1000}"
+
+
+def validated(folder: Path, workers: int, *overrides: str) -> tuple[RunConfig, dict[str, Any]]:
+    job = small_job(folder, "finetune={}", *overrides)
+    if not (folder / "small/prepare").exists():
+        write_small_data(job)
+    return job, run_distributed(run, workers, job)[0]
+
+
+def ndcg_by_hand(job: RunConfig) -> float:
+    """NDCG@10 of the saved model over the validation interactions, one user at a time."""
+    folder = RunFolder.of(job.storage, job.name)
+    manifest = Manifest.load(folder.prepare)
+    scorer = load_scorer(job, folder, "pretrain")
+    items = scorer.item_vectors().numpy()
+    gains = []
+    for unit in plan_units(manifest, 1000):
+        histories = Reader.of(job, folder).read(unit)
+        for i in range(len(histories)):
+            one = histories.take(np.asarray([i]))
+            known = one.where(one.split == c.TRAIN)
+            for target in one.item[one.split == c.VALIDATION]:
+                scores = items @ scorer.user_vectors(known).numpy()[0]
+                seen = set(known.item.tolist()) - {int(target)}
+                better = [
+                    item
+                    for item in range(1, manifest.items + 1)
+                    if item not in seen and scores[item - 1] > scores[target - 1]
+                ]
+                rank = len(better) + 1
+                gains.append(1 / math.log2(rank + 1) if rank <= 10 else 0.0)
+    return sum(gains) / len(gains)
+
+
+def test_it_is_the_metric_of_the_evaluation_at_any_number_of_workers(tmp_path: Path) -> None:
+    job, one = validated(tmp_path / "1", 1, VALIDATE)
+    _, two = validated(tmp_path / "2", 2, VALIDATE)
+    assert [step for step, _ in one["validations"]] == [5, 10, 15, 20]
+    assert [v for _, v in two["validations"]] == pytest.approx([v for _, v in one["validations"]])
+    best_step, best = max(one["validations"], key=lambda v: v[1])
+    chosen = Checkpoints(RunFolder.of(job.storage, job.name).training("pretrain") / "checkpoints")
+    assert chosen.best().step == best_step
+    assert ndcg_by_hand(job) == pytest.approx(best)
+
+
+def test_validating_leaves_the_curve_as_it_is(tmp_path: Path) -> None:
+    _, without = validated(tmp_path / "without", 1)
+    _, with_it = validated(tmp_path / "with", 1, VALIDATE)
+    assert with_it["losses"] == without["losses"]
+
+
+def test_the_best_checkpoint_stays_though_only_the_newest_are_kept(tmp_path: Path) -> None:
+    job, found = validated(
+        tmp_path, 1, "pretrain.validation={every: 1, users: 1000}", "pretrain.checkpoint.keep=1"
+    )
+    best = max(found["validations"], key=lambda v: v[1])[0]
+    folder = RunFolder.of(job.storage, job.name).training("pretrain")
+    assert {x.step for x in Checkpoints(folder / "checkpoints").all()} == {best, 20}
+
+
+def test_training_ends_early_on_all_workers_and_stays_ended(tmp_path: Path) -> None:
+    """With a learning rate of almost zero nothing ever gets better than the first time."""
+    settings = (
+        "pretrain.validation={every: 2, users: 1000, patience: 3}", "pretrain.tables.lr=1e-12",
+        "pretrain.dense.lr=1e-12",
+    )  # fmt: skip
+    _, found = validated(tmp_path, 2, *settings)
+    assert [step for step, _ in found["validations"]] == [2, 4, 6, 8]
+    assert found["finished"]
+    assert [step for step, _ in found["losses"]] == list(range(1, 9))
+    _, again = validated(tmp_path, 1, *settings)
+    assert again["finished"]
+    assert again["losses"] == []
+
+
+def test_the_average_is_what_its_formula_says_and_is_ranked_with(tmp_path: Path) -> None:
+    average = "pretrain.average={decay: 0.5, every: 5}"
+    job, found = validated(tmp_path / "1", 1, VALIDATE, average)
+    # Ages 1 to 4 of the average: decay min(0.5^5, age / (age + 9)).
+    expected: dict[str, Any] = dict(found["start"])
+    for age, (_, weights) in enumerate(found["weights"], 1):
+        decay = min(0.5**5, age / (age + 9))
+        for name, value in weights.items():
+            expected[name] = expected[name] * decay + value * (1 - decay)
+    for name, value in found["average"].items():
+        assert np.allclose(value, expected[name], rtol=1e-5, atol=1e-7), name
+    best = max(v for _, v in found["validations"])
+    assert ndcg_by_hand(job) == pytest.approx(best)
+    _, two = validated(tmp_path / "2", 2, VALIDATE, average)
+    assert [v for _, v in two["validations"]] == pytest.approx([v for _, v in found["validations"]])

@@ -1,0 +1,61 @@
+"""What the processes of test_validation.py run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy.typing as npt
+import torch.distributed as dist
+
+from p5dist.config import RunConfig
+from p5dist.feed.stream import LaneStream
+from p5dist.storage import RunFolder
+from p5dist.train.loop import run_steps
+from p5dist.train.session import Session, unit_reader
+from p5dist.train.validation import make_validator
+from tests.distributed.stages import Recorder, open_stage, read_here
+
+Weights = dict[str, npt.NDArray[Any]]
+
+
+class Validations(Recorder):
+    def __init__(self, session: Session) -> None:
+        super().__init__()
+        self.session = session
+        self.validations: list[tuple[int, float]] = []
+        self.weights: list[tuple[int, Weights]] = []
+
+    def validated(self, step: int, _: str, value: float) -> None:
+        self.validations.append((step, value))
+        if dist.get_world_size() == 1:
+            self.weights.append((step, weights_of(self.session)))
+
+
+def weights_of(session: Session) -> Weights:
+    """The weights on one worker."""
+    found = {}
+    for name, value in session.model.state_dict().items():
+        whole = value.local_shards()[0].tensor if hasattr(value, "local_shards") else value
+        found[name] = whole.detach().clone().numpy()
+    return found
+
+
+def run(job: RunConfig) -> dict[str, Any]:
+    session = open_stage(job, "pretrain")
+    folder = RunFolder.of(job.storage, job.name)
+    reader = unit_reader(job, folder, session.training, session.manifest, session.order)
+    stream = LaneStream(reader, dist.get_rank(), dist.get_world_size(), 10, 1, read_here)
+    outside = Validations(session)
+    alone = dist.get_world_size() == 1
+    start = weights_of(session) if alone else {}
+    finished = run_steps(session, stream, outside, make_validator(session, folder))
+    session.saver.close()
+    average = {}
+    if session.average is not None and alone:
+        with session.average.in_place():
+            average = weights_of(session)
+    return {
+        "losses": [(line["step"], line["loss"]) for line in outside.lines],
+        "validations": outside.validations, "weights": outside.weights,
+        "start": start, "average": average, "finished": finished,
+    }  # fmt: skip

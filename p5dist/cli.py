@@ -11,6 +11,8 @@ from typing import Annotated, Any
 import typer
 
 from p5dist.errors import P5Error, StoppedError
+from p5dist.redact import redact_text
+from p5dist.submit.commands import cluster_app, jobs_app
 
 STOPPED = 143
 """Exit code of a job that was asked to stop: that of a process ended by SIGTERM."""
@@ -23,6 +25,8 @@ app = typer.Typer(
 )
 datasets_app = typer.Typer(help="Public data sets that p5dist knows.", invoke_without_command=True)
 app.add_typer(datasets_app, name="datasets")
+app.add_typer(jobs_app, name="jobs")
+app.add_typer(cluster_app, name="cluster")
 
 Job = Annotated[Path, typer.Argument(metavar="JOB.yaml", help="The job file.")]
 Overrides = Annotated[
@@ -105,6 +109,68 @@ def report(
 ) -> None:
     """One HTML page about the run."""
     _stages(job, ["report"], overrides, fresh=fresh, as_json=as_json)
+
+
+@app.command()
+def submit(
+    job: Job,
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[STAGE …] [a.b=1 …]", help="Stages (all) and settings."),
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(envvar="RAY_API_SERVER_ADDRESS", help="Job server: http://HEAD:8265."),
+    ] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Until the job has ended.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", help="Print its log, until it ends.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be sent; send nothing.")
+    ] = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="Also where the same job has finished.")
+    ] = False,
+    image_has_package: Annotated[
+        bool, typer.Option("--image-has-package", help="Send the job file only, no code.")
+    ] = False,
+    python: Annotated[
+        str | None, typer.Option(help="Interpreter on the nodes; left out: that of Ray there.")
+    ] = None,
+    driver_cpus: Annotated[
+        float, typer.Option(help="0: the driver is on the head node; else where they are free.")
+    ] = 0.0,
+    driver_memory_gb: Annotated[float, typer.Option(help="Memory that the driver reserves.")] = 0.0,
+    as_json: Json = False,
+) -> None:
+    """The same job on a Ray cluster; given twice, it runs once."""
+    from p5dist import pipeline
+    from p5dist.config import load_job
+    from p5dist.submit import show
+    from p5dist.submit.submission import Options
+
+    words = words or []
+    loaded = load_job(job, [w for w in words if "=" in w])
+    stages = [w for w in words if "=" not in w]
+    pipeline.select(loaded, stages)
+    options = Options(
+        stages=tuple(stages),
+        image_has_package=image_has_package,
+        python=python,
+        driver_cpus=driver_cpus,
+        driver_memory=int(driver_memory_gb * 2**30),
+        again=again,
+    )
+    raise typer.Exit(
+        show.submit(
+            loaded,
+            options,
+            address,
+            wait=wait,
+            follow=follow,
+            dry_run=dry_run,
+            as_json=as_json,
+        )  # fmt: skip
+    )
 
 
 @app.command()
@@ -218,12 +284,12 @@ def main() -> None:
     try:
         app()
     except StoppedError as e:
-        print(e, file=sys.stderr)
+        print(redact_text(str(e)), file=sys.stderr)
         sys.exit(STOPPED)
     except P5Error as e:
         if os.environ.get("P5DIST_TRACEBACK"):
             raise
-        print(f"{type(e).__name__}: {e}", file=sys.stderr)
+        print(redact_text(f"{type(e).__name__}: {e}"), file=sys.stderr)
         sys.exit(1)
 
 

@@ -12,6 +12,7 @@
     ├── CheckpointError        no complete checkpoint, or one that does not fit; a save that failed
     ├── StorageError           object storage: denied, unreachable, no such bucket, cut short
     ├── ResourceError          the cluster or the disk cannot hold what the job asks for
+    ├── ClusterError           no job server, one that refuses, a cluster that does not come up
     ├── TrainingError          a loss that is not finite, a worker group that keeps failing
     ├── StoppedError           asked to stop (SIGTERM, Ctrl-C), with the work saved
     └── InstallError           packages that do not fit each other, a download that failed
@@ -97,6 +98,10 @@ class StorageError(P5Error):
 
 class ResourceError(P5Error):
     """The cluster or the disk cannot hold what the job asks for."""
+
+
+class ClusterError(P5Error):
+    """A job server cannot be reached, refuses, or knows no such job; a cluster does not come up."""
 
 
 class TrainingError(P5Error):

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parent.parent / "p5dist"
 
 # From the bottom up; a part imports lower lines only, not its neighbours.
 LAYERS = (
-    "errors columns console batch",
+    "errors columns console batch redact",
     "s3",
     "storage",
     "manifest",
@@ -76,6 +76,7 @@ def test_imports_go_downwards(path: Path) -> None:
         "import p5dist.config",
         "import p5dist.report.stage",
         "import p5dist.doctor, p5dist.datasets",
+        "import p5dist.submit.show, p5dist.submit.local, p5dist.submit.commands",
         "import p5dist.cli as cli, sys; sys.argv = ['p5dist', '--help']\n"
         "try: cli.main()\n"
         "except SystemExit as e: assert not e.code",

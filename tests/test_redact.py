@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from p5dist.report.redact import HIDDEN, is_secret_key, redact, redact_text
+from p5dist.redact import HIDDEN, is_secret_key, redact, redact_text
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,100 @@
+"""Paths of a job that is going to another machine: what they mean there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from p5dist.config import RunConfig
+from p5dist.errors import ConfigError
+from p5dist.redact import redact
+
+_PLACES = (
+    ("storage",),
+    ("prepare", "source", "files"),
+    ("prepare", "items", "files"),
+    ("prepare", "users", "files"),
+    ("prepare", "vocabulary", "extend"),
+)
+_DATASET = "dataset:"
+
+
+def refuse_secrets(job: RunConfig) -> None:
+    """A job file is stored by the cluster and shown on its dashboard.
+
+    Raises:
+        ConfigError: it holds credentials.
+    """
+    values = job.model_dump(mode="json")
+    for key, value in _leaves(values):
+        if redact({key.rsplit(".", 1)[-1]: value}) != {key.rsplit(".", 1)[-1]: value}:
+            raise ConfigError(
+                "the job file holds a secret", where=key,
+                rule="what is submitted is stored and shown on the cluster",
+                fix="remove it, and give the nodes the credentials: as a role, or in their "
+                "environment",
+            )  # fmt: skip
+
+
+def portable(job: RunConfig, *, same_machine: bool, hosts: int) -> tuple[RunConfig, list[str]]:
+    """The job with paths that mean the same on the cluster, and warnings.
+
+    Args:
+        same_machine: the cluster runs on this machine: relative paths become absolute.
+        hosts: machines of the cluster.
+
+    Raises:
+        ConfigError: a relative path, for a cluster elsewhere.
+    """
+    values = job.model_dump(mode="json")
+    local, fetched = [], False
+    for place in _PLACES:
+        *above, last = place
+        node: Any = values
+        for part in above:
+            node = (node or {}).get(part)
+        if not node or node.get(last) is None:
+            continue
+        paths = node[last] if isinstance(node[last], list) else [node[last]]
+        key = ".".join(place)
+        found = [_absolute(p, key, same_machine=same_machine) for p in paths]
+        node[last] = found if isinstance(node[last], list) else found[0]
+        fetched = fetched or any(p.startswith(_DATASET) for p in found)
+        local += [f"{key} {p}" for p in found if "://" not in p and not p.startswith(_DATASET)]
+    warnings = []
+    if hosts > 1 and local:
+        warnings.append(
+            f"every node must see the same folders (NFS or the like): {', '.join(local)}"
+        )
+    elif local and not same_machine:
+        warnings.append(f"paths of the cluster's machine: {', '.join(local)}")
+    if hosts > 1 and fetched:
+        warnings.append(
+            "dataset:… is fetched into the cache of one node: P5DIST_CACHE must name a folder that "
+            "all nodes share"
+        )
+    return RunConfig.model_validate(values), warnings
+
+
+def _absolute(path: str, key: str, *, same_machine: bool) -> str:
+    if "://" in path or path.startswith((_DATASET, "/")):
+        return path
+    if same_machine:
+        return str(Path(path).expanduser().absolute())
+    raise ConfigError(
+        "a relative path means nothing on a cluster", where=key, value=path,
+        rule="a URL, or the absolute path of a folder that every node sees",
+        fix=f"{key}=s3://BUCKET/PREFIX, or {key}=/SHARED/FOLDER",
+    )  # fmt: skip
+
+
+def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for name, below in value.items():
+            yield from _leaves(below, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, list):
+        for below in value:
+            yield from _leaves(below, key)
+    else:
+        yield key, value

@@ -1,0 +1,81 @@
+"""``p5dist submit`` on the terminal."""
+
+from __future__ import annotations
+
+import json
+
+from p5dist.config import RunConfig
+from p5dist.console import console
+from p5dist.errors import ClusterError
+from p5dist.submit.client import JobServer
+from p5dist.submit.follow import EXIT_CODES, outcome, wait
+from p5dist.submit.submission import Options, Submission, Submitted, build
+from p5dist.submit.submission import submit as start
+
+
+def submit(
+    job: RunConfig,
+    options: Options,
+    address: str | None,
+    *,
+    wait: bool,
+    follow: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> int:
+    """Submit and say what happened; the exit code.
+
+    Raises:
+        ClusterError, ConfigError, RunFolderError: see :mod:`p5dist.submit.submission`.
+    """
+    if address is None:
+        raise ClusterError(
+            "which cluster?", where="--address",
+            fix="pass --address http://HEAD:8265, or set RAY_API_SERVER_ADDRESS; "
+            "p5dist cluster up starts a cluster on this machine",
+        )  # fmt: skip
+    server = JobServer(address)
+    server.check()
+    submission = build(job, options, server.cluster())
+    for warning in submission.warnings:
+        console.print(f"[yellow]note[/yellow] {warning}")
+    if dry_run:
+        _show_dry(submission, as_json)
+        return 0
+    submitted = start(server, submission)
+    if as_json:
+        print(json.dumps({"id": submitted.id, "new": submitted.new, "status": submitted.status}))
+    else:
+        console.print(_in_words(submitted, server.address))
+    return _watch(server, submitted.id, follow) if wait or follow else 0
+
+
+def _show_dry(submission: Submission, as_json: bool) -> None:
+    request = submission.request(submission.id)
+    if as_json:
+        print(json.dumps({"request": request, "job": submission.job_text}, indent=2))
+        return
+    print(json.dumps(request, indent=2))
+    print(f"\n{submission.package}: {len(submission.archive) / 1e3:,.0f} kB with this job.yaml:\n")
+    print(submission.job_text, end="")
+
+
+def _in_words(submitted: Submitted, address: str) -> str:
+    where = f"{submitted.id} --address {address}"
+    if submitted.new:
+        first = f"submitted {submitted.id}"
+    elif submitted.status == "SUCCEEDED":
+        first = f"{submitted.id} has finished; nothing was submitted (--again does)"
+    else:
+        first = f"{submitted.id} is there already ({submitted.status}); nothing was submitted"
+    return f"{first}\n  follow  p5dist jobs logs -f {where}\n  stop    p5dist jobs stop {where}"
+
+
+def _watch(server: JobServer, id: str, follow: bool) -> int:
+    try:
+        job = wait(server, id, follow=follow)
+    except KeyboardInterrupt:
+        console.print(f"\n{id} goes on; p5dist jobs stop {id} ends it")
+        return 130
+    console.print(outcome(server, job, shown=follow), markup=False)
+    return EXIT_CODES[job.status]

@@ -38,6 +38,23 @@ def _job(*overrides: str) -> RunConfig:
         ),
         (["evaluate.ranking_from=finetune/rating"], "(it has: pretrain)"),
         (["recommend.ranking_from=none"], "recommend.ranking_from 'none' is no stage"),
+        (
+            ["model.encoder={kind: mean}", "pretrain.objective={kind: masked}"],
+            "pretrain.objective predicts hidden items from both sides of them, but model.encoder "
+            "'mean' sees the past only",
+        ),
+        (["model.inputs.event=true"], "model.inputs.event reads the event of interactions"),
+        (
+            ["prepare.source.columns.timestamp=null", "model.encoder={kind: hstu}"],
+            "model.encoder.time_intervals reads the time of interactions",
+        ),
+        (
+            ["prepare.source.columns.timestamp=null", "model.inputs.calendar=true"],
+            "model.inputs.calendar reads the timestamp of interactions",
+        ),
+        (["model.inputs.id_dropout=0.1"], "inputs.id_dropout needs model.item_attributes"),
+        (["model.inputs.user_attributes=true"], "needs model.user_attributes"),
+        (["model.encoder={positions: rotary}", "model.dim=6"], "a head has 3 (dim 6 / heads 2)"),
         (["model.dim=7"], "dim 7 must be a multiple of encoder.heads 2"),
         (["pretrain.epochs=1"], "exactly one of steps and epochs"),
         (["pretrain.steps=null"], "exactly one of steps and epochs"),

@@ -24,6 +24,7 @@ EventWeights = dict[str, NonNegativeFloat]
 class Head(Section):
     """An objective or a task."""
 
+    kind: str
     ranks: ClassVar[bool] = False
     """Whether its model ranks the items of the catalogue."""
 

@@ -71,12 +71,10 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _stages(self) -> RunConfig:
-        for name, stage in self.finetune.items():
-            if stage.init_from == "pretrain" and self.pretrain is None:
-                raise ValueError(
-                    f"finetune.{name}.init_from is 'pretrain', but the job has no pretrain "
-                    f"section: add one, or set finetune.{name}.init_from to null"
-                )
+        before: list[str] = []
+        for stage, training in self.trainings().items():
+            self._check_start(stage, training, before)
+            before.append(stage)
         rated = self.prepare.source.columns.rating is not None
         needs = [key for key, head in self._heads()
                  if isinstance(head, RatingTask) or getattr(head, "threshold", None) is not None
@@ -130,6 +128,23 @@ class RunConfig(Section):
             for name, head in training.heads().items():
                 found.append((f"{_key(stage)}.{one}" + (f".{one}s.{name}" if name else ""), head))
         return found
+
+    def _check_start(self, stage: str, training: Training, before: list[str]) -> None:
+        start, key = training.init_from, _key(stage)
+        if start == "pretrain" and self.pretrain is None:
+            raise ValueError(
+                f"{key}.init_from is 'pretrain', but the job has no pretrain "
+                f"section: add one, or set {key}.init_from to null"
+            )
+        inside = start is not None and (start in self.trainings() or "/" not in start)
+        if inside and start not in before:
+            raise ValueError(
+                f"{key}.init_from '{start}' is no stage before it (it has: "
+                f"{', '.join(before) or 'none'}), nor the folder or URL of one of another run"
+            )
+        adapted = isinstance(training, Finetune) and training.train == "adapters"
+        if adapted and self.model.encoder.kind == "mean":
+            raise ValueError(f"{key}.train is 'adapters', but encoder mean has no linear layers")
 
     def _check_head(self, key: str, head: Head) -> None:
         if isinstance(head, AttributesObjective):
@@ -214,7 +229,7 @@ class RunConfig(Section):
         parts |= {"feed": feed, "model": job["model"]}
         last = stage if stage in self.trainings() else None
         for name in self.trainings():
-            if last is None or name in (last, "pretrain"):
+            if last is None or name in self._ancestry(last):
                 section = dict(_section(job, name))
                 for key in ("log_every", "checkpoint", "ledger"):
                     section.pop(key)
@@ -224,6 +239,13 @@ class RunConfig(Section):
                 if name == stage or stage == "report":
                     parts[name] = job[name]
         return parts
+
+    def _ancestry(self, stage: str) -> list[str]:
+        """A training stage and those whose weights it goes on from."""
+        found = [stage]
+        while (start := self.trainings()[found[-1]].init_from) in self.trainings():
+            found.append(str(start))
+        return found
 
     def fingerprint(self, stage: str) -> str:
         """SHA-256 (16 hex digits) of :meth:`identity`."""

@@ -72,6 +72,23 @@ class NonFinite(Section):
     """Steps that may be skipped in a stage."""
 
 
+class LearningRates(Section):
+    """Factors on the learning rates of the parts of a model."""
+
+    tables: PositiveFloat = 1.0
+    encoder: PositiveFloat = 1.0
+    """All of the backbone that is no table."""
+    head: PositiveFloat = 1.0
+
+
+class Adapters(Section):
+    """Low-rank matrices beside the linear layers of the encoder (LoRA, Hu et al. 2022)."""
+
+    rank: PositiveInt = 8
+    alpha: PositiveFloat = 16.0
+    """They count alpha / rank."""
+
+
 class Validation(Section):
     """Exact ranking (or the error of ratings) on the validation split while training goes on. The
     checkpoint with the best score is kept, and it is the one that is used afterwards."""
@@ -105,7 +122,13 @@ class Training(Section):
     """Histories per step over all workers together; a multiple of feed.lanes."""
     tables: TableOptimizer = TableOptimizer()
     dense: DenseOptimizer = DenseOptimizer()
+    lr_scale: LearningRates = LearningRates()
+    """Factors on tables.lr and dense.lr by part of the model."""
     schedule: Schedule = Schedule()
+    init_from: str | None = None
+    """Where the weights start: a stage of this job; or the folder or URL of a training stage, or
+    of a checkpoint, of another run (its ids are matched by their external ids); or, empty, the
+    seed."""
     checkpoint: Checkpoints = Checkpoints()
     log_every: PositiveInt = 10
     validation: Validation | None = None
@@ -181,8 +204,23 @@ class Finetune(Training):
     """Training on labelled interactions, from a pre-trained model."""
 
     task: Annotated[Task | MultiTask, Field(discriminator="kind")]
-    init_from: Literal["pretrain"] | None = "pretrain"
-    """Where the weights start: this run's pretrain stage, or (empty) from scratch."""
+    init_from: str | None = "pretrain"
+    """As for pre-training."""
+    train: Literal["everything", "head", "adapters"] = "everything"
+    """What changes: all; only the task's own part, on a frozen backbone; or, of the backbone, the
+    tables and low-rank adapters of the encoder."""
+    frozen_tables: bool = False
+    """The tables of the backbone stay as they are."""
+    adapters: Adapters = Adapters()
+
+    @model_validator(mode="after")
+    def _own(self) -> Finetune:
+        if self.train == "head" and all(head.kind == "next_item" for head in self.heads().values()):
+            raise ValueError(
+                "train: head, but next_item has nothing of its own to train: use everything or "
+                "adapters"
+            )
+        return self
 
     def heads(self) -> dict[str, Head]:
         return dict(self.task.tasks) if isinstance(self.task, MultiTask) else {"": self.task}

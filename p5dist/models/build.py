@@ -12,9 +12,10 @@ from p5dist.batch import Batch
 from p5dist.config import heads as config
 from p5dist.config.losses import Loss
 from p5dist.config.run import RunConfig
-from p5dist.config.train import Training
+from p5dist.config.train import Finetune, Training
 from p5dist.errors import ConfigError
 from p5dist.manifest import Manifest
+from p5dist.models.adapters import choose_trained, dense_parameters
 from p5dist.models.head import Head
 from p5dist.models.multi import Multi
 from p5dist.models.objectives.attributes import AttributePrediction
@@ -62,9 +63,11 @@ def build_model(job: RunConfig, stage: str, manifest: Manifest, device: torch.de
             bidirectional=training.bidirectional,
         )
         head = _build_head(job, training, manifest, device)
+        if isinstance(training, Finetune):
+            choose_trained(backbone, training)
     if not head.reads_states:  # DDP waits for the gradient of everything that has one
-        backbone.requires_grad_(False)
-        backbone.items.requires_grad_(True)
+        for parameter in dense_parameters(backbone):
+            parameter.requires_grad_(False)
     return Model(backbone, head)
 
 

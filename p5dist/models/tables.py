@@ -39,6 +39,7 @@ class ItemTables(nn.Module):
             device=device,
         )
         self.bags = _bags(ITEM_FEATURE, attributes, dim, device) if attributes else None
+        self.frozen = False  # no gradient reaches the tables
 
     def forward(
         self,
@@ -58,7 +59,7 @@ class ItemTables(nn.Module):
             vectors = vectors.masked_fill(without, 0.0)
             pooled = self.bags(attributes).values()
             vectors = vectors + pooled.view(len(vectors), -1, vectors.shape[1]).sum(1)
-        return vectors
+        return vectors.detach() if self.frozen else vectors
 
 
 class UserTables(nn.Module):
@@ -84,12 +85,13 @@ class UserTables(nn.Module):
         self.dim = dim
         own = {"": users} if ids else {}
         self.bags = _bags(USER_FEATURE, own | attributes, dim, device)
+        self.frozen = False  # no gradient reaches the tables
 
     def forward(self, users: KeyedJaggedTensor) -> Tensor:
         """Vectors [B, dim]; the empty last bag of ``users`` is left out."""
         pooled = self.bags(users).values()
         vectors: Tensor = pooled.view(len(pooled), -1, self.dim).sum(1)
-        return vectors[:-1]
+        return vectors[:-1].detach() if self.frozen else vectors[:-1]
 
 
 def _bags(

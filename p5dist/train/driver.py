@@ -24,6 +24,8 @@ from p5dist.errors import P5Error, StoppedError, TrainingError
 from p5dist.manifest import Manifest
 from p5dist.provenance import provenance
 from p5dist.storage import Folder, RunFolder
+from p5dist.train.initial import REPORT as INIT_REPORT
+from p5dist.train.initial import Report
 from p5dist.train.metrics import read_metrics
 from p5dist.train.resources import in_words, scaling, worker_resources
 from p5dist.train.session import lane_order, total_steps, unit_reader
@@ -62,6 +64,9 @@ def run(job: RunConfig, folder: RunFolder, stage: str) -> dict[str, Any]:
     figures, starts, _ = ray.get(monitor.state.remote())
     if "plan" in figures:
         console.print(plan_table(figures["plan"]))
+    if (place / INIT_REPORT).exists():
+        for line in Report(**(place / INIT_REPORT).read_json()).lines():
+            console.print(f"  {line}", soft_wrap=True, markup=False)
     logged = list(read_metrics(place))
     result = {
         "steps": logged[-1]["step"] if logged else 0,

@@ -22,7 +22,8 @@ from p5dist.models.tasks.click import Click
 from p5dist.models.tasks.rating import Rating
 from p5dist.ranking.targets import Clicks, Targets
 from p5dist.storage import RunFolder
-from p5dist.train.session import make_collate, weights_prefix
+from p5dist.train.average import AVERAGE
+from p5dist.train.session import make_collate
 
 _ITEMS_AT_ONCE = 65_536
 
@@ -203,7 +204,7 @@ def load_scorer(job: RunConfig, folder: RunFolder, stage: str) -> Scorer:
     manifest = Manifest.load(folder.prepare)
     training = job.trainings()[stage]
     model = build_model(job, stage, manifest, torch.device("cpu"))
-    prefix = weights_prefix(training)
+    prefix = "model." if training.average is None else AVERAGE
     state = {prefix + name: tensor for name, tensor in model.state_dict().items()}
     Checkpoints(folder.training(stage) / "checkpoints").best().load(state)
     return Scorer(

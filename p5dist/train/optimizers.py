@@ -38,10 +38,20 @@ class Optimizers:
         # A worker has a parameter without elements for a table that lives on other workers.
         in_tables = tuple(table_names(model.plan))
         self.dense_parameters: dict[str, Tensor] = {
-            name: p for name, p in model.named_parameters() if name not in in_tables
+            name: p
+            for name, p in model.named_parameters()
+            if name not in in_tables and p.requires_grad
         }
+        """Those that are trained."""
+        factors = {"backbone.": training.lr_scale.encoder, "head.": training.lr_scale.head}
         self.dense = torch.optim.AdamW(
-            self.dense_parameters.values(),
+            [
+                {
+                    "params": [p for n, p in self.dense_parameters.items() if n.startswith(part)],
+                    "factor": factor,
+                }
+                for part, factor in factors.items()
+            ],
             lr=training.dense.lr,
             betas=training.dense.betas,
             weight_decay=training.dense.weight_decay,
@@ -52,9 +62,9 @@ class Optimizers:
         learning rate."""
         scale = factor(self.training.schedule, step, self.total)
         for group in self.dense.param_groups:
-            group["lr"] = self.training.dense.lr * scale
+            group["lr"] = self.training.dense.lr * scale * group["factor"]
         for group in self.fused.param_groups:
-            group["lr"] = self.training.tables.lr * scale
+            group["lr"] = self.training.tables.lr * scale * self.training.lr_scale.tables
         self.fused.step()  # hands the new rate to the kernels; it updates nothing else
         self.dense.zero_grad(set_to_none=True)
         return self.training.dense.lr * scale

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -16,12 +16,13 @@ from p5dist import columns as c
 from p5dist.checkpoint.checkpoints import Checkpoint, Checkpoints, Retention
 from p5dist.checkpoint.saver import Saver
 from p5dist.config import RunConfig, dump_job
-from p5dist.config.train import Finetune, Training
+from p5dist.config.train import Training
 from p5dist.errors import CheckpointError
 from p5dist.feed.attributes import Attributes
 from p5dist.feed.collate import Collate
 from p5dist.feed.extras import Extras
 from p5dist.feed.histories import Ints
+from p5dist.feed.labels import AttributeLabels
 from p5dist.feed.negatives import Candidates, Gather, alone
 from p5dist.feed.order import LaneOrder
 from p5dist.feed.units import UnitReader
@@ -29,12 +30,12 @@ from p5dist.manifest import Manifest
 from p5dist.models.build import Model, build_model, catalogue_loss
 from p5dist.provenance import versions
 from p5dist.storage import RunFolder
-from p5dist.train.average import AVERAGE, Average
+from p5dist.train.average import Average
+from p5dist.train.initial import REPORT as INIT_REPORT
+from p5dist.train.initial import Source, initialise
 from p5dist.train.optimizers import Optimizers
 from p5dist.train.selection import Selection
 from p5dist.train.sharding import describe, init_tables, shard, table_names
-
-BACKBONE = "backbone."
 
 
 def lane_order(job: RunConfig, training: Training, manifest: Manifest) -> LaneOrder:
@@ -249,18 +250,23 @@ def _restore(session: Session, folder: RunFolder) -> None:
         session.start = latest.step
         session.skipped = latest.meta()["skipped"]
         session.selection.restore(latest.meta()["selection"])
-    elif isinstance(session.training, Finetune) and session.training.init_from is not None:
-        source = Checkpoints(folder.training(session.training.init_from) / "checkpoints")
-        weights = session.model.state_dict()
-        prefix = weights_prefix(session.job.trainings()[session.training.init_from])
-        source.best().load({prefix + n: v for n, v in weights.items() if n.startswith(BACKBONE)})
+    elif session.training.init_from is not None:
+        source = Source.find(session.training.init_from, session.job, folder)
+        report = initialise(
+            session.state(), source, session.job, session.stage, folder.prepare, _labels(session)
+        )
+        if dist.get_rank() == 0:
+            (folder.training(session.stage) / INIT_REPORT).write_json(asdict(report))
         if session.average is not None:
             session.average.restart()
 
 
-def weights_prefix(training: Training) -> str:
-    """Begins the names, in a stage's checkpoint, of the weights to use afterwards."""
-    return "model." if training.average is None else AVERAGE
+def _labels(session: Session) -> AttributeLabels | None:
+    """The item attributes that the model reads."""
+    tables, sizes = session.collate.item_attributes, session.manifest.item_attributes
+    if tables is None:
+        return None
+    return AttributeLabels(tables, tuple(sizes[name] for name in tables.names))
 
 
 def _check(session: Session, checkpoint: Checkpoint) -> None:

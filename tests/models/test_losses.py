@@ -156,7 +156,7 @@ def test_the_partition_is_estimated_without_bias(distribution: Any) -> None:
     one = histories([[1, 4]])
     candidates = Candidates(loss, COUNTS, 1)
     estimates = []
-    for step in range(1500):
+    for step in range(700):
         ids, log_q = candidates.at(step, one)
         batch = Collate(1)(one, candidates=ids, candidate_log_q=log_q)
         value = float(loss_of_next(loss, batch, STATES[:2]))
@@ -164,7 +164,7 @@ def test_the_partition_is_estimated_without_bias(distribution: Any) -> None:
     exact = math.exp(partitions()[1][0])
     error = np.std(estimates) / len(estimates) ** 0.5
     assert abs(np.mean(estimates) - exact) < 4 * error
-    assert error < 0.1 * exact
+    assert error < 0.15 * exact
 
 
 def test_calibrated_bce_has_the_probability_of_the_softmax_free_optimum() -> None:

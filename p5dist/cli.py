@@ -183,6 +183,33 @@ def config(job: Job, overrides: Overrides = None, as_json: Json = False) -> None
 
 
 @app.command()
+def audit(
+    job: Job,
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[STAGE …] [a.b=1 …]", help="Training stages (all) and settings."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Prove from the ledger that training took every row exactly once an epoch (ledger: true)."""
+    from p5dist import audit as auditing
+    from p5dist import pipeline
+    from p5dist.config import load_job
+
+    words = words or []
+    loaded = load_job(job, [w for w in words if "=" in w])
+    wanted = [s for s in pipeline.select(loaded, [w for w in words if "=" not in w])
+              if s in loaded.trainings()]  # fmt: skip
+    found = [auditing.audit(loaded, stage) for stage in wanted]
+    if as_json:
+        print(json.dumps({one.stage: one.as_json() for one in found}, indent=2))
+    else:
+        for one in found:
+            print(one.text())
+    raise typer.Exit(0 if all(one.exact for one in found) else 1)
+
+
+@app.command()
 def doctor(
     storage: Annotated[
         str, typer.Option(help="A folder or URL that runs will be written to.")

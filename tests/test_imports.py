@@ -23,7 +23,7 @@ LAYERS = (
     "prepare feed models checkpoint ranking report submit doctor",
     "train",
     "scoring",
-    "evaluate recommend",
+    "evaluate recommend audit",
     "pipeline",
     "cli",
 )

@@ -16,6 +16,8 @@ from ray.train import CheckpointUploadMode
 from p5dist.config import parse_job
 from p5dist.console import console
 from p5dist.errors import P5Error
+from p5dist.feed.histories import Ints
+from p5dist.feed.ledger import LedgerWriter
 from p5dist.feed.stream import LaneStream
 from p5dist.feed.units import UnitReader
 from p5dist.manifest import Manifest
@@ -127,7 +129,11 @@ def train_worker(config: dict[str, Any]) -> None:
         (place / "plan.json").write_json(plan)
         ray.get(monitor.started.remote(session.start, session.total, workers, plan))
 
-    outside = _Outside(session, place, monitor, writer)
+    ledger = None
+    if session.training.ledger:
+        rank = ray.train.get_context().get_world_rank()
+        ledger = LedgerWriter(place, attempt=session.saver.attempt, start=session.start, rank=rank)
+    outside = _Outside(session, place, monitor, writer, ledger)
     stream = ray.train.get_dataset_shard(FEED)
     try:
         finished = run_steps(session, stream, outside, make_validator(session, folder))
@@ -148,12 +154,18 @@ class _Outside(Outside):
     """Metrics and reports out, requests and notices in."""
 
     def __init__(
-        self, session: Session, place: Folder, monitor: Any, writer: MetricsWriter | None
+        self,
+        session: Session,
+        place: Folder,
+        monitor: Any,
+        writer: MetricsWriter | None,
+        ledger: LedgerWriter | None,
     ) -> None:
         self._session = session
         self._place = place
         self._monitor = monitor
         self._writer = writer
+        self._ledger = ledger
         self._stop = False
         self._asked: Any = None
         self._next_question = 0.0
@@ -164,6 +176,14 @@ class _Outside(Outside):
         if self._writer is not None:
             self._writer.log(values)
             self._monitor.update.remote(values)
+
+    def trained(self, step: int, rows: Ints) -> None:
+        if self._ledger is not None:
+            self._ledger.add(step, rows)
+
+    def saving(self, step: int) -> None:
+        if self._ledger is not None:
+            self._ledger.flush(step)
 
     def validated(self, step: int, metric: str, value: float) -> None:
         if self._writer is not None:

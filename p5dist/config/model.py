@@ -1,4 +1,4 @@
-"""The ``model`` and ``feed`` sections."""
+"""The ``model`` section."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     Field,
-    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     field_validator,
@@ -152,19 +151,3 @@ class Model(Section):
         """Columns of a history that the model reads beside user, item and split."""
         times = (c.TIMESTAMP,) if getattr(self.encoder, "time_intervals", False) else ()
         return tuple(dict.fromkeys((*times, *self.inputs.columns)))
-
-
-class Feed(Section):
-    """How shards become batches (order of data: seed, lanes)."""
-
-    lanes: PositiveInt = 64
-    """Streams that the row groups are dealt to; at least the largest number of workers ever."""
-    max_length: PositiveInt = 200
-    """Interactions of a history that the encoder sees."""
-    window: Literal["last", "random"] = "random"
-    """Which max_length interactions of a longer history a training step takes; evaluation and
-    recommendation always take the last."""
-    unit_rows: PositiveInt = 25_600
-    """Histories that one Ray task reads; smaller units pay more for scheduling."""
-    read_ahead: NonNegativeInt = 2
-    """Read units kept ready before they are needed."""

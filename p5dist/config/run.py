@@ -10,8 +10,9 @@ from pydantic import Field, model_validator
 
 from p5dist import columns as c
 from p5dist.config.base import Section
+from p5dist.config.feed import Feed
 from p5dist.config.heads import AttributesObjective, ClickTask, Head, NextItemTask, RatingTask
-from p5dist.config.model import Feed, Model
+from p5dist.config.model import Model
 from p5dist.config.output import Evaluate, Recommend, Report
 from p5dist.config.prepare import Prepare
 from p5dist.config.scale import Scale

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -103,11 +103,14 @@ def _run_stage(job: RunConfig, folder: RunFolder, stage: str) -> Any:
         from p5dist.report import stage as report
 
         return report.run(job, folder)
-    connect(job.scale)
     if stage == "prepare":
-        from p5dist.prepare import stage as prepare
+        from p5dist.prepare.workers import workers_for
 
-        return prepare.run(job, folder).model_dump(mode="json")
+        with closing(workers_for(job.scale)) as workers:  # they start while the stage is imported
+            from p5dist.prepare import stage as prepare
+
+            return prepare.run(job, folder, workers).model_dump(mode="json")
+    connect(job.scale)
     if stage in job.trainings():
         from p5dist.train import driver
 

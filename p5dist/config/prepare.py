@@ -197,9 +197,11 @@ class RatioSplit(Section):
 
 
 class GivenSplit(Section):
-    """``source.files`` train; these files, of the same form, are the test interactions."""
+    """``source.files`` train; these files, of the same form, are the validation and the test
+    interactions."""
 
     kind: Literal["given"]
+    validation: str | tuple[str, ...] | None = None
     test: str | tuple[str, ...]
 
 

@@ -62,26 +62,38 @@ def hash_ids(ids: Ids) -> Hashes:
     return mix(ids.to_numpy(zero_copy_only=False).view(np.uint64) + _GOLDEN)
 
 
-def stable_order(*keys: Ints | Codes) -> Ints:
+def stable_order(*keys: Ints | Codes | npt.NDArray[np.int8]) -> Ints:
     """[n] what ``np.lexsort(keys)`` gives (the last key is the first one; equal rows keep their
-    order), several times faster: key and position are packed into one word, and words sorted."""
+    order), several times faster: keys and position are packed into words, and words sorted."""
     n = len(keys[0])
     order: Ints | None = None
     bits = max(n - 1, 0).bit_length()
     mask, place = (1 << bits) - 1, np.arange(n, dtype=np.int64)
+    word, used = np.zeros(0, np.int64), 0  # keys to sort by next, and their bits
+
+    def then(step: Ints) -> Ints:
+        return step if order is None else order[step]
+
+    def sort_word() -> Ints:
+        packed = (word if order is None else word[order]) << bits | place
+        packed.sort()
+        return then(packed & mask)
+
     for key in keys:
-        if not n or (order is None and np.all(key[1:] >= key[:-1])):
+        if not n or (order is None and not used and np.all(key[1:] >= key[:-1])):
             continue
         low = int(key.min())
-        if (int(key.max()) - low).bit_length() + bits > 62:
-            sorted_key = key if order is None else key[order]
-            step: Ints = np.argsort(sorted_key, kind="stable")
+        width = max((int(key.max()) - low).bit_length(), 1)
+        if used and used + width + bits > 63:
+            order, used = sort_word(), 0
+        if width + bits > 63:
+            order = then(np.argsort(key if order is None else key[order], kind="stable"))
         else:
-            packed = key.astype(np.int64) - low
-            packed = (packed if order is None else packed[order]) << bits | place
-            packed.sort()
-            step = packed & mask
-        order = step if order is None else order[step]
+            more = key.astype(np.int64) - low
+            word = word | more << used if used else more
+            used += width
+    if used:
+        order = sort_word()
     return place if order is None else order
 
 

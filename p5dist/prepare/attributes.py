@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,7 @@ import pyarrow.compute as pc
 
 from p5dist import columns as c
 from p5dist.config.prepare import Attribute, AttributeTable
-from p5dist.prepare.arrays import Array, Bools, Ints
+from p5dist.prepare.arrays import Array, Bools, Ids, Ints
 from p5dist.prepare.column_types import kind_of
 from p5dist.prepare.layout import Layout, SourceFile
 from p5dist.prepare.reading import read_unit
@@ -63,6 +64,7 @@ def write_attributes(
     side: str,
     ids: Vocabulary,
     prepare: Folder,
+    earlier: Callable[[str], Ids | None],
 ) -> tuple[dict[str, int], list[str]]:
     """Write attributes/<side>.parquet and vocabulary/<side>.<attribute>.parquet.
 
@@ -76,6 +78,7 @@ def write_attributes(
         side: ``item`` or ``user``.
         ids: the vocabulary whose ids the rows get.
         prepare: folder of the stage.
+        earlier: by name of a vocabulary, values that keep the ids 1…n.
 
     Returns:
         The number of values of each attribute, and warnings.
@@ -107,7 +110,7 @@ def write_attributes(
             continue
         counted = found.values[name].take(first).value
         ones = np.ones(len(counted), np.int64)
-        vocabulary = Vocabulary.by_count([(counted, ones, ones)])
+        vocabulary = Vocabulary.by_count([(counted, ones, ones)], earlier(f"{side}.{name}"))
         columns[name] = _lists(found.values[name].take(source), vocabulary)
         sizes[name] = len(vocabulary)
         (prepare / f"vocabulary/{side}.{name}.parquet").write_table(vocabulary.table())

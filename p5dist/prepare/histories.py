@@ -57,14 +57,17 @@ def build(rows: Interactions, prepare: Prepare, cuts: Cuts | None) -> ShardHisto
     return ShardHistories(rows.user[starts].astype(np.int64), lengths, rows, split)
 
 
-def over_length(rows: Interactions, prepare: Prepare) -> Bools:
+def over_length(rows: Interactions, prepare: Prepare) -> Bools | None:
     """[n] whether an interaction is older than the latest ``max_length`` of its history, where the
-    job keeps only these."""
+    job keeps only these; None where no history is longer."""
+    if prepare.max_length is None or prepare.longer != "last":
+        return None
+    starts = _starts(rows, prepare.session_gap)
+    extra = np.maximum(np.diff(starts, append=len(rows)) - prepare.max_length, 0)
+    if not extra.any():
+        return None
     too_old = np.zeros(len(rows), np.bool_)
-    if prepare.max_length is not None and prepare.longer == "last":
-        starts = _starts(rows, prepare.session_gap)
-        extra = np.maximum(np.diff(starts, append=len(rows)) - prepare.max_length, 0)
-        too_old[ranges(starts, extra)] = True
+    too_old[ranges(starts, extra)] = True
     return too_old
 
 

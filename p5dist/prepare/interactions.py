@@ -33,7 +33,7 @@ from p5dist.prepare.arrays import (
 from p5dist.prepare.cleaning import RAW, USER_REASONS
 
 ROW = "row"
-TEST_PART = "test_part"
+PART = "part"
 
 Floats = npt.NDArray[np.float32]
 _SAMPLED_USERS = 1000
@@ -50,8 +50,8 @@ class Interactions:
     time: Ints
     """Seconds"""
     rating: Floats | None
-    test: Bools | None
-    """Whether it comes from the test files of a given split."""
+    part: npt.NDArray[np.int8] | None
+    """Split code of the files that it comes from, of a given split."""
     coded: Mapping[str, Codes]
     """Event and context: index into :attr:`Names.coded`."""
     raw: pa.Table | None
@@ -71,7 +71,7 @@ class Interactions:
             raw = raw.filter(pa.array(index)) if index.dtype == np.bool_ else raw.take(index)
         return Interactions(
             self.user[index], self.item[index], self.time[index], some(self.rating),
-            some(self.test), {name: codes[index] for name, codes in self.coded.items()}, raw,
+            some(self.part), {name: codes[index] for name, codes in self.coded.items()}, raw,
         )  # fmt: skip
 
     def tied(self) -> Bools:
@@ -84,8 +84,8 @@ class Interactions:
         columns = {c.USER: self.user, c.ITEM: self.item, c.TIMESTAMP: self.time}
         if self.rating is not None:
             columns[c.RATING] = self.rating
-        if self.test is not None:
-            columns[TEST_PART] = self.test
+        if self.part is not None:
+            columns[PART] = self.part
         table = pa.table(columns | dict(self.coded))
         if self.raw is not None:
             table = table.append_column(RAW, self.raw[RAW])
@@ -100,7 +100,7 @@ class Interactions:
 
         coded = [n for n in table.column_names if n == c.EVENT or n.startswith(c.CONTEXT)]
         return cls(
-            array(c.USER), array(c.ITEM), array(c.TIMESTAMP), array(c.RATING), array(TEST_PART),
+            array(c.USER), array(c.ITEM), array(c.TIMESTAMP), array(c.RATING), array(PART),
             {name: array(name) for name in coded},
             table.select([RAW]) if RAW in table.column_names else None,
         )  # fmt: skip
@@ -116,11 +116,15 @@ class Names:
     coded: Mapping[str, pa.StringArray]
 
 
-def sort(rows: pa.Table, prepare: Prepare, seed: int) -> tuple[Interactions, Names]:
-    """Cleaned rows of a shard in the order of the log → interactions in the order of time.
+def sort(
+    rows: pa.Table, prepare: Prepare, seed: int
+) -> tuple[Interactions, Names, tuple[int, int]]:
+    """Cleaned rows of a shard in the order of the log → interactions in the order of time; and of a
+    sample of the users, interactions that the log has behind a later one of the same user, and
+    interactions.
 
     Args:
-        rows: see :mod:`.cleaning`, with TEST_PART for a given split, and ROW (numbers of the rows)
+        rows: see :mod:`.cleaning`, with PART for a given split, and ROW (numbers of the rows)
             where the log has no time.
         prepare: the section of the job.
         seed: of ``ties: shuffled``.
@@ -145,7 +149,7 @@ def sort(rows: pa.Table, prepare: Prepare, seed: int) -> tuple[Interactions, Nam
         item=item,
         time=time,
         rating=rating,
-        test=rows[TEST_PART].to_numpy() if TEST_PART in rows.column_names else None,
+        part=rows[PART].to_numpy() if PART in rows.column_names else None,
         coded={name: codes for name, (_, codes) in coded.items()},
         raw=rows.select([RAW]) if RAW in rows.column_names else None,
     )
@@ -153,19 +157,14 @@ def sort(rows: pa.Table, prepare: Prepare, seed: int) -> tuple[Interactions, Nam
     if prepare.ties == "shuffled":
         keys.insert(0, _shuffle_key(hashes[user], hash_ids(items)[item], seed))
     names = Names(users.take(pa.array(by_hash)), items, {n: v for n, (v, _) in coded.items()})
-    return found.take(stable_order(*keys)), names
+    return found.take(stable_order(*keys)), names, _backwards(user, time)
 
 
-def backwards(rows: pa.Table) -> tuple[int, int]:
-    """Of a sample of a shard's users: interactions that the log has behind a later one of the same
-    user, and interactions. Cleaned rows in the order of the log."""
-    if c.TIMESTAMP not in rows.column_names:
-        return 0, 0
-    users = pc.unique(rows[c.USER])
-    mine = rows.filter(pc.is_in(rows[c.USER], value_set=users.slice(0, _SAMPLED_USERS)))
-    _, user = encode(mine[c.USER])
-    order = stable_order(user)
-    user, time = user[order], mine[c.TIMESTAMP].to_numpy()[order]
+def _backwards(user: Codes, time: Ints) -> tuple[int, int]:
+    """See :func:`sort`; in the order of the log, users by first sight."""
+    mine = np.flatnonzero(user < _SAMPLED_USERS)
+    mine = mine[stable_order(user[mine])]
+    user, time = user[mine], time[mine]
     back = (user[1:] == user[:-1]) & (time[1:] < time[:-1])
     return int(back.sum()), len(user)
 
@@ -186,15 +185,15 @@ def judge(rows: Interactions, clean: Clean) -> npt.NDArray[np.int8]:
 
 
 def leaked(rows: Interactions) -> int:
-    """How many (user, item, time) are in both parts of a given split."""
-    if rows.test is None:
+    """How many (user, item, time) of the validation and test files are in others as well."""
+    if rows.part is None:
         return 0
     index, run = _tied_runs(rows)
-    item, test = rows.item[index], rows.test[index]
-    order = np.lexsort((test, item, run))
-    item, test, run = item[order], test[order], run[order]
+    item, part = rows.item[index], rows.part[index]
+    order = np.lexsort((part, item, run))
+    item, part, run = item[order], part[order], run[order]
     same = (item[1:] == item[:-1]) & (run[1:] == run[:-1])
-    return int((same & test[1:] & ~test[:-1]).sum())
+    return int((same & (part[1:] > part[:-1])).sum())
 
 
 def tied_rising(rows: Interactions, rank: Ints) -> int:
@@ -219,8 +218,8 @@ def _duplicates(rows: Interactions) -> Bools:
     found = np.zeros(len(rows), np.bool_)
     index, run = _tied_runs(rows)
     keys: list[Any] = [codes[index] for codes in (*rows.coded.values(), rows.item)]
-    if rows.test is not None:
-        keys.append(rows.test[index].astype(np.int8))
+    if rows.part is not None:
+        keys.append(rows.part[index])
     if rows.rating is not None:
         rating = rows.rating[index]
         keys.append(np.where(np.isnan(rating), np.float32(np.nan), rating).view(np.int32))

@@ -102,8 +102,8 @@ class Unit:
     file: SourceFile
     start: int
     stop: int
-    test: bool = False
-    """The rows are the test part of a given split."""
+    part: int = c.TRAIN
+    """Split code of the rows, for a given split."""
 
     @property
     def whole(self) -> bool:

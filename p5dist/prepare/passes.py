@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
-import ray
 from rich.progress import Progress
 
 from p5dist import columns as c
@@ -15,26 +15,23 @@ from p5dist.config import RunConfig
 from p5dist.config.prepare import TimeSplit
 from p5dist.errors import DataError, EmptyLogError
 from p5dist.manifest import MANIFEST, ShardFile
-from p5dist.prepare import tasks
+from p5dist.prepare import finishing, tasks
 from p5dist.prepare.arrays import Ids, Ints
 from p5dist.prepare.layout import Layout
 from p5dist.prepare.profile import ShardProfile
 from p5dist.prepare.shards import group_rows
 from p5dist.prepare.sources import Inputs, estimate_rows, plan_units
 from p5dist.prepare.split import Cuts, bin_width
-from p5dist.prepare.vocabulary import (
-    Vocabulary,
-    expected_collisions,
-    item_vocabulary,
-    merge_ids,
-)
+from p5dist.prepare.vocabulary import Vocabulary, expected_collisions, item_vocabulary
+from p5dist.prepare.workers import Workers
 from p5dist.storage import Folder
 
 _EVENTS = 127
 _SHARD_ROWS = 2_000_000
 _LEAST_SHARDS = 8
-_MERGED_AT_ONCE = 8
+_MERGED_AT_ONCE = 16
 _ODD_SHARE = 0.05
+_SCRATCH_ROW = 40  # bytes
 
 
 class Passes:
@@ -44,68 +41,77 @@ class Passes:
     """
 
     def __init__(
-        self, job: RunConfig, inputs: Inputs, prepare: Folder, bar: Progress, unit_bytes: int
-    ) -> None:
+        self, job: RunConfig, inputs: Inputs, prepare: Folder, workers: Workers, bar: Progress,
+        unit_bytes: int,
+    ) -> None:  # fmt: skip
         self.job, self.inputs, self.prepare, self.bar = job, inputs, prepare, bar
-        self.config = job.prepare
+        self.workers, self.config = workers, job.prepare
         layout = Layout.of_log(self.config.source, inputs.id_types)
-        self.units = plan_units(inputs.log, layout, unit_bytes)
-        self.units += plan_units(inputs.test, layout, unit_bytes, test=True)
-        rows = estimate_rows([*inputs.log, *inputs.test], layout)
+        self.units = [
+            unit
+            for part, files in enumerate((inputs.log, inputs.validation, inputs.test))
+            for unit in plan_units(files, layout, unit_bytes, part=part)
+        ]
+        rows = estimate_rows(inputs.rows, layout)
         self.shards = self.config.shards or max(_LEAST_SHARDS, -(-rows // _SHARD_ROWS))
-        self.stage = tasks.Stage(self.config, job.seed, self.shards, layout, prepare)
-        self.shared = ray.put(self.stage)
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        compressed = not prepare.is_local or rows * _SCRATCH_ROW > memory // 4
+        self.stage = tasks.Stage(self.config, job.seed, self.shards, layout, prepare, compressed)
+        self.shared = workers.share(self.stage)
+        self.catalogue: Any = None
         self.rejected: dict[str, int] = {}
         self.warnings: list[str] = []
 
     def read(self) -> list[tasks.UnitCounts]:
-        task = ray.remote(tasks.read)
-        calls = [task.remote(self.shared, unit, i) for i, unit in enumerate(self.units)]
-        counts: list[tasks.UnitCounts] = self._all("read", calls)
+        calls = [(self.shared, unit, i) for i, unit in enumerate(self.units)]
+        counts: list[tasks.UnitCounts] = self._all("read", tasks.read, calls)
         for count in counts:
             self._reject(count.rejected)
         self.check_left(sum(n.rows for n in counts), sum(n.kept for n in counts))
         return counts
 
-    def group(self, counts: list[tasks.UnitCounts]) -> Ids:
-        """The catalogue: every item that is left in the log, in id order."""
+    def group(self, counts: list[tasks.UnitCounts]) -> tuple[Ids, Ints]:
+        """The catalogue: every item that is left in the log, in id order; and the interactions of
+        each."""
         first = np.concatenate([[0], np.cumsum([n.kept for n in counts])]).astype(int)
-        units = ray.put([(u.test, int(n)) for u, n in zip(self.units, first[:-1], strict=True)])
-        task = ray.remote(num_returns=2)(tasks.group)
-        calls = [task.remote(self.shared, shard, units) for shard in range(self.shards)]
-        shards = self._all("sort", [counts for counts, _ in calls])
+        units = self.workers.share(
+            [(u.part, int(n)) for u, n in zip(self.units, first[:-1], strict=True)]
+        )
+        shards = self._all("sort", tasks.group, self._shard_calls(units))
         for shard in shards:
             self._reject(shard.rejected)
         self._backwards_note(np.sum([shard.backwards for shard in shards], axis=0))
-        (self.stage.scratch / "read").folder.remove()
-        items = [items for _, items in calls]
-        del calls
-        merge = ray.remote(lambda *parts: merge_ids(parts))
-        while len(items) > 1:
+        scratch = self.stage.scratch
+        (scratch / "read").folder.remove()
+        files, level = [f"shard-{shard:05d}/items.arrow" for shard in range(self.shards)], 0
+        while len(files) > 1 or not level:
+            level += 1
             n = _MERGED_AT_ONCE
-            items = [merge.remote(*items[i : i + n]) for i in range(0, len(items), n)]
-        return ray.get(items[0])
+            parts = [files[i : i + n] for i in range(0, len(files), n)]
+            files = [f"items-{level}-{i}.arrow" for i in range(len(parts))]
+            calls = [(self.shared, *call) for call in zip(parts, files, strict=True)]
+            self._all("merge", tasks.merge_items, calls)
+        merged = scratch.read_table(files[0]).combine_chunks()
+        catalogue = scratch.read_column(files[0])
+        self.catalogue = self.workers.share(catalogue)
+        return catalogue, merged[c.COUNT].to_numpy()
 
-    def core(self, catalogue: Ids) -> tuple[int, Ints]:
-        """Number of the last turn, and interactions of every item of the catalogue."""
-        shared = ray.put(catalogue)
-        seen = np.zeros(len(catalogue), np.int64)
-        number = ray.remote(tasks.number)
-        calls = [number.remote(self.shared, shard, shared) for shard in range(self.shards)]
-        for _, (place, n) in self._each("number", calls):
-            seen[place] += n
-        clean, turn = self.config.clean, 0
-        task = ray.remote(tasks.drop_rare)
+    def core(self, seen: Ints) -> tuple[int, Ints]:
+        """Number of the last turn, and interactions of every item of the catalogue.
+
+        Args:
+            seen: the same before.
+        """
+        clean, turn, seen = self.config.clean, 0, seen.copy()
         while True:
             rare = (seen > 0) & (seen < clean.min_item_interactions)
             if not rare.any() and (turn or clean.min_user_interactions == 1):
                 return turn, seen
             turn += 1
-            shared_rare = ray.put(rare)
-            calls = [
-                task.remote(self.shared, shard, turn, shared_rare) for shard in range(self.shards)
-            ]
-            for _, ((place, n), rejected) in self._each("k-core", calls, note=f"turn {turn}"):
+            calls = self._shard_calls(turn, self.catalogue, self.workers.share(rare))
+            for _, ((place, n), rejected) in self._each(
+                "k-core", tasks.drop_rare, calls, note=f"turn {turn}"
+            ):
                 seen[place] -= n
                 self._reject(rejected)
 
@@ -121,27 +127,25 @@ class Passes:
         )  # fmt: skip
         width = bin_width(low, high)
         bins = (high - low) // width + 1
-        task = ray.remote(tasks.times)
-        calls = [
-            task.remote(self.shared, shard, turn, low, width, bins) for shard in range(self.shards)
-        ]
-        return Cuts.at_shares(rule, self._sum("times", calls), low, width)
+        histogram = np.zeros(bins, np.int64)
+        calls = self._shard_calls(turn, low, width, bins)
+        for _, counts_here in self._each("times", finishing.times, calls):
+            histogram += counts_here
+        return Cuts.at_shares(rule, histogram, low, width)
 
     def count(
-        self, catalogue: Ids, turn: int, cuts: Cuts | None
+        self, catalogue: Ids, left: finishing.Left
     ) -> tuple[Vocabulary, Ints, dict[str, Vocabulary], list[tuple[int, int]]]:
         """Item vocabulary, id of every item of the catalogue, vocabularies of event and context,
         and (histories, users) before every shard and in all."""
-        task, known = ray.remote(tasks.count), None
-        earlier = self._earlier("item")
+        known = None
+        earlier = self.earlier("item")
         while True:
             train, seen = (np.zeros(len(catalogue), np.int64) for _ in range(2))
             sizes: list[tuple[int, int]] = [(0, 0)] * self.shards
             coded: dict[str, list[Any]] = {}
-            calls = [
-                task.remote(self.shared, shard, turn, cuts, known) for shard in range(self.shards)
-            ]
-            for shard, counted in self._each("count", calls):
+            calls = self._shard_calls(left, self.catalogue, known)
+            for shard, counted in self._each("count", finishing.count, calls):
                 sizes[shard] = (counted.histories, counted.users)
                 for total, (place, n) in ((train, counted.train), (seen, counted.seen)):
                     total[place] += n
@@ -150,28 +154,28 @@ class Passes:
             items, ids = item_vocabulary(self.config.vocabulary, catalogue, train, seen, earlier)
             if known is not None or not (seen[ids == 0] > 0).any():
                 break
-            known = ray.put(ids > 0)  # once more without the interactions of unknown items
+            known = self.workers.share(
+                ids > 0
+            )  # once more without the interactions of unknown items
         self._hash_note(int((seen > 0).sum()), ids[seen > 0])
         before = np.cumsum([(0, 0), *sizes], axis=0)
         vocabularies = {
-            name: _coded_vocabulary(name, parts, self._earlier(name))
+            name: _coded_vocabulary(name, parts, self.earlier(name))
             for name, parts in coded.items()
         }
         return items, ids, vocabularies, [(int(h), int(u)) for h, u in before]
 
     def write(
         self,
-        turn: int,
-        cuts: Cuts | None,
+        left: finishing.Left,
         ids: Ints,
         coded: dict[str, Vocabulary],
         before: list[tuple[int, int]],
     ) -> tuple[list[ShardFile], list[ShardProfile]]:
         rows = self.config.group_rows or group_rows(before[-1][0], self.job.feed.lanes)
-        shared = ray.put(ids), ray.put(coded)
-        task = ray.remote(tasks.write)
+        shared = self.catalogue, self.workers.share(ids), self.workers.share(coded)
         calls = [
-            task.remote(self.shared, shard, turn, cuts, *shared, first, rows)
+            (self.shared, shard, left, *shared, first, rows)
             for shard, first in enumerate(before[:-1])
         ]
         files, profiles = [], []
@@ -181,7 +185,7 @@ class Passes:
             target.fs.open_output_stream(target.path) as sink,
             pq.ParquetWriter(sink, c.VOCABULARY) as writer,
         ):
-            for part in self._in_order("write", calls):
+            for part in self._in_order("write", finishing.write, calls):
                 self._reject(part.rejected)
                 writer.write_table(part.users)
                 if part.file is not None:
@@ -189,7 +193,7 @@ class Passes:
                     profiles.append(part.profile)
         return files, profiles
 
-    def _earlier(self, name: str) -> Ids | None:
+    def earlier(self, name: str) -> Ids | None:
         """The vocabulary that ``vocabulary.extend`` goes on from."""
         rule = self.config.vocabulary.extend
         if rule is None:
@@ -207,9 +211,9 @@ class Passes:
         back, of = sample.tolist()
         if back > _ODD_SHARE * of:
             self.warnings.append(
-                f"time goes backwards along the log in {back / of:.0%} of a sample of users' "
-                "interactions: histories are sorted by time, so check that "
-                "prepare.source.columns.timestamp is the time of the interaction"
+                f"the log is not in the order of time: {back / of:.0%} of a sample of users' "
+                "interactions stand behind a later one. Histories are sorted by time, so this is "
+                "harmless where prepare.source.columns.timestamp is the time of the interaction"
             )
 
     def _hash_note(self, items: int, ids: Ints) -> None:
@@ -238,32 +242,30 @@ class Passes:
             "correct prepare.source or prepare.clean",
         )
 
-    def _each(self, what: str, calls: Sequence[Any], note: str = "") -> Iterator[tuple[int, Any]]:
+    def _shard_calls(self, *arguments: Any) -> list[tuple[Any, ...]]:
+        return [(self.shared, shard, *arguments) for shard in range(self.shards)]
+
+    def _each(
+        self, what: str, task: Callable[..., Any], calls: list[tuple[Any, ...]], note: str = ""
+    ) -> Iterator[tuple[int, Any]]:
         """(number, result) of every call as it ends; results are let go of at once."""
         bar = self.bar.add_task(what, total=len(calls), note=note)
-        number = {call: i for i, call in enumerate(calls)}
-        waiting = list(calls)
-        del calls
-        while waiting:
-            (done,), waiting = ray.wait(waiting, num_returns=1)
-            yield number.pop(done), ray.get(done)
+        for number, result in self.workers.results(task, calls):
+            yield number, result
             self.bar.advance(bar)
 
-    def _in_order(self, what: str, calls: list[Any]) -> Iterator[Any]:
-        bar = self.bar.add_task(what, total=len(calls), note="")
-        while calls:
-            yield ray.get(calls.pop(0))
-            self.bar.advance(bar)
+    def _in_order(
+        self, what: str, task: Callable[..., Any], calls: list[tuple[Any, ...]]
+    ) -> Iterator[Any]:
+        early, turn = {}, 0
+        for number, result in self._each(what, task, calls):
+            early[number] = result
+            while turn in early:
+                yield early.pop(turn)
+                turn += 1
 
-    def _all(self, what: str, calls: Sequence[Any]) -> list[Any]:
-        found = dict(self._each(what, calls))
-        return [found[i] for i in range(len(calls))]
-
-    def _sum(self, what: str, calls: list[Any]) -> Ints:
-        total = np.zeros(1, np.int64)
-        for _, counts in self._each(what, calls):
-            total = total + counts.astype(np.int64)
-        return total
+    def _all(self, what: str, task: Callable[..., Any], calls: list[tuple[Any, ...]]) -> list[Any]:
+        return list(self._in_order(what, task, calls))
 
 
 def _coded_vocabulary(name: str, parts: list[Any], earlier: Ids | None) -> Vocabulary:

@@ -16,8 +16,6 @@ from p5dist.prepare.lines import read_lines
 from p5dist.prepare.values import as_text
 from p5dist.storage import open_filesystem
 
-__all__ = ["Layout", "SourceFile", "Unit", "read_unit"]
-
 _BATCH_ROWS = 1 << 18
 
 

@@ -20,18 +20,22 @@ import pyarrow as pa
 from p5dist.prepare.arrays import Array
 from p5dist.storage import Folder
 
-_COMPRESSED = pa.ipc.IpcWriteOptions(compression="lz4")
 _KEY = "key.json"
 
 
 @dataclass(frozen=True)
 class Scratch:
-    """A folder of tables and arrays by name."""
+    """A folder of tables and arrays by name.
+
+    Args:
+        compressed: tables take about half of the bytes, and twice the time.
+    """
 
     folder: Folder
+    compressed: bool = False
 
     def __truediv__(self, name: str) -> Scratch:
-        return Scratch(self.folder / name)
+        return Scratch(self.folder / name, self.compressed)
 
     def claim(self, key: str) -> bool:
         """Keep what an interrupted run with the same ``key`` left; throw away all else. Returns
@@ -47,16 +51,15 @@ class Scratch:
     def has(self, name: str) -> bool:
         return (self.folder / name).exists()
 
-    def write_batches(self, name: str, schema: pa.Schema, batches: Iterable[pa.Table]) -> int:
-        """An Arrow IPC file with one record batch for each of ``batches``; their number."""
-        sink, count = pa.BufferOutputStream(), 0
-        with pa.ipc.new_file(sink, schema, options=_COMPRESSED) as writer:
+    def write_batches(self, name: str, schema: pa.Schema, batches: Iterable[pa.Table]) -> None:
+        """An Arrow IPC file with one record batch for each of ``batches``."""
+        sink = pa.BufferOutputStream()
+        options = pa.ipc.IpcWriteOptions(compression="lz4" if self.compressed else None)
+        with pa.ipc.new_file(sink, schema, options=options) as writer:
             for batch in batches:
                 writer.write_batch(batch.combine_chunks().to_batches()[0] if len(batch) else
                                    pa.RecordBatch.from_pylist([], schema))  # fmt: skip
-                count += 1
         (self.folder / name).write_bytes(sink.getvalue(), durable=False)
-        return count
 
     def write_table(self, name: str, table: pa.Table) -> None:
         self.write_batches(name, table.schema, [table])
@@ -77,6 +80,11 @@ class Scratch:
             options = pa.ipc.IpcReadOptions(included_fields=fields, use_threads=False)
             with pa.ipc.open_file(source, options=options) as reader:
                 return reader.read_all()
+
+    def read_column(self, name: str) -> pa.Array:
+        """The first column of a file."""
+        column = self.read_table(name).column(0)
+        return column.chunk(0) if column.num_chunks else pa.array([], column.type)
 
     def _source(self, name: str) -> pa.NativeFile:
         place = self.folder / name

@@ -39,6 +39,7 @@ class Inputs:
     """All input files of a job, found and checked."""
 
     log: list[SourceFile]
+    validation: list[SourceFile]
     test: list[SourceFile]
     items: list[SourceFile]
     users: list[SourceFile]
@@ -50,7 +51,12 @@ class Inputs:
         split = prepare.split
         found = cls(
             log=find_files(prepare.source.files, layout),
-            test=find_files(split.test, layout) if isinstance(split, GivenSplit) else [],
+            **{
+                part: find_files(files, layout)
+                if isinstance(split, GivenSplit) and (files := getattr(split, part)) is not None
+                else []
+                for part in ("validation", "test")
+            },
             **{
                 side: find_files(table.files, Layout.of_attributes(table, f"prepare.{side}"))
                 if (table := getattr(prepare, side)) is not None
@@ -60,16 +66,21 @@ class Inputs:
         )
         for ours, theirs in layout.columns.items():
             check_same(
-                ((f.url, f.types[ours]) for f in (*found.log, *found.test) if ours in f.types),
+                ((f.url, f.types[ours]) for f in found.rows if ours in f.types),
                 theirs, layout.knobs[ours],
             )  # fmt: skip
         return found
 
     @property
+    def rows(self) -> list[SourceFile]:
+        """All files of interactions."""
+        return [*self.log, *self.validation, *self.test]
+
+    @property
     def id_types(self) -> dict[str, pa.DataType]:
         """Type of user and item ids once they are cleaned: int64 where every file of the log has
         integers that fit, else string."""
-        files = [file for file in (*self.log, *self.test) if file.columns]
+        files = [file for file in self.rows if file.columns]
         return {
             side: id_type(file.types.get(side, pa.string()) for file in files)
             for side in (c.USER, c.ITEM)
@@ -78,7 +89,7 @@ class Inputs:
     def fingerprint(self, job: RunConfig) -> str:
         """SHA-256 (16 hex digits) of the job's settings for this stage and of the files."""
         state = sha256(job.fingerprint("prepare").encode())
-        for files in (self.log, self.test, self.items, self.users):
+        for files in (self.log, self.validation, self.test, self.items, self.users):
             state.update(b"|")
             for file in files:
                 state.update(digest(file).encode())
@@ -109,7 +120,11 @@ def find_files(files: str | tuple[str, ...], layout: Layout) -> list[SourceFile]
 
 
 def plan_units(
-    files: Iterable[SourceFile], layout: Layout, unit_bytes: int = UNIT_BYTES, *, test: bool = False
+    files: Iterable[SourceFile],
+    layout: Layout,
+    unit_bytes: int = UNIT_BYTES,
+    *,
+    part: int = c.TRAIN,
 ) -> list[Unit]:
     """Cut files into units of about ``unit_bytes``; empty files have none.
 
@@ -128,7 +143,7 @@ def plan_units(
             edges = [0, file.size]
         else:
             edges = [*range(0, file.size, unit_bytes), file.size]
-        units += [Unit(replace(file, groups=()), a, b, test) for a, b in pairwise(edges)]
+        units += [Unit(replace(file, groups=()), a, b, part) for a, b in pairwise(edges)]
     return units
 
 

@@ -18,7 +18,7 @@ from p5dist.config.prepare import (
     TimeSplit,
     seconds,
 )
-from p5dist.prepare.arrays import Ints
+from p5dist.prepare.arrays import Ints, ranges
 from p5dist.prepare.interactions import Interactions
 
 SplitRule = LeaveOneOut | TimeSplit | RatioSplit | GivenSplit
@@ -74,9 +74,8 @@ def split_codes(
     """
     code = np.full(len(rows), c.TRAIN, np.int8)
     if isinstance(rule, GivenSplit):
-        assert rows.test is not None
-        code[rows.test] = c.TEST
-        return code
+        assert rows.part is not None
+        return rows.part
     if isinstance(rule, TimeSplit):
         assert cuts is not None
         code[rows.time >= cuts.validation] = c.VALIDATION
@@ -87,17 +86,19 @@ def split_codes(
         validation = np.floor(lengths * rule.validation).astype(np.int64)
     else:
         test = validation = (lengths >= 3).astype(np.int64)
-    from_end = np.repeat(np.cumsum(lengths), lengths) - np.arange(len(rows))  # 1 is the last
-    code[from_end <= np.repeat(test + validation, lengths)] = c.VALIDATION
-    code[from_end <= np.repeat(test, lengths)] = c.TEST
+    tests = np.cumsum(lengths) - test
+    code[ranges(tests - validation, validation)] = c.VALIDATION
+    code[ranges(tests, test)] = c.TEST
     return code
 
 
 def describe(rule: SplitRule, cuts: Cuts | None = None) -> str:
     """The rule in words, for the manifest and the report."""
     if isinstance(rule, GivenSplit):
-        files = rule.test if isinstance(rule.test, str) else ", ".join(rule.test)
-        return f"given: the interactions of {files} are test, all others train"
+        test = f"those of {_names(rule.test)} test, all others train"
+        if rule.validation is not None:
+            test = f"those of {_names(rule.validation)} validate, {test}"
+        return f"given: of the interactions, {test}"
     if isinstance(rule, TimeSplit):
         assert cuts is not None
         words = f"test from {_text(cuts.test)} on"
@@ -130,6 +131,10 @@ def knows(prepare: Prepare) -> dict[str, str]:
         "counts and statistics": "training interactions",
         **({"k-core": "all interactions, before the split"} if filtered else {}),
     }
+
+
+def _names(files: str | tuple[str, ...]) -> str:
+    return files if isinstance(files, str) else ", ".join(files)
 
 
 def _text(time: int) -> str:

@@ -1,10 +1,10 @@
-"""The prepare stage: raw log → sequence shards, as Ray tasks.
+"""The prepare stage: raw log → sequence shards, as tasks on Ray or on this machine alone.
 
 ::
 
     read     a task a read unit: parse, clean, divide the rows among the shards by user hash
     group    a task a shard: order of time; duplicates, repeats, bots
-    number   a task a shard: its items' places in the catalogue of the whole log
+    merge    a task for several shards: the catalogue of the items of the whole log
     core     a task a shard and turn: rare items, then rare users, until none is left
     count    a task a shard: histories, split; training interactions of every item
     write    a task a shard: external ids → internal ids, Parquet
@@ -12,40 +12,40 @@
 The exchange goes through files under prepare/scratch/ (see :mod:`.scratch`): the memory that a task
 needs follows the size of a unit or a shard, never that of the log, and a run that was interrupted
 keeps the units and shards that were done. The driver sees counts and vocabularies, never rows.
-Every task is a pure function of its unit or shard, so that one that Ray runs again changes nothing.
+Every task is a pure function of its unit or shard, so that one that is run again changes nothing.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from hashlib import sha256
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import ray
-from ray.exceptions import RayTaskError
 
 from p5dist import __version__
 from p5dist import columns as c
 from p5dist.config import RunConfig
 from p5dist.console import console, progress
-from p5dist.errors import P5Error
 from p5dist.manifest import MANIFEST, Manifest
 from p5dist.prepare.attributes import write_attributes
 from p5dist.prepare.cleaning import OTHER_EVENTS, REASONS
+from p5dist.prepare.finishing import Left
 from p5dist.prepare.passes import Passes
 from p5dist.prepare.profile import ShardProfile, build_profile
 from p5dist.prepare.sources import UNIT_BYTES, Inputs, last_change
 from p5dist.prepare.split import describe, knows
 from p5dist.prepare.vocabulary import Vocabulary
+from p5dist.prepare.workers import Workers
 from p5dist.provenance import provenance
 from p5dist.storage import RunFolder
 
 
 def fingerprint(job: RunConfig) -> str:
-    """What :attr:`Manifest.fingerprint` will be: reads the input files, but needs no Ray.
+    """What :attr:`Manifest.fingerprint` will be: reads the input files, but runs no task.
 
     Raises:
         DataError, MissingColumnError: the input files are not there or lack columns.
@@ -53,15 +53,19 @@ def fingerprint(job: RunConfig) -> str:
     return Inputs.find(job.prepare).fingerprint(job)
 
 
-def run(job: RunConfig, folder: RunFolder, *, unit_bytes: int = UNIT_BYTES) -> Manifest:
-    """Build ``prepare/`` of the run folder anew, manifest last; Ray must be connected.
+def run(
+    job: RunConfig, folder: RunFolder, workers: Workers, *, unit_bytes: int = UNIT_BYTES
+) -> Manifest:
+    """Build ``prepare/`` of the run folder anew, manifest last.
 
     What an interrupted run with the same input and settings has read and sorted is taken over.
 
     Args:
         job: the resolved job.
         folder: of the run.
-        unit_bytes: about how much of the log one task reads; does not change what is written.
+        workers: who runs the tasks (see :func:`.workers.workers_for`); changes nothing in what is
+            written.
+        unit_bytes: about how much of the log one task reads; as little.
 
     Raises:
         DataError: a file is missing or cannot be parsed.
@@ -72,15 +76,11 @@ def run(job: RunConfig, folder: RunFolder, *, unit_bytes: int = UNIT_BYTES) -> M
     inputs = Inputs.find(job.prepare)
     prepare = folder.prepare
     (prepare / MANIFEST).remove()
-    try:
-        with progress() as bar:
-            passes = Passes(job, inputs, prepare.make(), bar, unit_bytes)
-            _claim(passes)
-            manifest, warnings = _build(passes)
-    except RayTaskError as e:
-        if isinstance(e.cause, P5Error):
-            raise e.cause from None
-        raise
+    with progress() as bar, ThreadPoolExecutor(1) as beside:
+        digest = beside.submit(inputs.fingerprint, job)
+        passes = Passes(job, inputs, prepare.make(), workers, bar, unit_bytes)
+        _claim(passes)
+        manifest, warnings = _build(passes, digest)
     facts = provenance(job, "prepare", data=manifest.fingerprint, seconds=time.time() - began)
     (prepare / "result.json").write_json(facts)
     manifest.save(prepare)
@@ -100,19 +100,18 @@ def _claim(passes: Passes) -> None:
         (passes.prepare / name).remove()
 
 
-def _build(passes: Passes) -> tuple[Manifest, list[str]]:
+def _build(passes: Passes, digest: Future[str]) -> tuple[Manifest, list[str]]:
     """Everything below prepare/ but the manifest; the manifest, and warnings."""
     config, prepare = passes.config, passes.prepare
-    fingerprint = ray.remote(Inputs.fingerprint).remote(passes.inputs, passes.job)
     counts = passes.read()
-    catalogue = passes.group(counts)
+    catalogue, seen = passes.group(counts)
     rows_in = sum(n.rows for n in counts)
-    turn, seen = passes.core(catalogue)
+    turn, seen = passes.core(seen)
     passes.check_left(rows_in, int(seen.sum()))
-    cuts = passes.cuts(counts, turn)
-    items, ids, coded, before = passes.count(catalogue, turn, cuts)
+    left = Left(turn, passes.cuts(counts, turn))
+    items, ids, coded, before = passes.count(catalogue, left)
     passes.check_left(rows_in, int(items.count.sum()))
-    shards, profiles = passes.write(turn, cuts, ids, coded, before)
+    shards, profiles = passes.write(left, ids, coded, before)
     users = before[-1][1]
     _write_vocabularies(passes, items, coded)
     sizes, warnings = _attributes(passes, items)
@@ -123,7 +122,7 @@ def _build(passes: Passes) -> tuple[Manifest, list[str]]:
     kept = int(sum(p.splits.sum() for p in profiles))
     assert rows_in == kept + sum(rejected.values()), "rows in = rows kept + rows rejected"
     manifest = Manifest(
-        fingerprint=ray.get(fingerprint),
+        fingerprint=digest.result(),
         shards=tuple(shards),
         rows_in=rows_in,
         rows_kept=kept,
@@ -135,7 +134,7 @@ def _build(passes: Passes) -> tuple[Manifest, list[str]]:
         context={name: len(v) for name, v in coded.items() if name != c.EVENT},
         events=_event_weights(passes, coded[c.EVENT]) if c.EVENT in coded else {},
         longest_history=max(int(p.lengths[0][-1]) for p in profiles),
-        split=describe(config.split, cuts),
+        split=describe(config.split, left.cuts),
         made_from=knows(config),
         **_sums(profiles),
     )
@@ -166,11 +165,15 @@ def _attributes(passes: Passes, items: Vocabulary) -> tuple[dict[str, dict[str, 
     sizes: dict[str, dict[str, int]] = {"item": {}, "user": {}}
     warnings = []
     if config.items is not None:
-        sizes["item"], found = write_attributes(config.items, inputs.items, "item", items, prepare)
+        sizes["item"], found = write_attributes(
+            config.items, inputs.items, "item", items, prepare, passes.earlier
+        )
         warnings += found
     if config.users is not None:
         users = Vocabulary.of_table((prepare / "vocabulary/user.parquet").read_table())
-        sizes["user"], found = write_attributes(config.users, inputs.users, "user", users, prepare)
+        sizes["user"], found = write_attributes(
+            config.users, inputs.users, "user", users, prepare, passes.earlier
+        )
         warnings += found
     return sizes, warnings
 

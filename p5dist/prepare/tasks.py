@@ -1,14 +1,14 @@
-"""What each Ray task of the stage does: functions of a read unit or a shard that know no Ray.
+"""The tasks up to the k-core: functions of a read unit or a shard, whoever runs them.
 
-Whatever they write has a name of its own, so that a task that Ray runs again changes nothing.
+Whatever they write has a name of its own, so that a task that is run again changes nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -16,33 +16,16 @@ import pyarrow.compute as pc
 
 from p5dist import columns as c
 from p5dist.config.prepare import GivenSplit, Prepare
-from p5dist.manifest import ShardFile
-from p5dist.prepare.arrays import Bools, Codes, Ids, Ints, hash_ids
+from p5dist.prepare.arrays import Array, Bools, Codes, Ids, Ints, hash_ids
 from p5dist.prepare.cleaning import USER_REASONS, clean
-from p5dist.prepare.histories import ShardHistories, build, over_length, train_counts
-from p5dist.prepare.interactions import (
-    ROW,
-    TEST_PART,
-    Interactions,
-    Names,
-    backwards,
-    judge,
-    rejected,
-    sort,
-)
-from p5dist.prepare.profile import ShardProfile, profile_shard
-from p5dist.prepare.reading import Layout, Unit, read_unit
+from p5dist.prepare.interactions import PART, ROW, judge, rejected, sort
+from p5dist.prepare.layout import Layout, Unit
+from p5dist.prepare.reading import read_unit
 from p5dist.prepare.scratch import Scratch
-from p5dist.prepare.shards import history_table, write_shard
-from p5dist.prepare.split import Cuts
-from p5dist.prepare.vocabulary import Vocabulary, places
+from p5dist.prepare.vocabulary import merge_counted, places
 from p5dist.storage import Folder
 
-_RARE_ITEM, _RARE_USER, _OVER_LENGTH, _UNKNOWN = (
-    1 + USER_REASONS.index(name)
-    for name in ("rare_item", "rare_user", "over_length", "unknown_item")
-)
-
+_RARE_ITEM, _RARE_USER = (1 + USER_REASONS.index(name) for name in ("rare_item", "rare_user"))
 
 ItemCounts: TypeAlias = tuple[Codes, Codes]
 """Places of distinct items in the catalogue, and a count of each. A shard has a small part of a
@@ -59,10 +42,16 @@ class Stage:
     layout: Layout
     folder: Folder
     """prepare/ of the run"""
+    compressed: bool = False
+    """Whether scratch files are"""
 
     @property
     def scratch(self) -> Scratch:
-        return Scratch(self.folder / "scratch")
+        return Scratch(self.folder / "scratch", self.compressed)
+
+    def shard(self, number: int) -> Scratch:
+        """The scratch of a shard."""
+        return self.scratch / f"shard-{number:05d}"
 
     def write_rejected(self, name: str, rows: pa.Table) -> None:
         if len(rows):
@@ -89,19 +78,6 @@ class ShardCounts:
     rejected: dict[str, int]
     backwards: tuple[int, int]
     """See :func:`.interactions.backwards`."""
-
-
-@dataclass(frozen=True)
-class Counted:
-    """What a count task tells the driver."""
-
-    histories: int
-    users: int
-    train: ItemCounts
-    seen: ItemCounts
-    """Training interactions of items, and interactions."""
-    coded: dict[str, tuple[pa.StringArray, Ints, Ints]]
-    """By event and context: values, training interactions, interactions."""
 
 
 def read(stage: Stage, unit: Unit, number: int) -> UnitCounts:
@@ -139,161 +115,84 @@ def read(stage: Stage, unit: Unit, number: int) -> UnitCounts:
     return found
 
 
-def group(stage: Stage, shard: int, units: list[tuple[bool, int]]) -> tuple[ShardCounts, Ids]:
-    """Sort a shard's interactions and drop duplicates, repeats and bots; its distinct items.
+def group(stage: Stage, shard: int, units: list[tuple[int, int]]) -> ShardCounts:
+    """Sort a shard's interactions and drop duplicates, repeats and bots; count its items.
 
     Args:
-        units: of every read unit whether it is of the test files, and the valid rows before it.
+        units: of every read unit the split code of its files (of a given split), and the valid
+            rows before it.
     """
-    scratch, done = stage.scratch / f"shard-{shard:05d}", "group.json"
+    scratch, done = stage.shard(shard), "group.json"
     if scratch.has(done):
-        return ShardCounts(**scratch.read_json(done)), scratch.read_table("items.arrow")[c.ITEM]
-    cleaned = _gather(stage, shard, units)
-    rows, names = sort(cleaned, stage.prepare, stage.seed)
+        return ShardCounts(**scratch.read_json(done))
+    rows, names, backwards = sort(_gather(stage, shard, units), stage.prepare, stage.seed)
     reason = judge(rows, stage.prepare.clean)
     stage.write_rejected(f"shard-{shard:05d}-0", rejected(rows, reason))
     if reason.any():
         rows = rows.take(reason == 0)
     scratch.write_table("rows.arrow", rows.to_table())
     scratch.write_table("users.arrow", pa.table({c.USER: names.users}))
-    scratch.write_table("items.arrow", pa.table({c.ITEM: names.items}))
+    count = np.bincount(rows.item, minlength=len(names.items))
+    scratch.write_table("items.arrow", pa.table({c.ITEM: names.items, c.COUNT: count}))
     for name, values in names.coded.items():
         scratch.write_table(f"{name}.arrow", pa.table({name: values}))
-    found = ShardCounts(len(rows), _by_reason(reason), backwards(cleaned))
+    found = ShardCounts(len(rows), by_reason(reason), backwards)
     scratch.write_json(done, asdict(found))
-    return found, names.items
+    return found
 
 
-def number(stage: Stage, shard: int, catalogue: Ids) -> ItemCounts:
-    """Where a shard's items are in the catalogue, for the passes that follow; interactions of its
-    items."""
-    scratch = stage.scratch / f"shard-{shard:05d}"
-    items = _column(scratch, "items.arrow", c.ITEM)
-    place = places(items, catalogue)
-    scratch.write_array("place.npy", place)
-    item = scratch.read_table("rows.arrow", [c.ITEM])[c.ITEM].to_numpy()
-    scratch.write_array("reason-0.npy", np.zeros(len(item), np.int8))
-    return _item_counts(np.bincount(item, minlength=len(place)), place)
+def merge_items(stage: Stage, parts: Sequence[str], merged: str) -> None:
+    """Merge files of items and their counts into one, in id order."""
+    tables = [stage.scratch.read_table(part) for part in parts]
+    stage.scratch.write_table(merged, merge_counted(tables))
 
 
 def drop_rare(
-    stage: Stage, shard: int, turn: int, rare: Bools
+    stage: Stage, shard: int, turn: int, catalogue: Ids, rare: Bools
 ) -> tuple[ItemCounts, dict[str, int]]:
     """One turn of the k-core: drop interactions of rare items, then of users who have too few left;
     interactions that this takes from items, and from the shard by reason.
 
     Args:
-        turn: from 1; reads what turn - 1 left, so that a turn can be run again.
+        turn: from 1; reads what earlier ones left, so that a turn can be run again.
         rare: [catalogue] items that are rare.
     """
-    scratch = stage.scratch / f"shard-{shard:05d}"
-    place = scratch.read_array("place.npy")
+    scratch = stage.shard(shard)
+    place = item_places(scratch, catalogue)
+    rare_here = rare[place]
+    if turn > 1 and not rare_here.any():
+        return (np.zeros(0, np.int32), np.zeros(0, np.int32)), {}
     rows = scratch.read_table("rows.arrow", [c.USER, c.ITEM])
     user, item = rows[c.USER].to_numpy(), rows[c.ITEM].to_numpy()
-    before = scratch.read_array(f"reason-{turn - 1}.npy")
+    before, written = reasons(scratch, turn - 1, len(user))
     alive = before == 0
     reason = before.copy()
-    reason[alive & rare[place][item]] = _RARE_ITEM
+    reason[alive & rare_here[item]] = _RARE_ITEM
     left = np.bincount(user[reason == 0], minlength=int(user[-1]) + 1 if len(user) else 0)
     few = left < stage.prepare.clean.min_user_interactions
-    reason[(reason == 0) & few[user]] = _RARE_USER
+    if few.any():
+        reason[(reason == 0) & few[user]] = _RARE_USER
     scratch.write_array(f"reason-{turn}.npy", reason)
-    if turn > 1:
-        (scratch.folder / f"reason-{turn - 2}.npy").remove()
-    gone = alive & (reason != 0)
+    for old in range(1, written):
+        (scratch.folder / f"reason-{old}.npy").remove()
+    gone = np.flatnonzero(alive & (reason != 0))
     counts = np.bincount(item[gone], minlength=len(place))
-    return _item_counts(counts, place), _by_reason(reason[gone])
+    return item_counts(counts, place), by_reason(reason[gone])
 
 
-def times(stage: Stage, shard: int, turn: int, low: int, width: int, bins: int) -> Ints:
-    """[bins] interactions by time, see :meth:`.split.Cuts.at_shares`."""
-    rows, _ = _left(stage, shard, turn)
-    rows = rows.take(~over_length(rows, stage.prepare))
-    return np.bincount((rows.time - low) // width, minlength=bins).astype(np.int64)
+def item_places(scratch: Scratch, catalogue: Ids) -> Codes:
+    """Where a shard's items are in the catalogue."""
+    if not scratch.has("place.npy"):
+        scratch.write_array("place.npy", places(scratch.read_column("items.arrow"), catalogue))
+    return scratch.read_array("place.npy")
 
 
-def count(stage: Stage, shard: int, turn: int, cuts: Cuts | None, known: Bools | None) -> Counted:
-    """What is in a shard's histories.
-
-    Args:
-        turn: the last one of the k-core.
-        known: [catalogue] items that have an id; None before that is known.
-    """
-    scratch = stage.scratch / f"shard-{shard:05d}"
-    histories, place, _ = _histories(stage, shard, turn, cuts, known)
-    train = histories.split == c.TRAIN
-
-    def counted(code: Any, size: int) -> tuple[Ints, Ints]:
-        return np.bincount(code[train], minlength=size), np.bincount(code, minlength=size)
-
-    of_shard = counted(histories.rows.item, len(place))
-    coded = {}
-    for name, codes in histories.rows.coded.items():
-        values = _column(scratch, f"{name}.arrow", name)
-        coded[name] = (values, *counted(codes, len(values)))
-    return Counted(
-        histories=len(histories.lengths),
-        users=len(np.unique(histories.user)),
-        train=_item_counts(of_shard[0], place),
-        seen=_item_counts(of_shard[1], place),
-        coded=coded,
-    )
-
-
-@dataclass(frozen=True)
-class Written:
-    """What a write task tells the driver."""
-
-    file: ShardFile | None
-    """None where no history is left."""
-    profile: ShardProfile | None
-    users: pa.Table
-    """Its part of the user vocabulary."""
-    rejected: dict[str, int]
-    """Those that the k-core had left."""
-
-
-def write(
-    stage: Stage,
-    shard: int,
-    turn: int,
-    cuts: Cuts | None,
-    ids: Ints,
-    coded: dict[str, Vocabulary],
-    first: tuple[int, int],
-    group_rows: int,
-) -> Written:
-    """Write a shard.
-
-    Args:
-        ids: [catalogue] item ids, 0 where an item has none.
-        coded: vocabularies of event and context.
-        first: histories and users of the shards before.
-        group_rows: histories in a row group.
-    """
-    scratch = stage.scratch / f"shard-{shard:05d}"
-    histories, place, reason = _histories(stage, shard, turn, cuts, ids > 0)
-    if stage.prepare.clean.keep_rejected:
-        everything = Interactions.from_table(scratch.read_table("rows.arrow"))
-        stage.write_rejected(f"shard-{shard:05d}-1", rejected(everything, reason))
-    names = Names(
-        _column(scratch, "users.arrow", c.USER),
-        _column(scratch, "items.arrow", c.ITEM),
-        {name: _column(scratch, f"{name}.arrow", name) for name in histories.rows.coded},
-    )
-    there, user = np.unique(histories.user, return_inverse=True)
-    counts = train_counts(histories, len(names.users))[there]
-    user_ids = first[1] + 1 + np.arange(len(there))
-    external = names.users.take(pa.array(there)).cast(pa.string())
-    users = pa.table([user_ids, external, counts], schema=c.VOCABULARY)
-    rejected_here = _by_reason(reason[reason >= _OVER_LENGTH])
-    if not len(histories.lengths):
-        return Written(None, None, users, rejected_here)
-    values = {name: coded[name].ids(names.coded[name]) for name in histories.rows.coded}
-    table = history_table(histories, user_ids[user], ids[place], values)
-    path = f"shards/part-{shard:05d}.parquet"
-    file = write_shard(table, stage.folder, path, first[0], group_rows)
-    return Written(file, profile_shard(histories, names, place), users, rejected_here)
+def reasons(scratch: Scratch, turn: int, rows: int) -> tuple[Array, int]:
+    """[rows] why each of a shard's grouped interactions is dropped after a turn of the k-core (0:
+    it is not), and the turn that found it so; turns that drop nothing write nothing."""
+    while turn and not scratch.has(f"reason-{turn}.npy"):
+        turn -= 1
+    return scratch.read_array(f"reason-{turn}.npy") if turn else np.zeros(rows, np.int8), turn
 
 
 def _divide(rows: pa.Table, shards: int) -> Iterator[pa.Table]:
@@ -313,10 +212,10 @@ def _chain(first: pa.Table, rest: Iterator[pa.Table]) -> Iterator[pa.Table]:
     yield from rest
 
 
-def _gather(stage: Stage, shard: int, units: list[tuple[bool, int]]) -> pa.Table:
+def _gather(stage: Stage, shard: int, units: list[tuple[int, int]]) -> pa.Table:
     """A shard's cleaned rows in the order of the log."""
-    parts = []
-    for number, (test, first) in enumerate(units):
+    tables = []
+    for number, (part, first) in enumerate(units):
         with stage.scratch.open(f"read/unit-{number:05d}.arrow") as reader:
             batches = [
                 reader.get_batch(i) for i in range(shard, reader.num_record_batches, stage.shards)
@@ -326,46 +225,18 @@ def _gather(stage: Stage, shard: int, units: list[tuple[bool, int]]) -> pa.Table
             row = pc.add(table[ROW], pa.scalar(first, pa.int64()))
             table = table.set_column(table.column_names.index(ROW), ROW, row)
         if isinstance(stage.prepare.split, GivenSplit):
-            table = table.append_column(TEST_PART, pa.repeat(test, len(table)))
-        parts.append(table)
-    return pa.concat_tables(parts)
+            table = table.append_column(PART, pa.repeat(pa.scalar(part, pa.int8()), len(table)))
+        tables.append(table)
+    return pa.concat_tables(tables)
 
 
-def _left(stage: Stage, shard: int, turn: int) -> tuple[Interactions, Any]:
-    """A shard's interactions after the k-core, and why each of the grouped ones was dropped."""
-    scratch = stage.scratch / f"shard-{shard:05d}"
-    reason = scratch.read_array(f"reason-{turn}.npy")
-    rows = Interactions.from_table(scratch.read_table("rows.arrow"))
-    return (rows.take(reason == 0) if reason.any() else rows), reason
-
-
-def _histories(
-    stage: Stage, shard: int, turn: int, cuts: Cuts | None, known: Bools | None
-) -> tuple[ShardHistories, Any, Any]:
-    """Histories of a shard, places of its items in the catalogue, reason of every interaction."""
-    rows, reason = _left(stage, shard, turn)
-    place = (stage.scratch / f"shard-{shard:05d}").read_array("place.npy")
-    too_old = over_length(rows, stage.prepare)
-    if too_old.any():
-        reason[np.flatnonzero(reason == 0)[too_old]] = _OVER_LENGTH
-        rows = rows.take(~too_old)
-    histories = build(rows, stage.prepare, cuts)
-    if known is not None and not (keep := known[place][rows.item]).all():
-        reason[np.flatnonzero(reason == 0)[~keep]] = _UNKNOWN
-        histories = histories.where(keep)
-    return histories, place, reason
-
-
-def _column(scratch: Scratch, file: str, name: str) -> pa.Array:
-    column = scratch.read_table(file)[name]
-    return column.chunk(0) if column.num_chunks else pa.array([], column.type)
-
-
-def _item_counts(counts: Ints, place: Codes) -> ItemCounts:
+def item_counts(counts: Ints, place: Codes) -> ItemCounts:
+    """What a shard found: ``counts`` of its items, of which ``place`` is in the catalogue."""
     there = np.flatnonzero(counts)
     return place[there], counts[there].astype(np.int32)
 
 
-def _by_reason(reason: Any) -> dict[str, int]:
+def by_reason(reason: Array) -> dict[str, int]:
+    """Number of interactions by name of the reason; 0 is none."""
     counts = np.bincount(reason, minlength=len(USER_REASONS) + 1)[1:]
     return {name: int(n) for name, n in zip(USER_REASONS, counts, strict=True) if n}

@@ -116,14 +116,16 @@ def item_vocabulary(
     return Vocabulary.of_counts(catalogue, train, keep > 0, earlier)
 
 
-def merge_ids(parts: Sequence[Ids]) -> Ids:
-    """The distinct ids of all parts, in id order."""
-    distinct = pc.unique(pa.chunked_array(parts))
-    return distinct.take(pa.array(id_order(distinct)))
+def merge_counted(parts: Sequence[pa.Table]) -> pa.Table:
+    """Tables of distinct items and their counts → one of the distinct items of all, in id order,
+    and the sums of their counts."""
+    whole = pa.concat_tables(parts).group_by(c.ITEM, use_threads=False)
+    found = whole.aggregate([(c.COUNT, "sum")]).rename_columns([c.ITEM, c.COUNT])
+    return found.take(pa.array(id_order(_one(found[c.ITEM]))))
 
 
 def places(ids: Ids, catalogue: Ids) -> Codes:
-    """[n] where each id is in a catalogue that :func:`merge_ids` made of it and others."""
+    """[n] where each id is in a catalogue that :func:`merge_counted` made of it and others."""
     if pa.types.is_string(ids.type):
         return np.asarray(pc.index_in(ids, value_set=catalogue)).astype(np.int32)
     # Many times faster than a hash table of a large catalogue, which is in the order of numbers.

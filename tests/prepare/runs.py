@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import atexit
 import csv
 import random
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from p5dist.config import RunConfig
 from p5dist.manifest import Manifest
+from p5dist.prepare.processes import Processes
 from p5dist.prepare.stage import run
 from p5dist.storage import RunFolder
 from tests.prepare.reference import Row
@@ -28,9 +31,17 @@ def make_job(tmp: Path, source: dict[str, Any], **prepare: Any) -> RunConfig:
     )
 
 
+@cache
+def processes() -> Processes:
+    """The same two for all tests of the session."""
+    found = Processes(2)
+    atexit.register(found.close)
+    return found
+
+
 def prepared(job: RunConfig, **options: Any) -> tuple[Manifest, Path]:
     folder = RunFolder.of(job.storage, job.name)
-    manifest = run(job, folder, **options)
+    manifest = run(job, folder, **{"workers": processes(), **options})
     assert Manifest.load(folder.prepare) == manifest
     assert manifest.rows_in == manifest.rows_kept + sum(manifest.rows_rejected.values())
     return manifest, Path(folder.prepare.path)

@@ -7,14 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
-import pytest
 from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 
 from tests.prepare.reference import Row, expected, written
 from tests.prepare.runs import make_job, prepared, write_csv
-
-pytestmark = pytest.mark.usefixtures("ray_session")
 
 users = ["a", "b", "c", "dé", "10", "9"]
 items = ["1", "2", "3", "10", "x"]

@@ -28,7 +28,9 @@ def write(
 ) -> tuple[list[dict[str, Any]], dict[str, int], list[str]]:
     table = AttributeTable.model_validate({"files": str(tmp / "table"), **settings})
     files = find_files(table.files, Layout.of_attributes(table, f"prepare.{side}s"))
-    sizes, warnings = write_attributes(table, files, side, ids, Folder.open(str(tmp)))
+    sizes, warnings = write_attributes(
+        table, files, side, ids, Folder.open(str(tmp)), lambda name: None
+    )
     return pq.read_table(tmp / f"attributes/{side}.parquet").to_pylist(), sizes, warnings
 
 

@@ -15,13 +15,13 @@ from p5dist.prepare.split import Cuts
 A, V, T = 0, 1, 2  # train, validation, test
 
 
-def rows(user: list[int], time: list[int], test: list[int] | None = None) -> Interactions:
+def rows(user: list[int], time: list[int], part: list[int] | None = None) -> Interactions:
     return Interactions(
         user=np.array(user, np.int32),
         item=np.arange(len(user), dtype=np.int32),
         time=np.array(time, np.int64),
         rating=None,
-        test=None if test is None else np.array(test, bool),
+        part=None if part is None else np.array(part, np.int8),
         coded={},
         raw=None,
     )
@@ -67,7 +67,8 @@ def test_only_the_latest_of_a_long_history() -> None:
     old = over_length(rows(USERS, TIMES), job)
     assert old.tolist() == [True] * 4 + [False] * 8
     assert build(rows(USERS, TIMES).take(~old), job, None).lengths.tolist() == [3, 2, 3]
-    assert not over_length(rows(USERS, TIMES), prepare(max_length=3)).any()
+    assert over_length(rows(USERS, TIMES), prepare(max_length=3)) is None
+    assert over_length(rows(USERS, TIMES), prepare(max_length=7, longer="last")) is None
 
 
 def test_ratio_rounds_down_and_leaves_something_to_train_on() -> None:

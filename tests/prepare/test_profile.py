@@ -38,7 +38,7 @@ def shard(
         item=np.array(items or [0] * n, np.int32),
         time=times,
         rating=np.broadcast_to(np.float32(rating), n).copy(),
-        test=None,
+        part=None,
         coded={},
         raw=None,
     )

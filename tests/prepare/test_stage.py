@@ -15,8 +15,6 @@ from p5dist.prepare.stage import fingerprint
 from tests.prepare.reference import Row, expected, written
 from tests.prepare.runs import FIELDS, dirty_rows, make_job, prepared, write_csv
 
-pytestmark = pytest.mark.usefixtures("ray_session")
-
 
 def test_leave_one_out_by_hand(tmp_path: Path) -> None:
     rows = [
@@ -124,28 +122,34 @@ def test_given_split_and_its_leaks(tmp_path: Path) -> None:
         return [{"user": u, "item": i, "rating": "4", "timestamp": str(t)} for u, i, t in triples]
 
     log = rows(("1", "10", 5), ("1", "11", 7), ("2", "10", 1), ("2", "10", 1))
+    validation = rows(("2", "10", 1), ("1", "13", 8), ("1", "13", 8))
     test = rows(("1", "9", 6), ("2", "10", 1), ("3", "12", 2))
-    job = make_job(
-        tmp_path,
-        {"files": write_csv(tmp_path / "a.csv", log)},
-        split={"kind": "given", "test": write_csv(tmp_path / "b.csv", test)},
-        vocabulary={"of": "all"},
-    )
-    manifest, folder = prepared(job)
-    assert written(folder) == {
-        "1": [[("10", 5, 4.0, "train"), ("9", 6, 4.0, "test"), ("11", 7, 4.0, "train")]],
-        "2": [[("10", 1, 4.0, "train"), ("10", 1, 4.0, "test")]],
-        "3": [[("12", 2, 4.0, "test")]],
+    split = {
+        "kind": "given",
+        "validation": write_csv(tmp_path / "b.csv", validation),
+        "test": [write_csv(tmp_path / "c.csv", test[:1]), write_csv(tmp_path / "d.csv", test[1:])],
     }
-    assert manifest.rows_by_split == {"train": 3, "validation": 0, "test": 3}
-    assert manifest.rows_rejected == {"duplicate": 1}
+    source = {"files": write_csv(tmp_path / "a.csv", log)}
+    manifest, folder = prepared(make_job(tmp_path, source, split=split, vocabulary={"of": "all"}))
+    assert written(folder) == {
+        "1": [[("10", 5, 4.0, "train"), ("9", 6, 4.0, "test"), ("11", 7, 4.0, "train"),
+               ("13", 8, 4.0, "validation")]],
+        "2": [[("10", 1, 4.0, "train"), ("10", 1, 4.0, "validation"), ("10", 1, 4.0, "test")]],
+        "3": [[("12", 2, 4.0, "test")]],
+    }  # fmt: skip
+    assert manifest.rows_by_split == {"train": 3, "validation": 2, "test": 3}
+    assert manifest.rows_rejected == {"duplicate": 2}  # one of the log, one of validation
+    assert f"those of {tmp_path}/b.csv validate" in manifest.split
     items = pq.read_table(folder / "vocabulary/item.parquet").to_pylist()
     # Whole numbers are compared as numbers: 9 before 12.
     assert [(i["external_id"], i["count"]) for i in items] == [
-        ("10", 2), ("11", 1), ("9", 0), ("12", 0),
+        ("10", 2), ("11", 1), ("9", 0), ("12", 0), ("13", 0),
     ]  # fmt: skip
     warnings = json.loads((folder / "profile.json").read_text())["warnings"]
-    assert [w for w in warnings if w.startswith("1 (user, item, time) of the test files")]
+    assert [w for w in warnings if w.startswith("2 (user, item, time) of the files that validate")]
+    del split["validation"]
+    manifest, _ = prepared(make_job(tmp_path, source, split=split, vocabulary={"of": "all"}))
+    assert manifest.rows_by_split == {"train": 3, "validation": 0, "test": 3}
 
 
 def test_ties_can_be_shuffled_by_the_seed(tmp_path: Path) -> None:

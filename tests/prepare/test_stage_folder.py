@@ -11,9 +11,7 @@ from p5dist.errors import DataError, EmptyLogError, MissingColumnError
 from p5dist.manifest import Manifest
 from p5dist.prepare.stage import run
 from p5dist.storage import Folder, RunFolder
-from tests.prepare.runs import COLUMNS, dirty_rows, make_job, prepared, write_csv
-
-pytestmark = pytest.mark.usefixtures("ray_session")
+from tests.prepare.runs import COLUMNS, dirty_rows, make_job, prepared, processes, write_csv
 
 
 def test_errors_come_before_any_work(tmp_path: Path) -> None:
@@ -21,14 +19,12 @@ def test_errors_come_before_any_work(tmp_path: Path) -> None:
     manifest, _ = prepared(make_job(tmp_path, {"files": log}))
     wrong = {**COLUMNS, "rating": "stars"}
     with pytest.raises(MissingColumnError) as error:
-        run(
-            make_job(tmp_path, {"files": log, "columns": wrong}), RunFolder.of(str(tmp_path), "run")
-        )
+        prepared(make_job(tmp_path, {"files": log, "columns": wrong}))
     text = str(error.value)
     for part in ("stars", log, "user, item, rating, timestamp", "prepare.source.columns.rating"):
         assert part in text
     with pytest.raises(DataError, match="no such file"):
-        run(make_job(tmp_path, {"files": "nowhere/*.csv"}), RunFolder.of(str(tmp_path), "run"))
+        prepared(make_job(tmp_path, {"files": "nowhere/*.csv"}))
     # What was there before is still whole.
     assert Manifest.load(RunFolder.of(str(tmp_path), "run").prepare) == manifest
 
@@ -39,24 +35,32 @@ def test_a_log_without_valid_rows(tmp_path: Path) -> None:
     log = write_csv(tmp_path / "log.csv", rows)
     folder = RunFolder.of(str(tmp_path), "run")
     with pytest.raises(EmptyLogError) as error:
-        run(make_job(tmp_path, {"files": log}), folder)
+        run(make_job(tmp_path, {"files": log}), folder, processes())
     assert "4 rows in; rejected: null_user: 3, bad_timestamp: 1" in str(error.value)
     assert not (folder.prepare / "manifest.json").exists()
     with pytest.raises(EmptyLogError, match="no rows"):
-        run(make_job(tmp_path, {"files": write_csv(tmp_path / "empty.csv", [])}), folder)
+        run(
+            make_job(tmp_path, {"files": write_csv(tmp_path / "empty.csv", [])}),
+            folder,
+            processes(),
+        )
     lonely = write_csv(
         tmp_path / "log.csv", [{"user": "1", "item": "1", "rating": "", "timestamp": "1"}]
     )
     clean = {"min_user_interactions": 2}
     with pytest.raises(EmptyLogError, match="rare_user: 1"):
-        run(make_job(tmp_path, {"files": lonely}, clean=clean), folder)
+        run(make_job(tmp_path, {"files": lonely}, clean=clean), folder, processes())
 
 
 def test_a_task_that_cannot_parse_reaches_the_user(tmp_path: Path) -> None:
     path = tmp_path / "log.csv"
     path.write_bytes(b"user,item,rating,timestamp\n1,caf\xe9,3,1\n")
     with pytest.raises(DataError) as error:
-        run(make_job(tmp_path, {"files": str(path)}), RunFolder.of(str(tmp_path), "run"))
+        run(
+            make_job(tmp_path, {"files": str(path)}),
+            RunFolder.of(str(tmp_path), "run"),
+            processes(),
+        )
     assert type(error.value) is DataError
     assert "not UTF-8" in str(error.value) and "byte 32" in str(error.value)
 

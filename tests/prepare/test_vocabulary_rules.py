@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 from p5dist.config.prepare import ItemVocabulary
 from p5dist.errors import DataError
 from p5dist.prepare.arrays import stable_hash
-from p5dist.prepare.vocabulary import expected_collisions, item_vocabulary, merge_ids, places
+from p5dist.prepare.vocabulary import expected_collisions, item_vocabulary, merge_counted, places
 from tests.prepare.runs import make_job, prepared, write_csv
 
 
@@ -58,12 +59,22 @@ def test_expected_collisions() -> None:
     assert expected_collisions(30, 50) == pytest.approx(shared, rel=0.02)
 
 
+def merged(parts: list[pa.Array]) -> pa.Array:
+    tables = [pa.table({"item": p, "count": np.arange(len(p)) + 1}) for p in parts]
+    found = merge_counted(tables)
+    expected = Counter()
+    for table in tables:
+        expected.update(dict(zip(*table.to_pydict().values(), strict=True)))
+    assert dict(zip(*found.to_pydict().values(), strict=True)) == expected
+    return found["item"].combine_chunks()
+
+
 def test_places_in_the_catalogue() -> None:
     parts = [pa.array([30, 2]), pa.array([7, 30]), pa.array([], pa.int64())]
-    catalogue = merge_ids(parts)
+    catalogue = merged(parts)
     assert catalogue.to_pylist() == [2, 7, 30]
     assert [places(p, catalogue).tolist() for p in parts] == [[2, 0], [1, 2], []]
-    text = merge_ids([p.cast(pa.string()) for p in parts])
+    text = merged([p.cast(pa.string()) for p in parts])
     assert [places(p.cast(pa.string()), text).tolist() for p in parts] == [[2, 0], [1, 2], []]
 
 
@@ -77,7 +88,6 @@ def vocabulary(prepare: Path) -> list[str]:
     return pq.read_table(prepare / "vocabulary/item.parquet")["external_id"].to_pylist()
 
 
-@pytest.mark.usefixtures("ray_session")
 def test_a_run_that_goes_on_from_the_vocabulary_of_another(tmp_path: Path) -> None:
     first = write_csv(tmp_path / "first.csv", rows(("u", "a"), ("u", "b"), ("v", "b")))
     _, before = prepared(make_job(tmp_path / "one", {"files": first}))
@@ -91,7 +101,35 @@ def test_a_run_that_goes_on_from_the_vocabulary_of_another(tmp_path: Path) -> No
         prepared(make_job(tmp_path / "three", {"files": later}, vocabulary=rule))
 
 
-@pytest.mark.usefixtures("ray_session")
+def test_values_of_attributes_and_context_keep_their_ids_as_well(tmp_path: Path) -> None:
+    def run(name: str, pairs: list[tuple[str, str]], **rule: str) -> Path:
+        """Over interactions of one user: item and device; an item's only tag is its device."""
+        log, tags = tmp_path / f"{name}.csv", tmp_path / f"{name}-items.csv"
+        lines = [f"u,{item},{t},{device}" for t, (item, device) in enumerate(pairs)]
+        log.write_text("\n".join(["user,item,timestamp,device", *lines]))
+        tags.write_text("\n".join(["item,tag", *{f"{i},{d}" for i, d in pairs}]))
+        columns = {"user": "user", "item": "item", "timestamp": "timestamp",
+                   "context": {"device": {}}}  # fmt: skip
+        items = {"files": str(tags), "id": "item", "attributes": {"tag": {}}}
+        job = make_job(tmp_path / name, {"files": str(log), "columns": columns}, items=items,
+                       vocabulary={"of": "all", **rule})  # fmt: skip
+        return prepared(job)[1]
+
+    def values(folder: Path, name: str) -> dict[str, int]:
+        table = pq.read_table(folder / f"vocabulary/{name}.parquet")
+        return dict(zip(table["external_id"].to_pylist(), table["id"].to_pylist(), strict=True))
+
+    one = run("one", [("a", "tv"), ("b", "tv"), ("c", "pc")])
+    later = [("d", "car"), ("e", "car"), ("f", "car"), ("g", "pc")]
+    two = run("two", later, extend=str(tmp_path / "one/run"))
+    for name in ("item.tag", "context.device"):
+        assert values(one, name) == {"tv": 1, "pc": 2}
+        assert values(two, name) == {"tv": 1, "pc": 2, "car": 3}
+    items = values(two, "item")
+    tags = pq.read_table(two / "attributes/item.parquet")["tag"].to_pylist()
+    assert [tags[items[i] - 1] for i in "adg"] == [[], [3], [2]]
+
+
 def test_hashed_items_of_a_run(tmp_path: Path) -> None:
     log = write_csv(tmp_path / "log.csv", rows(*[("u", str(i)) for i in range(20)]))
     manifest, prepare = prepared(make_job(tmp_path, {"files": log}, vocabulary={"hashed": 8}))

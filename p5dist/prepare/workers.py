@@ -1,0 +1,76 @@
+"""Who runs the tasks of the stage: a Ray cluster, or processes on this machine.
+
+Tasks are functions of their arguments that leave their results in files, so that both ways write
+the same bytes. A machine alone needs no Ray for them, whose start takes longer than ten million
+rows do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
+
+from p5dist.config.scale import Scale
+from p5dist.errors import P5Error
+from p5dist.prepare.processes import Processes
+
+
+class Workers(Protocol):
+    """Runs calls of module-level functions side by side."""
+
+    def share(self, value: Any) -> Any:
+        """What to pass instead of ``value``, as an argument by place, so that it does not travel
+        with every call. Tasks get the value itself, and must not change it."""
+
+    def results(
+        self, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]]
+    ) -> Iterator[tuple[int, Any]]:
+        """(number, result) of every call, by its arguments, as it ends.
+
+        Raises:
+            P5Error: as the function raised it, or ResourceError where a worker was lost.
+        """
+
+    def close(self) -> None:
+        """End what was started."""
+
+
+class RayTasks:
+    """The CPUs of the Ray cluster that this process has joined."""
+
+    def __init__(self, scale: Scale) -> None:
+        from p5dist.ray_session import connect
+
+        connect(scale)
+
+    def share(self, value: Any) -> Any:
+        import ray
+
+        return ray.put(value)
+
+    def results(
+        self, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]]
+    ) -> Iterator[tuple[int, Any]]:
+        import ray
+        from ray.exceptions import RayTaskError
+
+        task = ray.remote(function)
+        number = {task.remote(*arguments): i for i, arguments in enumerate(calls)}
+        while number:
+            (done,), _ = ray.wait(list(number), num_returns=1)
+            try:
+                result = ray.get(done)
+            except RayTaskError as e:
+                if isinstance(e.cause, P5Error):
+                    raise e.cause from None
+                raise
+            yield number.pop(done), result
+            del done, result  # lets go of the object
+
+    def close(self) -> None:
+        """The session stays, for the stages that follow."""
+
+
+def workers_for(scale: Scale) -> Workers:
+    """Ray where the job names a cluster, else processes of this machine. Close them."""
+    return Processes() if scale.address is None else RayTasks(scale)

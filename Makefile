@@ -1,18 +1,22 @@
 # make demo    install, then run MovieLens-100K from the raw log to the report
 # make test    install, then lint, types and tests (make test-all: the slow ones too)
+# make chaos   20 runs disturbed at random; the longest
 # Both start from a fresh clone. PYTHON=python3.12 picks the Python, WHEELS=cpu|gpu the wheels.
 
 PYTHON ?= python3
 WHEELS ?= auto
 VENV := .venv/bin
 
-.PHONY: demo test test-all lint types install
+.PHONY: demo test test-all chaos lint types install
 
 demo: install
 	$(VENV)/p5dist run jobs/ml-100k.yaml
 
 test: lint types
 	$(VENV)/python -m pytest -m "not slow"
+
+chaos: install
+	$(VENV)/python -m tests.faults.chaos --runs 20
 
 test-all: lint types
 	$(VENV)/python -m pytest

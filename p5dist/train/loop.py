@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
 from p5dist.batch import Batch
-from p5dist.errors import P5Error, TrainingError
+from p5dist.errors import TrainingError
+from p5dist.feed.ahead import Ready, prefetch
 from p5dist.feed.histories import Histories
 from p5dist.feed.stream import LaneStream
 from p5dist.train.control import NUMBER_OF_EVENTS, Events, OtherWorkerError, Outside
@@ -55,22 +58,35 @@ def run_steps(
         TrainingError: on all workers, when a loss is not finite (see ``non_finite``).
         P5Error: on a worker that cannot go on; OtherWorkerError on the others.
     """
+    if session.selection.exhausted:
+        return True
+    session.model.train()
+    start, stop = session.start, session.total
+    steps = stream.steps(start, stop)
+    with prefetch(steps, partial(_batch, session), start=start, stop=stop) as batches:
+        newest, completed = _take_steps(session, batches, outside, validator)
+    _finish_saving(session)
+    if newest > completed:
+        outside.saved(newest)
+    return newest >= stop or session.selection.exhausted
+
+
+def _take_steps(
+    session: Session, batches: Iterator[Ready], outside: Outside, validator: Validator | None
+) -> tuple[int, int]:
+    """The steps of :func:`run_steps`; the step of the newest checkpoint, and of the newest one
+    that is known to be complete."""
     meter = Meter()
     histories_seen = 0.0
     stop, every = session.total, session.training.log_every
     completed = newest = session.start
-    if session.selection.exhausted:
-        return True
-    session.model.train()
-    steps = stream.steps(session.start, stop)
-    for _ in range(session.start, stop):
-        problem: P5Error | None = session.saver.error
+    while True:
         with meter.part("data"):
-            try:
-                step, histories = next(steps)
-            except P5Error as e:
-                problem, step, histories = e, newest, Histories.empty()
-            batch = _batch(session, step, histories)
+            ready = next(batches, None)
+        if ready is None:
+            break
+        step, batch = ready.step, ready.batch
+        problem = session.saver.error or ready.error
         local = Events(
             stop=outside.stop(),
             problem=problem is not None,
@@ -119,10 +135,7 @@ def run_steps(
             outside.saved(completed)
         if ending:
             break
-    _finish_saving(session)
-    if newest > completed:
-        outside.saved(newest)
-    return newest >= stop or session.selection.exhausted
+    return newest, completed
 
 
 def _validate(session: Session, validator: Validator, done: int, outside: Outside) -> float:

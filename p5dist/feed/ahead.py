@@ -1,0 +1,126 @@
+"""Batches are made in a thread ahead of the step that takes them, so that training does not wait
+for reading and collating."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from p5dist.batch import Batch
+from p5dist.errors import P5Error
+from p5dist.feed.histories import Histories
+
+BATCHES_AHEAD = 2
+_PATIENCE_S = 10.0
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A batch of a worker, ready to be trained on."""
+
+    step: int
+    batch: Batch
+    error: P5Error | None
+    """Why there is no data from this step on; the batch has no histories then."""
+
+
+@contextmanager
+def prefetch(
+    steps: Iterator[tuple[int, Histories]],
+    make: Callable[[int, Histories], Batch],
+    *,
+    start: int,
+    stop: int,
+    ahead: int = BATCHES_AHEAD,
+) -> Iterator[Iterator[Ready]]:
+    """The batches of the steps ``start`` … ``stop - 1`` in order, up to ``ahead`` of them made
+    before they are asked for.
+
+    ``make`` may exchange something with the other workers: every worker calls it for the same
+    steps, also where its data cannot be read, and where training ends before ``stop`` (at the same
+    step everywhere). The thread has ended when the context is left.
+
+    Args:
+        steps: (global step, this worker's histories). After a P5Error it is not asked again.
+        make: batch of a step; called in the thread.
+
+    Raises:
+        Exception: what ``steps`` (other than a P5Error) or ``make`` raised, to who asks for the
+            batch.
+    """
+    maker = _Maker(steps, make, start, stop, ahead)
+    maker.start()
+    try:
+        yield iter(maker.take, None)
+    finally:
+        maker.end()
+
+
+class _Maker(threading.Thread):
+    def __init__(
+        self,
+        steps: Iterator[tuple[int, Histories]],
+        make: Callable[[int, Histories], Batch],
+        start: int,
+        stop: int,
+        ahead: int,
+    ) -> None:
+        super().__init__(name="feed", daemon=True)
+        self._steps, self._make = steps, make
+        self._range = range(start, stop)
+        self._ready: deque[Ready | None] = deque()
+        self._changed = threading.Condition()
+        self._allowed = start + ahead  # batches before this step may be made
+        self._ending = False
+        self._failure: BaseException | None = None
+
+    def take(self) -> Ready | None:
+        """The next batch; None after the last one."""
+        with self._changed:
+            self._allowed += 1
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._ready or self._failure)
+            if self._ready:
+                return self._ready.popleft()
+            assert self._failure is not None
+            raise self._failure
+
+    def end(self) -> None:
+        """Make no more than what was allowed, which is the same on all workers."""
+        with self._changed:
+            self._ending = True
+            self._changed.notify_all()
+        self.join(_PATIENCE_S)
+
+    def run(self) -> None:
+        try:
+            error: P5Error | None = None
+            for step in self._range:
+                if not self._may_make(step):
+                    return
+                histories = Histories.empty()
+                if error is None:
+                    try:
+                        at, histories = next(self._steps, (-1, histories))
+                        assert at == step
+                    except P5Error as e:
+                        error = e
+                self._put(Ready(step, self._make(step, histories), error))
+            self._put(None)
+        except BaseException as e:
+            with self._changed:
+                self._failure = e
+                self._changed.notify_all()
+
+    def _may_make(self, step: int) -> bool:
+        with self._changed:
+            self._changed.wait_for(lambda: step < self._allowed or self._ending)
+            return step < self._allowed
+
+    def _put(self, ready: Ready | None) -> None:
+        with self._changed:
+            self._ready.append(ready)
+            self._changed.notify_all()

@@ -140,6 +140,16 @@ def submit(
         float, typer.Option(help="0: the driver is on the head node; else where they are free.")
     ] = 0.0,
     driver_memory_gb: Annotated[float, typer.Option(help="Memory that the driver reserves.")] = 0.0,
+    render: Annotated[
+        str | None,
+        typer.Option(
+            metavar="kuberay|raycluster|aws|slurm",
+            help="Print the file for this scheduler; send nothing.",
+        ),
+    ] = None,
+    image: Annotated[
+        str | None, typer.Option(help="Container image with p5dist, for --render.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """The same job on a Ray cluster; given twice, it runs once."""
@@ -152,6 +162,9 @@ def submit(
     loaded = load_job(job, [w for w in words if "=" in w])
     stages = [w for w in words if "=" not in w]
     pipeline.select(loaded, stages)
+    if render is not None:
+        print(show.rendered(render, loaded, tuple(stages), image), end="")
+        return
     options = Options(
         stages=tuple(stages),
         image_has_package=image_has_package,
@@ -160,17 +173,10 @@ def submit(
         driver_memory=int(driver_memory_gb * 2**30),
         again=again,
     )
-    raise typer.Exit(
-        show.submit(
-            loaded,
-            options,
-            address,
-            wait=wait,
-            follow=follow,
-            dry_run=dry_run,
-            as_json=as_json,
-        )  # fmt: skip
+    code = show.submit(
+        loaded, options, address, wait=wait, follow=follow, dry_run=dry_run, as_json=as_json
     )
+    raise typer.Exit(code)
 
 
 @app.command()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from typing import cast, get_args
 
 from p5dist.config import RunConfig
 from p5dist.console import console
-from p5dist.errors import ClusterError
+from p5dist.errors import ClusterError, ConfigError
 from p5dist.submit.client import JobServer
 from p5dist.submit.follow import EXIT_CODES, outcome, wait
 from p5dist.submit.submission import Options, Submission, Submitted, build
@@ -48,6 +49,22 @@ def submit(
     else:
         console.print(_in_words(submitted, server.address))
     return _watch(server, submitted.id, follow) if wait or follow else 0
+
+
+def rendered(target: str, job: RunConfig, stages: tuple[str, ...], image: str | None) -> str:
+    """The file for another scheduler.
+
+    Raises:
+        ConfigError: no such scheduler; see :func:`p5dist.submit.render.render`.
+    """
+    from p5dist.submit import render
+
+    known = get_args(render.Target)
+    if target not in known:
+        raise ConfigError(
+            "no such scheduler", where="--render", value=target, rule=f"one of: {', '.join(known)}",
+        )  # fmt: skip
+    return render.render(cast("render.Target", target), job, stages, image or render.IMAGE)
 
 
 def _show_dry(submission: Submission, as_json: bool) -> None:

@@ -93,7 +93,7 @@ def running(fake: FakeServer) -> Iterator[FakeServer]:
             self.end_headers()
             self.wfile.write(answer)
 
-        do_GET = do_PUT = do_POST = _reply
+        do_GET = do_PUT = do_POST = _reply  # noqa: N815
 
         def log_message(self, *_: Any) -> None: ...
 

@@ -3,6 +3,10 @@
 ::
 
     python benchmarks/prepare.py --interactions 2e7 [--tools p5dist duckdb polars floor] [--runs 3]
+    python benchmarks/prepare.py --interactions 1e8 --users 4e5 --items 2e5 --tools p5dist
+
+The second one keeps users and items as they are with 20 M interactions, so that only rows grow.
+``p5dist-ray`` is p5dist as tasks of a Ray cluster that it starts on this machine.
 
 Every tool is a command of its own, with start-up and imports: it reads the same synthetic log and
 leaves the same histories (see prepare_peers.py), which is checked by a digest over all of them.
@@ -33,12 +37,17 @@ PACKAGES = ("p5dist", "duckdb", "polars", "pyarrow", "numpy", "ray")
 
 def main() -> None:
     """Make the log, run the tools in turn, write the results."""
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # or Ray writes a token to the home folder
     arguments = _arguments()
     data: Path = arguments.data
     interactions = int(arguments.interactions)
-    log = data / f"log-{interactions}"
+    given = {n: int(v) for n in ("users", "items") if (v := getattr(arguments, n)) is not None}
+    name = "-".join([f"{interactions:.0e}", *(f"{v:.0e}{n}" for n, v in given.items())])
+    name = name.replace("e+0", "e").replace("e+", "e")
+    log = data / f"log-{name}"
     if not (log / "_synth.json").exists():
         command = [*_p5dist(), "synth", str(log), "--interactions", str(interactions)]
+        command += [word for n, v in given.items() for word in (f"--{n}", str(v))]
         measure(command, data / "w")
     runs: dict[str, list[dict[str, Any]]] = {tool: [] for tool in arguments.tools}
     for turn in range(arguments.runs):
@@ -63,8 +72,7 @@ def main() -> None:
         "runs": runs,
     }
     arguments.out.mkdir(parents=True, exist_ok=True)
-    name = f"prepare-{interactions:.0e}-{platform.machine()}-{os.cpu_count()}cores-"
-    name = name.replace("e+0", "e").replace("e+", "e") + result["date"][:10]
+    name = f"prepare-{name}-{platform.machine()}-{os.cpu_count()}cores-{result['date'][:10]}"
     (arguments.out / f"{name}.json").write_text(json.dumps(result, indent=2) + "\n")
     text = _markdown(result)
     (arguments.out / f"{name}.md").write_text(text)
@@ -74,6 +82,8 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--interactions", type=float, default=2e7)
+    for side in ("users", "items"):
+        parser.add_argument(f"--{side}", type=float, help="left out: as p5dist synth has it")
     parser.add_argument("--tools", nargs="+", default=["p5dist", "duckdb", "polars", "floor"])
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--memory-limit", type=float, default=12.0, help="GB; of DuckDB")
@@ -91,9 +101,10 @@ def _p5dist() -> list[str]:
 def _run(tool: str, log: Path, scratch: Path, memory_gb: float) -> dict[str, Any]:
     """Measure one run; for other tools than floor, also what is in the histories."""
     out = scratch / "out"
-    if tool == "p5dist":
+    if tool.startswith("p5dist"):
         job = scratch.with_suffix(".json")  # JSON is YAML
-        job.write_text(json.dumps(_job(log, out)))
+        scale = {"scale": {"address": "local"}} if tool == "p5dist-ray" else {}
+        job.write_text(json.dumps(_job(log, out) | scale))
         measured = measure([*_p5dist(), "prepare", str(job)], scratch)
         prepare = out / "bench" / "prepare"
         manifest = json.loads((prepare / "manifest.json").read_text())
@@ -172,7 +183,7 @@ def _circumstances() -> dict[str, Any]:
 def _markdown(result: dict[str, Any]) -> str:
     machine, log = result["machine"], result["log"]
     fastest = min(
-        (t["seconds"] for name, t in result["tools"].items() if name not in ("p5dist", "floor")),
+        (t["seconds"] for name, t in result["tools"].items() if name in ("duckdb", "polars")),
         default=None,
     )
     lines = [
@@ -185,9 +196,9 @@ def _markdown(result: dict[str, Any]) -> str:
         f"    {result['command']}",
         "",
         f"Synthetic log (seed {log['seed']}): {log['users']:,} users, {log['items']:,} items. "
-        "Median of the runs; whole commands, imports and Ray's start included. Memory: peak sum of "
-        f"PSS over all processes. Disk: peak of scratch and output together. DuckDB's memory limit "
-        f"is {result['memory_limit_gb']} GB.",
+        "Median of the runs; whole commands, imports and start of workers included. Memory: peak "
+        "sum of PSS over all processes. Disk: peak of scratch and output together. DuckDB's memory "
+        f"limit is {result['memory_limit_gb']} GB.",
         "",
         "| tool | seconds (runs) | rows/s | time ÷ fastest other | peak memory GB | peak disk GB |",
         "|---|---|---|---|---|---|",

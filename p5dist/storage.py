@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import os
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, BinaryIO, TypeAlias
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -154,13 +155,20 @@ class Folder:
                 f.write(chunk)
 
     def _write_local(self, chunks: Iterable[Buffer], *, durable: bool) -> None:
+        with self.new_file(durable=durable) as f:
+            for chunk in chunks:
+                f.write(chunk)
+
+    @contextmanager
+    def new_file(self, *, durable: bool) -> Iterator[BinaryIO]:
+        """A local file to write to, there as a whole once the block ends (see
+        :meth:`write_bytes`)."""
         target = Path(self.path)
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
         try:
             with temporary.open("wb") as f:
-                for chunk in chunks:
-                    f.write(chunk)
+                yield f
                 if durable:
                     f.flush()
                     os.fsync(f.fileno())

@@ -38,7 +38,8 @@ class Scale(Section):
     actors: PositiveInt | None = None
     """Scoring actors of evaluate and recommend; left out: as many as workers."""
     address: str | None = None
-    """Ray cluster to join (``auto``, ``ray://…``); left out: one on this machine."""
+    """Ray cluster to join (``auto``, ``ray://…``); left out: one on this machine, and
+    none at all for prepare, whose tasks are processes then."""
     max_failures: NonNegativeInt = 3
     """Restarts of the worker group after worker errors before the stage gives up."""
     max_preemptions: NonNegativeInt | None = None

@@ -53,13 +53,20 @@ class Scratch:
 
     def write_batches(self, name: str, schema: pa.Schema, batches: Iterable[pa.Table]) -> None:
         """An Arrow IPC file with one record batch for each of ``batches``."""
-        sink = pa.BufferOutputStream()
+        if self.folder.is_local:
+            with (self.folder / name).new_file(durable=False) as file:
+                self._write(file, schema, batches)
+        else:
+            sink = pa.BufferOutputStream()
+            self._write(sink, schema, batches)
+            (self.folder / name).write_bytes(sink.getvalue(), durable=False)
+
+    def _write(self, sink: Any, schema: pa.Schema, batches: Iterable[pa.Table]) -> None:
         options = pa.ipc.IpcWriteOptions(compression="lz4" if self.compressed else None)
         with pa.ipc.new_file(sink, schema, options=options) as writer:
             for batch in batches:
                 writer.write_batch(batch.combine_chunks().to_batches()[0] if len(batch) else
                                    pa.RecordBatch.from_pylist([], schema))  # fmt: skip
-        (self.folder / name).write_bytes(sink.getvalue(), durable=False)
 
     def write_table(self, name: str, table: pa.Table) -> None:
         self.write_batches(name, table.schema, [table])

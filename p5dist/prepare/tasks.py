@@ -165,19 +165,20 @@ def drop_rare(
     rows = scratch.read_table("rows.arrow", [c.USER, c.ITEM])
     user, item = rows[c.USER].to_numpy(), rows[c.ITEM].to_numpy()
     before, written = reasons(scratch, turn - 1, len(user))
-    alive = before == 0
     reason = before.copy()
-    reason[alive & rare_here[item]] = _RARE_ITEM
-    left = np.bincount(user[reason == 0], minlength=int(user[-1]) + 1 if len(user) else 0)
+    reason[(before == 0) & rare_here[item]] = _RARE_ITEM
+    users = int(user[-1]) + 1 if len(user) else 0
+    gone = user[np.flatnonzero(reason)]
+    left = np.bincount(user, minlength=users) - np.bincount(gone, minlength=users)
     few = left < stage.prepare.clean.min_user_interactions
     if few.any():
         reason[(reason == 0) & few[user]] = _RARE_USER
     scratch.write_array(f"reason-{turn}.npy", reason)
     for old in range(1, written):
         (scratch.folder / f"reason-{old}.npy").remove()
-    gone = np.flatnonzero(alive & (reason != 0))
-    counts = np.bincount(item[gone], minlength=len(place))
-    return item_counts(counts, place), by_reason(reason[gone])
+    now = np.flatnonzero(reason != before)
+    counts = np.bincount(item[now], minlength=len(place))
+    return item_counts(counts, place), by_reason(reason[now])
 
 
 def item_places(scratch: Scratch, catalogue: Ids) -> Codes:

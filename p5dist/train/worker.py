@@ -30,6 +30,7 @@ from p5dist.train.sharding import describe
 from p5dist.train.validation import make_validator
 
 FEED = "train"
+STARTS = "starts.json"
 
 _ASK_EVERY_S = 0.25
 _LOOK_EVERY_S = 2.0
@@ -59,6 +60,13 @@ class LaneDataConfig(ray.train.DataConfig):  # type: ignore[misc]
             }
             for rank in range(world_size)
         ]
+
+
+def read_starts(stage: Folder) -> list[dict[str, Any]]:
+    """Every start of the workers of a stage: attempt, step after which it goes on, workers, and the
+    times (Unix seconds) when the first worker was entered and had its state."""
+    place = stage / STARTS
+    return list(place.read_json()) if place.exists() else []
 
 
 class Monitor:
@@ -111,6 +119,7 @@ def train_worker(config: dict[str, Any]) -> None:
     Args:
         config: ``job`` (text of the resolved job), ``stage``, ``threads``, ``monitor`` (actor).
     """
+    entered = time.time()
     logging.getLogger("torchrec").setLevel(logging.ERROR)
     console.quiet = True
     torch.set_num_threads(config["threads"])
@@ -127,6 +136,14 @@ def train_worker(config: dict[str, Any]) -> None:
         plan = describe(session.model.plan)
         workers = ray.train.get_context().get_world_size()
         (place / "plan.json").write_json(plan)
+        starts = read_starts(place)
+        starts.append(
+            {
+                "attempt": session.saver.attempt, "step": session.start, "workers": workers,
+                "entered": entered, "restored": time.time(),
+            }
+        )  # fmt: skip
+        (place / STARTS).write_json(starts)
         ray.get(monitor.started.remote(session.start, session.total, workers, plan))
 
     ledger = None

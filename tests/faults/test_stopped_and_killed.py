@@ -72,6 +72,7 @@ def test_the_driver_is_killed(tmp_path: Path, undisturbed: list[tuple[int, float
     assert_same(job, undisturbed)
 
 
+@pytest.mark.slow
 def test_a_worker_that_hangs_is_replaced(
     tmp_path: Path, undisturbed: list[tuple[int, float]]
 ) -> None:

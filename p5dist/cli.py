@@ -216,6 +216,19 @@ def audit(
 
 
 @app.command()
+def status(
+    run: Annotated[
+        str, typer.Argument(metavar="RUN", help="A run folder, its URL, or a job file.")
+    ],
+    as_json: Json = False,
+) -> None:
+    """How far a run is, from its folder: stage, step, rate, time left, checkpoint, last error."""
+    from p5dist import status as reader
+
+    reader.run(run, as_json)
+
+
+@app.command()
 def doctor(
     storage: Annotated[
         str, typer.Option(help="A folder or URL that runs will be written to.")

@@ -5,19 +5,23 @@ from __future__ import annotations
 import fcntl
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from p5dist.config import RunConfig, dump_job, parse_job
 from p5dist.console import console
-from p5dist.errors import ConfigError, RunFolderError
+from p5dist.errors import ConfigError, P5Error, RunFolderError, StoppedError
 from p5dist.manifest import MANIFEST
 from p5dist.ray_session import connect
+from p5dist.redact import redact, redact_text
 from p5dist.storage import Folder, RunFolder
 
 State = Literal["to do", "to continue", "complete"]
+
+STATE = "state.json"
+"""In the run folder: what the latest command is doing, or how it ended."""
 
 _DERIVED = ("evaluate", "recommend", "report")  # cheap: made anew when their settings change
 
@@ -81,19 +85,20 @@ def run(job: RunConfig, wanted: list[str], *, fresh: bool = False) -> dict[str, 
             for stage in reversed(job.stages()[job.stages().index(stages[0]) :]):
                 _discard(folder, stage)
         _check_owner(job, folder)
-        folder.job.write_text(dump_job(job))
+        folder.job.write_text(_without_secrets(job))
         began = time.time()
-        for number, stage in enumerate(stages, 1):
-            state = _state(job, folder, stage)
-            heading = f"[bold]{number}/{len(stages)} {stage}[/bold]"
-            if state == "complete":
-                console.print(f"{heading}  complete, skipped")
-                results[stage] = _marker(folder, stage).read_json()
-                continue
-            console.print(heading + ("  continues" if state == "to continue" else ""))
-            start = time.time()
-            results[stage] = _run_stage(job, folder, stage)
-            console.print(f"  done in {time.time() - start:.1f} s")
+        with _noted(folder):
+            for number, stage in enumerate(stages, 1):
+                state = _state(job, folder, stage)
+                heading = f"[bold]{number}/{len(stages)} {stage}[/bold]"
+                if state == "complete":
+                    console.print(f"{heading}  complete, skipped")
+                    results[stage] = _marker(folder, stage).read_json()
+                    continue
+                console.print(heading + ("  continues" if state == "to continue" else ""))
+                start = time.time()
+                results[stage] = _run_stage(job, folder, stage)
+                console.print(f"  done in {time.time() - start:.1f} s")
         console.print(f"[bold]{job.name}[/bold] in {time.time() - began:.0f} s: {folder.root}")
     return results
 
@@ -152,8 +157,8 @@ def _check_owner(job: RunConfig, folder: RunFolder) -> None:
     for stage in owner.stages():
         if stage in _DERIVED or not (folder.root / stage).exists():
             continue
-        then = owner.identity(stage)
-        now = job.identity(stage) if stage in job.stages() else {}
+        then = redact(owner.identity(stage))
+        now = redact(job.identity(stage)) if stage in job.stages() else {}
         different = _difference(then, now)
         if different is not None:
             key, old, new = different
@@ -163,6 +168,28 @@ def _check_owner(job: RunConfig, folder: RunFolder) -> None:
                 rule="a run folder holds one job",
                 fix=f"give this job another name (name=…), or start anew: --fresh {stage}",
             )  # fmt: skip
+
+
+def _without_secrets(job: RunConfig) -> str:
+    """The text of the job for the run folder, which more people read than the job file."""
+    return dump_job(RunConfig.model_validate(redact(job.model_dump(mode="json"))))
+
+
+@contextmanager
+def _noted(folder: RunFolder) -> Iterator[None]:
+    """state.json says that a command is at work, and how it ended unless it was killed."""
+    place, note = folder.root / STATE, {"state": "running", "since": time.time(), "error": None}
+    place.write_json(note)
+    try:
+        yield
+    except BaseException as e:
+        stopped = isinstance(e, (StoppedError, KeyboardInterrupt))
+        name = type(e).__name__
+        note |= {"state": "stopped" if stopped else "failed", "error": redact_text(f"{name}: {e}")}
+        with suppress(P5Error, OSError):  # storage may be what failed; that error is the message
+            place.write_json(note)
+        raise
+    place.write_json(note | {"state": "idle"})
 
 
 def _difference(then: Any, now: Any, key: str = "") -> tuple[str, Any, Any] | None:

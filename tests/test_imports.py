@@ -25,6 +25,7 @@ LAYERS = (
     "scoring",
     "evaluate recommend audit",
     "pipeline",
+    "status",
     "cli",
 )
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts.split()}
@@ -75,7 +76,7 @@ def test_imports_go_downwards(path: Path) -> None:
     [
         "import p5dist.config",
         "import p5dist.report.stage",
-        "import p5dist.doctor, p5dist.datasets",
+        "import p5dist.doctor, p5dist.datasets, p5dist.status",
         "import p5dist.submit.show, p5dist.submit.local, p5dist.submit.commands",
         "import p5dist.cli as cli, sys; sys.argv = ['p5dist', '--help']\n"
         "try: cli.main()\n"

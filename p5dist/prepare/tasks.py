@@ -77,7 +77,7 @@ class ShardCounts:
     """Interactions left."""
     rejected: dict[str, int]
     backwards: tuple[int, int]
-    """See :func:`.interactions.backwards`."""
+    """Of a sample of users, see :func:`.interactions.sort`."""
 
 
 def read(stage: Stage, unit: Unit, number: int) -> UnitCounts:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from p5dist.prepare.arrays import encode, id_order, merge_counts, stable_hash
+from p5dist.prepare.arrays import encode, id_order, merge_counts, stable_hash, stable_order
 
 MASK = (1 << 64) - 1
 G = 0x9E3779B97F4A7C15
@@ -78,3 +78,19 @@ def test_encode_over_chunks() -> None:
 def test_id_order(ids: list[str], order: list[str]) -> None:
     array = pa.array(ids, pa.string())
     assert array.take(pa.array(id_order(array))).to_pylist() == order
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_stable_order_is_that_of_lexsort(seed: int) -> None:
+    """Keys of one bit to 64, so that one word holds all of them, some, or not even one."""
+    draw = np.random.default_rng(seed)
+    n = int(draw.choice([0, 1, 2, 100, 3000]))
+    keys = []
+    for _ in range(draw.integers(1, 5)):
+        high = 2 ** int(draw.choice([0, 1, 2, 12, 30, 45, 62]))
+        key = draw.integers(-high, high, n)
+        keys.append(draw.choice(key, n) if n and draw.random() < 0.5 else key)
+    if n and seed % 4 == 0:
+        keys[0] = np.sort(keys[0])
+        keys[-1][0], keys[-1][-1] = -(2**63), 2**63 - 1
+    assert stable_order(*keys).tolist() == np.lexsort(keys).tolist()

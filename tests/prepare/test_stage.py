@@ -117,6 +117,17 @@ def test_shards_are_the_same_bytes_however_the_log_is_read(tmp_path: Path) -> No
         assert result == results[0], way
 
 
+def test_a_log_in_another_order_than_that_of_time_is_told(tmp_path: Path) -> None:
+    times = [1, 2, 3, 4, 9, 8, 7, 6, 5]  # 4 of 9 are behind a later one
+    rows = [{"user": "a", "item": str(t), "rating": "", "timestamp": str(t)} for t in times]
+    for order, told in ((rows, True), (sorted(rows, key=lambda r: r["timestamp"]), False)):
+        job = make_job(tmp_path, {"files": write_csv(tmp_path / "log.csv", order)})
+        _, folder = prepared(job)
+        warnings = json.loads((folder / "profile.json").read_text())["warnings"]
+        found = [w for w in warnings if w.startswith("the log is not in the order of time: 44%")]
+        assert bool(found) == told
+
+
 def test_given_split_and_its_leaks(tmp_path: Path) -> None:
     def rows(*triples: tuple[str, str, int]) -> list[Row]:
         return [{"user": u, "item": i, "rating": "4", "timestamp": str(t)} for u, i, t in triples]

@@ -7,7 +7,7 @@ PYTHON ?= python3
 WHEELS ?= auto
 VENV := .venv/bin
 
-.PHONY: demo test test-all chaos lint types install
+.PHONY: demo test test-all chaos lint audit types install
 
 demo: install
 	$(VENV)/p5dist run jobs/ml-100k.yaml
@@ -24,6 +24,12 @@ test-all: lint types
 lint: install
 	$(VENV)/python -m ruff check .
 	$(VENV)/python -m ruff format --check .
+	$(VENV)/python -m bandit -q -ll -c pyproject.toml -r p5dist
+
+# Known vulnerabilities of the installed packages, from a service on the internet.
+audit: install
+	$(VENV)/python -m pip install -qq -e '.[audit]'
+	$(VENV)/python -m pip_audit --skip-editable
 
 types: install
 	$(VENV)/python -m mypy

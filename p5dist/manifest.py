@@ -14,7 +14,7 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from p5dist.errors import ShardError
 from p5dist.storage import Folder
@@ -39,6 +39,13 @@ class ShardFile(BaseModel):
     @property
     def rows(self) -> int:
         return sum(self.groups)
+
+    @field_validator("path")
+    @classmethod
+    def _below_prepare(cls, path: str) -> str:
+        if path.startswith("/") or "://" in path or ".." in path.split("/"):
+            raise ValueError(f"the path of a shard leaves the prepare folder: {path!r}")
+        return path
 
 
 class Manifest(BaseModel):

@@ -107,6 +107,6 @@ def _fill(template: str, values: dict[str, object]) -> str:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("p5dist.submit"),
         undefined=jinja2.StrictUndefined,
-        autoescape=False,  # YAML and shell; the values are those of the job's author
+        autoescape=False,  # YAML and shell, from the author of the job
     )
     return environment.get_template(template).render(values)

@@ -216,6 +216,28 @@ def audit(
 
 
 @app.command()
+def plan(
+    job: Job,
+    overrides: Overrides = None,
+    workers: Annotated[int, typer.Option(min=1, help="One a device.")] = 8,
+    machine: Annotated[str, typer.Option(help="A name of p5dist/plan/machines.yaml.")] = "h100x8",
+    stage: Annotated[str | None, typer.Option(help="Left out: the first training.")] = None,
+    interactions: Annotated[float | None, typer.Option(help="Such as 1e10.")] = None,
+    users: Annotated[float | None, typer.Option(help="Left out: those that are prepared.")] = None,
+    items: Annotated[float | None, typer.Option(help="Left out: those that are prepared.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Sharding, memory, traffic, time of a step on a cluster that is not there: computed."""
+    from p5dist.config import load_job
+    from p5dist.plan import show
+
+    show.run(
+        load_job(job, overrides), workers=workers, machine_name=machine, stage=stage,
+        interactions=interactions, users=users, items=items, as_json=as_json,
+    )  # fmt: skip
+
+
+@app.command()
 def status(
     run: Annotated[
         str, typer.Argument(metavar="RUN", help="A run folder, its URL, or a job file.")

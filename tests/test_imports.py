@@ -22,7 +22,7 @@ LAYERS = (
     "provenance ray_session datasets",
     "prepare feed models checkpoint ranking report submit doctor",
     "train",
-    "scoring",
+    "scoring plan",
     "evaluate recommend audit",
     "pipeline",
     "status",

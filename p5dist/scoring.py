@@ -54,7 +54,6 @@ class Predictor(Vectors, Protocol):
         """[M] predicted rating of item id ``item[m]`` by the user of history ``owner[m]``."""
         ...
 
-
     def clicks(self, histories: Histories, targets: Targets) -> Clicks:
         """The examples of the click task among the targets, with their probabilities."""
         ...

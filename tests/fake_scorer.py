@@ -44,7 +44,6 @@ class FakeScorer:
     def ratings(self, histories: Histories, owner: Ints, item: Ints) -> torch.Tensor:
         return torch.from_numpy(rating_of(histories.user[owner], item))
 
-
     def clicks(self, histories: Histories, targets: Targets) -> Clicks:
         label = (targets.event == 2).astype(np.float64)
         everything = np.arange(len(targets.item))

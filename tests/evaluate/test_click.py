@@ -18,7 +18,8 @@ from tests.small_data import small_job, write_small_data
 @pytest.mark.usefixtures("ray_session")
 def test_click_metrics_of_the_stage(tmp_path: Path) -> None:
     job = small_job(
-        tmp_path, "finetune={buys: {task: {kind: click, positive: [buy]}, steps: 1, batch_size: 12}}",
+        tmp_path,
+        "finetune={buys: {task: {kind: click, positive: [buy]}, steps: 1, batch_size: 12}}",
         "prepare.source.columns.event=event", "pretrain=null", "evaluate.batch_size=7",
         "finetune.buys.init_from=null", "recommend=null",
     )  # fmt: skip

@@ -25,6 +25,7 @@ def main(settings: dict[str, Any]) -> None:
     """
     from ray._private.node import Node
     from ray._private.parameter import RayParams
+    from ray._private.utils import write_ray_address
 
     folder, number = Path(settings["folder"]), settings["number"]
     head = number == 0
@@ -51,6 +52,8 @@ def main(settings: dict[str, Any]) -> None:
     else:
         options |= {"gcs_address": settings["address"], "redis_address": settings["address"]}
     node = Node(RayParams(**options), head=head, shutdown_at_exit=True, spawn_reaper=True)
+    # Drivers of jobs look here for their cluster; without it they join any Ray of this machine.
+    write_ray_address(node.gcs_address, options["temp_dir"])
     facts = {
         "node_id": node.node_id,
         "address": node.gcs_address,

@@ -16,6 +16,7 @@ import pytest
 from p5dist.config import dump_job
 from p5dist.errors import ClusterError
 from p5dist.submit.client import JobServer
+from p5dist.submit.follow import wait
 from p5dist.submit.local import LocalCluster
 from p5dist.train.metrics import read_metrics
 from tests.s3 import free_port
@@ -89,6 +90,27 @@ def _kill_a_node_with_a_worker(cluster: LocalCluster) -> None:
             cluster.kill(node.number)
             return
     cluster.kill(1)
+
+
+def test_jobs_join_the_cluster_that_they_are_sent_to(
+    cluster: LocalCluster, ray_session: None
+) -> None:
+    """Whatever other Ray (ray_session, for one) runs on the machine, and on any node."""
+    import ray._private.services as services
+
+    assert len(services.find_gcs_addresses()) >= 2
+    server = JobServer(str(cluster.dashboard))
+    head = cluster.nodes()[0]
+    for number, cpus in enumerate((0, 0, 2, 2, 2)):  # 0: on the head
+        request = {
+            "submission_id": f"where-{number}", "entrypoint": "echo joins $RAY_ADDRESS",
+            "entrypoint_num_cpus": cpus,
+        }  # fmt: skip
+        assert wait(server, server.submit(request), seconds=90).status == "SUCCEEDED"
+        assert f"joins {head.address}\n" in server.logs(f"where-{number}")
+    for node in cluster.nodes():
+        place = cluster.folder / f"ray-{node.number}" / "ray_current_cluster"
+        assert place.read_text() == head.address
 
 
 def test_nodes_listen_on_loopback_only(cluster: LocalCluster) -> None:

@@ -14,11 +14,10 @@ from p5dist.audit import audit
 from p5dist.config import RunConfig
 from p5dist.errors import RunFolderError
 from p5dist.feed.ledger import LedgerWriter
-from p5dist.feed.stream import LaneStream
+from p5dist.feed.stream import LaneStream, read_here
 from p5dist.storage import RunFolder
 from p5dist.train.loop import run_steps
-from p5dist.train.session import unit_reader
-from tests.distributed.stages import Recorder, open_stage, read_here
+from tests.distributed.stages import Recorder, open_stage
 from tests.processes import run_distributed
 from tests.small_data import small_job, write_small_data
 
@@ -46,8 +45,8 @@ class Accountant(Recorder):
 def train(job: RunConfig, attempt: str, stop_at: int | None, die_at: int | None) -> None:
     session = open_stage(job, "pretrain")
     folder = RunFolder.of(job.storage, job.name)
-    reader = unit_reader(job, folder, session.training, session.manifest, session.order)
-    stream = LaneStream(reader, dist.get_rank(), dist.get_world_size(), 10, 1, read_here)
+    readers = session.mix.readers(job, shuffled=session.training.shuffled)
+    stream = LaneStream(readers, dist.get_rank(), dist.get_world_size(), 10, 1, read_here)
     ledger = LedgerWriter(
         folder.training("pretrain"), attempt=attempt, start=session.start, rank=dist.get_rank()
     )

@@ -18,6 +18,8 @@ from p5dist.config.prepare import Prepare
 from p5dist.config.scale import Scale
 from p5dist.config.train import Finetune, Pretrain, Training
 
+_HOW_TO_READ = ("in_memory", "unit_rows", "read_ahead")
+
 
 class RunConfig(Section):
     """A whole run, from the raw log to the report."""
@@ -51,6 +53,13 @@ class RunConfig(Section):
                     f"{_key(stage)}.batch_size {training.batch_size} must be a multiple of "
                     f"feed.lanes {self.feed.lanes} (batch = lanes · rows per lane): change either"
                 )
+        sets = 1 + len(self.feed.mix)
+        if self.pretrain is not None and self.pretrain.batch_size < sets * self.feed.lanes:
+            raise ValueError(
+                f"pretrain.batch_size {self.pretrain.batch_size} must be at least {sets} data sets "
+                f"· feed.lanes {self.feed.lanes}, so that every lane has a history of each: raise "
+                "it, or lower feed.lanes"
+            )
         return self
 
     @model_validator(mode="after")
@@ -226,7 +235,9 @@ class RunConfig(Section):
         if stage == "prepare":
             parts["lanes"] = job["feed"]["lanes"]
             return parts
-        feed = {k: v for k, v in job["feed"].items() if k not in ("unit_rows", "read_ahead")}
+        feed = {k: v for k, v in job["feed"].items() if k not in _HOW_TO_READ}
+        for mixed in feed["mix"].values():  # where the run is does not matter
+            mixed["data"] = mixed["data"].rstrip("/").rsplit("/", 1)[-1]
         parts |= {"feed": feed, "model": job["model"]}
         last = stage if stage in self.trainings() else None
         for name in self.trainings():

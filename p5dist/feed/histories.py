@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -61,7 +61,7 @@ class Histories:
         """From a table of schema columns.HISTORY.
 
         ``rows`` are its row numbers; left out, they are its column ``row``, or 0…. Interaction
-        columns that the table does not have are zero.
+        columns that the table does not have are zero, and take no memory.
         """
         table = table.combine_chunks()
         item = _flat(table, c.ITEM)
@@ -74,7 +74,7 @@ class Histories:
         def values(name: str) -> npt.NDArray[Any]:
             if name not in table.column_names:
                 kind = c.HISTORY.field(name).type.value_type.to_pandas_dtype()
-                return np.broadcast_to(np.zeros(1, dtype=kind), end - start)
+                return _zeros(kind, end - start)
             return np.asarray(_flat(table, name).values[start:end])
 
         return cls(
@@ -95,30 +95,22 @@ class Histories:
         ends = np.cumsum([part.offsets[-1] for part in parts]) - [p.offsets[-1] for p in parts]
         offsets = [p.offsets[1:] + end for p, end in zip(parts, ends, strict=True)]
         flat = {
-            f.name: np.concatenate([getattr(p, f.name) for p in parts])
+            f.name: _joined([getattr(p, f.name) for p in parts])
             for f in fields(first)
             if f.name != "offsets"
         }
         return cls(offsets=np.concatenate([first.offsets[:1], *offsets]), **flat)
 
     def to_table(self) -> pa.Table:
-        """A table of schema columns.HISTORY with the row numbers as one more column ``row``."""
+        """A table of schema columns.HISTORY, without the columns that are zero, and with the row
+        numbers as one more column ``row``."""
         offsets = pa.array(self.offsets.astype(np.int32))
-
-        def lists(values: npt.NDArray[Any]) -> pa.ListArray:
-            return pa.ListArray.from_arrays(offsets, pa.array(values))
-
-        return pa.table(
-            {
-                c.USER: self.user,
-                c.ITEM: lists(self.item),
-                c.TIMESTAMP: lists(self.timestamp),
-                c.EVENT: lists(self.event),
-                c.RATING: lists(self.rating),
-                c.SPLIT: lists(self.split),
-                "row": self.row,
-            }
-        )
+        columns: dict[str, Any] = {c.USER: self.user}
+        for name in (c.ITEM, c.TIMESTAMP, c.EVENT, c.RATING, c.SPLIT):
+            values = getattr(self, name)
+            if name == c.ITEM or not _is_zero(values):
+                columns[name] = pa.ListArray.from_arrays(offsets, pa.array(values))
+        return pa.table({**columns, "row": self.row})
 
     def owner(self) -> Ints:
         """[T] index of the history that each interaction belongs to."""
@@ -132,14 +124,19 @@ class Histories:
 
     def where(self, keep: npt.NDArray[np.bool_]) -> Histories:
         """Only the interactions with ``keep`` [T]; every history stays, if need be empty."""
+        if keep.all():
+            return self
         offsets = np.concatenate([[0], np.cumsum(keep)])[self.offsets]
         return self._replace(offsets, keep)
 
+    def training(self) -> Histories:
+        """Only the interactions of the training split, which is then no column any more."""
+        kept = self.where(self.split == c.TRAIN)
+        return replace(kept, split=_zeros(np.int8, len(kept.split)))
+
     def window(self, start: Ints, length: int) -> Histories:
         """At most ``length`` interactions of each history from ``start`` [B] on."""
-        first = np.repeat(start, self.lengths)
-        position = self.position()
-        return self.where((position >= first) & (position < first + length))
+        return self.take(np.arange(len(self)), start, length)
 
     def last(self, length: int) -> Histories:
         """The last ``length`` interactions of each history."""
@@ -157,28 +154,65 @@ class Histories:
         order = np.lexsort((drawn[: len(owner)], owner))
         return self._replace(self.offsets, order)
 
-    def take(self, index: Ints) -> Histories:
-        """Histories ``index`` in that order."""
-        lengths = self.lengths[index]
+    def take(self, index: Ints, start: Ints | None = None, length: int | None = None) -> Histories:
+        """Histories ``index`` [n] in that order; of each only the interactions from ``start`` [n]
+        on (at most as many as there are), and at most ``length`` of them."""
+        first, lengths = self.offsets[:-1][index], self.lengths[index]
+        if start is not None:
+            first, lengths = first + start, np.maximum(lengths - start, 0)
+        if length is not None:
+            lengths = np.minimum(lengths, length)
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        source = np.arange(offsets[-1], dtype=np.int64) + np.repeat(
-            self.offsets[:-1][index] - offsets[:-1], lengths
-        )
+        source = np.repeat(first - offsets[:-1], lengths)
+        source += np.arange(offsets[-1], dtype=np.int64)
         return self._replace(offsets, source, index)
 
+    def between(self, begin: int, end: int) -> Histories:
+        """Histories ``begin`` … ``end - 1``, in the same memory."""
+        offsets = self.offsets[begin : end + 1]
+        return self._replace(
+            offsets - offsets[0], slice(int(offsets[0]), int(offsets[-1])), slice(begin, end)
+        )
+
+    def copy(self) -> Histories:
+        """The same in memory of its own."""
+        return Histories.concat([self])
+
     def _replace(
-        self, offsets: Ints, source: npt.NDArray[Any], rows: Ints | slice = slice(None)
+        self, offsets: Ints, source: npt.NDArray[Any] | slice, rows: Ints | slice = slice(None)
     ) -> Histories:
+        def values(column: npt.NDArray[Any]) -> npt.NDArray[Any]:
+            if _is_zero(column):
+                return _zeros(column.dtype, int(offsets[-1]))
+            taken: npt.NDArray[Any] = column[source]
+            return taken
+
         return Histories(
             user=self.user[rows],
             row=self.row[rows],
             offsets=offsets,
-            item=self.item[source],
-            timestamp=self.timestamp[source],
-            event=self.event[source],
-            rating=self.rating[source],
-            split=self.split[source],
+            item=values(self.item),
+            timestamp=values(self.timestamp),
+            event=values(self.event),
+            rating=values(self.rating),
+            split=values(self.split),
         )
+
+
+def _zeros(kind: Any, n: int) -> npt.NDArray[Any]:
+    """[n] zeros that share one place in memory: a column that is not there."""
+    return np.broadcast_to(np.zeros(1, dtype=kind), n)
+
+
+def _is_zero(values: npt.NDArray[Any]) -> bool:
+    """Whether this is an array of :func:`_zeros`."""
+    return values.strides == (0,)
+
+
+def _joined(parts: list[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    if all(map(_is_zero, parts)):
+        return _zeros(parts[0].dtype, sum(map(len, parts)))
+    return np.concatenate(parts)
 
 
 def _flat(table: pa.Table, name: str) -> pa.ListArray:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from p5dist.config.losses import FullSoftmax, GeneralisedBce, SampledSoftmax
 from p5dist.feed.histories import Histories, Ints
+from p5dist.feed.mix import largest_remainder
 from p5dist.feed.randomness import hashed, uniform
 
 Gather = Callable[[Ints], list[Ints]]
@@ -117,9 +118,5 @@ def shares_of(loss: FullSoftmax | SampledSoftmax | GeneralisedBce) -> dict[str, 
         return {"uniform": loss.negatives}
     if isinstance(loss.distribution, str):
         return {loss.distribution: loss.negatives}
-    share = np.asarray(list(loss.distribution.values()))
-    wanted = loss.negatives * share / share.sum()
-    whole = np.floor(wanted).astype(int)
-    short = loss.negatives - whole.sum()
-    whole[np.argsort(whole - wanted, kind="stable")[:short]] += 1
+    whole = largest_remainder(loss.negatives, list(loss.distribution.values()))
     return dict(zip(loss.distribution, whole.tolist(), strict=True))

@@ -11,6 +11,7 @@ every history is in exactly one step of an epoch.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,9 +54,12 @@ class LaneOrder:
         lanes: C.
         batch_size: B, a multiple of C.
         seed: of the job.
+        first_row: number of the data set's first row, where several are mixed.
     """
 
-    def __init__(self, manifest: Manifest, *, lanes: int, batch_size: int, seed: int) -> None:
+    def __init__(
+        self, manifest: Manifest, *, lanes: int, batch_size: int, seed: int, first_row: int = 0
+    ) -> None:
         if batch_size % lanes:
             raise ConfigError(
                 "the batch size does not fit the lanes",
@@ -76,24 +80,24 @@ class LaneOrder:
         """[groups] index of the row group in its file"""
         self.group_first_row = np.concatenate(
             [
-                shard.first_row + np.cumsum(n) - n
+                first_row + shard.first_row + np.cumsum(n) - n
                 for shard, n in zip(manifest.shards, counts, strict=True)
             ]
         )
         """[groups] row number of the first row"""
         self._plans: dict[int, EpochPlan] = {}
-        self._steps: dict[int, int] = {}
+        self._begins = [0]  # first step of every epoch known so far
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_plans": {}}
 
     def plan(self, epoch: int) -> EpochPlan:
         """The plan of an epoch (from 0)."""
-        if epoch not in self._plans:
-            self._plans[epoch] = self._make_plan(epoch)
-            for old in [e for e in self._plans if e < epoch - 3]:
-                del self._plans[old]
-        return self._plans[epoch]
+        plan = self._plans.get(epoch) or self._make_plan(epoch)
+        # Replaced and not changed, since a thread that reads ahead asks as well.
+        recent = {e: p for e, p in self._plans.items() if e >= epoch - 3}
+        self._plans = {**recent, epoch: plan}
+        return plan
 
     def _make_plan(self, epoch: int) -> EpochPlan:
         group = permutation(len(self.group_rows), self.seed, _GROUPS, epoch)
@@ -117,13 +121,15 @@ class LaneOrder:
 
     def steps_before(self, epoch: int) -> int:
         """Steps of all epochs before ``epoch``."""
-        return sum(self.steps_in(e) for e in range(epoch))
+        begins = self._begins
+        while len(begins) <= epoch:
+            begins = [*begins, begins[-1] + self.plan(len(begins) - 1).steps]
+        self._begins = begins
+        return begins[epoch]
 
     def steps_in(self, epoch: int) -> int:
         """Steps of an epoch."""
-        if epoch not in self._steps:
-            self._steps[epoch] = self.plan(epoch).steps
-        return self._steps[epoch]
+        return self.steps_before(epoch + 1) - self.steps_before(epoch)
 
     def total_steps(self, epochs: float) -> int:
         """Steps of ``epochs`` epochs; a fraction is of the epoch after the whole ones."""
@@ -135,11 +141,11 @@ class LaneOrder:
 
     def locate(self, step: int) -> tuple[int, int]:
         """Epoch that global step ``step`` (from 0) belongs to, and its step within the epoch."""
-        epoch = 0
-        while step >= self.steps_in(epoch):
-            step -= self.steps_in(epoch)
-            epoch += 1
-        return epoch, step
+        begins = self._begins
+        while begins[-1] <= step:
+            begins = [*begins, self.steps_before(len(begins))]
+        epoch = bisect_right(begins, step) - 1
+        return epoch, step - begins[epoch]
 
     def rows_of_group(self, epoch: int, group: int) -> Ints:
         """Order of the rows inside a group: [rows] offsets from its first row."""

@@ -21,6 +21,7 @@ from p5dist.config import RunConfig, dump_job
 from p5dist.config.scale import Scale
 from p5dist.console import console, progress
 from p5dist.errors import P5Error, StoppedError, TrainingError
+from p5dist.feed.mix import open_mix
 from p5dist.manifest import Manifest
 from p5dist.provenance import provenance
 from p5dist.storage import Folder, RunFolder
@@ -28,7 +29,7 @@ from p5dist.train.initial import REPORT as INIT_REPORT
 from p5dist.train.initial import Report
 from p5dist.train.metrics import read_metrics
 from p5dist.train.resources import in_words, scaling, worker_resources
-from p5dist.train.session import lane_order, total_steps, unit_reader
+from p5dist.train.session import total_steps
 from p5dist.train.worker import FEED, Feed, LaneDataConfig, Monitor, train_worker
 
 _SNAPSHOT = "checkpoint_manager_snapshot.json"
@@ -89,15 +90,16 @@ def _trainer(
     monitor: Any,
 ) -> TorchTrainer:
     training = job.trainings()[stage]
-    order = lane_order(job, training, manifest)
+    mix = open_mix(job, stage, folder, manifest)
+    mix.check(job)
     feed = Feed(
-        unit_reader(job, folder, training, manifest, order), job.feed.unit_rows, job.feed.read_ahead
+        mix.readers(job, shuffled=training.shuffled), job.feed.unit_rows, job.feed.read_ahead
     )
     scale = job.scale
     gpu = "GPU" in resources
     threads = max(int(resources["CPU"]), 1)
     console.print(
-        f"  {total_steps(training, order):,} steps of {training.batch_size} histories on "
+        f"  {total_steps(training, mix.own.order):,} steps of {training.batch_size} histories on "
         f"{in_words(scale)} "
         f"({resources['CPU']:g} CPU{' and a GPU' if gpu else ''} each)"
     )
@@ -137,9 +139,16 @@ def _trainer(
 
 def _absolute(job: RunConfig) -> RunConfig:
     """The job with a storage that means the same in every worker's folder."""
-    if "://" in job.storage:
-        return job
-    return job.model_copy(update={"storage": os.path.abspath(job.storage)})  # noqa: PTH100
+    mix = {
+        name: mixed.model_copy(update={"data": _absolute_path(mixed.data)})
+        for name, mixed in job.feed.mix.items()
+    }
+    feed = job.feed.model_copy(update={"mix": mix})
+    return job.model_copy(update={"storage": _absolute_path(job.storage), "feed": feed})
+
+
+def _absolute_path(place: str) -> str:
+    return place if "://" in place else os.path.abspath(place)  # noqa: PTH100
 
 
 def _fit(trainer: TorchTrainer, scale: Scale, monitor: Any, place: Folder) -> None:

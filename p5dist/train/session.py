@@ -12,7 +12,6 @@ import torch
 import torch.distributed as dist
 from torchrec.distributed import DistributedModelParallel
 
-from p5dist import columns as c
 from p5dist.checkpoint.checkpoints import Checkpoint, Checkpoints, Retention
 from p5dist.checkpoint.saver import Saver
 from p5dist.config import RunConfig, dump_job
@@ -23,9 +22,9 @@ from p5dist.feed.collate import Collate
 from p5dist.feed.extras import Extras
 from p5dist.feed.histories import Ints
 from p5dist.feed.labels import AttributeLabels
+from p5dist.feed.mix import Mix, open_mix
 from p5dist.feed.negatives import Candidates, Gather, alone
 from p5dist.feed.order import LaneOrder
-from p5dist.feed.units import UnitReader
 from p5dist.manifest import Manifest
 from p5dist.models.build import Model, build_model, catalogue_loss
 from p5dist.provenance import versions
@@ -38,31 +37,11 @@ from p5dist.train.selection import Selection
 from p5dist.train.sharding import describe, init_tables, shard, table_names
 
 
-def lane_order(job: RunConfig, training: Training, manifest: Manifest) -> LaneOrder:
-    """The order of a training stage."""
-    return LaneOrder(manifest, lanes=job.feed.lanes, batch_size=training.batch_size, seed=job.seed)
-
-
 def total_steps(training: Training, order: LaneOrder) -> int:
     """Steps of a training stage."""
     if training.steps is not None:
         return training.steps
     return order.total_steps(training.epochs or 0.0)
-
-
-def unit_reader(
-    job: RunConfig, folder: RunFolder, training: Training, manifest: Manifest, order: LaneOrder
-) -> UnitReader:
-    """What reads the shards for a training stage."""
-    return UnitReader(
-        prepare=folder.prepare,
-        manifest=manifest,
-        order=order,
-        columns=job.history_columns(),
-        max_length=job.feed.max_length,
-        random_window=job.feed.window == "random",
-        shuffled=training.shuffled,
-    )
 
 
 def make_collate(
@@ -71,7 +50,10 @@ def make_collate(
     """What makes the batches of a training stage, with the attribute tables that it reads."""
     unseen = None
     if job.model.item_attributes:
-        unseen = np.append(False, _item_counts(folder) == 0)
+        # What pre-training has seen stays seen in what builds on it.
+        first = next(iter(job.trainings()))
+        counts = open_mix(job, first, folder, manifest).item_counts()
+        unseen = np.append(False, counts == 0)
     return Collate(
         job.seed,
         Attributes.load(folder.prepare, "item", job.model.item_attributes),
@@ -79,13 +61,6 @@ def make_collate(
         Extras.of(training.heads().values(), manifest, folder.prepare, job.seed),
         unseen=unseen,
     )
-
-
-def _item_counts(folder: RunFolder) -> Ints:
-    """[items] training interactions of item id i + 1."""
-    table = (folder.prepare / "vocabulary/item.parquet").read_table([c.COUNT])
-    counts: Ints = table[c.COUNT].to_numpy()
-    return counts
 
 
 def gather_over_workers() -> Gather:
@@ -111,7 +86,7 @@ class Session:
     stage: str
     training: Training
     manifest: Manifest
-    order: LaneOrder
+    mix: Mix
     total: int
     """Steps of the stage."""
     model: DistributedModelParallel
@@ -129,6 +104,11 @@ class Session:
     """Of these, steps that were not applied since their loss was not finite."""
 
     @property
+    def order(self) -> LaneOrder:
+        """Of this job's own data."""
+        return self.mix.own.order
+
+    @property
     def inner(self) -> Model:
         """The model below the wrappers of TorchRec and DDP."""
         module = self.model.module
@@ -143,7 +123,7 @@ class Session:
     def position(self) -> dict[str, Any]:
         """What the number of steps taken refers to: it is the position in this order only."""
         return {
-            "data": self.manifest.fingerprint,
+            "data": self.mix.fingerprint,
             "feed.lanes": self.order.lanes,
             "batch_size": self.training.batch_size,
             "seed": self.job.seed,
@@ -179,8 +159,8 @@ def open_session(
     """
     logging.getLogger("torchrec").setLevel(logging.ERROR)
     training = job.trainings()[stage]
-    order = lane_order(job, training, manifest)
-    total = total_steps(training, order)
+    mix = open_mix(job, stage, folder, manifest)
+    total = total_steps(training, mix.own.order)
     per_worker = max(training.batch_size // dist.get_world_size(), 1)
     model = shard(
         build_model(job, stage, manifest, torch.device("meta")),
@@ -200,7 +180,7 @@ def open_session(
     if loss is not None:
         candidates = Candidates(
             loss,
-            _item_counts(folder),
+            mix.item_counts(),
             job.seed,
             only_seen=bool(job.model.item_attributes),
             gather=gather_over_workers(),
@@ -210,7 +190,7 @@ def open_session(
         stage=stage,
         training=training,
         manifest=manifest,
-        order=order,
+        mix=mix,
         total=total,
         model=model,
         optimizers=Optimizers(model, training, total),

@@ -40,7 +40,7 @@ _LOOK_EVERY_S = 2.0
 class Feed:
     """What every worker's stream is made of; Ray Train carries it as its dataset."""
 
-    reader: UnitReader
+    readers: tuple[UnitReader, ...]
     unit_rows: int
     read_ahead: int
 
@@ -55,7 +55,7 @@ class LaneDataConfig(ray.train.DataConfig):  # type: ignore[misc]
         says."""
         return [
             {
-                name: LaneStream(feed.reader, rank, world_size, feed.unit_rows, feed.read_ahead)
+                name: LaneStream(feed.readers, rank, world_size, feed.unit_rows, feed.read_ahead)
                 for name, feed in datasets.items()
             }
             for rank in range(world_size)

@@ -11,12 +11,10 @@ import torch.distributed as dist
 from p5dist.config import RunConfig
 from p5dist.errors import P5Error, ShardError
 from p5dist.feed.histories import Histories
-from p5dist.feed.stream import LaneStream
+from p5dist.feed.stream import LaneStream, read_here
 from p5dist.feed.units import Unit, UnitReader
-from p5dist.storage import RunFolder
 from p5dist.train.loop import run_steps
-from p5dist.train.session import unit_reader
-from tests.distributed.stages import Recorder, open_stage, read_here
+from tests.distributed.stages import Recorder, open_stage
 
 BAD_STEPS = (7, 8)
 
@@ -58,10 +56,9 @@ def run(
 ) -> dict[str, Any]:  # fmt: skip
     """Train; in ``bad_steps`` the loss of the last worker is NaN. What happened on this worker."""
     session = open_stage(job, "pretrain")
-    folder = RunFolder.of(job.storage, job.name)
-    reader = unit_reader(job, folder, session.training, session.manifest, session.order)
+    readers = session.mix.readers(job, shuffled=session.training.shuffled)
     read = broken_read if broken else read_here
-    stream = LaneStream(reader, dist.get_rank(), dist.get_world_size(), 10, 1, read)
+    stream = LaneStream(readers, dist.get_rank(), dist.get_world_size(), 10, 1, read)
     head = session.inner.head
     forward = head.forward
     step = session.start - 1

@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
 from p5dist.config import RunConfig
-from p5dist.feed.histories import Histories
-from p5dist.feed.stream import LaneStream
-from p5dist.feed.units import Unit, UnitReader
+from p5dist.feed.stream import LaneStream, read_here
 from p5dist.manifest import Manifest
 from p5dist.storage import RunFolder
 from p5dist.train.control import Outside
 from p5dist.train.loop import run_steps
-from p5dist.train.session import Session, open_session, unit_reader
+from p5dist.train.session import Session, open_session
 from p5dist.train.validation import make_validator
 
 Parts = list[tuple[torch.Tensor, list[int]]]
-
-
-def read_here(reader: UnitReader, plan: Iterable[Unit], _: int) -> Iterator[Histories]:
-    """Reads in the same process what Ray tasks would read."""
-    return map(reader.read, plan)
 
 
 def open_stage(job: RunConfig, stage: str) -> Session:
@@ -41,8 +33,8 @@ def run_session(job: RunConfig, stage: str) -> tuple[Session, list[dict[str, Any
     """As :func:`train`; the session, and every logged line."""
     session = open_stage(job, stage)
     folder = RunFolder.of(job.storage, job.name)
-    reader = unit_reader(job, folder, session.training, session.manifest, session.order)
-    stream = LaneStream(reader, dist.get_rank(), dist.get_world_size(), 10, 1, read_here)
+    readers = session.mix.readers(job, shuffled=session.training.shuffled)
+    stream = LaneStream(readers, dist.get_rank(), dist.get_world_size(), 10, 1, read_here)
     outside = Recorder()
     run_steps(session, stream, outside, make_validator(session, folder))
     session.saver.close()

@@ -8,12 +8,12 @@ import numpy.typing as npt
 import torch.distributed as dist
 
 from p5dist.config import RunConfig
-from p5dist.feed.stream import LaneStream
+from p5dist.feed.stream import LaneStream, read_here
 from p5dist.storage import RunFolder
 from p5dist.train.loop import run_steps
-from p5dist.train.session import Session, unit_reader
+from p5dist.train.session import Session
 from p5dist.train.validation import make_validator
-from tests.distributed.stages import Recorder, open_stage, read_here
+from tests.distributed.stages import Recorder, open_stage
 
 Weights = dict[str, npt.NDArray[Any]]
 
@@ -43,8 +43,8 @@ def weights_of(session: Session) -> Weights:
 def run(job: RunConfig) -> dict[str, Any]:
     session = open_stage(job, "pretrain")
     folder = RunFolder.of(job.storage, job.name)
-    reader = unit_reader(job, folder, session.training, session.manifest, session.order)
-    stream = LaneStream(reader, dist.get_rank(), dist.get_world_size(), 10, 1, read_here)
+    readers = session.mix.readers(job, shuffled=session.training.shuffled)
+    stream = LaneStream(readers, dist.get_rank(), dist.get_world_size(), 10, 1, read_here)
     outside = Validations(session)
     alone = dist.get_world_size() == 1
     start = weights_of(session) if alone else {}

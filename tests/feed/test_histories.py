@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from p5dist import columns as c
@@ -62,6 +62,7 @@ def test_concat_and_positions(first: Lists, second: Lists) -> None:
     assert h.owner().tolist() == [n for n, x in enumerate(first + second) for _ in x]
 
 
+@settings(deadline=None)  # the first table imports something
 @given(lists)
 def test_tables_there_and_back(items: Lists) -> None:
     h = histories(items)

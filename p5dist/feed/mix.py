@@ -1,0 +1,191 @@
+"""The data sets of a training stage: this job's own, and in pre-training those that it is mixed
+with. A single data set is a mix of one.
+
+Every data set has its own order with the same lanes, its own rows per lane and step, and its own
+epochs; step s of a stage takes step s of each. So the position is one number still.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from p5dist import columns as c
+from p5dist.config import RunConfig, parse_job
+from p5dist.errors import ConfigError
+from p5dist.feed.histories import Ints
+from p5dist.feed.order import LaneOrder
+from p5dist.feed.randomness import hashed
+from p5dist.feed.units import UnitReader
+from p5dist.manifest import Manifest
+from p5dist.storage import Folder, RunFolder
+
+_DATA_SET = 12  # which kind of random number a hash belongs to
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """One prepared data set of a stage."""
+
+    name: str
+    """Under feed.mix; empty: this job's own."""
+    run: RunFolder
+    manifest: Manifest
+    order: LaneOrder
+
+    def item_counts(self) -> Ints:
+        """[items] training interactions of item id i + 1."""
+        table = (self.run.prepare / "vocabulary/item.parquet").read_table([c.COUNT])
+        counts: Ints = table[c.COUNT].to_numpy()
+        return counts
+
+
+@dataclass(frozen=True)
+class Mix:
+    """All data sets of a stage; the first is this job's own."""
+
+    sets: tuple[DataSet, ...]
+
+    @property
+    def own(self) -> DataSet:
+        """This job's data."""
+        return self.sets[0]
+
+    @property
+    def fingerprint(self) -> str:
+        """Of all data and of its shares."""
+        if len(self.sets) == 1:
+            return self.own.manifest.fingerprint
+        parts = [f"{one.manifest.fingerprint} {one.order.rows_per_lane}" for one in self.sets]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Part of every batch that comes from each data set, by name."""
+        rows = [one.order.rows_per_lane for one in self.sets]
+        return {one.name: n / sum(rows) for one, n in zip(self.sets, rows, strict=True)}
+
+    def item_counts(self) -> Ints:
+        """[items] training interactions of item id i + 1 while this job's own data is trained on
+        once, rounded up."""
+        counts: Ints = self.own.item_counts().copy()
+        for other in self.sets[1:]:
+            epochs = other.order.rows_per_lane / other.manifest.histories
+            epochs /= self.own.order.rows_per_lane / self.own.manifest.histories
+            more = other.item_counts()
+            counts[: len(more)] += np.ceil(more * epochs).astype(np.int64)
+        return counts
+
+    def readers(self, job: RunConfig, *, shuffled: bool) -> tuple[UnitReader, ...]:
+        """What reads the shards of each data set."""
+        return tuple(
+            UnitReader(
+                prepare=one.run.prepare,
+                manifest=one.manifest,
+                order=one.order,
+                columns=job.history_columns(),
+                max_length=job.feed.max_length,
+                random_window=job.feed.window == "random",
+                shuffled=shuffled,
+                strangers=one is not self.own,
+                keep=one.manifest.rows_kept <= job.feed.in_memory,
+            )
+            for one in self.sets
+        )
+
+    def check(self, job: RunConfig) -> None:
+        """Ids of items and events mean the same in all data sets.
+
+        Raises:
+            ConfigError: they do not; with the first id that differs.
+        """
+        for other in self.sets[1:]:
+            _check_items(job, self.own, other)
+            own, events = list(self.own.manifest.events), list(other.manifest.events)
+            if c.EVENT in job.history_columns() and events != own[: len(events)]:
+                raise ConfigError(
+                    "the data sets number their events differently",
+                    where=f"feed.mix.{other.name}.data", value=events,
+                    rule=f"the first of this job's own: {own}",
+                    fix="name the same events in the same order in prepare.events of both jobs",
+                )  # fmt: skip
+
+
+def open_mix(job: RunConfig, stage: str, folder: RunFolder, manifest: Manifest) -> Mix:
+    """The data sets of a training stage.
+
+    Raises:
+        ShardError: a data set of the mix is not prepared, or damaged.
+    """
+    training = job.trainings()[stage]
+    names = [""] if stage != "pretrain" else ["", *sorted(job.feed.mix)]
+    weights = job.feed.weights[: len(names)]
+    rows = rows_by_weight(training.batch_size // job.feed.lanes, weights)
+    sets: list[DataSet] = []
+    first_row = 0
+    for number, name in enumerate(names):
+        run = RunFolder(Folder.open(job.feed.mix[name].data)) if name else folder
+        its = Manifest.load(run.prepare) if name else manifest
+        order = LaneOrder(
+            its,
+            lanes=job.feed.lanes,
+            batch_size=rows[number] * job.feed.lanes,
+            seed=int(hashed(job.seed, _DATA_SET, number)[0] >> 1) if name else job.seed,
+            first_row=first_row,
+        )
+        sets.append(DataSet(name, run, its, order))
+        first_row += its.histories
+    return Mix(tuple(sets))
+
+
+def rows_by_weight(total: int, weights: Sequence[float]) -> list[int]:
+    """``total`` split by weight (largest remainder), at least 1 for each."""
+    rows = largest_remainder(total, weights)
+    assert total >= len(rows), "the configuration checks it"
+    while rows.min() < 1:
+        rows[rows.argmin()] += 1
+        rows[rows.argmax()] -= 1
+    return [int(n) for n in rows]
+
+
+def largest_remainder(total: int, weights: Sequence[float]) -> Ints:
+    """Whole numbers in proportion to ``weights`` that add up to ``total``: rounded down, and one
+    more for those that lose most by it."""
+    share = np.asarray(weights, dtype=np.float64)
+    wanted = total * share / share.sum()
+    whole: Ints = np.floor(wanted).astype(np.int64)
+    whole[np.argsort(whole - wanted, kind="stable")[: total - whole.sum()]] += 1
+    return whole
+
+
+def _check_items(job: RunConfig, own: DataSet, other: DataSet) -> None:
+    hashed = job.prepare.vocabulary.hashed
+    if hashed is not None:
+        its_job = parse_job(other.run.job.read_bytes().decode(), where=str(other.run.job))
+        if its_job.prepare.vocabulary.hashed == hashed:
+            return
+    ours, theirs = (_external(one) for one in (own, other))
+    same = pc.equal(ours[: len(theirs)], theirs[: len(ours)])
+    first = pc.index(pc.fill_null(same, False), False).as_py()
+    if first < 0 and len(theirs) <= len(ours):
+        return
+    at = first if first >= 0 else len(ours)
+    found = ours[at].as_py() if at < len(ours) else None
+    raise ConfigError(
+        "the data sets of a mix do not have the same items",
+        where=f"feed.mix.{other.name}.data: {other.run.root}",
+        value=f"item id {at + 1} is {theirs[at].as_py()!r} there and {found!r} here",
+        rule="this job's vocabulary begins with that of every data set it mixes in",
+        fix="prepare this job last, with prepare.vocabulary.extend: the run that was prepared "
+        "before it, which extends the one before that",
+    )
+
+
+def _external(one: DataSet) -> pa.ChunkedArray:
+    table = (one.run.prepare / "vocabulary/item.parquet").read_table([c.EXTERNAL_ID])
+    return table[c.EXTERNAL_ID]

@@ -12,7 +12,12 @@ from p5dist.train.metrics import read_metrics
 from tests.faults.killable import KillOneWorker
 from tests.small_data import small_job, write_small_data
 
-STEPS = ("feed.in_memory=0", "pretrain.steps=300", "pretrain.checkpoint.every=40", "scale.workers=2")
+STEPS = (
+    "feed.in_memory=0",
+    "pretrain.steps=300",
+    "pretrain.checkpoint.every=40",
+    "scale.workers=2",
+)
 
 
 def test_the_run_goes_on_by_itself_with_the_losses_of_an_undisturbed_one(

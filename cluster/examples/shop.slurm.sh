@@ -66,6 +66,9 @@ feed:
   lanes: 64
   max_length: 200
   window: random
+  mix: {}
+  weight: 1.0
+  in_memory: 5000000
   unit_rows: 25600
   read_ahead: 2
 model:

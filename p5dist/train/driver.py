@@ -103,6 +103,9 @@ def _trainer(
         f"{in_words(scale)} "
         f"({resources['CPU']:g} CPU{' and a GPU' if gpu else ''} each)"
     )
+    if len(mix.sets) > 1:
+        parts = [f"{share:.0%} {name or 'own data'}" for name, share in mix.shares.items()]
+        console.print(f"  every batch: {', '.join(parts)}")
     parent = folder.training(stage).path.rsplit("/", 1)[0]
     return TorchTrainer(
         train_worker,

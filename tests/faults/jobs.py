@@ -82,10 +82,19 @@ class JobProcess:
         return sorted(found, key=lambda p: p.create_time())
 
     def family(self) -> list[psutil.Process]:
-        """The process and everything below it."""
+        """The process and everything below it, but for agents of Ray: they look for their parent
+        now and then, and may outlive it by minutes."""
         assert self.process is not None
         own = psutil.Process(self.process.pid)
-        return [own, *own.children(recursive=True)]
+        below = own.children(recursive=True)
+        return [own, *(p for p in below if "Agent" not in _name(p))]
+
+
+def _name(process: psutil.Process) -> str:
+    try:
+        return process.name()
+    except psutil.Error:
+        return ""
 
 
 def leftovers(stage: Folder) -> list[str]:

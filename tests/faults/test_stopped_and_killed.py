@@ -33,10 +33,8 @@ def assert_same(job: JobProcess, undisturbed: list[tuple[int, float]]) -> None:
 
 
 def gone(processes: list[psutil.Process]) -> list[psutil.Process]:
-    """Those that are still there a minute later, but for agents of Ray, which look for their parent
-    now and then."""
-    left = psutil.wait_procs(processes, timeout=60)[1]
-    return [process for process in left if "Agent" not in process.name()]
+    """Those that are still there a minute later."""
+    return psutil.wait_procs(processes, timeout=60)[1]
 
 
 def test_sigterm_saves_and_ends_in_order(

@@ -13,6 +13,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import count
 from typing import Any
 
 import pyarrow as pa
@@ -144,7 +145,7 @@ class Saver:
         self, step: int, pieces: list[Piece], meta: dict[str, Any], score: float | None
     ) -> None:
         end = time.monotonic() + self.patience_s
-        for attempt in range(1_000_000):
+        for attempt in count():
             try:
                 self._write_once(step, pieces, meta, score)
                 return
@@ -153,6 +154,9 @@ class Saver:
                 if time.monotonic() + delay > end or self._closed.wait(delay):
                     self.error = _failed(self.checkpoints, step, e)
                     return
+            except Exception as e:  # a mistake of ours must not end as a save that seems done
+                self.error = _failed(self.checkpoints, step, e)
+                return
 
     def _write_once(
         self, step: int, pieces: list[Piece], meta: dict[str, Any], score: float | None

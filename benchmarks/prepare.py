@@ -24,12 +24,11 @@ import statistics
 import sys
 import tempfile
 from dataclasses import asdict
-from datetime import datetime, timezone
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from measure import measure
+from outcome import RESULTS, circumstances
 
 HERE = Path(__file__).parent
 PACKAGES = ("p5dist", "duckdb", "polars", "pyarrow", "numpy", "ray")
@@ -68,7 +67,7 @@ def main() -> None:
         "tools": {tool: _summary(found, interactions) for tool, found in runs.items()},
         "histories": json.loads(histories.pop()) if histories else None,
         "memory_limit_gb": arguments.memory_limit,
-        **_circumstances(),
+        **circumstances("prepare.py", PACKAGES),
         "runs": runs,
     }
     arguments.out.mkdir(parents=True, exist_ok=True)
@@ -90,7 +89,7 @@ def _arguments() -> argparse.Namespace:
     # Ray's sockets have names of at most 107 bytes, hence a short path.
     place = Path(tempfile.gettempdir()) / "p5dist-bench"
     parser.add_argument("--data", type=Path, default=place, help="log and scratch")
-    parser.add_argument("--out", type=Path, default=HERE / "results")
+    parser.add_argument("--out", type=Path, default=RESULTS)
     return parser.parse_args()
 
 
@@ -160,23 +159,6 @@ def _summary(runs: list[dict[str, Any]], interactions: int) -> dict[str, Any]:
         "rows_per_second": round(interactions / median("seconds")),
         "peak_memory_gb": round(median("memory_bytes") / 1e9, 2),
         "peak_disk_gb": round(median("disk_bytes") / 1e9, 2),
-    }
-
-
-def _circumstances() -> dict[str, Any]:
-    models = [x for x in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in x]
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return {
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "command": " ".join(["python", "benchmarks/prepare.py", *sys.argv[1:]]),
-        "machine": {
-            "processor": models[0].split(":")[1].strip() if models else platform.machine(),
-            "cores": os.cpu_count(),
-            "memory_gb": round(memory / 1e9, 1),
-            "platform": platform.platform(),
-        },
-        "versions": {"python": platform.python_version()}
-        | {name: metadata.version(name) for name in PACKAGES},
     }
 
 

@@ -16,18 +16,20 @@ from dataclasses import replace
 from itertools import count
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor
 
 from p5dist.checkpoint.checkpoints import Checkpoints, Retention
-from p5dist.checkpoint.pieces import Piece, State, pieces_of
+from p5dist.checkpoint.pieces import Piece, State, as_bytes, pieces_of
 from p5dist.checkpoint.shard_files import write_shard
 from p5dist.errors import CheckpointError, StorageError
 
 _DELAYS = (1.0, 2.0, 5.0, 10.0, 20.0)  # between attempts; the last one is repeated
 _POLL_LOCAL, _POLL_REMOTE = 0.05, 0.5  # seconds between two looks for the others' files
-_COPY_ROWS_BYTES = 64 << 20
+# So large that NumPy's copy goes past the caches, which is a third faster than Torch's.
+_COPY_ROWS_BYTES = 256 << 20
 
 
 class Saver:
@@ -138,7 +140,7 @@ class Saver:
                 at = slice(first, first + rows)
                 parts.append((copy.values[at], piece.values[at]))
         with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-            list(pool.map(lambda part: part[0].copy_(part[1]), parts))
+            list(pool.map(lambda part: _copy(*part), parts))
         return copies
 
     def _write(
@@ -190,3 +192,10 @@ def _failed(checkpoints: Checkpoints, step: int, error: Exception) -> Checkpoint
         if full
         else "mend the cause and start the same command again",
     )
+
+
+def _copy(to: Tensor, values: Tensor) -> None:
+    if values.is_cuda or not values.is_contiguous():
+        to.copy_(values)
+    else:
+        np.copyto(np.asarray(as_bytes(to)), np.asarray(as_bytes(values)))

@@ -216,6 +216,25 @@ def audit(
 
 
 @app.command()
+def export(
+    job: Job,
+    out: Annotated[str, typer.Argument(metavar="OUT", help="The file to write, or its URL.")],
+    overrides: Overrides = None,
+    stage: Annotated[str | None, typer.Option(help="Left out: the last training.")] = None,
+    step: Annotated[int | None, typer.Option(help="Left out: the best checkpoint.")] = None,
+    as_json: Json = False,
+) -> None:
+    """The weights of a checkpoint as one safetensors file."""
+    from p5dist import export as exporting
+    from p5dist.config import load_job
+    from p5dist.storage import Folder
+
+    loaded = load_job(job, overrides)
+    made = exporting.export(loaded, stage or list(loaded.trainings())[-1], Folder.open(out), step)
+    print(json.dumps(made, indent=2) if as_json else f"{made['file']}: {made['bytes']:,} bytes")
+
+
+@app.command()
 def plan(
     job: Job,
     overrides: Overrides = None,

@@ -218,12 +218,21 @@ class Checkpoints:
                   if (score := found.score()) is not None]  # fmt: skip
         return max(scored)[2] if scored else latest
 
-    def require(self) -> Checkpoint:
-        """As :meth:`latest`.
+    def require(self, step: int | None = None) -> Checkpoint:
+        """The complete checkpoint after ``step`` steps; the latest where no step is given.
 
         Raises:
             CheckpointError: there is none.
         """
+        if step is not None:
+            steps = [step for step, whole in self._steps().items() if whole]
+            if step not in steps:
+                raise CheckpointError(
+                    "no complete checkpoint of this step", where=str(self.folder), value=step,
+                    rule=f"there are {', '.join(map(str, steps)) or 'none'}",
+                    fix="name one of them",
+                )  # fmt: skip
+            return Checkpoint(self.at(step), step)
         latest = self.latest()
         if latest is None:
             halves = [self.at(step).name for step in self._steps()]
@@ -260,6 +269,12 @@ class Checkpoints:
         going |= {step for step, complete in steps.items() if not complete and step < whole[-1]}
         for step in going:
             self.discard(step)
+        # A worker that was lost in the middle of this step's save leaves files of its attempt.
+        newest = self.at(whole[-1])
+        named = (newest / MARKER).read_json()["files"]
+        for name in newest.children():
+            if name != MARKER and name not in named:
+                (newest / name).remove()
 
     def discard(self, step: int) -> None:
         """Remove a checkpoint, marker first."""

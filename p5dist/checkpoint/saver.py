@@ -11,10 +11,11 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import count
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -26,6 +27,7 @@ from p5dist.checkpoint.pieces import Piece, State, as_bytes, pieces_of
 from p5dist.checkpoint.shard_files import write_shard
 from p5dist.errors import CheckpointError, StorageError
 
+_T = TypeVar("_T")
 _DELAYS = (1.0, 2.0, 5.0, 10.0, 20.0)  # between attempts; the last one is repeated
 _POLL_LOCAL, _POLL_REMOTE = 0.05, 0.5  # seconds between two looks for the others' files
 # So large that NumPy's copy goes past the caches, which is a third faster than Torch's.
@@ -146,35 +148,38 @@ class Saver:
     def _write(
         self, step: int, pieces: list[Piece], meta: dict[str, Any], score: float | None
     ) -> None:
-        end = time.monotonic() + self.patience_s
-        for attempt in count():
-            try:
-                self._write_once(step, pieces, meta, score)
-                return
-            except (OSError, pa.ArrowException, StorageError) as e:
-                delay = _DELAYS[min(attempt, len(_DELAYS) - 1)]
-                if time.monotonic() + delay > end or self._closed.wait(delay):
-                    self.error = _failed(self.checkpoints, step, e)
-                    return
-            except Exception as e:  # a mistake of ours must not end as a save that seems done
-                self.error = _failed(self.checkpoints, step, e)
-                return
+        try:
+            self._write_all(step, pieces, meta, score)
+        except Exception as e:  # whatever it is, it must not end as a save that seems done
+            self.error = _failed(self.checkpoints, step, e)
 
-    def _write_once(
+    def _write_all(
         self, step: int, pieces: list[Piece], meta: dict[str, Any], score: float | None
     ) -> None:
+        end = time.monotonic() + self.patience_s
         folder = self.checkpoints.at(step)
-        write_shard(folder, self._name(self.rank), pieces)
+        self._patiently(end, lambda: write_shard(folder, self._name(self.rank), pieces))
         if self.rank != 0:
             return
         names = [f"{self._name(rank)}.json" for rank in range(self.world_size)]
         poll = _POLL_LOCAL if folder.is_local else _POLL_REMOTE
-        while not set(names) <= set(folder.children()):
+        while not set(names) <= set(self._patiently(end, folder.children)):
             if self._closed.wait(poll):
                 return
-        self.checkpoints.complete(step, names, meta, score)
+        self._patiently(end, lambda: self.checkpoints.complete(step, names, meta, score))
         self.completed = step
-        self.checkpoints.tidy(self.retention)
+        self._patiently(end, lambda: self.checkpoints.tidy(self.retention))
+
+    def _patiently(self, end: float, work: Callable[[], _T]) -> _T:
+        """Do it, again and again until ``end`` where storage fails."""
+        for attempt in count():
+            try:
+                return work()
+            except (OSError, pa.ArrowException, StorageError):
+                delay = _DELAYS[min(attempt, len(_DELAYS) - 1)]
+                if time.monotonic() + delay > end or self._closed.wait(delay):
+                    raise
+        raise AssertionError
 
     def _name(self, rank: int) -> str:
         return f"{self.attempt}-{rank:05d}"

@@ -27,12 +27,12 @@ BLOCK = 4 << 20
 """Bytes that one checksum covers."""
 _AT_ONCE = 16  # blocks read at once
 
-_DTYPES = {
+DTYPES = {
     torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
     torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8",
     torch.uint8: "U8", torch.bool: "BOOL",
 }  # fmt: skip
-_OF_NAME = {name: dtype for dtype, name in _DTYPES.items()}
+_OF_NAME = {name: dtype for dtype, name in DTYPES.items()}
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def write_shard(folder: Folder, name: str, pieces: list[Piece]) -> None:
     for piece in pieces:
         size = piece.values.numel() * piece.values.element_size()
         header[_key(piece)] = {
-            "dtype": _DTYPES[piece.values.dtype],
+            "dtype": DTYPES[piece.values.dtype],
             "shape": list(piece.values.shape),
             "data_offsets": [at, at + size],
         }
@@ -91,7 +91,7 @@ def write_shard(folder: Folder, name: str, pieces: list[Piece]) -> None:
     entries = [
         Entry(
             name=piece.name,
-            dtype=_DTYPES[piece.values.dtype],
+            dtype=DTYPES[piece.values.dtype],
             shape=piece.shape,
             offsets=piece.offsets,
             sizes=tuple(piece.values.shape),

@@ -50,7 +50,11 @@ def read_with_ray(reader: UnitReader, plan: Iterable[Unit], read_ahead: int) -> 
             for u in segment
         ]
         dataset = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
-            read, batch_size=1, batch_format="pyarrow", num_cpus=0.5
+            read,
+            batch_size=1,
+            batch_format="pyarrow",
+            num_cpus=0,  # else reading waits for ever once the workers have reserved all CPUs
+            concurrency=read_ahead + _IN_FLIGHT,
         )
         dataset.context.raise_original_map_exception = True
         options = dataset.context.execution_options

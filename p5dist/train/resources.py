@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import ray
@@ -9,17 +10,17 @@ import ray
 from p5dist.config.scale import Elastic, Scale
 from p5dist.errors import ResourceError
 
-_READER_CPUS = 0.5  # what Ray Data needs at least to read while all workers run
-
 
 def worker_resources(scale: Scale) -> dict[str, float]:
-    """What each worker reserves, one CPU being left for reading data.
+    """What each worker reserves. By default the workers leave one CPU to read data; where they
+    reserve all, reading goes on beside them, for its tasks reserve nothing.
 
     Raises:
         ResourceError: the cluster does not have it.
     """
-    cluster = ray.cluster_resources()
-    cpus, gpus = cluster.get("CPU", 0.0), cluster.get("GPU", 0.0)
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    cpus_of_nodes = [node.get("CPU", 0.0) for node in nodes]
+    cpus, gpus = sum(cpus_of_nodes), sum(node.get("GPU", 0.0) for node in nodes)
     if scale.cpus_per_worker is None:
         if scale.fewest_workers > cpus:
             raise ResourceError(
@@ -28,16 +29,14 @@ def worker_resources(scale: Scale) -> dict[str, float]:
                 fix="use fewer workers or a larger cluster, or set scale.cpus_per_worker to a "
                 "fraction to put several workers on one CPU",
             )  # fmt: skip
-        left = cpus - 1 if cpus >= 2 else cpus - _READER_CPUS
-        share = left / scale.most_workers
-        share = float(int(share)) if share >= 1 else int(share * 1000) / 1000
+        share = _share(cpus_of_nodes, scale.most_workers)
     else:
         share = scale.cpus_per_worker
-        if share * scale.fewest_workers + _READER_CPUS > cpus:
+        if _room(cpus_of_nodes, share) < scale.fewest_workers:
             raise ResourceError(
                 "the cluster has not enough CPUs", where="scale",
                 value=f"{scale.fewest_workers} workers · {share:g} CPUs",
-                rule=f"this cluster has {cpus:g} CPUs, of which {_READER_CPUS} read data",
+                rule=f"this cluster has {cpus:g} CPUs on {len(nodes)} nodes",
                 fix="lower scale.workers or scale.cpus_per_worker",
             )  # fmt: skip
     resources = {"CPU": share}
@@ -50,6 +49,21 @@ def worker_resources(scale: Scale) -> dict[str, float]:
     if scale.device == "cuda" or (scale.device == "auto" and gpus >= scale.most_workers):
         resources["GPU"] = 1.0
     return resources
+
+
+def _share(cpus_of_nodes: list[float], workers: int) -> float:
+    """The most whole CPUs a worker, else the largest 1/k of a CPU, that all workers find room."""
+    cpus = sum(cpus_of_nodes)
+    left = cpus - 1 if cpus >= 2 else cpus / 2
+    for share in range(int(left / workers), 0, -1):
+        if _room(cpus_of_nodes, share) >= workers:
+            return float(share)
+    return int(1000 / math.ceil(workers / left)) / 1000
+
+
+def _room(cpus_of_nodes: list[float], share: float) -> int:
+    """How many workers find room; a worker is on one node."""
+    return sum(int(cpus / share + 1e-9) for cpus in cpus_of_nodes)
 
 
 def scaling(scale: Scale) -> dict[str, Any]:

@@ -60,8 +60,13 @@ def test_a_folder_without_marker_is_no_checkpoint(checkpoints: Checkpoints) -> N
     latest = checkpoints.latest()
     assert latest is not None
     assert latest.step == 5
-    # The step is taken again, and what was left of it does not disturb.
+    # The step is taken again, and what was left of it does not disturb or stay.
+    folder = Path(checkpoints.at(10).path)
+    left = [folder / name for name in ("1-00001.safetensors", "1-00001.json", ".1-00002.12ab.tmp")]
+    for path in left:
+        path.write_bytes(b"of an attempt that was lost")
     save(checkpoints, 10, state(11), {})
+    assert not any(path.exists() for path in left)
     into = state(0)
     checkpoints.require().load(into)
     assert into["a"][0, 0] == 11

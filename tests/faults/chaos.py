@@ -4,11 +4,12 @@
 
     python -m tests.faults.chaos --runs 20 --seed 1
 
-A seed chooses how many workers a run has, when it is disturbed and by what: a worker killed or
-stopped, the driver killed or asked to end, a checkpoint cut short. A run whose process ends before
-its work is done is started again with the same command, as a supervisor would. Afterwards: the
-ledger says that every row was trained exactly once, the losses are those of the undisturbed run,
-the latest checkpoint loads, nothing is left over and no process stays.
+A seed chooses how many workers a run has, whether they hold the data or Ray Data reads it, when it
+is disturbed and by what: a worker killed or stopped, the driver killed or asked to end, a
+checkpoint cut short. A run whose process ends before its work is done is started again with the
+same command, as a supervisor would. Afterwards: the ledger says that every row was trained exactly
+once, the losses are those of the undisturbed run, the latest checkpoint loads, nothing is left over
+and no process stays.
 """
 
 from __future__ import annotations
@@ -73,7 +74,11 @@ def disturbed_run(
 ) -> dict[str, Any]:
     """Disturb one run, see it to its end and check what it left."""
     workers = rng.choice((1, 2, 3))
-    job = JobProcess(folder, *OVERRIDES, f"scale.workers={workers}", "scale.cpus_per_worker=0.4")
+    in_memory = rng.choice((0, 5_000_000))
+    job = JobProcess(
+        folder, *OVERRIDES, f"scale.workers={workers}", "scale.cpus_per_worker=0.4",
+        f"feed.in_memory={in_memory}",
+    )  # fmt: skip
     disturbances = sorted(rng.sample(range(50, STEPS - 50), rng.choice((1, 2, 3))))
     began, starts = time.monotonic(), 1
     done: list[str] = []
@@ -103,7 +108,8 @@ def disturbed_run(
     strays = psutil.wait_procs(family, timeout=90)[1]
     wrong += [f"a process stays: {p.name()}" for p in strays]
     return {
-        "wrong": wrong, "disturbed": done, "workers": workers, "starts": starts,
+        "wrong": wrong, "disturbed": done, "workers": workers, "in_memory": bool(in_memory),
+        "starts": starts,
         "seconds": round(time.monotonic() - began),
     }  # fmt: skip
 

@@ -23,13 +23,13 @@ _QUICK = {
 
 
 class Nodes:
-    """A head for the driver and its readers, and worker nodes of one CPU."""
+    """A head without CPUs for the driver, and worker nodes of one CPU."""
 
     def __init__(self, workers: int) -> None:
         from ray.cluster_utils import Cluster
 
         self._cluster = Cluster(
-            initialize_head=True, head_node_args={"num_cpus": 1, "resources": {"head": 1}}
+            initialize_head=True, head_node_args={"num_cpus": 0, "resources": {"head": 1}}
         )
         self.address: str = self._cluster.address
         self.nodes: list[Any] = [self.add() for _ in range(workers)]

@@ -13,7 +13,7 @@ from tests.faults.nodes import ray_nodes
 
 pytestmark = pytest.mark.slow
 
-STEPS = 3000
+STEPS = 2500
 OVERRIDES = (
     f"pretrain.steps={STEPS}", "pretrain.checkpoint={every: 100, keep: 100}", "finetune={}",
     "pretrain.schedule.kind=constant", "scale.cpus_per_worker=1", "scale.timeout_s=10",
@@ -49,7 +49,7 @@ def test_the_run_shrinks_when_a_node_is_lost_and_grows_when_it_is_back(
             f"scale.address='{nodes.address}'",
         )  # fmt: skip
         job.start()
-        job.wait_for_step(300)
+        job.wait_for_step(200)
         nodes.kill(nodes.nodes[0])
         lost_at = job.last_step()
         end = time.monotonic() + 120

@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -88,3 +89,37 @@ def test_a_worker_that_hangs_is_replaced(
     assert gone(workers) == []
     assert (job.stage / "result.json").read_json()["restarts"] == 1
     assert time.monotonic() - began > 5
+
+
+@pytest.mark.slow
+def test_the_kernel_kills_a_worker_that_has_no_memory_left(
+    tmp_path: Path, undisturbed: list[tuple[int, float]]
+) -> None:
+    job = JobProcess(tmp_path, *STEPS, "scale.workers=2")
+    job.start()
+    job.wait_for_step(60)
+    workers = job.workers()
+    with memory_limit(4 << 20, workers[-1].pid):
+        assert psutil.wait_procs(workers[-1:], timeout=60)[0], "the worker lives on"
+    assert job.wait() == 0, job.log.read_text()
+    assert_same(job, undisturbed)
+    assert (job.stage / "result.json").read_json()["restarts"] == 1
+
+
+@contextmanager
+def memory_limit(bytes_: int, pid: int) -> Iterator[None]:
+    """A control group of the kernel that lets a process take ``bytes_`` more."""
+    root = Path("/sys/fs/cgroup")
+    old = (root / "memory").is_dir()
+    group = root / ("memory" if old else "") / f"p5dist-test-{pid}"
+    try:
+        group.mkdir()
+        limit = group / ("memory.limit_in_bytes" if old else "memory.max")
+        limit.write_text(str(bytes_))
+        (group / "cgroup.procs").write_text(str(pid))
+    except OSError as e:
+        pytest.skip(f"no control group can be made here: {e}")
+    try:
+        yield
+    finally:
+        group.rmdir()

@@ -119,6 +119,23 @@ def test_ray_reads_the_same_histories(folder: RunFolder, ray_session: None) -> N
         assert ours.offsets.tolist() == here.offsets.tolist()
 
 
+def test_ray_reads_while_workers_reserve_all_cpus(folder: RunFolder, ray_session: None) -> None:
+    import ray
+
+    class Worker:
+        def ready(self) -> None: ...
+
+    cpus = ray.cluster_resources()["CPU"]
+    worker = ray.remote(Worker).options(num_cpus=cpus).remote()
+    ray.get(worker.ready.remote())
+    try:
+        assert batches(reader(folder), 1, 0, 20, read_units=read_with_ray) == batches(
+            reader(folder), 1, 0, 20
+        )
+    finally:
+        ray.kill(worker)
+
+
 def test_a_corrupt_shard_is_told_as_the_task_told_it(tmp_path: Path, ray_session: None) -> None:
     source = reader(write_small_data(small_job(tmp_path)))
     path = Path(source.prepare.path, "shards/part-00001.parquet")

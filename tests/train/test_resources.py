@@ -32,10 +32,31 @@ def test_workers_leave_a_cpu_for_reading(ray_session: None) -> None:
         assert 0 < share * workers <= cpus - 0.5
 
 
-def test_a_share_that_leaves_nothing_is_refused(ray_session: None) -> None:
-    cpus = int(ray.cluster_resources()["CPU"])
-    with pytest.raises(ResourceError, match=r"scale\.workers or scale\.cpus_per_worker"):
-        worker_resources(Scale(workers=1, cpus_per_worker=cpus, device="cpu"))
+@pytest.mark.parametrize(
+    ("nodes", "workers", "share"),
+    [
+        ((2, 2, 2), 2, 2),  # 5 CPUs are left: two each, one worker a node
+        ((2, 2, 2), 3, 1),
+        ((3, 3, 3), 2, 3),  # four each would be more than a node has
+        ((8, 1), 2, 4),  # both on the first node
+        ((3,), 3, 0.5),
+        ((4, 4), 8, 0.5),  # 7 are left, and a worker must be on one node
+    ],
+)
+def test_a_worker_finds_room_on_one_node(
+    nodes: tuple[int, ...], workers: int, share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = [{"Alive": True, "Resources": {"CPU": float(cpus)}} for cpus in nodes]
+    lost = {"Alive": False, "Resources": {"CPU": 64.0}}
+    monkeypatch.setattr(ray, "nodes", lambda: [*listed, lost])
+    assert worker_resources(Scale(workers=workers, device="cpu")) == {"CPU": share}
+
+
+def test_a_share_that_no_node_has_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = [{"Alive": True, "Resources": {"CPU": 2.0}}] * 3
+    monkeypatch.setattr(ray, "nodes", lambda: nodes)
+    with pytest.raises(ResourceError, match=r"6 CPUs on 3 nodes(.|\n)*scale\.cpus_per_worker"):
+        worker_resources(Scale(workers=1, cpus_per_worker=3, device="cpu"))
 
 
 def test_gpus_that_are_not_there(ray_session: None) -> None:

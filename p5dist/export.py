@@ -1,0 +1,88 @@
+"""The weights of a training stage as one safetensors file, for use without p5dist."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from p5dist.checkpoint.checkpoints import Checkpoint, Checkpoints
+from p5dist.checkpoint.pieces import as_bytes
+from p5dist.checkpoint.shard_files import DTYPES, Entry
+from p5dist.config import RunConfig
+from p5dist.errors import StorageError
+from p5dist.manifest import Manifest
+from p5dist.storage import Folder, RunFolder
+from p5dist.train.average import AVERAGE
+
+_MODEL = "model."
+
+
+def export(job: RunConfig, stage: str, out: Folder, step: int | None = None) -> dict[str, Any]:
+    """Write the weights of a checkpoint, tables put together whatever the plan that saved them;
+    no more than one tensor is in memory. The file's metadata name run, stage, step, data and
+    release. Row i of an item table belongs to item id i of the run's vocabulary, row 0 to none.
+
+    Args:
+        stage: ``pretrain`` or ``finetune/<task>``.
+        step: left out: the best checkpoint, or the latest where none has a score.
+
+    Returns:
+        ``file``, ``step``, ``bytes``, ``tensors`` (name → shape); averaged weights where the stage
+        keeps them.
+
+    Raises:
+        CheckpointError: there is no such checkpoint, or it is damaged.
+        StorageError: the file is already there.
+    """
+    if out.exists():
+        raise StorageError(
+            "the file to write is already there", where=str(out),
+            rule="an export replaces nothing", fix="give another name, or remove it first",
+        )  # fmt: skip
+    folder = RunFolder.of(job.storage, job.name)
+    checkpoints = Checkpoints(folder.training(stage) / "checkpoints")
+    checkpoint = checkpoints.best() if step is None else checkpoints.require(step)
+    weights = _weights(checkpoint)
+    header: dict[str, Any] = {
+        "__metadata__": {
+            "format": "pt", "run": job.name, "stage": stage, "step": str(checkpoint.step),
+            "data": Manifest.load(folder.prepare).fingerprint,
+            "p5dist": checkpoint.meta()["versions"]["p5dist"],
+        }
+    }  # fmt: skip
+    at = 0
+    for name, entry in weights.items():
+        size = entry.torch_dtype.itemsize * torch.Size(entry.shape).numel()
+        header[name.split(".", 1)[1]] = {
+            "dtype": DTYPES[entry.torch_dtype], "shape": entry.shape,
+            "data_offsets": [at, at + size],
+        }  # fmt: skip
+        at += size
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    out.write_chunks(_content(checkpoint, weights, text))
+    return {
+        "file": str(out), "step": checkpoint.step, "bytes": 8 + len(text) + at,
+        "tensors": {name.split(".", 1)[1]: list(entry.shape) for name, entry in weights.items()},
+    }  # fmt: skip
+
+
+def _weights(checkpoint: Checkpoint) -> dict[str, Entry]:
+    """The tensors of the model, by name in the checkpoint; of a split one, one of its pieces."""
+    saved = {entry.name: entry for _, entry in checkpoint.entries()}
+    averaged = {name: entry for name, entry in saved.items() if name.startswith(AVERAGE)}
+    return averaged or {n: entry for n, entry in saved.items() if n.startswith(_MODEL)}
+
+
+def _content(
+    checkpoint: Checkpoint, weights: dict[str, Entry], header: bytes
+) -> Iterator[bytes | memoryview]:
+    yield struct.pack("<Q", len(header)) + header
+    for name, entry in weights.items():
+        values = torch.empty(entry.shape, dtype=entry.torch_dtype)
+        checkpoint.load({name: values})
+        yield as_bytes(values)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shlex
 import sys
 from datetime import datetime, timezone
 from importlib import metadata
@@ -25,7 +26,7 @@ def circumstances(program: str, packages: tuple[str, ...]) -> dict[str, Any]:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "command": " ".join(["python", f"benchmarks/{program}", *sys.argv[1:]]),
+        "command": shlex.join(["python", f"benchmarks/{program}", *sys.argv[1:]]),
         "machine": {
             "processor": models[0].split(":")[1].strip() if models else platform.machine(),
             "cores": os.cpu_count(),

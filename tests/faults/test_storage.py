@@ -36,6 +36,7 @@ def test_a_corrupt_shard_ends_the_run_and_is_named(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)  # two trainings and a minute of refusals, through a slow store
 def test_checkpoints_wait_for_a_store_that_refuses_writes_for_a_minute(
     tmp_path: Path, s3: Store, ray_session: None
 ) -> None:

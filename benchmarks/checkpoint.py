@@ -57,6 +57,7 @@ def main() -> None:
     median = {key: statistics.median(run[key] for run in runs) for key in runs[0]}
     result = {
         "question": "checkpoint: stall and write rate",
+        "better": dict.fromkeys(runs[0], "lower"),
         "bytes": bytes_, "median": median, "runs": runs,
         **circumstances("checkpoint.py", ("p5dist", "torch", "numpy")),
     }  # fmt: skip

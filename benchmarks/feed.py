@@ -21,6 +21,7 @@ from typing import Any
 
 from measure import measure
 from outcome import RESULTS, circumstances, heading, write
+from workload import P5DIST, short, synthetic_job, write_job
 
 HERE = Path(__file__).parent
 KEPT_UP_TO = 20_000_000  # interactions
@@ -56,47 +57,34 @@ def main() -> None:
         "interactions": interactions,
         "histories": runs["plain"][0]["histories"],
         "median": {name: _median(found) for name, found in runs.items()},
+        "better": {"rate": "higher", "waiting": "lower", "peak_bytes": "lower"},
         "runs": runs,
         **circumstances("feed.py", ("p5dist", "ray", "pyarrow", "numpy", "torch")),
     }
-    size = f"{interactions:.0e}".replace("e+0", "e").replace("e+", "e")
-    write(f"feed-{size}", result, _markdown(result), arguments.out)
+    write(f"feed-{short(interactions)}", result, _markdown(result), arguments.out)
 
 
 def _prepare(place: Path, interactions: int) -> Path:
     """The job file, with its data prepared."""
     place.mkdir(parents=True, exist_ok=True)
     log = place / "log"
-    job = place / "job.json"  # JSON is YAML
-    job.write_text(
-        json.dumps(
-            {
-                "name": "bench",
-                "storage": str(place / "runs"),
-                "prepare": {
-                    "source": {
-                        "files": f"{log}/part-*.parquet", "format": "parquet",
-                        "columns": {"timestamp": "timestamp"},
-                    },
-                },
-                "feed": {"max_length": 50, "in_memory": 0},
-                "model": {"dim": 64},
-                "pretrain": {
-                    "epochs": 1, "batch_size": 256,
-                    "objective": {"loss": {"kind": "sampled_softmax", "negatives": 256}},
-                },
-                "evaluate": None, "recommend": None, "report": None,
+    job = write_job(
+        place / "job.json",
+        synthetic_job(
+            str(log),
+            str(place / "runs"),
+            feed={"max_length": 50, "in_memory": 0},
+            model={"dim": 64},
+            pretrain={
+                "epochs": 1, "batch_size": 256,
+                "objective": {"loss": {"kind": "sampled_softmax", "negatives": 256}},
             },
-        )
+        ),
     )  # fmt: skip
     if not (log / "_synth.json").exists():
-        measure([*_p5dist(), "synth", str(log), "--interactions", str(interactions)], place / "w")
-    measure([*_p5dist(), "prepare", str(job)], place / "w")
+        measure([*P5DIST, "synth", str(log), "--interactions", str(interactions)], place / "w")
+    measure([*P5DIST, "prepare", str(job)], place / "w")
     return job
-
-
-def _p5dist() -> list[str]:
-    return [sys.executable, "-m", "p5dist.cli"]
 
 
 def _part(name: str, job: Path, place: Path) -> dict[str, Any]:
@@ -113,11 +101,10 @@ def _training(job: Path, place: Path, steps: int, number: int) -> dict[str, Any]
     settings["storage"] = str(storage)
     settings["pretrain"] |= {"steps": steps, "epochs": None, "log_every": 10}
     settings["pretrain"]["checkpoint"] = {"every": 10 * steps}
-    own = place / f"training-{number}.json"
-    own.write_text(json.dumps(settings))
+    own = write_job(place / f"training-{number}.json", settings)
     script = (
         f"mkdir -p {storage}/bench && ln -s {place}/runs/bench/prepare {storage}/bench/prepare && "
-        f"{' '.join(_p5dist())} pretrain {own}"
+        f"{' '.join(P5DIST)} pretrain {own}"
     )
     measured = measure(["sh", "-c", script], place / "w")
     text = (storage / "bench/pretrain/metrics.jsonl").read_text()

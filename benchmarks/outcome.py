@@ -48,10 +48,19 @@ def heading(title: str, result: dict[str, Any]) -> str:
     )
 
 
+def place_of(name: str, result: dict[str, Any], out: Path) -> Path:
+    """Where :func:`write` puts the JSON of a result; other files of it lie beside it."""
+    return out / f"{name}-{platform.machine()}-{os.cpu_count()}cores-{result['date'][:10]}.json"
+
+
 def write(name: str, result: dict[str, Any], markdown: str, out: Path = RESULTS) -> None:
-    """``<name>-<machine>-<date>.json`` and ``.md`` below ``out``; the Markdown is printed too."""
+    """``<name>-<machine>-<date>.json`` and ``.md`` below ``out``; the Markdown is printed too.
+
+    compare.py reads of a result: ``question``, ``settings``, ``runs`` (a list of numbers by name,
+    or such lists by what was measured) and ``better`` (``higher`` or ``lower`` by name of number).
+    """
     out.mkdir(parents=True, exist_ok=True)
-    stem = f"{name}-{platform.machine()}-{os.cpu_count()}cores-{result['date'][:10]}"
-    (out / f"{stem}.json").write_text(json.dumps(result, indent=2) + "\n")
-    (out / f"{stem}.md").write_text(markdown)
+    place = place_of(name, result, out)
+    place.write_text(json.dumps(result, indent=2) + "\n")
+    place.with_suffix(".md").write_text(markdown)
     print(markdown)

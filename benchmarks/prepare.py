@@ -19,7 +19,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import sys
 import tempfile
@@ -28,7 +27,8 @@ from pathlib import Path
 from typing import Any
 
 from measure import measure
-from outcome import RESULTS, circumstances
+from outcome import RESULTS, circumstances, heading, write
+from workload import P5DIST, short, synthetic_job, write_job
 
 HERE = Path(__file__).parent
 PACKAGES = ("p5dist", "duckdb", "polars", "pyarrow", "numpy", "ray")
@@ -41,11 +41,10 @@ def main() -> None:
     data: Path = arguments.data
     interactions = int(arguments.interactions)
     given = {n: int(v) for n in ("users", "items") if (v := getattr(arguments, n)) is not None}
-    name = "-".join([f"{interactions:.0e}", *(f"{v:.0e}{n}" for n, v in given.items())])
-    name = name.replace("e+0", "e").replace("e+", "e")
+    name = "-".join([short(interactions), *(f"{short(v)}{n}" for n, v in given.items())])
     log = data / f"log-{name}"
     if not (log / "_synth.json").exists():
-        command = [*_p5dist(), "synth", str(log), "--interactions", str(interactions)]
+        command = [*P5DIST, "synth", str(log), "--interactions", str(interactions)]
         command += [word for n, v in given.items() for word in (f"--{n}", str(v))]
         measure(command, data / "w")
     runs: dict[str, list[dict[str, Any]]] = {tool: [] for tool in arguments.tools}
@@ -66,16 +65,12 @@ def main() -> None:
         "log": json.loads((log / "_synth.json").read_text())["parameters"],
         "tools": {tool: _summary(found, interactions) for tool, found in runs.items()},
         "histories": json.loads(histories.pop()) if histories else None,
+        "better": {"seconds": "lower", "memory_bytes": "lower", "disk_bytes": "lower"},
         "memory_limit_gb": arguments.memory_limit,
         **circumstances("prepare.py", PACKAGES),
         "runs": runs,
     }
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    name = f"prepare-{name}-{platform.machine()}-{os.cpu_count()}cores-{result['date'][:10]}"
-    (arguments.out / f"{name}.json").write_text(json.dumps(result, indent=2) + "\n")
-    text = _markdown(result)
-    (arguments.out / f"{name}.md").write_text(text)
-    print(text)
+    write(f"prepare-{name}", result, _markdown(result), arguments.out)
 
 
 def _arguments() -> argparse.Namespace:
@@ -93,18 +88,15 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _p5dist() -> list[str]:
-    return [sys.executable, "-m", "p5dist.cli"]
-
-
 def _run(tool: str, log: Path, scratch: Path, memory_gb: float) -> dict[str, Any]:
     """Measure one run; for other tools than floor, also what is in the histories."""
     out = scratch / "out"
     if tool.startswith("p5dist"):
-        job = scratch.with_suffix(".json")  # JSON is YAML
         scale = {"scale": {"address": "local"}} if tool == "p5dist-ray" else {}
-        job.write_text(json.dumps(_job(log, out) | scale))
-        measured = measure([*_p5dist(), "prepare", str(job)], scratch)
+        settings = synthetic_job(str(log), str(out), **scale)
+        settings["prepare"]["clean"] = {"min_user_interactions": 5, "min_item_interactions": 5}
+        job = write_job(scratch.with_suffix(".json"), settings)
+        measured = measure([*P5DIST, "prepare", str(job)], scratch)
         prepare = out / "bench" / "prepare"
         manifest = json.loads((prepare / "manifest.json").read_text())
         own = {key: manifest[key] for key in ("rows_in", "rows_kept", "users", "items")}
@@ -120,18 +112,6 @@ def _run(tool: str, log: Path, scratch: Path, memory_gb: float) -> dict[str, Any
         return found
     counts = {key: own[key] for key in ("rows_in", "rows_kept", "users", "items")}
     return {**found, "histories": {**counts, "digest": _digest(histories, users, memory_gb)}}
-
-
-def _job(log: Path, out: Path) -> dict[str, Any]:
-    return {
-        "name": "bench",
-        "storage": str(out),
-        "prepare": {
-            "source": {"files": f"{log}/part-*.parquet", "format": "parquet",
-                       "columns": {"timestamp": "timestamp"}},
-            "clean": {"min_user_interactions": 5, "min_item_interactions": 5},
-        },
-    }  # fmt: skip
 
 
 def _digest(histories: Path, users: Path, memory_gb: float) -> str:
@@ -163,20 +143,12 @@ def _summary(runs: list[dict[str, Any]], interactions: int) -> dict[str, Any]:
 
 
 def _markdown(result: dict[str, Any]) -> str:
-    machine, log = result["machine"], result["log"]
+    log = result["log"]
     fastest = min(
         (t["seconds"] for name, t in result["tools"].items() if name in ("duckdb", "polars")),
         default=None,
     )
     lines = [
-        f"# Prepare: {log['interactions']:,} interactions → histories",
-        "",
-        f"{result['date']}, {machine['cores']} cores of {machine['processor']}, "
-        f"{machine['memory_gb']} GB; "
-        + ", ".join(f"{name} {version}" for name, version in result["versions"].items()),
-        "",
-        f"    {result['command']}",
-        "",
         f"Synthetic log (seed {log['seed']}): {log['users']:,} users, {log['items']:,} items. "
         "Median of the runs; whole commands, imports and start of workers included. Memory: peak "
         "sum of PSS over all processes. Disk: peak of scratch and output together. DuckDB's memory "
@@ -198,7 +170,8 @@ def _markdown(result: dict[str, Any]) -> str:
             f"All left the same histories (digest {found['digest']}): {found['rows_kept']:,} "
             f"interactions of {found['users']:,} users with {found['items']:,} items.",
         ]
-    return "\n".join([*lines, ""])
+    title = f"Prepare: {log['interactions']:,} interactions → histories"
+    return heading(title, result) + "\n".join([*lines, ""])
 
 
 if __name__ == "__main__":

@@ -45,6 +45,7 @@ def main() -> None:
     median = {key: round(statistics.median(run[key] for run in runs), 2) for key in runs[0]}
     result = {
         "question": "recovery: from the death of a worker to the next step",
+        "better": {"total": "lower"},
         "workers": arguments.workers, "checkpoint_every": EVERY, "median": median, "runs": runs,
         **circumstances("recovery.py", ("p5dist", "ray", "torch", "torchrec")),
     }  # fmt: skip

@@ -1,0 +1,88 @@
+"""What this machine reaches: memory, arithmetic, exchange between processes.
+
+W processes of one thread each work at the same time, as W workers do, so that what they share (the
+memory, or a core where there are fewer cores than workers) counts.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+TRIAD_BYTES = 384 << 20
+"""Of the three arrays together: far more than the caches."""
+_MATRIX = 1024
+_MESSAGE = 16 << 20  # bytes
+_REPEAT = 7
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Of one of W processes, in bytes or operations a second; the median of the repeats."""
+
+    memory: float
+    """A STREAM triad; what the processor reads in order to write is not counted, as in STREAM."""
+    flops: float
+    """float32, of a product of two matrices of 1024 × 1024."""
+    exchange: float
+    """Sent by a process in gloo's all-reduce of 16 MB over loopback; infinite for one process."""
+
+
+def triad() -> float:
+    """Bytes a second of ``a = b + 3 c`` with torch's present number of threads."""
+    a, b, c = (torch.rand(TRIAD_BYTES // 12) for _ in range(3))
+    return TRIAD_BYTES / _median(lambda: torch.add(b, c, alpha=3.0, out=a))
+
+
+def rates(workers: int) -> Rates:
+    """Measure with ``workers`` processes at once; the slowest of them counts."""
+    with tempfile.TemporaryDirectory() as folder:
+        mp.start_processes(_process, (workers, folder), nprocs=workers, start_method="spawn")
+        found = [torch.load(Path(folder) / f"{rank}.pt") for rank in range(workers)]
+    return Rates(*(min(one[field.name] for one in found) for field in fields(Rates)))
+
+
+def _process(rank: int, workers: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=workers
+    )
+    found = {}
+    for name, measured in (("memory", triad), ("flops", _matmul), ("exchange", _all_reduce)):
+        dist.barrier()
+        found[name] = measured()
+    torch.save(found, Path(folder) / f"{rank}.pt")
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def _matmul() -> float:
+    a, b = torch.rand(_MATRIX, _MATRIX), torch.rand(_MATRIX, _MATRIX)
+    return 2 * _MATRIX**3 / _median(lambda: a @ b)
+
+
+def _all_reduce() -> float:
+    """A ring sends the message twice, less the part that a process has already."""
+    workers = dist.get_world_size()
+    if workers == 1:
+        return float("inf")
+    values = torch.zeros(_MESSAGE // 4)
+    return 2 * _MESSAGE * (workers - 1) / workers / _median(lambda: dist.all_reduce(values))
+
+
+def _median(work: Callable[[], object]) -> float:
+    work()
+    taken = []
+    for _ in range(_REPEAT):
+        began = time.perf_counter()
+        work()
+        taken.append(time.perf_counter() - began)
+    return statistics.median(taken)

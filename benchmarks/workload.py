@@ -1,0 +1,106 @@
+"""Synthetic jobs: what several benchmarks prepare and train on."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from p5dist.storage import Folder, RunFolder
+from p5dist.train.metrics import read_metrics
+
+P5DIST = [sys.executable, "-m", "p5dist.cli"]
+"""The command line, in this environment."""
+
+
+def p5dist(*words: str, mark: str = "") -> None:
+    """Run a command of p5dist to its end.
+
+    Args:
+        mark: said beside an error.
+
+    Raises:
+        RuntimeError: it failed; with the end of what it printed.
+    """
+    done = subprocess.run([*P5DIST, *words], capture_output=True, text=True)
+    if done.returncode:
+        end = (done.stdout + done.stderr)[-3000:]
+        raise RuntimeError(f"{mark} p5dist {' '.join(words)} ended with {done.returncode}:\n{end}")
+
+
+def short(number: float) -> str:
+    """``2e7`` for 20,000,000, as file names and titles have it."""
+    return f"{number:.0e}".replace("e+0", "e").replace("e+", "e")
+
+
+def write_job(place: Path, job: dict[str, Any]) -> Path:
+    """The job file, which is JSON: YAML holds all of it."""
+    place.write_text(json.dumps(job))
+    return place
+
+
+def synthetic_job(log: str, storage: str, **sections: Any) -> dict[str, Any]:
+    """A job over the log of ``p5dist synth`` that only trains, unless ``sections`` say more."""
+    return {
+        "name": "bench",
+        "storage": storage,
+        "prepare": {
+            "source": {
+                "files": f"{log}/part-*.parquet", "format": "parquet",
+                "columns": {"timestamp": "timestamp"},
+            },
+        },
+        "evaluate": None, "recommend": None, "report": None,
+        **sections,
+    }  # fmt: skip
+
+
+def prepared_job(data: str, interactions: int, *, address: str | None = None) -> dict[str, Any]:
+    """A small next-item job, its log made and prepared below ``data`` if it is not there yet.
+
+    Args:
+        data: folder or URL.
+        address: of a Ray cluster; left out: this machine.
+    """
+    place = f"{data}/train-{short(interactions)}"
+    log = f"{place}/log"
+    cluster = [] if address is None else ["--address", address]
+    if not (Folder.open(log) / "_synth.json").exists():
+        p5dist("synth", log, "--interactions", str(interactions), *cluster)
+    job = synthetic_job(
+        log,
+        f"{place}/runs",
+        feed={"max_length": 50},
+        model={"dim": 64},
+        pretrain={
+            "steps": 1, "log_every": 5,
+            "objective": {"loss": {"kind": "sampled_softmax", "negatives": 512}},
+        },
+        scale={} if address is None else {"address": address},
+    )  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        p5dist("prepare", str(write_job(Path(folder) / "job.json", job)))
+    return job
+
+
+def trained(job: dict[str, Any], *, steps_left_out: int) -> dict[str, float]:
+    """Of a finished pre-training: ``rate`` (histories a second) and ``step`` (seconds) over the
+    logged lines after the first steps, and ``seconds <part>`` of a step (medians of the lines)."""
+    stage = RunFolder.of(job["storage"], job["name"]).training("pretrain")
+    lines = [line for line in read_metrics(stage) if line["step"] > steps_left_out]
+    every = job["pretrain"]["log_every"]
+    taken = [sum(line["seconds"].values()) for line in lines]
+    histories = sum(line["samples_per_second"] * s for line, s in zip(lines, taken, strict=True))
+    parts = lines[-1]["seconds"]
+    return {
+        "rate": histories / sum(taken),
+        "step": sum(taken) / (every * len(lines)),
+        **{
+            f"seconds {part}": statistics.median(line["seconds"][part] for line in lines) / every
+            for part in parts
+        },
+    }

@@ -10,7 +10,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -32,8 +32,8 @@ class Rates:
     """A STREAM triad; what the processor reads in order to write is not counted, as in STREAM."""
     flops: float
     """float32, of a product of two matrices of 1024 × 1024."""
-    exchange: float
-    """Sent by a process in gloo's all-reduce of 16 MB over loopback; infinite for one process."""
+    exchange: float | None
+    """Sent by a process in gloo's all-reduce of 16 MB over loopback; None for one process."""
 
 
 def triad() -> float:
@@ -47,7 +47,8 @@ def rates(workers: int) -> Rates:
     with tempfile.TemporaryDirectory() as folder:
         mp.start_processes(_process, (workers, folder), nprocs=workers, start_method="spawn")
         found = [torch.load(Path(folder) / f"{rank}.pt") for rank in range(workers)]
-    return Rates(*(min(one[field.name] for one in found) for field in fields(Rates)))
+    slowest = {name: min(one[name] for one in found) for name in found[0]}
+    return Rates(slowest["memory"], slowest["flops"], slowest.get("exchange"))
 
 
 def _process(rank: int, workers: int, folder: str) -> None:
@@ -56,7 +57,10 @@ def _process(rank: int, workers: int, folder: str) -> None:
         "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=workers
     )
     found = {}
-    for name, measured in (("memory", triad), ("flops", _matmul), ("exchange", _all_reduce)):
+    measured_of = {"memory": triad, "flops": _matmul}
+    if workers > 1:
+        measured_of["exchange"] = _all_reduce
+    for name, measured in measured_of.items():
         dist.barrier()
         found[name] = measured()
     torch.save(found, Path(folder) / f"{rank}.pt")
@@ -72,8 +76,6 @@ def _matmul() -> float:
 def _all_reduce() -> float:
     """A ring sends the message twice, less the part that a process has already."""
     workers = dist.get_world_size()
-    if workers == 1:
-        return float("inf")
     values = torch.zeros(_MESSAGE // 4)
     return 2 * _MESSAGE * (workers - 1) / workers / _median(lambda: dist.all_reduce(values))
 

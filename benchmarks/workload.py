@@ -10,6 +10,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from p5dist import columns as c
+from p5dist.manifest import Manifest
 from p5dist.storage import Folder, RunFolder
 from p5dist.train.metrics import read_metrics
 
@@ -85,6 +87,20 @@ def prepared_job(data: str, interactions: int, *, address: str | None = None) ->
     with tempfile.TemporaryDirectory() as folder:
         p5dist("prepare", str(write_job(Path(folder) / "job.json", job)))
     return job
+
+
+def synthetic_sequences(data: Path, interactions: int) -> Path:
+    """The histories of :func:`prepared_job` as text, a line a user: ``user item item …``."""
+    job = prepared_job(str(data), interactions)
+    prepared = RunFolder.of(job["storage"], job["name"]).prepare
+    place = data / f"synthetic-{short(interactions)}" / "sequences.txt"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with place.open("w") as file:
+        for shard in Manifest.load(prepared).shards:
+            table = (prepared / shard.path).read_table([c.USER, c.ITEM])
+            for row in table.to_pylist():
+                file.write(f"{row[c.USER]} {' '.join(map(str, row[c.ITEM]))}\n")
+    return place
 
 
 def trained(job: dict[str, Any], *, steps_left_out: int) -> dict[str, float]:

@@ -1,13 +1,16 @@
 # make demo    install, then run MovieLens-100K from the raw log to the report
 # make test    install, then lint, types and tests (make test-all: the slow ones too)
 # make chaos   20 runs disturbed at random; the longest
+# make bench   all benchmarks in a small size, results into BENCH_OUT (build/bench)
 # Both start from a fresh clone. PYTHON=python3.12 picks the Python, WHEELS=cpu|gpu the wheels.
 
 PYTHON ?= python3
 WHEELS ?= auto
 VENV := .venv/bin
+BENCH_OUT ?= build/bench
+BENCH_RUNS ?= 1
 
-.PHONY: demo test test-all chaos lint audit types install
+.PHONY: demo test test-all chaos bench lint audit types install
 
 demo: install
 	$(VENV)/p5dist run jobs/ml-100k.yaml
@@ -17,6 +20,20 @@ test: lint types
 
 chaos: install
 	$(VENV)/python -m tests.faults.chaos --runs 20
+
+# compare.py tells change from noise where there are three runs: BENCH_RUNS=3 for those on Ray.
+bench: BENCH = $(VENV)/python benchmarks/$(1).py --out $(BENCH_OUT)
+bench: install
+	$(VENV)/python -m pip install -qq -e '.[bench]'
+	$(call BENCH,embedding) --rows 5e5 --steps 10 --runs 3
+	$(call BENCH,checkpoint) --gigabytes 0.2 --runs 3
+	$(call BENCH,prepare) --interactions 1e6 --runs 3
+	$(call BENCH,train) --warm-up 10 --steps 20 --runs $(BENCH_RUNS)
+	$(call BENCH,scaling) --interactions 2e5 --steps 30 --runs $(BENCH_RUNS)
+	$(call BENCH,plan_check) --workers 1 2 --interactions 2e5 --steps 30 --runs $(BENCH_RUNS)
+	$(call BENCH,feed) --interactions 1e6 --steps 50 --runs $(BENCH_RUNS)
+	$(call BENCH,recovery) --runs $(BENCH_RUNS)
+	$(call BENCH,whole) --interactions 2e5 --steps 50 --runs $(BENCH_RUNS)
 
 test-all: lint types
 	$(VENV)/python -m pytest

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from outcome import RESULTS, circumstances, heading, write
-from workload import p5dist, synthetic_sequences, trained, write_job
+from workload import p5dist, prepare, synthetic_sequences, trained, write_job
 
 from p5dist.config import parse_job
 from p5dist.feed.mix import open_mix
@@ -134,7 +134,7 @@ def _job(a: argparse.Namespace, sequences: Path) -> Path:
             "scale": {"workers": 1, "cpus_per_worker": 1},
         },
     )  # fmt: skip
-    p5dist("prepare", str(job))
+    prepare(job)
     return job
 
 

@@ -85,8 +85,15 @@ def prepared_job(data: str, interactions: int, *, address: str | None = None) ->
         scale={} if address is None else {"address": address},
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
-        p5dist("prepare", str(write_job(Path(folder) / "job.json", job)))
+        prepare(write_job(Path(folder) / "job.json", job))
     return job
+
+
+def prepare(job: Path) -> None:
+    """Prepare the data of a job; what was trained on it with other settings goes."""
+    settings = json.loads(job.read_text())
+    RunFolder.of(settings["storage"], settings["name"]).training("pretrain").remove()
+    p5dist("prepare", str(job))
 
 
 def synthetic_sequences(data: Path, interactions: int) -> Path:

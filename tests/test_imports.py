@@ -23,7 +23,7 @@ LAYERS = (
     "prepare feed models checkpoint ranking report submit doctor",
     "train",
     "scoring plan",
-    "evaluate recommend audit",
+    "evaluate recommend audit export",
     "pipeline",
     "status",
     "cli",

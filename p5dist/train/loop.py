@@ -19,7 +19,16 @@ from p5dist.feed.ahead import Ready, prefetch
 from p5dist.feed.histories import Histories
 from p5dist.feed.stream import LaneStream
 from p5dist.train.control import NUMBER_OF_EVENTS, Events, OtherWorkerError, Outside
-from p5dist.train.meter import Meter
+from p5dist.train.meter import (
+    BACKWARD,
+    CHECKPOINT,
+    DATA,
+    FORWARD,
+    OPTIMIZER,
+    Meter,
+    meter_for,
+    watch_tables,
+)
 from p5dist.train.session import Session
 from p5dist.train.validation import Validator
 
@@ -63,8 +72,12 @@ def run_steps(
     session.model.train()
     start, stop = session.start, session.total
     steps = stream.steps(start, stop)
-    with prefetch(steps, partial(_batch, session), start=start, stop=stop) as batches:
-        newest, completed = _take_steps(session, batches, outside, validator)
+    meter = meter_for(session.device)
+    with (
+        watch_tables(session.model, meter),
+        prefetch(steps, partial(_batch, session), start=start, stop=stop) as batches,
+    ):
+        newest, completed = _take_steps(session, batches, meter, outside, validator)
     _finish_saving(session)
     if newest > completed:
         outside.saved(newest)
@@ -72,16 +85,19 @@ def run_steps(
 
 
 def _take_steps(
-    session: Session, batches: Iterator[Ready], outside: Outside, validator: Validator | None
+    session: Session,
+    batches: Iterator[Ready],
+    meter: Meter,
+    outside: Outside,
+    validator: Validator | None,
 ) -> tuple[int, int]:
     """The steps of :func:`run_steps`; the step of the newest checkpoint, and of the newest one
     that is known to be complete."""
-    meter = Meter()
     histories_seen = 0.0
     stop, every = session.total, session.training.log_every
     completed = newest = session.start
     while True:
-        with meter.part("data"):
+        with meter.part(DATA):
             ready = next(batches, None)
         if ready is None:
             break
@@ -126,13 +142,14 @@ def _take_steps(
         ending = done == stop or stopping or session.selection.exhausted
         due = done % session.training.checkpoint.every == 0 or score is not None or ending
         if due or (taken.events.look and outside.preempted()):
-            with meter.part("checkpoint"):
+            with meter.part(CHECKPOINT):
                 outside.saving(done)
                 session.save(done, score)
                 newest = done
         if taken.events.completed > completed:
             completed = int(taken.events.completed)
-            outside.saved(completed)
+            with meter.part(CHECKPOINT):
+                outside.saved(completed)
         if ending:
             break
     return newest, completed
@@ -163,8 +180,9 @@ def _step(session: Session, step: int, batch: Batch, meter: Meter, local: Events
     """Take one step; it is not applied where a worker has a problem or the loss is not finite."""
     head = session.inner.head
     known = [*local.values(), *head.counts(batch), float(batch.histories)]
-    lr = session.optimizers.prepare(step)
-    with meter.part("forward"):
+    with meter.part(OPTIMIZER):
+        lr = session.optimizers.prepare(step)
+    with meter.part(FORWARD):
         sums = session.model(batch)
     with meter.part("exchange"):
         totals = torch.tensor(known, dtype=torch.float64, device=session.device)
@@ -177,11 +195,11 @@ def _step(session: Session, step: int, batch: Batch, meter: Meter, local: Events
     agreed = Events.agreed(events)
     applied = math.isfinite(loss)
     if applied and not agreed.problem and counts.any():
-        with meter.part("backward"):
+        with meter.part(BACKWARD):
             scale = torch.where(counts > 0, dist.get_world_size() / counts, 0.0)
             minimised = head.combine(sums * scale.to(sums.dtype))
             torch.autograd.backward(minimised)
-        with meter.part("optimizer"):
+        with meter.part(OPTIMIZER):
             session.optimizers.step()
     return _Step(loss, losses.tolist(), histories.item(), lr, agreed, applied)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import torch
@@ -48,7 +49,7 @@ class Recorder(Outside):
         self.lines: list[dict[str, Any]] = []
 
     def log(self, values: dict[str, Any]) -> None:
-        self.lines.append(values)
+        self.lines.append(values | {"at": time.perf_counter()})
 
 
 def local_state(job: RunConfig, stage: str) -> dict[str, tuple[list[int], Parts]]:

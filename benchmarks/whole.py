@@ -112,7 +112,7 @@ def _markdown(result: dict[str, Any]) -> str:
         f"histories on {settings['workers']} workers (2 layers, dim 64, 1,024 negatives); "
         "evaluate and recommend for all users over all items. Whole commands, imports and Ray "
         "included; memory: peak sum of PSS over all processes; median of "
-        f" {len(result['runs']['synth'])} run(s).\n\n"
+        f"{len(result['runs']['synth'])} run(s).\n\n"
         "| stage | seconds | peak memory GB |\n|---|---|---|\n"
         + table
         + f"| all | {total:,.1f} | {peak / 1e9:.2f} |\n"

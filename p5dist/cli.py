@@ -230,7 +230,8 @@ def export(
     from p5dist.storage import Folder
 
     loaded = load_job(job, overrides)
-    made = exporting.export(loaded, stage or list(loaded.trainings())[-1], Folder.open(out), step)
+    last = next(reversed(loaded.trainings()), "pretrain")
+    made = exporting.export(loaded, stage or last, Folder.open(out), step)
     print(json.dumps(made, indent=2) if as_json else f"{made['file']}: {made['bytes']:,} bytes")
 
 

@@ -13,7 +13,7 @@ from p5dist.checkpoint.checkpoints import Checkpoint, Checkpoints
 from p5dist.checkpoint.pieces import as_bytes
 from p5dist.checkpoint.shard_files import DTYPES, Entry
 from p5dist.config import RunConfig
-from p5dist.errors import StorageError
+from p5dist.errors import ConfigError, StorageError
 from p5dist.manifest import Manifest
 from p5dist.storage import Folder, RunFolder
 from p5dist.train.average import AVERAGE
@@ -36,8 +36,15 @@ def export(job: RunConfig, stage: str, out: Folder, step: int | None = None) -> 
 
     Raises:
         CheckpointError: there is no such checkpoint, or it is damaged.
+        ConfigError: the job has no such stage.
         StorageError: the file is already there.
     """
+    if stage not in job.trainings():
+        raise ConfigError(
+            "no such training stage", where=f"job {job.name}", value=stage,
+            rule=f"its training stages: {', '.join(job.trainings()) or 'none'}",
+            fix="name one of them",
+        )  # fmt: skip
     if out.exists():
         raise StorageError(
             "the file to write is already there", where=str(out),

@@ -9,7 +9,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from p5dist.errors import CheckpointError, StorageError
+from p5dist.errors import CheckpointError, ConfigError, StorageError
 from p5dist.export import export
 from p5dist.storage import Folder, RunFolder
 from p5dist.train.inference import load_scorer
@@ -43,6 +43,8 @@ def test_one_file_holds_the_model_that_workers_split(tmp_path: Path, average: st
 
     with pytest.raises(StorageError, match="already there"):
         export(job, "pretrain", out)
+    with pytest.raises(ConfigError, match="its training stages: pretrain"):
+        export(job, "finetune/rating", Folder.open(str(tmp_path / "no")))
     other = Folder.open(str(tmp_path / "other.safetensors"))
     assert export(job, "pretrain", other, step=3)["step"] == 3
     assert not torch.equal(load_file(other.path)[items[0]], found[items[0]])

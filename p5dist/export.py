@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import struct
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,7 +9,7 @@ import torch
 
 from p5dist.checkpoint.checkpoints import Checkpoint, Checkpoints
 from p5dist.checkpoint.pieces import as_bytes
-from p5dist.checkpoint.shard_files import DTYPES, Entry
+from p5dist.checkpoint.shard_files import Entry, safetensors_header
 from p5dist.config import RunConfig
 from p5dist.errors import ConfigError, StorageError
 from p5dist.manifest import Manifest
@@ -54,28 +52,23 @@ def export(job: RunConfig, stage: str, out: Folder, step: int | None = None) -> 
     checkpoints = Checkpoints(folder.training(stage) / "checkpoints")
     checkpoint = checkpoints.best() if step is None else checkpoints.require(step)
     weights = _weights(checkpoint)
-    header: dict[str, Any] = {
-        "__metadata__": {
-            "format": "pt", "run": job.name, "stage": stage, "step": str(checkpoint.step),
-            "data": Manifest.load(folder.prepare).fingerprint,
-            "p5dist": checkpoint.meta()["versions"]["p5dist"],
-        }
+    tensors = {_name(n): (entry.torch_dtype, entry.shape) for n, entry in weights.items()}
+    metadata = {
+        "run": job.name, "stage": stage, "step": str(checkpoint.step),
+        "data": Manifest.load(folder.prepare).fingerprint,
+        "p5dist": checkpoint.meta()["versions"]["p5dist"],
     }  # fmt: skip
-    at = 0
-    for name, entry in weights.items():
-        size = entry.torch_dtype.itemsize * torch.Size(entry.shape).numel()
-        header[name.split(".", 1)[1]] = {
-            "dtype": DTYPES[entry.torch_dtype], "shape": entry.shape,
-            "data_offsets": [at, at + size],
-        }  # fmt: skip
-        at += size
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    out.write_chunks(_content(checkpoint, weights, text))
+    header, _ = safetensors_header(tensors, metadata)
+    out.write_chunks(_content(checkpoint, weights, header))
     return {
-        "file": str(out), "step": checkpoint.step, "bytes": 8 + len(text) + at,
-        "tensors": {name.split(".", 1)[1]: list(entry.shape) for name, entry in weights.items()},
+        "file": str(out), "step": checkpoint.step, "bytes": out.size(),
+        "tensors": {name: list(shape) for name, (_, shape) in tensors.items()},
     }  # fmt: skip
+
+
+def _name(saved: str) -> str:
+    """The name in the model of an entry of a checkpoint."""
+    return saved.split(".", 1)[1]
 
 
 def _weights(checkpoint: Checkpoint) -> dict[str, Entry]:
@@ -88,7 +81,7 @@ def _weights(checkpoint: Checkpoint) -> dict[str, Entry]:
 def _content(
     checkpoint: Checkpoint, weights: dict[str, Entry], header: bytes
 ) -> Iterator[bytes | memoryview]:
-    yield struct.pack("<Q", len(header)) + header
+    yield header
     for name, entry in weights.items():
         values = torch.empty(entry.shape, dtype=entry.torch_dtype)
         checkpoint.load({name: values})

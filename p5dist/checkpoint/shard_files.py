@@ -27,12 +27,12 @@ BLOCK = 4 << 20
 """Bytes that one checksum covers."""
 _AT_ONCE = 16  # blocks read at once
 
-DTYPES = {
+_DTYPES = {
     torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
     torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8",
     torch.uint8: "U8", torch.bool: "BOOL",
 }  # fmt: skip
-_OF_NAME = {name: dtype for dtype, name in DTYPES.items()}
+_OF_NAME = {name: dtype for dtype, name in _DTYPES.items()}
 
 
 @dataclass(frozen=True)
@@ -62,24 +62,13 @@ def write_shard(folder: Folder, name: str, pieces: list[Piece]) -> None:
     Args:
         pieces: contiguous, on CPU; they must not change while this runs.
     """
-    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
-    at = 0
-    places = []
-    for piece in pieces:
-        size = piece.values.numel() * piece.values.element_size()
-        header[_key(piece)] = {
-            "dtype": DTYPES[piece.values.dtype],
-            "shape": list(piece.values.shape),
-            "data_offsets": [at, at + size],
-        }
-        places.append(at)
-        at += size
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
+    text, places = safetensors_header(
+        {_key(piece): (piece.values.dtype, tuple(piece.values.shape)) for piece in pieces}, {}
+    )
     sums: list[list[int]] = [[] for _ in pieces]
 
     def chunks() -> Iterator[bytes | memoryview]:
-        yield struct.pack("<Q", len(text)) + text
+        yield text
         for piece, crcs in zip(pieces, sums, strict=True):
             data = as_bytes(piece.values)
             for first in range(0, len(data), BLOCK):
@@ -91,16 +80,36 @@ def write_shard(folder: Folder, name: str, pieces: list[Piece]) -> None:
     entries = [
         Entry(
             name=piece.name,
-            dtype=DTYPES[piece.values.dtype],
+            dtype=_DTYPES[piece.values.dtype],
             shape=piece.shape,
             offsets=piece.offsets,
             sizes=tuple(piece.values.shape),
-            begin=8 + len(text) + at,
+            begin=at,
             crc32=tuple(crcs),
         )
         for piece, at, crcs in zip(pieces, places, sums, strict=True)
     ]
     (folder / f"{name}.json").write_text(json.dumps([asdict(entry) for entry in entries]))
+
+
+def safetensors_header(
+    tensors: dict[str, tuple[torch.dtype, tuple[int, ...]]], metadata: dict[str, str]
+) -> tuple[bytes, list[int]]:
+    """What a safetensors file begins with, and where in the file each tensor begins; they follow
+    in the order of ``tensors`` (name → type, shape)."""
+    header: dict[str, object] = {"__metadata__": {"format": "pt", **metadata}}
+    begins, at = [], 0
+    for name, (dtype, shape) in tensors.items():
+        size = math.prod(shape) * dtype.itemsize
+        header[name] = {
+            "dtype": _DTYPES[dtype], "shape": shape, "data_offsets": [at, at + size],
+        }  # fmt: skip
+        begins.append(at)
+        at += size
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    text = struct.pack("<Q", len(text)) + text
+    return text, [len(text) + begin for begin in begins]
 
 
 def _key(piece: Piece) -> str:

@@ -129,7 +129,7 @@ class Folder:
         """The whole file, as one writer left it; FileNotFoundError where there is none."""
         if not self.is_local:
             return bytes(self.fs.handler.fs.cat_file(self.path))
-        with self.fs.open_input_stream(self.path) as f:
+        with self.fs.open_input_stream(self.path, compression=None) as f:
             return bytes(f.read())
 
     def read_json(self) -> Any:

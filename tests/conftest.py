@@ -62,6 +62,8 @@ def ray_session(s3_proxy: FaultProxy) -> Iterator[None]:
     from p5dist.config.scale import Scale
     from p5dist.ray_session import connect
 
-    connect(Scale())
+    with pytest.MonkeyPatch.context() as m:
+        m.setenv("RAY_metrics_report_interval_ms", "500")  # ten seconds else
+        connect(Scale())
     yield
     ray.shutdown()

@@ -66,6 +66,8 @@ class Saver:
         self.patience_s = patience_s
         self.completed: int | None = None
         """Step of the newest complete checkpoint, as the first worker knows."""
+        self.seconds = 0.0
+        """How long it took from :meth:`save` on."""
         self.error: CheckpointError | None = None
         """Why saving was given up."""
         self._buffers: dict[tuple[str, tuple[int, ...]], Tensor] = {}
@@ -84,6 +86,7 @@ class Saver:
         """Take a copy of ``state`` after ``step`` steps and write it in the background, after the
         checkpoint before it. Nothing happens once saving was given up: see :attr:`error`.
         """
+        begun = time.monotonic()
         if self._thread is not None:
             self._thread.join()
         if self.error is not None:
@@ -92,7 +95,10 @@ class Saver:
         if self.asynchronous:
             pieces = self._copies(pieces)
         self._thread = threading.Thread(
-            target=self._write, args=(step, pieces, meta, score), name="checkpoint", daemon=True
+            target=self._write,
+            args=(step, pieces, meta, score, begun),
+            name="checkpoint",
+            daemon=True,
         )
         self._thread.start()
         if not self.asynchronous:
@@ -146,15 +152,25 @@ class Saver:
         return copies
 
     def _write(
-        self, step: int, pieces: list[Piece], meta: dict[str, Any], score: float | None
+        self,
+        step: int,
+        pieces: list[Piece],
+        meta: dict[str, Any],
+        score: float | None,
+        begun: float,
     ) -> None:
         try:
-            self._write_all(step, pieces, meta, score)
+            self._write_all(step, pieces, meta, score, begun)
         except Exception as e:  # whatever it is, it must not end as a save that seems done
             self.error = _failed(self.checkpoints, step, e)
 
     def _write_all(
-        self, step: int, pieces: list[Piece], meta: dict[str, Any], score: float | None
+        self,
+        step: int,
+        pieces: list[Piece],
+        meta: dict[str, Any],
+        score: float | None,
+        begun: float,
     ) -> None:
         end = time.monotonic() + self.patience_s
         folder = self.checkpoints.at(step)
@@ -167,6 +183,7 @@ class Saver:
             if self._closed.wait(poll):
                 return
         self._patiently(end, lambda: self.checkpoints.complete(step, names, meta, score))
+        self.seconds = time.monotonic() - begun
         self.completed = step
         self._patiently(end, lambda: self.checkpoints.tidy(self.retention))
 

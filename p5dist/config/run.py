@@ -243,7 +243,7 @@ class RunConfig(Section):
         for name in self.trainings():
             if last is None or name in self._ancestry(last):
                 section = dict(_section(job, name))
-                for key in ("log_every", "checkpoint", "ledger"):
+                for key in ("log_every", "checkpoint", "ledger", "profile"):
                     section.pop(key)
                 parts[_key(name)] = section
         if last is None:

@@ -112,6 +112,14 @@ class Averaging(Section):
     """Steps between two updates of the average, which touches all rows of all tables."""
 
 
+class Profile(Section):
+    """A trace of some steps on the first worker, taken after every start of the workers."""
+
+    steps: PositiveInt = 5
+    start: NonNegativeInt = 20
+    """Steps before it, which also warm up."""
+
+
 class Training(Section):
     """What pre-training and fine-tuning share."""
 
@@ -136,6 +144,8 @@ class Training(Section):
     non_finite: NonFinite = NonFinite()
     ledger: bool = False
     """Write down the row numbers that every worker trained on, for p5dist audit."""
+    profile: Profile | None = None
+    """Left empty: none is taken."""
 
     @model_validator(mode="after")
     def _length(self) -> Training:

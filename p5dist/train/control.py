@@ -46,17 +46,17 @@ class OtherWorkerError(TrainingError):
     """Another worker cannot go on and says why; this one ends in order."""
 
 
-class Outside:
-    """What the steps of a stage tell, and ask, of the world around them; here nobody listens."""
+class Listener:
+    """What the steps of a stage tell; here nobody listens."""
 
     def log(self, values: dict[str, Any]) -> None:
-        """A logged step; called on every worker, like all that follows."""
+        """A logged step."""
 
     def validated(self, step: int, metric: str, value: float) -> None:
         """The model after ``step`` steps was validated."""
 
     def trained(self, step: int, rows: Ints) -> None:
-        """This worker took ``step`` with the histories ``rows`` (row numbers [B])."""
+        """This worker took ``step`` (from 0) with the histories ``rows`` (row numbers [B])."""
 
     def skipped(self, step: int, rows: list[list[int]]) -> None:
         """A step was not applied; the row numbers that each worker had."""
@@ -64,8 +64,16 @@ class Outside:
     def saving(self, step: int) -> None:
         """A checkpoint after ``step`` steps begins."""
 
-    def saved(self, step: int) -> None:
-        """The checkpoint after ``step`` steps is complete."""
+    def saved(self, step: int, seconds: float) -> None:
+        """The checkpoint after ``step`` steps is complete, so many seconds after it began (0 where
+        this worker does not know)."""
+
+    def close(self) -> None:
+        """No step comes after this."""
+
+
+class Outside(Listener):
+    """What the steps of a stage tell and ask the world around them; called on every worker."""
 
     def stop(self) -> bool:
         """Whether this worker is asked to end after a checkpoint."""

@@ -28,9 +28,10 @@ from p5dist.storage import Folder, RunFolder
 from p5dist.train.initial import REPORT as INIT_REPORT
 from p5dist.train.initial import Report
 from p5dist.train.metrics import read_metrics
+from p5dist.train.monitor import Monitor
 from p5dist.train.resources import in_words, scaling, worker_resources
 from p5dist.train.session import total_steps
-from p5dist.train.worker import FEED, Feed, LaneDataConfig, Monitor, train_worker
+from p5dist.train.worker import FEED, Feed, LaneDataConfig, train_worker
 
 _SNAPSHOT = "checkpoint_manager_snapshot.json"
 _REFRESH_S = 0.5

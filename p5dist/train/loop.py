@@ -80,7 +80,7 @@ def run_steps(
         newest, completed = _take_steps(session, batches, meter, outside, validator)
     _finish_saving(session)
     if newest > completed:
-        outside.saved(newest)
+        outside.saved(newest, session.saver.seconds)
     return newest >= stop or session.selection.exhausted
 
 
@@ -149,7 +149,7 @@ def _take_steps(
         if taken.events.completed > completed:
             completed = int(taken.events.completed)
             with meter.part(CHECKPOINT):
-                outside.saved(completed)
+                outside.saved(completed, session.saver.seconds)
         if ending:
             break
     return newest, completed

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from p5dist.storage import Folder
+from p5dist.train.control import Listener
 
 METRICS = "metrics.jsonl"
 SKIPPED = "skipped.jsonl"
@@ -38,7 +39,7 @@ def _lines(values: list[dict[str, Any]]) -> str:
     return "".join(json.dumps(value) + "\n" for value in values)
 
 
-class MetricsWriter:
+class MetricsWriter(Listener):
     """Appends one JSON object a logged step.
 
     Args:
@@ -85,8 +86,11 @@ class MetricsWriter:
         if self._events is not None:
             self._events.add_scalar(f"validation/{metric}", value, step)
 
-    def flush(self) -> None:
+    def saved(self, step: int, seconds: float) -> None:
         """Make everything logged so far visible in storage."""
+        self._flush()
+
+    def _flush(self) -> None:
         if not self._place.is_local:
             self._write_all()
         if self._events is not None:
@@ -94,7 +98,7 @@ class MetricsWriter:
 
     def close(self) -> None:
         """Flush and end."""
-        self.flush()
+        self._flush()
         if self._events is not None:
             self._events.close()
 

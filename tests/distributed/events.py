@@ -33,7 +33,7 @@ class Events(Recorder):
     def skipped(self, step: int, rows: list[list[int]]) -> None:
         self.skipped_steps.append((step, rows))
 
-    def saved(self, step: int) -> None:
+    def saved(self, step: int, _: float) -> None:
         self.complete.append(step)
 
     def stop(self) -> bool:

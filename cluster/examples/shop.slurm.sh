@@ -24,150 +24,25 @@ job="$SLURM_SUBMIT_DIR/p5dist-$SLURM_JOB_ID.yaml"
 cat > "$job" <<'END_OF_JOB'
 name: shop
 storage: s3://my-bucket/runs
-seed: 1
 prepare:
   source:
     files: s3://my-bucket/log/*.parquet
-    format: csv
-    names: null
     columns:
       user: customer
       item: product
       timestamp: time
-      rating: null
-      event: null
-      context: {}
-    timestamp_unit: s
-  items: null
-  users: null
-  events: null
-  clean:
-    duplicates: drop
-    rating_range: null
-    time_range: null
-    repeat_window: null
-    max_user_interactions: null
-    min_user_interactions: 1
-    min_item_interactions: 1
-    keep_rejected: false
-  vocabulary:
-    of: train
-    extend: null
-    hashed: null
-  split:
-    kind: leave_one_out
-  session_gap: null
-  max_length: null
-  longer: windows
-  ties: log
-  shards: null
-  group_rows: null
-feed:
-  lanes: 64
-  max_length: 200
-  window: random
-  mix: {}
-  weight: 1.0
-  in_memory: 5000000
-  unit_rows: 25600
-  read_ahead: 2
 model:
   dim: 64
-  encoder:
-    kind: transformer
-    layers: 2
-    heads: 2
-    ffn_dim: null
-    positions: learned
-    time_intervals: false
-    dropout: 0.2
-  inputs:
-    rating: false
-    event: false
-    time_gap: false
-    calendar: false
-    user_id: false
-    user_attributes: false
-    item_dropout: 0.0
-    id_dropout: 0.0
-  item_attributes: []
-  user_attributes: []
-  cosine_temperature: null
-  init_scale: 0.02
 pretrain:
-  steps: null
   epochs: 3.0
   batch_size: 1024
-  tables:
-    kind: rowwise_adagrad
-    lr: 0.05
-    weight_decay: 0.0
-  dense:
-    lr: 0.001
-    betas:
-    - 0.9
-    - 0.98
-    weight_decay: 0.01
-    clip_norm: 1.0
-  lr_scale:
-    tables: 1.0
-    encoder: 1.0
-    head: 1.0
-  schedule:
-    kind: cosine
-    warmup_steps: 100
-    final_fraction: 0.1
-  init_from: null
-  checkpoint:
-    every: 200
-    keep: 2
-    keep_every: null
-    asynchronous: true
-    patience_s: 90.0
-  log_every: 10
-  validation: null
-  average: null
-  non_finite:
-    policy: stop
-    budget: 10
-  ledger: false
-  objective:
-    kind: causal
-    loss:
-      kind: softmax
-      label_smoothing: 0.0
-finetune: {}
-evaluate:
-  split: test
-  k:
-  - 1
-  - 5
-  - 10
-  - 20
-  mask_seen: true
-  batch_size: 1024
-  ranking_from: null
-  bootstrap: 1000
-recommend:
-  k: 20
-  mask_seen: true
-  batch_size: 1024
-  ranking_from: null
-report:
-  users: 5
 scale:
   workers:
     min: 2
     max: 8
-    resize_every_s: 60.0
   device: cuda
   cpus_per_worker: 6.0
-  actors: null
   address: null
-  max_failures: 3
-  max_preemptions: null
-  sharding: {}
-  timeout_s: 120.0
 END_OF_JOB
 
 mapfile -t hosts < <(scontrol show hostnames "$SLURM_JOB_NODELIST")

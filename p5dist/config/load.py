@@ -54,9 +54,14 @@ def parse_job(text: str, overrides: list[str] | None = None, *, where: str = "jo
         raise _explain(e, values, where) from None
 
 
-def dump_job(job: RunConfig) -> str:
-    """The resolved job as YAML; :func:`parse_job` gives the same object back."""
-    return yaml.safe_dump(job.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+def dump_job(job: RunConfig, *, defaults: bool = True) -> str:
+    """The job as YAML; :func:`parse_job` gives the same object back.
+
+    Args:
+        defaults: the resolved job; else what the user set, by file and overrides.
+    """
+    values = job.model_dump(mode="json", exclude_unset=not defaults)
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
 
 
 def _apply(values: dict[str, Any], override: str) -> None:

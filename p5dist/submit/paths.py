@@ -47,7 +47,7 @@ def portable(job: RunConfig, *, same_machine: bool, hosts: int) -> tuple[RunConf
     Raises:
         ConfigError: a relative path, for a cluster elsewhere.
     """
-    values = job.model_dump(mode="json")
+    values = job.model_dump(mode="json", exclude_unset=True) | {"storage": job.storage}
     local, fetched = [], False
     for place in _PLACES:
         *above, last = place

@@ -85,7 +85,7 @@ def render(target: Target, job: RunConfig, stages: tuple[str, ...] = (), image: 
     values = {
         "name": job.name,
         "k8s_name": re.sub(r"[^a-z0-9]+", "-", job.name.lower()).strip("-")[:40],
-        "job": dump_job(job).rstrip("\n"),
+        "job": dump_job(job, defaults=False).rstrip("\n"),
         "stages": "".join(f" {shlex.quote(stage)}" for stage in stages),
         "groups": machines,
         "group": machines[0],

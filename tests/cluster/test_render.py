@@ -16,7 +16,7 @@ import jsonschema
 import pytest
 import yaml
 
-from p5dist.config import load_job, parse_job
+from p5dist.config import RunConfig, load_job, parse_job
 from p5dist.errors import ConfigError
 from p5dist.submit.render import Target, render
 
@@ -131,6 +131,22 @@ def test_the_job_is_in_the_config_map_and_the_head_is_never_on_spot() -> None:
         assert deadline < pod["terminationGracePeriodSeconds"]
 
 
+@pytest.mark.parametrize(("target", "address"), [("kuberay", "auto"), ("slurm", None)])
+def test_the_job_is_what_the_user_wrote_with_the_overrides(
+    target: Target, address: str | None
+) -> None:
+    written = yaml.safe_load((EXAMPLES / "shop.yaml").read_text())
+    written["scale"]["address"] = address
+    written["pretrain"]["dense"] = {"lr": 0.5}
+    text = render(target, shop("pretrain.dense.lr=0.5"))
+    block = text[text.index("name: shop\n") :]
+    if target == "kuberay":
+        block = documents(target, "pretrain.dense.lr=0.5")["ConfigMap"]["data"]["job.yaml"]
+    else:
+        block = block[: block.index("\nEND_OF_JOB\n")]
+    assert yaml.safe_load(block) == written
+
+
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_the_launcher_file_is_accepted_by_ray(device: str, tmp_path: Path) -> None:
     from ray.autoscaler._private.util import prepare_config, validate_config
@@ -164,8 +180,10 @@ def test_the_slurm_script_passes_shellcheck(tmp_path: Path) -> None:
 def test_secrets_and_relative_paths_are_refused() -> None:
     with pytest.raises(ConfigError, match="secret"):
         render("kuberay", shop("storage=s3://key:planted@bucket/a"))
-    with pytest.raises(ConfigError, match="relative path"):
-        render("slurm", shop("storage=runs"))
+    default = RunConfig.model_validate(shop().model_dump(exclude_unset=True, exclude={"storage"}))
+    for job in (shop("storage=runs"), default):
+        with pytest.raises(ConfigError, match="relative path"):
+            render("slurm", job)
 
 
 def test_the_versions_of_the_image_are_those_of_the_project() -> None:

@@ -23,6 +23,7 @@ def _error(text: str, *overrides: str) -> ConfigError:
 def test_jobs_load_and_survive_a_round_trip(path: Path) -> None:
     job = load_job(path)
     assert parse_job(dump_job(job)) == job
+    assert parse_job(dump_job(job, defaults=False)) == job
     assert RunConfig.model_validate_json(job.model_dump_json()) == job
 
 
@@ -33,7 +34,7 @@ def test_a_round_trip_keeps_what_is_not_a_default() -> None:
     )
     job = parse_job(text)
     again = parse_job(dump_job(job))
-    assert again == job
+    assert again == parse_job(dump_job(job, defaults=False)) == job
     assert again.evaluate is None and again.finetune["next"].epochs == 0.5
     assert again.finetune["next"].task.loss.negatives == 512  # type: ignore[union-attr]
 

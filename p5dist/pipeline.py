@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
@@ -11,7 +12,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from p5dist.config import RunConfig, dump_job, parse_job
-from p5dist.console import console
 from p5dist.errors import ConfigError, P5Error, RunFolderError, StoppedError
 from p5dist.manifest import MANIFEST
 from p5dist.ray_session import connect
@@ -79,6 +79,7 @@ def run(job: RunConfig, wanted: list[str], *, fresh: bool = False) -> dict[str, 
     stages = select(job, wanted)
     folder = RunFolder.of(job.storage, job.name)
     folder.root.make()
+    log = logging.LoggerAdapter(logging.getLogger("p5dist"), {"run": job.name})
     results: dict[str, Any] = {}
     with _lock(folder):
         if fresh:
@@ -90,16 +91,16 @@ def run(job: RunConfig, wanted: list[str], *, fresh: bool = False) -> dict[str, 
         with _noted(folder):
             for number, stage in enumerate(stages, 1):
                 state = _state(job, folder, stage)
-                heading = f"[bold]{number}/{len(stages)} {stage}[/bold]"
+                heading = f"{number}/{len(stages)} {stage}"
                 if state == "complete":
-                    console.print(f"{heading}  complete, skipped")
+                    log.info(f"{heading} complete, skipped")
                     results[stage] = _marker(folder, stage).read_json()
                     continue
-                console.print(heading + ("  continues" if state == "to continue" else ""))
+                log.info(f"{heading} {'continues' if state == 'to continue' else 'started'}")
                 start = time.time()
                 results[stage] = _run_stage(job, folder, stage)
-                console.print(f"  done in {time.time() - start:.1f} s")
-        console.print(f"[bold]{job.name}[/bold] in {time.time() - began:.0f} s: {folder.root}")
+                log.info(f"{heading} done in {time.time() - start:.1f} s")
+        log.info(f"{job.name} in {time.time() - began:.0f} s: {folder.root}")
     return results
 
 

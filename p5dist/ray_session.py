@@ -14,11 +14,13 @@ def connect(scale: Scale) -> None:
     """Join the cluster at ``scale.address``, or start one on this machine; later calls are free.
 
     Raises:
-        ResourceError: nothing answers at the address.
+        ResourceError: nothing answers at the address, or Ray does not start.
     """
     # Set before ray is imported. Workers keep the folder they were started in, so that relative
     # paths of a job mean the same everywhere.
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
+    # What became of a lost worker is told in a line of p5dist.
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "A worker died or was killed")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if scale.address is None:
         # A local cluster listens on loopback only; without this Ray writes a token into the
@@ -35,17 +37,28 @@ def connect(scale: Scale) -> None:
         options["address"] = scale.address
     try:
         ray.init(**options)
-    except ConnectionError as e:
-        raise ResourceError(
-            "no Ray cluster answers", where="scale.address", value=scale.address,
-            fix="start the cluster, correct the address, or leave it out to use this machine",
-        ) from e  # fmt: skip
+    except Exception as e:  # whatever goes wrong at its start, Ray raises plain ones too
+        raise _explain(e, scale.address) from e
     import ray.data
 
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.execution_options.preserve_order = True
     logging.getLogger("ray.data").setLevel(logging.ERROR)
+
+
+def _explain(error: Exception, address: str | None) -> ResourceError:
+    text = next((line.strip() for line in str(error).splitlines() if line.strip()), repr(error))
+    if address is None:
+        return ResourceError(
+            "Ray does not start on this machine", value=text,
+            fix="p5dist doctor looks for the reason; Ray's own logs are in "
+            "/tmp/ray/session_latest/logs; on a busy machine start again",
+        )  # fmt: skip
+    return ResourceError(
+        f"no Ray cluster answers: {text}", where="scale.address", value=address,
+        fix="start the cluster, correct the address, or leave it out to use this machine",
+    )  # fmt: skip
 
 
 def _object_store_bytes() -> int:

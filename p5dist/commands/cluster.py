@@ -1,4 +1,4 @@
-"""The commands about jobs on a cluster and about the local cluster; no logic."""
+"""The commands about jobs on a cluster, and about the local cluster; no logic."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from typing import Annotated
 
 import typer
 
+from p5dist.commands.arguments import Job, Json, Words, split_words
+
+app = typer.Typer()
 jobs_app = typer.Typer(
     help="Jobs on a Ray cluster: list, status, logs, stop.", no_args_is_help=True
 )
@@ -18,6 +21,9 @@ cluster_app = typer.Typer(
     no_args_is_help=True,
 )
 
+app.add_typer(jobs_app, name="jobs")
+app.add_typer(cluster_app, name="cluster")
+
 Address = Annotated[
     str,
     typer.Option(
@@ -25,10 +31,73 @@ Address = Annotated[
     ),
 ]
 Id = Annotated[str, typer.Argument(metavar="ID", help="As submit and list print it.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 Folder = Annotated[
     Path | None, typer.Option(help="Where its files are; for a second cluster beside the first.")
 ]
+
+
+@app.command()
+def submit(
+    job: Job,
+    words: Words = None,
+    address: Annotated[
+        str | None,
+        typer.Option(envvar="RAY_API_SERVER_ADDRESS", help="Job server: http://HEAD:8265."),
+    ] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Until the job has ended.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", help="Print its log, until it ends.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be sent; send nothing.")
+    ] = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="Also where the same job has finished.")
+    ] = False,
+    image_has_package: Annotated[
+        bool, typer.Option("--image-has-package", help="Send the job file only, no code.")
+    ] = False,
+    python: Annotated[
+        str | None, typer.Option(help="Interpreter on the nodes; left out: that of Ray there.")
+    ] = None,
+    driver_cpus: Annotated[
+        float, typer.Option(help="0: the driver is on the head node; else where they are free.")
+    ] = 0.0,
+    driver_memory_gb: Annotated[float, typer.Option(help="Memory that the driver reserves.")] = 0.0,
+    render: Annotated[
+        str | None,
+        typer.Option(
+            metavar="kuberay|raycluster|aws|slurm",
+            help="Print the file for this scheduler; send nothing.",
+        ),
+    ] = None,
+    image: Annotated[
+        str | None, typer.Option(help="Container image with p5dist, for --render.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """The same job on a Ray cluster; given twice, it runs once."""
+    from p5dist import pipeline
+    from p5dist.config import load_job
+    from p5dist.submit import show
+    from p5dist.submit.submission import Options
+
+    stages, overrides = split_words(words)
+    loaded = load_job(job, overrides)
+    pipeline.select(loaded, stages)
+    if render is not None:
+        print(show.rendered(render, loaded, tuple(stages), image), end="")
+        return
+    options = Options(
+        stages=tuple(stages),
+        image_has_package=image_has_package,
+        python=python,
+        driver_cpus=driver_cpus,
+        driver_memory=int(driver_memory_gb * 2**30),
+        again=again,
+    )
+    code = show.submit(
+        loaded, options, address, wait=wait, follow=follow, dry_run=dry_run, as_json=as_json
+    )
+    raise typer.Exit(code)
 
 
 @jobs_app.command("list")

@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,11 +20,21 @@ from p5dist.checkpoint.checkpoints import Checkpoints
 from p5dist.config import RunConfig, dump_job
 from p5dist.config.scale import Scale
 from p5dist.console import console, progress
-from p5dist.errors import P5Error, StoppedError, TrainingError
+from p5dist.errors import StoppedError
 from p5dist.feed.mix import open_mix
 from p5dist.manifest import Manifest
 from p5dist.provenance import provenance
 from p5dist.storage import Folder, RunFolder
+from p5dist.train.failures import FailureNews, explain
+from p5dist.train.following import (
+    Bar,
+    ErrorsFile,
+    Follower,
+    LogLines,
+    Metrics,
+    Summary,
+    Tracked,
+)
 from p5dist.train.initial import REPORT as INIT_REPORT
 from p5dist.train.initial import Report
 from p5dist.train.metrics import read_metrics
@@ -45,8 +55,13 @@ _SETTINGS = {
 }
 
 
-def run(job: RunConfig, folder: RunFolder, stage: str) -> dict[str, Any]:
+def run(
+    job: RunConfig, folder: RunFolder, stage: str, metrics: Metrics | None = None
+) -> dict[str, Any]:
     """Train ``stage`` (``pretrain`` or ``finetune/<task>``) from where it was left to its end.
+
+    Args:
+        metrics: is told the numbers of every logged step.
 
     Raises:
         ResourceError: the cluster is too small; found before anything starts.
@@ -62,10 +77,15 @@ def run(job: RunConfig, folder: RunFolder, stage: str) -> dict[str, Any]:
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
     trainer = _trainer(job, folder, stage, manifest, resources, monitor)
-    _watch(lambda: _fit(trainer, job.scale, monitor, place), monitor, stage)
-    figures, starts, _ = ray.get(monitor.state.remote())
-    if "plan" in figures:
-        console.print(plan_table(figures["plan"]))
+    summary = Summary()
+    followers = [summary, LogLines(job.name, stage), ErrorsFile(place)]
+    if metrics is not None:
+        followers.append(Tracked(stage, metrics))
+    with progress("steps") as bar:
+        followers.append(Bar(bar, stage))
+        _watch(lambda: _fit(trainer, job.scale, monitor, place), monitor, followers)
+    if summary.plan is not None:
+        console.print(plan_table(summary.plan))
     if (place / INIT_REPORT).exists():
         for line in Report(**(place / INIT_REPORT).read_json()).lines():
             console.print(f"  {line}", soft_wrap=True, markup=False)
@@ -73,8 +93,8 @@ def run(job: RunConfig, folder: RunFolder, stage: str) -> dict[str, Any]:
     result = {
         "steps": logged[-1]["step"] if logged else 0,
         "loss": logged[-1]["loss"] if logged else None,
-        "restarts": max(starts - 1, 0),
-        "workers": figures.get("workers"),
+        "restarts": max(summary.starts - 1, 0),
+        "workers": summary.workers,
         "checkpoint": Checkpoints(place / "checkpoints").best().folder.name,
         **provenance(job, stage, data=manifest.fingerprint, seconds=time.time() - began),
     }
@@ -120,6 +140,7 @@ def _trainer(
         ),
         run_config=ray.train.RunConfig(
             name=stage.rsplit("/", 1)[-1],
+            callbacks=[FailureNews(monitor)],
             storage_path=parent,
             storage_filesystem=folder.root.fs,
             failure_config=ray.train.FailureConfig(
@@ -164,12 +185,14 @@ def _fit(trainer: TorchTrainer, scale: Scale, monitor: Any, place: Folder) -> No
         try:
             trainer.fit()
         except ray.train.ControllerError as e:
+            error = explain(e, scale, place)
+            ray.get(monitor.tell.remote("failed", error.value, {0: str(e)}))
             if attempt == scale.max_failures:
-                raise _explain(e, scale, place) from e
+                raise error from e
             continue
         except ray.train.TrainingFailedError as e:
-            raise _explain(e, scale, place) from e
-        error = ray.get(monitor.state.remote())[2]
+            raise explain(e, scale, place) from e
+        error = ray.get(monitor.error.remote())
         if error is not None:
             raise error
         step = ray.get(monitor.stopped_at.remote())
@@ -181,29 +204,9 @@ def _fit(trainer: TorchTrainer, scale: Scale, monitor: Any, place: Folder) -> No
         return
 
 
-def _explain(error: Exception, scale: Scale, place: Folder) -> P5Error:
-    """The worker's own error where it is one of ours, else its last line."""
-    failures = getattr(error, "worker_failures", {})
-    for failure in failures.values():
-        cause: BaseException | None = failure
-        while cause is not None:
-            if isinstance(cause, P5Error):
-                return cause
-            cause = getattr(cause, "cause", None) or cause.__cause__
-    first = next(iter(failures.values()), error)
-    lines = [line for line in str(first).strip().splitlines() if line.strip()]
-    return TrainingError(
-        "the workers failed more often than allowed",
-        where=str(place),
-        value=lines[-1] if lines else repr(first),
-        rule=f"scale.max_failures = {scale.max_failures}",
-        fix="start the same command again: it continues from the last complete checkpoint",
-    )
-
-
-def _watch(fit: Callable[[], None], monitor: Any, stage: str) -> None:
-    """Run ``fit`` in a thread; show step, rate, loss and time left, and pass a request to stop
-    on to the workers. (In the main thread Ray Train would take Ctrl-C as an order to abort.)"""
+def _watch(fit: Callable[[], None], monitor: Any, followers: Sequence[Follower]) -> None:
+    """Run ``fit`` in a thread; tell the followers what happens, and pass a request to stop on to
+    the workers. (In the main thread Ray Train would take Ctrl-C as an order to abort.)"""
     failed: list[BaseException] = []
 
     def run_fit() -> None:
@@ -213,23 +216,20 @@ def _watch(fit: Callable[[], None], monitor: Any, stage: str) -> None:
             failed.append(e)
 
     thread = threading.Thread(target=run_fit, daemon=True)
-    with progress("steps") as bar, _stop_requests() as wanted:
-        task = bar.add_task(stage, total=None, note="starting workers")
+    with _stop_requests() as wanted:
         thread.start()
-        told = False
-        while thread.is_alive():
+        told, running = False, True
+        while running:
             thread.join(_REFRESH_S)
+            running = thread.is_alive()  # asked before the news, so that the last ones are told
             if wanted.is_set() and not told:
                 monitor.ask_to_stop.remote()
                 told = True
-            figures, starts, _ = ray.get(monitor.state.remote())
-            if figures:
-                note = f"restart {starts - 1}  " if starts > 1 else ""
-                if figures.get("loss") is not None:
-                    note += f"loss {figures['loss']:.4f}  {figures['samples_per_second']:,.0f}/s"
-                    note += f"  {figures['validation']}" if "validation" in figures else ""
-                note = "stopping after a checkpoint" if told else note
-                bar.update(task, completed=figures["step"], total=figures["total"], note=note)
+                for follower in followers:
+                    follower.stopping()
+            for news in ray.get(monitor.news.remote()):
+                for follower in followers:
+                    getattr(follower, news.method)(*news.arguments)
     if failed:
         raise failed[0]
 

@@ -1,32 +1,55 @@
-"""Between the first worker and the driver."""
+"""Between the workers, Ray Train's controller and the driver."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
+
+from p5dist.train.control import Listener
+
+
+class News(NamedTuple):
+    """A call of a method of :class:`p5dist.train.following.Follower`."""
+
+    method: str
+    arguments: tuple[Any, ...]
 
 
 class Monitor:
-    """An actor that the first worker tells how far it is, and the driver asks."""
+    """An actor that keeps news for the driver, and its requests for the workers."""
 
     def __init__(self) -> None:
-        self._progress: dict[str, Any] = {}
-        self._starts = 0
+        self._news: list[News] = []
+        self._traces: dict[int, str] = {}
         self._error: Exception | None = None
         self._stop = False
         self._stopped_at: int | None = None
 
-    def started(self, step: int, total: int, workers: int, plan: dict[str, Any]) -> None:
-        """The worker group begins after ``step`` steps."""
-        self._starts += 1
-        self._progress |= {"step": step, "total": total, "workers": workers, "plan": plan}
+    def tell(self, method: str, *arguments: Any) -> None:
+        """Something happened."""
+        self._news.append(News(method, arguments))
 
-    def update(self, values: dict[str, Any]) -> None:
-        """A logged step."""
-        self._progress |= values
+    def news(self) -> list[News]:
+        """What happened since the last call, in order."""
+        told, self._news = self._news, []
+        return told
 
-    def failed(self, error: Exception) -> None:
+    def raised(self, rank: int, trace: str) -> None:
+        """The traceback of a worker that is about to end; Ray Train does not hand it on."""
+        self._traces[rank] = trace
+
+    def group_failed(self, reason: str, texts: dict[int, str]) -> None:
+        """Workers failed; by rank what Ray Train says where the worker itself said nothing."""
+        details = {rank: self._traces.get(rank, text) for rank, text in texts.items()}
+        self._traces = {}
+        self.tell("failed", reason, details)
+
+    def give_up(self, error: Exception) -> None:
         """Training ended with an error that a restart cannot cure; the first one counts."""
         self._error = self._error or error
+
+    def error(self) -> Exception | None:
+        """That of :meth:`give_up`."""
+        return self._error
 
     def ask_to_stop(self) -> None:
         """The job is asked to end after a checkpoint."""
@@ -44,6 +67,21 @@ class Monitor:
         """The step of :meth:`stopped`; None where the stage goes on or is at its end."""
         return self._stopped_at
 
-    def state(self) -> tuple[dict[str, Any], int, Exception | None]:
-        """Latest figures, starts of the worker group, and the error that ended it."""
-        return self._progress, self._starts, self._error
+
+class Relay(Listener):
+    """Tells the driver; the first worker has one."""
+
+    def __init__(self, monitor: Any) -> None:
+        self._monitor = monitor
+
+    def log(self, values: dict[str, Any]) -> None:
+        self._monitor.tell.remote("log", values)
+
+    def validated(self, step: int, metric: str, value: float) -> None:
+        self._monitor.tell.remote("validated", step, metric, value)
+
+    def skipped(self, step: int, rows: list[list[int]]) -> None:
+        self._monitor.tell.remote("skipped", step, rows)
+
+    def saved(self, step: int, seconds: float) -> None:
+        self._monitor.tell.remote("saved", step, seconds)

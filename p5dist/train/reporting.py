@@ -24,7 +24,7 @@ class WorkerOutside(Outside):
     """Reports out, requests and notices in.
 
     Args:
-        first: this is the first worker, which alone tells the driver and hears from it.
+        first: this is the first worker, which alone asks the monitor.
         listeners: are told everything.
     """
 
@@ -53,8 +53,6 @@ class WorkerOutside(Outside):
     def log(self, values: dict[str, Any]) -> None:
         for listener in self._listeners:
             listener.log(values)
-        if self._first:
-            self._monitor.update.remote(values)
 
     def trained(self, step: int, rows: Ints) -> None:
         for listener in self._listeners:
@@ -71,8 +69,6 @@ class WorkerOutside(Outside):
     def validated(self, step: int, metric: str, value: float) -> None:
         for listener in self._listeners:
             listener.validated(step, metric, value)
-        if self._first:
-            self._monitor.update.remote({"validation": f"{metric} {value:.4f}"})
 
     def skipped(self, step: int, rows: list[list[int]]) -> None:
         for listener in self._listeners:

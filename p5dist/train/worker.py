@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+import traceback
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,7 @@ from p5dist.train.control import Listener, OtherWorkerError
 from p5dist.train.gauges import Gauges
 from p5dist.train.loop import run_steps
 from p5dist.train.metrics import MetricsWriter
+from p5dist.train.monitor import Relay
 from p5dist.train.profiler import StepProfiler
 from p5dist.train.reporting import WorkerOutside
 from p5dist.train.session import Session, open_session
@@ -73,6 +75,15 @@ def train_worker(config: dict[str, Any]) -> None:
     Args:
         config: ``job`` (text of the resolved job), ``stage``, ``threads``, ``monitor`` (actor).
     """
+    rank = ray.train.get_context().get_world_rank()
+    try:
+        _train(config, rank)
+    except Exception:
+        ray.get(config["monitor"].raised.remote(rank, traceback.format_exc()))
+        raise
+
+
+def _train(config: dict[str, Any], rank: int) -> None:
     entered = time.time()
     logging.getLogger("torchrec").setLevel(logging.ERROR)
     console.quiet = True
@@ -83,7 +94,6 @@ def train_worker(config: dict[str, Any]) -> None:
     place = folder.training(stage)
     monitor = config["monitor"]
     device = ray.train.torch.get_device()
-    rank = ray.train.get_context().get_world_rank()
     session = open_session(job, stage, folder, Manifest.load(folder.prepare), device)
     listeners: list[Listener] = []
     if rank == 0:
@@ -98,8 +108,8 @@ def train_worker(config: dict[str, Any]) -> None:
             }
         )  # fmt: skip
         (place / STARTS).write_json(starts)
-        ray.get(monitor.started.remote(session.start, session.total, workers, plan))
-        listeners = _listeners(session, place, restarts=len(starts) - 1)
+        ray.get(monitor.tell.remote("started", session.start, session.total, workers, plan))
+        listeners = [Relay(monitor), *_listeners(session, place, restarts=len(starts) - 1)]
 
     ledger = None
     if session.training.ledger:
@@ -114,7 +124,7 @@ def train_worker(config: dict[str, Any]) -> None:
         pass
     except P5Error as e:
         # All workers end in order at the same step, and no restart would cure it: tell.
-        ray.get(monitor.failed.remote(e))
+        ray.get(monitor.give_up.remote(e))
     finally:
         session.saver.close()
         outside.close()

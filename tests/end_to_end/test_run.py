@@ -73,7 +73,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, dict[
         command(folder, "--json"), capture_output=True, text=True, check=False, timeout=400
     )
     assert again.returncode == 0, again.stderr
-    assert "pretrain  continues" in again.stderr
+    assert "pretrain continues" in again.stderr
     return folder / "runs/tiny", json.loads(again.stdout)
 
 

@@ -17,6 +17,7 @@ from p5dist.manifest import MANIFEST
 from p5dist.ray_session import connect
 from p5dist.redact import redact, redact_text
 from p5dist.storage import Folder, RunFolder
+from p5dist.tracking import Tracker, evaluation, tracker
 
 State = Literal["to do", "to continue", "complete"]
 
@@ -88,7 +89,7 @@ def run(job: RunConfig, wanted: list[str], *, fresh: bool = False) -> dict[str, 
         _check_owner(job, folder)
         folder.job.write_text(_without_secrets(job))
         began = time.time()
-        with _noted(folder):
+        with _noted(folder), tracker(job, str(folder.root)) as tracked:
             for number, stage in enumerate(stages, 1):
                 state = _state(job, folder, stage)
                 heading = f"{number}/{len(stages)} {stage}"
@@ -98,13 +99,13 @@ def run(job: RunConfig, wanted: list[str], *, fresh: bool = False) -> dict[str, 
                     continue
                 log.info(f"{heading} {'continues' if state == 'to continue' else 'started'}")
                 start = time.time()
-                results[stage] = _run_stage(job, folder, stage)
+                results[stage] = _run_stage(job, folder, stage, tracked)
                 log.info(f"{heading} done in {time.time() - start:.1f} s")
         log.info(f"{job.name} in {time.time() - began:.0f} s: {folder.root}")
     return results
 
 
-def _run_stage(job: RunConfig, folder: RunFolder, stage: str) -> Any:
+def _run_stage(job: RunConfig, folder: RunFolder, stage: str, tracked: Tracker | None) -> Any:
     if stage == "report":
         from p5dist.report import stage as report
 
@@ -120,11 +121,14 @@ def _run_stage(job: RunConfig, folder: RunFolder, stage: str) -> Any:
     if stage in job.trainings():
         from p5dist.train import driver
 
-        return driver.run(job, folder, stage)
+        return driver.run(job, folder, stage, None if tracked is None else tracked.metrics)
     if stage == "evaluate":
         from p5dist.evaluate import stage as evaluate
 
-        return evaluate.run(job, folder)
+        result = evaluate.run(job, folder)
+        if tracked is not None:
+            tracked.metrics(evaluation(result))
+        return result
     from p5dist.recommend import stage as recommend
 
     return recommend.run(job, folder)

@@ -19,13 +19,14 @@ LAYERS = (
     "storage",
     "manifest",
     "config",
-    "provenance ray_session datasets",
+    "provenance ray_session datasets tracking",
     "prepare feed models checkpoint ranking report submit doctor",
     "train",
     "scoring plan",
     "evaluate recommend audit export",
     "pipeline",
     "status",
+    "commands",
     "cli",
 )
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts.split()}
@@ -77,7 +78,7 @@ def test_imports_go_downwards(path: Path) -> None:
         "import p5dist.config",
         "import p5dist.report.stage",
         "import p5dist.doctor, p5dist.datasets, p5dist.status",
-        "import p5dist.submit.show, p5dist.submit.local, p5dist.submit.commands",
+        "import p5dist.submit.show, p5dist.submit.local, p5dist.commands.cluster",
         "import p5dist.cli as cli, sys; sys.argv = ['p5dist', '--help']\n"
         "try: cli.main()\n"
         "except SystemExit as e: assert not e.code",

@@ -16,6 +16,7 @@ from p5dist.config.model import Model
 from p5dist.config.output import Evaluate, Recommend, Report
 from p5dist.config.prepare import Prepare
 from p5dist.config.scale import Scale
+from p5dist.config.tracking import Tracking
 from p5dist.config.train import Finetune, Pretrain, Training
 
 _HOW_TO_READ = ("in_memory", "unit_rows", "read_ahead")
@@ -39,6 +40,7 @@ class RunConfig(Section):
     recommend: Recommend | None = Recommend()
     report: Report | None = Report()
     scale: Scale = Scale()
+    tracking: Tracking = Tracking()
 
     @model_validator(mode="after")
     def _lanes(self) -> RunConfig:

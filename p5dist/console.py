@@ -45,6 +45,7 @@ def show_log() -> None:
     logger = logging.getLogger("p5dist")
     logger.setLevel(logging.INFO)
     logger.addHandler(handler)
+    logger.propagate = False  # packages that are imported later give the root logger a handler
 
 
 def progress(unit: str = "") -> Progress:

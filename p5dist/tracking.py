@@ -52,7 +52,8 @@ class Tracker:
         except ImportError as e:
             raise InstallError(
                 "tracking.mlflow needs a package that is not installed", where="tracking.mlflow",
-                value=redact_text(uri), fix="pip install 'p5dist[mlflow]', or leave tracking out",
+                value=redact_text(uri),
+                fix="pip install 'mlflow>=3,<4' (p5dist's extra mlflow), or leave tracking out",
             ) from e  # fmt: skip
         for noisy in ("mlflow", "alembic"):  # about the tables of a new store
             logging.getLogger(noisy).setLevel(logging.WARNING)

@@ -31,7 +31,7 @@ def test_without_the_package_it_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "mlflow", None)
-    with pytest.raises(InstallError, match=r"pip install 'p5dist\[mlflow\]'"):
+    with pytest.raises(InstallError, match="pip install 'mlflow>=3,<4'"):
         Tracker(small_job(tmp_path, "tracking.mlflow=sqlite:///x.db"), "runs/small")
     with tracker(small_job(tmp_path), "runs/small") as nothing:
         assert nothing is None

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from typing import Any
 
 from p5dist.config.scale import Scale
 from p5dist.errors import ResourceError
+
+_KNOCK_S = 10.0
 
 
 def connect(scale: Scale) -> None:
@@ -36,6 +39,7 @@ def connect(scale: Scale) -> None:
     else:
         options["address"] = scale.address
     try:
+        _knock(scale.address)
         ray.init(**options)
     except Exception as e:  # whatever goes wrong at its start, Ray raises plain ones too
         raise _explain(e, scale.address) from e
@@ -45,6 +49,13 @@ def connect(scale: Scale) -> None:
     context.enable_progress_bars = False
     context.execution_options.preserve_order = True
     logging.getLogger("ray.data").setLevel(logging.ERROR)
+
+
+def _knock(address: str | None) -> None:
+    """Ray itself tries for ten minutes where nobody listens."""
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), _KNOCK_S).close()
 
 
 def _explain(error: Exception, address: str | None) -> ResourceError:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from rich.progress import Progress
 
 from p5dist.console import STEPS
+from p5dist.errors import P5Error
 from p5dist.redact import redact_text
 from p5dist.storage import Folder
 from p5dist.train.control import Listener
@@ -116,11 +118,12 @@ class ErrorsFile(Follower):
         self._place = stage / ERRORS
 
     def failed(self, reason: str, details: dict[int, str]) -> None:
-        before = self._place.read_bytes().decode() if self._place.exists() else ""
         now = time.strftime("%Y-%m-%d %H:%M:%S")
         parts = [f"{now} {reason}\n"]
         parts += [f"\nworker {rank}:\n{text.rstrip()}\n" for rank, text in sorted(details.items())]
-        self._place.write_text(before + redact_text("".join(parts)) + "\n")
+        with suppress(P5Error, OSError):  # storage may be what failed, and training may go on
+            before = self._place.read_bytes().decode() if self._place.exists() else ""
+            self._place.write_text(before + redact_text("".join(parts)) + "\n")
 
 
 class Tracked(Follower):

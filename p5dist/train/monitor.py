@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import ray
+
 from p5dist.train.control import Listener
 
 
@@ -85,3 +87,6 @@ class Relay(Listener):
 
     def saved(self, step: int, seconds: float) -> None:
         self._monitor.tell.remote("saved", step, seconds)
+
+    def close(self) -> None:
+        ray.get(self._monitor.wants_stop.remote())  # any answer comes after all that was told

@@ -172,7 +172,8 @@ def errors_as_raised() -> Iterator[None]:
         yield
     except RayError as e:
         inner: BaseException | None = e
-        while inner is not None and not isinstance(inner, P5Error):
+        # Ray's wrapper is of both types, and its message the whole traceback.
+        while inner is not None and (isinstance(inner, RayError) or not isinstance(inner, P5Error)):
             inner = getattr(inner, "cause", None) or inner.__cause__
         if inner is None:
             raise

@@ -47,3 +47,4 @@ def test_errors_of_ray_tasks_come_out_as_raised(ray_session: None) -> None:
     with pytest.raises(TrainingError, match="in a task") as caught, errors_as_raised():
         ray.get(fail.remote())
     assert caught.value.where == "here"
+    assert str(caught.value) == "in a task\n  where: here"

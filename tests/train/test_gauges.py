@@ -38,7 +38,7 @@ def test_the_node_of_the_first_worker_exports_them(ray_session: None) -> None:
             text = answer.read().decode()
         found = {
             name: float(value)
-            for name, tags, value in re.findall(r"^\w*?p5dist_(\w+)\{(.*)\} (\S+)$", text, re.M)
+            for name, tags, value in re.findall(r"^ray_p5dist_(\w+)\{(.*)\} (\S+)$", text, re.M)
             if 'run="shop"' in tags and 'stage="finetune/rating"' in tags
         }
     ray.kill(stage)

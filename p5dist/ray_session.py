@@ -26,8 +26,11 @@ def connect(scale: Scale) -> None:
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "A worker died or was killed")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if scale.address is None:
-        # A local cluster listens on loopback only; without this Ray writes a token into the
-        # home folder that changes how later clusters start.
+        # Nothing of it is for other machines: its nodes take the loopback address, which is what
+        # this switch of Ray is for where the system has no clusters.
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+        # Without this Ray writes a token into the home folder that changes how later clusters
+        # start.
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     import ray
 

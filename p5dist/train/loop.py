@@ -19,6 +19,7 @@ from p5dist.feed.ahead import Ready, prefetch
 from p5dist.feed.histories import Histories
 from p5dist.feed.stream import LaneStream
 from p5dist.train.control import NUMBER_OF_EVENTS, Events, OtherWorkerError, Outside
+from p5dist.train.memory import FreeMemory
 from p5dist.train.meter import (
     BACKWARD,
     CHECKPOINT,
@@ -96,6 +97,7 @@ def _take_steps(
     histories_seen = 0.0
     stop, every = session.total, session.training.log_every
     completed = newest = session.start
+    memory = FreeMemory()
     while True:
         with meter.part(DATA):
             ready = next(batches, None)
@@ -150,6 +152,7 @@ def _take_steps(
             completed = int(taken.events.completed)
             with meter.part(CHECKPOINT):
                 outside.saved(completed, session.saver.seconds)
+        memory.look()
         if ending:
             break
     return newest, completed

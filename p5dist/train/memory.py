@@ -1,0 +1,28 @@
+"""Memory that is free, but that the C library keeps."""
+
+from __future__ import annotations
+
+import ctypes
+import time
+
+_EVERY_S = 60.0
+
+
+class FreeMemory:
+    """Gives freed memory back to the system now and then.
+
+    Batches differ in size, so what a step frees seldom fits the next one: glibc's heap gets holes
+    and grows for as long as training goes on (MovieLens-1M, batches of 64: from 0.85 GB to 3.3 GB
+    in 10,000 steps, half a GB of it in use). Other C libraries have no such call; nothing happens
+    there.
+    """
+
+    def __init__(self) -> None:
+        self._trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        self._next = time.monotonic() + _EVERY_S
+
+    def look(self) -> None:
+        """To be called often."""
+        if self._trim is not None and time.monotonic() > self._next:
+            self._trim(0)
+            self._next = time.monotonic() + _EVERY_S

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -174,7 +175,6 @@ class LocalCluster:
                 rule=f"alive: {alive or 'none'}", fix="p5dist cluster status",
             )  # fmt: skip
         _kill_session(node.pid)
-        _wait_for_end(node)
         return node
 
     def _start(
@@ -252,13 +252,23 @@ def _started(pid: int) -> int | None:
 
 
 def _kill_session(session: int) -> None:
-    """SIGKILL to every process of a session, also where its leader has ended."""
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and (fields := _stat(entry.name)) and int(fields[3]) == session:
-            try:
-                os.kill(int(entry.name), signal.SIGKILL)
-            except ProcessLookupError:
-                continue
+    """SIGKILL to every process of a session, also where its leader has ended; returns when none is
+    left, or after a while."""
+    end = time.monotonic() + _END_S
+    while members := _members(session):
+        for pid in members:  # also those that were started meanwhile
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        if time.monotonic() > end:
+            return
+        time.sleep(0.05)
+
+
+def _members(session: int) -> list[int]:
+    """Processes of a session that have not ended."""
+    entries = [(entry.name, _stat(entry.name)) for entry in Path("/proc").glob("[0-9]*")]
+    return [int(pid) for pid, fields in entries
+            if fields and int(fields[3]) == session and fields[0] != "Z"]  # fmt: skip
 
 
 def _wait_for_end(node: LocalNode) -> None:

@@ -9,7 +9,7 @@ import pytest
 from p5dist.config import RunConfig, dump_job, load_job, parse_job
 from p5dist.errors import ConfigError
 
-JOBS = sorted((Path(__file__).parents[2] / "jobs").glob("*.yaml"))
+JOBS = sorted((Path(__file__).parents[2] / "jobs").rglob("*.yaml"))
 MINIMAL = "name: small\nprepare: {source: {files: log.csv}}\npretrain: {steps: 10}\n"
 
 

@@ -59,6 +59,7 @@ def test_sigterm_saves_and_ends_in_order(
     assert_same(job, undisturbed)
 
 
+@pytest.mark.slow  # tests/end_to_end kills one too
 def test_the_driver_is_killed(tmp_path: Path, undisturbed: list[tuple[int, float]]) -> None:
     job = JobProcess(tmp_path, *STEPS, "scale.workers=2")
     job.start()

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from p5dist.config import RunConfig
+from p5dist.config.prepare import GivenSplit
 from p5dist.errors import ConfigError
 from p5dist.redact import redact
 
@@ -49,7 +50,7 @@ def portable(job: RunConfig, *, same_machine: bool, hosts: int) -> tuple[RunConf
     """
     values = job.model_dump(mode="json", exclude_unset=True) | {"storage": job.storage}
     local, fetched = [], False
-    for place in _PLACES:
+    for place in _places(job):
         *above, last = place
         node: Any = values
         for part in above:
@@ -75,6 +76,17 @@ def portable(job: RunConfig, *, same_machine: bool, hosts: int) -> tuple[RunConf
             "all nodes share"
         )
     return RunConfig.model_validate(values), warnings
+
+
+def _places(job: RunConfig) -> list[tuple[str, ...]]:
+    """Keys of the job that hold paths."""
+    found = [*_PLACES, *(("feed", "mix", name, "data") for name in job.feed.mix)]
+    if isinstance(job.prepare.split, GivenSplit):
+        found += [("prepare", "split", part) for part in ("validation", "test")]
+    for stage, training in job.trainings().items():
+        if training.init_from is not None and training.init_from not in job.trainings():
+            found.append((*stage.split("/"), "init_from"))
+    return found
 
 
 def _absolute(path: str, key: str, *, same_machine: bool) -> str:

@@ -153,6 +153,25 @@ def test_relative_paths_become_absolute_on_this_machine_only(
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    "setting",
+    ["prepare.split={kind: given, test: held/out.csv}",
+     "feed={lanes: 8, mix: {books: {data: held/books}}}",
+     "pretrain.init_from=held/books/pretrain",
+     "finetune={next: {task: {kind: next_item}, steps: 1, batch_size: 64, init_from: held/b/c}}"],
+)  # fmt: skip
+def test_every_path_of_a_job_is_looked_at(server: FakeServer, job: Path, setting: str) -> None:
+    with pytest.raises(ConfigError, match=r"relative path(.|\n)*held/"):
+        command(server, "submit", str(job), setting, ok=False)
+    assert not server.requests
+
+
+def test_a_stage_of_the_job_to_start_from_is_no_path(server: FakeServer, job: Path) -> None:
+    task = "finetune={next: {task: {kind: next_item}, steps: 1, batch_size: 64}}"
+    command(server, "submit", str(job), task, "finetune.next.init_from=pretrain")
+    assert len(server.requests) == 1
+
+
 def test_local_folders_on_several_hosts_are_pointed_out(server: FakeServer, job: Path) -> None:
     server.hosts = ["head", "other"]
     shown = command(server, "submit", str(job), "storage=/shared/runs", "--dry-run")

@@ -35,6 +35,8 @@ from p5dist.train.validation import make_validator
 FEED = "train"
 STARTS = "starts.json"
 
+_TELL_S = 5.0
+
 
 @dataclass(frozen=True)
 class Feed:
@@ -79,7 +81,8 @@ def train_worker(config: dict[str, Any]) -> None:
     try:
         _train(config, rank)
     except Exception:
-        ray.get(config["monitor"].raised.remote(rank, traceback.format_exc()))
+        told = config["monitor"].raised.remote(rank, traceback.format_exc())
+        ray.wait([told], timeout=_TELL_S)  # not for ever, nor with an error of its own
         raise
 
 

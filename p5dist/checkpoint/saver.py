@@ -68,6 +68,7 @@ class Saver:
         """Step of the newest complete checkpoint, as the first worker knows."""
         self.seconds = 0.0
         """How long it took from :meth:`save` on."""
+        self._begun = 0.0
         self.error: CheckpointError | None = None
         """Why saving was given up."""
         self._buffers: dict[tuple[str, tuple[int, ...]], Tensor] = {}
@@ -89,16 +90,14 @@ class Saver:
         begun = time.monotonic()
         if self._thread is not None:
             self._thread.join()
+        self._begun = begun
         if self.error is not None:
             return
         pieces = self._pieces(state)
         if self.asynchronous:
             pieces = self._copies(pieces)
         self._thread = threading.Thread(
-            target=self._write,
-            args=(step, pieces, meta, score, begun),
-            name="checkpoint",
-            daemon=True,
+            target=self._write, args=(step, pieces, meta, score), name="checkpoint", daemon=True
         )
         self._thread.start()
         if not self.asynchronous:
@@ -152,25 +151,15 @@ class Saver:
         return copies
 
     def _write(
-        self,
-        step: int,
-        pieces: list[Piece],
-        meta: dict[str, Any],
-        score: float | None,
-        begun: float,
+        self, step: int, pieces: list[Piece], meta: dict[str, Any], score: float | None
     ) -> None:
         try:
-            self._write_all(step, pieces, meta, score, begun)
+            self._write_all(step, pieces, meta, score)
         except Exception as e:  # whatever it is, it must not end as a save that seems done
             self.error = _failed(self.checkpoints, step, e)
 
     def _write_all(
-        self,
-        step: int,
-        pieces: list[Piece],
-        meta: dict[str, Any],
-        score: float | None,
-        begun: float,
+        self, step: int, pieces: list[Piece], meta: dict[str, Any], score: float | None
     ) -> None:
         end = time.monotonic() + self.patience_s
         folder = self.checkpoints.at(step)
@@ -183,7 +172,7 @@ class Saver:
             if self._closed.wait(poll):
                 return
         self._patiently(end, lambda: self.checkpoints.complete(step, names, meta, score))
-        self.seconds = time.monotonic() - begun
+        self.seconds = time.monotonic() - self._begun
         self.completed = step
         self._patiently(end, lambda: self.checkpoints.tidy(self.retention))
 

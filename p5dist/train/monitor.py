@@ -8,6 +8,8 @@ import ray
 
 from p5dist.train.control import Listener
 
+_CLOSE_S = 5.0
+
 
 class News(NamedTuple):
     """A call of a method of :class:`p5dist.train.following.Follower`."""
@@ -89,4 +91,5 @@ class Relay(Listener):
         self._monitor.tell.remote("saved", step, seconds)
 
     def close(self) -> None:
-        ray.get(self._monitor.wants_stop.remote())  # any answer comes after all that was told
+        # Any answer comes after all that was told; a monitor that is gone gives none.
+        ray.wait([self._monitor.wants_stop.remote()], timeout=_CLOSE_S)

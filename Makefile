@@ -32,6 +32,7 @@ bench: install
 	$(call BENCH,scaling) --interactions 2e5 --steps 30 --runs $(BENCH_RUNS)
 	$(call BENCH,plan_check) --workers 1 2 --interactions 2e5 --steps 30 --runs $(BENCH_RUNS)
 	$(call BENCH,feed) --interactions 1e6 --steps 50 --runs $(BENCH_RUNS)
+	$(call BENCH,startup) --runs $(BENCH_RUNS)
 	$(call BENCH,recovery) --runs $(BENCH_RUNS)
 	$(call BENCH,whole) --interactions 2e5 --steps 50 --runs $(BENCH_RUNS)
 

@@ -39,6 +39,7 @@ def connect(scale: Scale) -> None:
     options: dict[str, Any] = {"logging_level": logging.WARNING, "log_to_driver": False}
     if scale.address is None:
         options |= {"address": "local", "object_store_memory": _object_store_bytes()}
+        options["include_dashboard"] = False  # a tenth of the start for what ends with the command
     else:
         options["address"] = scale.address
     try:

@@ -19,7 +19,7 @@ from rich.markup import escape
 from p5dist.config import RunConfig, load_job, parse_job
 from p5dist.config.train import Training
 from p5dist.errors import RunFolderError, ShardError
-from p5dist.feed.order import LaneOrder
+from p5dist.feed.order import LaneOrder, total_steps
 from p5dist.manifest import Manifest
 from p5dist.pipeline import STATE, plan
 from p5dist.report.read import read_log
@@ -159,7 +159,7 @@ def _total(job: RunConfig, folder: RunFolder, section: Training) -> int | None:
     except ShardError:
         return None
     order = LaneOrder(manifest, lanes=job.feed.lanes, batch_size=section.batch_size, seed=job.seed)
-    return order.total_steps(section.epochs or 0.0)
+    return total_steps(section, order)
 
 
 def _newest_checkpoint(stage: Folder) -> tuple[str, float] | None:

@@ -89,3 +89,11 @@ def test_starts_without_heavy_packages(code: str) -> None:
     done = subprocess.run([sys.executable, "-c", code + check], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "set()"
+
+
+def test_processes_of_ray_train_start_without_pytorch() -> None:
+    """The controller and the monitor unpickle these before anything runs."""
+    code = "import p5dist.train.handover, p5dist.train.failures, p5dist.train.monitor, sys\n"
+    check = "print({'torch', 'torchrec', 'fbgemm_gpu'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code + check], capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "set()", done.stderr

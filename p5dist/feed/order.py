@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from p5dist.config.train import Training
 from p5dist.errors import ConfigError
 from p5dist.feed.histories import Ints
 from p5dist.feed.randomness import permutation
@@ -150,3 +151,10 @@ class LaneOrder:
     def rows_of_group(self, epoch: int, group: int) -> Ints:
         """Order of the rows inside a group: [rows] offsets from its first row."""
         return permutation(int(self.group_rows[group]), self.seed, _ROWS, epoch, group)
+
+
+def total_steps(training: Training, order: LaneOrder) -> int:
+    """Steps of a training stage."""
+    if training.steps is not None:
+        return training.steps
+    return order.total_steps(training.epochs or 0.0)

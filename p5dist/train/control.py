@@ -8,12 +8,13 @@ knows into the exchange that each step has anyway, and all see the same sum.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from p5dist.errors import TrainingError
 from p5dist.feed.histories import Ints
+
+if TYPE_CHECKING:
+    from torch import Tensor  # the monitor's process has no use for PyTorch
 
 
 @dataclass

@@ -22,6 +22,7 @@ from p5dist.config.scale import Scale
 from p5dist.console import console, progress
 from p5dist.errors import StoppedError
 from p5dist.feed.mix import open_mix
+from p5dist.feed.order import total_steps
 from p5dist.manifest import Manifest
 from p5dist.provenance import provenance
 from p5dist.storage import Folder, RunFolder
@@ -35,13 +36,12 @@ from p5dist.train.following import (
     Summary,
     Tracked,
 )
+from p5dist.train.handover import FEED, Feed, LaneDataConfig, train_worker
 from p5dist.train.initial import REPORT as INIT_REPORT
 from p5dist.train.initial import Report
 from p5dist.train.metrics import read_metrics
 from p5dist.train.monitor import Monitor
 from p5dist.train.resources import in_words, scaling, worker_resources
-from p5dist.train.session import total_steps
-from p5dist.train.worker import FEED, Feed, LaneDataConfig, train_worker
 
 _SNAPSHOT = "checkpoint_manager_snapshot.json"
 _REFRESH_S = 0.5

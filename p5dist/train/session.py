@@ -24,7 +24,7 @@ from p5dist.feed.histories import Ints
 from p5dist.feed.labels import AttributeLabels
 from p5dist.feed.mix import Mix, open_mix
 from p5dist.feed.negatives import Candidates, Gather, alone
-from p5dist.feed.order import LaneOrder
+from p5dist.feed.order import LaneOrder, total_steps
 from p5dist.manifest import Manifest
 from p5dist.models.build import Model, build_model, catalogue_loss
 from p5dist.provenance import versions
@@ -35,13 +35,6 @@ from p5dist.train.initial import Source, initialise
 from p5dist.train.optimizers import Optimizers
 from p5dist.train.selection import Selection
 from p5dist.train.sharding import describe, init_tables, shard, table_names
-
-
-def total_steps(training: Training, order: LaneOrder) -> int:
-    """Steps of a training stage."""
-    if training.steps is not None:
-        return training.steps
-    return order.total_steps(training.epochs or 0.0)
 
 
 def make_collate(

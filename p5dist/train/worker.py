@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import logging
 import time
-import traceback
-from dataclasses import dataclass
 from typing import Any
 
 import ray
 import ray.train
 import torch
-from ray.data import DataIterator
 
 from p5dist.config import parse_job
 from p5dist.console import console
 from p5dist.errors import P5Error
 from p5dist.feed.ledger import LedgerWriter
-from p5dist.feed.stream import LaneStream
-from p5dist.feed.units import UnitReader
 from p5dist.manifest import Manifest
 from p5dist.storage import Folder, RunFolder
 from p5dist.train.control import Listener, OtherWorkerError
 from p5dist.train.gauges import Gauges
+from p5dist.train.handover import FEED
 from p5dist.train.loop import run_steps
 from p5dist.train.metrics import MetricsWriter
 from p5dist.train.monitor import Relay
@@ -32,36 +28,7 @@ from p5dist.train.session import Session, open_session
 from p5dist.train.sharding import describe
 from p5dist.train.validation import make_validator
 
-FEED = "train"
 STARTS = "starts.json"
-
-_TELL_S = 5.0
-
-
-@dataclass(frozen=True)
-class Feed:
-    """What every worker's stream is made of; Ray Train carries it as its dataset."""
-
-    readers: tuple[UnitReader, ...]
-    unit_rows: int
-    read_ahead: int
-
-
-class LaneDataConfig(ray.train.DataConfig):  # type: ignore[misc]
-    """Gives every worker the stream of its lanes, anew at each start of the worker group."""
-
-    def configure(
-        self, datasets: dict[str, Feed], world_size: int, *_: Any, **__: Any
-    ) -> list[dict[str, DataIterator]]:
-        """One stream a rank; a position is not in it, each worker starts where its checkpoint
-        says."""
-        return [
-            {
-                name: LaneStream(feed.readers, rank, world_size, feed.unit_rows, feed.read_ahead)
-                for name, feed in datasets.items()
-            }
-            for rank in range(world_size)
-        ]
 
 
 def read_starts(stage: Folder) -> list[dict[str, Any]]:
@@ -71,22 +38,9 @@ def read_starts(stage: Folder) -> list[dict[str, Any]]:
     return list(place.read_json()) if place.exists() else []
 
 
-def train_worker(config: dict[str, Any]) -> None:
-    """Train one stage; called by Ray Train on every worker.
-
-    Args:
-        config: ``job`` (text of the resolved job), ``stage``, ``threads``, ``monitor`` (actor).
-    """
-    rank = ray.train.get_context().get_world_rank()
-    try:
-        _train(config, rank)
-    except Exception:
-        told = config["monitor"].raised.remote(rank, traceback.format_exc())
-        ray.wait([told], timeout=_TELL_S)  # not for ever, nor with an error of its own
-        raise
-
-
-def _train(config: dict[str, Any], rank: int) -> None:
+def train(config: dict[str, Any], rank: int) -> None:
+    """All steps of one stage on worker ``rank``; for ``config`` see
+    :func:`p5dist.train.handover.train_worker`."""
     entered = time.time()
     logging.getLogger("torchrec").setLevel(logging.ERROR)
     console.quiet = True

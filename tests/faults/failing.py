@@ -20,7 +20,7 @@ def failing_worker(config: dict[str, Any]) -> None:
     import ray.train
 
     from p5dist.feed.histories import Ints
-    from p5dist.train import worker
+    from p5dist.train import handover, worker
 
     class FailingOutside(worker.WorkerOutside):
         def trained(self, step: int, rows: Ints) -> None:
@@ -32,7 +32,7 @@ def failing_worker(config: dict[str, Any]) -> None:
                 raise RuntimeError("planted in the loop")
 
     worker.WorkerOutside = FailingOutside  # type: ignore[misc]
-    worker.train_worker(config)
+    handover.train_worker(config)
 
 
 def connect_and_plant(scale: Scale) -> None:

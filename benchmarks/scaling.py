@@ -7,8 +7,10 @@
 
 The same synthetic job trains through ``p5dist pretrain`` with 1 … n workers: weak scaling gives
 every worker ``batch`` histories a step, strong scaling shares ``batch`` · (the most workers) among
-them. Each worker has one thread. Rates and the split of the time are those of metrics.jsonl without
-its first lines. The runs take turns; ``data`` must be a place that all nodes see.
+them. Each worker has one thread. On this machine W workers and all that Ray runs beside them share
+W cores, so that one worker does not have the second core for Ray. Rates and the split of the time
+are those of metrics.jsonl without its first lines. The runs take turns; ``data`` must be a place
+that all nodes see.
 """
 
 from __future__ import annotations
@@ -19,11 +21,12 @@ import os
 import statistics
 import sys
 import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from outcome import RESULTS, circumstances, heading, place_of, write
-from workload import p5dist, prepared_job, short, trained, write_job
+from workload import on_cores, p5dist, prepared_job, short, trained, write_job
 
 MODES = ("weak", "strong")
 
@@ -106,7 +109,9 @@ def train(
     }  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         path = write_job(Path(folder) / "job.json", settings)
-        p5dist("pretrain", str(path), "--fresh", mark=f"{workers} workers:")
+        here = job.get("scale", {}).get("address") is None
+        with on_cores(workers) if here else nullcontext():
+            p5dist("pretrain", str(path), "--fresh", mark=f"{workers} workers:")
     return trained(settings, steps_left_out=max(steps // 5, 10))
 
 
@@ -140,7 +145,8 @@ def _markdown(result: dict[str, Any], cores: int | None, picture: str) -> str:
         + f"{settings['interactions']:,} synthetic interactions; weak: {settings['batch']} "
         f"histories a worker and step, strong: {settings['batch'] * settings['workers'][-1]} over "
         f"all; {settings['steps']} steps of which the first fifth (at least 10) is left out; one "
-        "thread a worker; medians of runs that took turns. Efficiency: rate of W workers ÷ (W · "
+        f"thread a worker{', W workers and all of Ray on W cores' if cores else ''}; medians of "
+        "runs that took turns. Efficiency: rate of W workers ÷ (W · "
         "rate of one in the same turn). Milliseconds of a step by part, as the first worker sees "
         "them: waiting for others counts where it waits.\n\n"
         f"| scaling | workers | histories/s (runs) | efficiency | {' | '.join(parts)} |\n"

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +35,17 @@ def p5dist(*words: str, mark: str = "") -> None:
     if done.returncode:
         end = (done.stdout + done.stderr)[-3000:]
         raise RuntimeError(f"{mark} p5dist {' '.join(words)} ended with {done.returncode}:\n{end}")
+
+
+@contextmanager
+def on_cores(count: int) -> Iterator[None]:
+    """What starts in here shares so many cores of this machine (all where it has fewer)."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, sorted(before)[:count])
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def short(number: float) -> str:

@@ -29,6 +29,7 @@ from p5dist.manifest import Manifest
 from p5dist.ranking.targets import Clicks, Targets
 from p5dist.ranking.topk import Vectors
 from p5dist.storage import Folder, RunFolder
+from p5dist.train.resources import cpus_of_actor
 
 _UNITS_PER_ACTOR = 4  # so that actors end at about the same time
 _WORTH_A_TASK = 2048  # histories; an actor takes longer to start than to score so few
@@ -143,8 +144,7 @@ def score_all(
     rows = max(manifest.histories // (actors * _UNITS_PER_ACTOR), _WORTH_A_TASK)
     units = plan_units(manifest, min(rows, job.feed.unit_rows))
     actors = min(actors, len(units))
-    share = ray.cluster_resources().get("CPU", 1.0) / actors
-    cpus = float(int(share)) if share >= 1 else int(share * 1000) / 1000
+    cpus = cpus_of_actor(actors)
     threads = max(int(cpus), 1)
     make_actor = ray.remote(_Actor).options(
         num_cpus=cpus, max_restarts=job.scale.max_failures, max_task_retries=job.scale.max_failures

@@ -1,4 +1,4 @@
-"""How many workers a stage gets, and what each reserves."""
+"""How many workers a stage gets, and what each of them, or of its actors, reserves."""
 
 from __future__ import annotations
 
@@ -18,9 +18,8 @@ def worker_resources(scale: Scale) -> dict[str, float]:
     Raises:
         ResourceError: the cluster does not have it.
     """
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    cpus_of_nodes = [node.get("CPU", 0.0) for node in nodes]
-    cpus, gpus = sum(cpus_of_nodes), sum(node.get("GPU", 0.0) for node in nodes)
+    cpus_of_nodes, gpus_of_nodes = _nodes("CPU"), _nodes("GPU")
+    cpus, gpus = sum(cpus_of_nodes), sum(gpus_of_nodes)
     if scale.cpus_per_worker is None:
         if scale.fewest_workers > cpus:
             raise ResourceError(
@@ -29,14 +28,15 @@ def worker_resources(scale: Scale) -> dict[str, float]:
                 fix="use fewer workers or a larger cluster, or set scale.cpus_per_worker to a "
                 "fraction to put several workers on one CPU",
             )  # fmt: skip
-        share = _share(cpus_of_nodes, scale.most_workers)
+        left = cpus - 1 if cpus >= 2 else cpus / 2
+        share = _share(cpus_of_nodes, scale.most_workers, left)
     else:
         share = scale.cpus_per_worker
         if _room(cpus_of_nodes, share) < scale.fewest_workers:
             raise ResourceError(
                 "the cluster has not enough CPUs", where="scale",
                 value=f"{scale.fewest_workers} workers · {share:g} CPUs",
-                rule=f"this cluster has {cpus:g} CPUs on {len(nodes)} nodes",
+                rule=f"this cluster has {cpus:g} CPUs on {len(cpus_of_nodes)} nodes",
                 fix="lower scale.workers or scale.cpus_per_worker",
             )  # fmt: skip
     resources = {"CPU": share}
@@ -51,10 +51,20 @@ def worker_resources(scale: Scale) -> dict[str, float]:
     return resources
 
 
-def _share(cpus_of_nodes: list[float], workers: int) -> float:
-    """The most whole CPUs a worker, else the largest 1/k of a CPU, that all workers find room."""
-    cpus = sum(cpus_of_nodes)
-    left = cpus - 1 if cpus >= 2 else cpus / 2
+def cpus_of_actor(actors: int) -> float:
+    """What each of several equal actors reserves that have the cluster to themselves."""
+    cpus_of_nodes = _nodes("CPU")
+    return _share(cpus_of_nodes, actors, sum(cpus_of_nodes))
+
+
+def _nodes(resource: str) -> list[float]:
+    """How much of it each node has."""
+    return [node["Resources"].get(resource, 0.0) for node in ray.nodes() if node["Alive"]]
+
+
+def _share(cpus_of_nodes: list[float], workers: int, left: float) -> float:
+    """The most whole CPUs a worker, else the largest 1/k of a CPU, that all workers find room and
+    take no more than ``left``."""
     for share in range(int(left / workers), 0, -1):
         if _room(cpus_of_nodes, share) >= workers:
             return float(share)

@@ -10,7 +10,7 @@ import ray
 from p5dist.config.scale import Scale
 from p5dist.errors import ResourceError
 from p5dist.train import driver
-from p5dist.train.resources import worker_resources
+from p5dist.train.resources import cpus_of_actor, worker_resources
 from tests.small_data import small_job, write_small_data
 
 
@@ -50,6 +50,18 @@ def test_a_worker_finds_room_on_one_node(
     lost = {"Alive": False, "Resources": {"CPU": 64.0}}
     monkeypatch.setattr(ray, "nodes", lambda: [*listed, lost])
     assert worker_resources(Scale(workers=workers, device="cpu")) == {"CPU": share}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "actors", "share"),
+    [((2, 2, 2), 1, 2), ((2, 2, 2), 2, 2), ((2, 2, 2), 4, 1), ((4,), 2, 2), ((2,), 4, 0.5)],
+)
+def test_a_scoring_actor_finds_room_on_one_node(
+    nodes: tuple[int, ...], actors: int, share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = [{"Alive": True, "Resources": {"CPU": float(cpus)}} for cpus in nodes]
+    monkeypatch.setattr(ray, "nodes", lambda: listed)
+    assert cpus_of_actor(actors) == share
 
 
 def test_a_share_that_no_node_has_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

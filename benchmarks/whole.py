@@ -5,8 +5,8 @@
     python benchmarks/whole.py --interactions 1e8 [--items 2e5] [--steps 1000] [--workers 2]
 
 One job file; every stage is a command of its own, start-up included, so that its time and the peak
-memory of all its processes can be told apart. evaluate ranks for all users over all items: both
-grow with the log unless ``--items`` holds them.
+memory of all its processes can be told apart. evaluate ranks for ``--users`` users, recommend for
+all; both over all items, which grow with the log unless ``--items`` holds them.
 """
 
 from __future__ import annotations
@@ -57,6 +57,7 @@ def main() -> None:
     result = {
         "question": "a whole run: time and peak memory by stage",
         "settings": {"interactions": interactions, "items": arguments.items,
+                     "users": int(arguments.users),
                      "steps": arguments.steps, "batch": arguments.batch,
                      "workers": arguments.workers},
         "better": {"seconds": "lower", "memory_bytes": "lower"},
@@ -74,6 +75,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--interactions", type=float, default=1e8)
     parser.add_argument("--items", type=float, help="left out: as p5dist synth has it")
+    parser.add_argument("--users", type=float, default=1e5, help="that are evaluated")
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--batch", type=int, default=512, help="histories of a step")
     parser.add_argument("--workers", type=int, default=2)
@@ -93,7 +95,7 @@ def _job(place: Path, arguments: argparse.Namespace) -> dict[str, Any]:
             "steps": arguments.steps, "batch_size": arguments.batch,
             "objective": {"loss": {"kind": "sampled_softmax", "negatives": 1024}},
         },
-        evaluate={}, recommend={}, scale={"workers": arguments.workers},
+        evaluate={"users": int(arguments.users)}, recommend={}, scale={"workers": arguments.workers},
     )  # fmt: skip
 
 
@@ -110,7 +112,7 @@ def _markdown(result: dict[str, Any]) -> str:
         + f"{counts['interactions']:,} interactions of {counts['users']:,} users with "
         f"{counts['items']:,} items; {settings['steps']:,} steps of {settings['batch']} "
         f"histories on {settings['workers']} workers (2 layers, dim 64, 1,024 negatives); "
-        "evaluate and recommend for all users over all items. Whole commands, imports and Ray "
+        f"evaluate for about {settings['users']:,} users, recommend for all, over all items. Whole commands, imports and Ray "
         "included; memory: peak sum of PSS over all processes; median of "
         f"{len(result['runs']['synth'])} run(s).\n\n"
         "| stage | seconds | peak memory GB |\n|---|---|---|\n"

@@ -14,6 +14,9 @@ class Evaluate(Section):
 
     split: Literal["validation", "test"] = "test"
     k: tuple[PositiveInt, ...] = (1, 5, 10, 20)
+    users: PositiveInt | None = None
+    """About how many users are evaluated, the same every time (by a hash of seed and user); left
+    out: all."""
     mask_seen: bool = True
     """Items of the user's history cannot be ranked (the target always can)."""
     batch_size: PositiveInt = 1024

@@ -16,6 +16,7 @@ from p5dist.config import RunConfig
 from p5dist.config.heads import ClickTask
 from p5dist.errors import TrainingError
 from p5dist.feed.histories import Histories, Ints
+from p5dist.feed.randomness import uniform
 from p5dist.manifest import Manifest
 from p5dist.models.tasks.click import Label
 from p5dist.ranking.baselines import Biases, ItemRate, ItemToItem, Popularity
@@ -29,6 +30,8 @@ PREDICTED = "predicted"
 PREDICTED_BIAS = "predicted_bias"
 SKIPPED = "skipped"
 CLICK_USER, LABEL, PROBABILITY, ITEM_RATE = "click_user", "label", "probability", "item_rate"
+
+_CHOICE = 28  # which kind of random number a hash belongs to
 
 FIT_INTERACTIONS = 20_000_000
 """Baselines are fitted on whole shards' users (a random sample) up to about this many."""
@@ -87,6 +90,8 @@ class Plan:
     baselines: Any
     """Object reference of the fitted Baselines."""
     load: Load
+    share: float = 1.0
+    """Of the users; the others are not evaluated."""
 
     def __call__(self) -> TargetScorer:
         stages = {self.ranking, self.rating, self.click}
@@ -125,6 +130,8 @@ class TargetScorer:
         self.config = plan.job.evaluate
 
     def __call__(self, unit: Unit, histories: Histories) -> pa.Table:
+        chosen = uniform(self.plan.job.seed, _CHOICE, histories.user) < self.plan.share
+        histories = histories.take(np.flatnonzero(chosen))
         targets, skipped = Targets.of(histories, c.SPLIT_CODES[self.config.split])
         found: dict[str, list[npt.NDArray[Any]]] = {
             name: [np.empty(0, kind)] for name, kind in self._columns().items()

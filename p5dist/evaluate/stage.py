@@ -82,7 +82,8 @@ def run(job: RunConfig, folder: RunFolder, *, load: Load = load_scorer) -> dict[
             Reader.of(job, folder), manifest, _click_task(job, click)
         )
         interactions = ray.get(interactions)
-    plan = Plan(job, folder, ranking, rating, click, manifest.rating_range, fitted, load)
+    share = 1.0 if job.evaluate.users is None else job.evaluate.users / manifest.users
+    plan = Plan(job, folder, ranking, rating, click, manifest.rating_range, fitted, load, share)
     found = _Found(manifest.items)
     found.add(score_all(plan, job, folder, manifest, "score"))
     if not len(found.values.get(c.USER, ())):
@@ -101,6 +102,7 @@ def run(job: RunConfig, folder: RunFolder, *, load: Load = load_scorer) -> dict[
             "seed": job.seed,
             "users": len(np.unique(found.values[c.USER])),
             "targets": len(found.values[c.USER]),
+            "share_of_users": min(share, 1.0),
             "skipped": found.skipped,
             "ranking_from": ranking,
             "rating_from": rating,

@@ -101,6 +101,26 @@ def test_ranking_metrics(prepared: tuple[RunConfig, RunFolder], result: dict[str
         assert found == pytest.approx(expected)
 
 
+def test_a_part_of_the_users_has_the_ranks_that_it_has_among_all(
+    prepared: tuple[RunConfig, RunFolder], result: dict[str, Any]
+) -> None:
+    job, folder = prepared
+    place = Path(folder.evaluate.path, "targets.parquet")
+    everybody = {row[c.USER]: row for row in pq.read_table(place).to_pylist()}
+    assert job.evaluate is not None
+    files = [Path(folder.evaluate.path, name) for name in ("targets.parquet", "result.json")]
+    before = [file.read_bytes() for file in files]
+    some = job.evaluate.model_copy(update={"users": len(everybody) // 2})
+    for _ in range(2):
+        found = stage.run(job.model_copy(update={"evaluate": some}), folder, load=load_fake)
+        rows = pq.read_table(place).to_pylist()
+        assert all(row == everybody[row[c.USER]] for row in rows)
+        assert found["protocol"]["users"] == len({row[c.USER] for row in rows})
+        assert 0.25 < len(rows) / len(everybody) < 0.75
+    for file, content in zip(files, before, strict=True):  # other tests read them
+        file.write_bytes(content)
+
+
 def test_rating_metrics(prepared: tuple[RunConfig, RunFolder], result: dict[str, Any]) -> None:
     targets = list(cases(prepared[1], c.TEST))
     user, item, rating = (np.array([t[i] for t in targets]) for i in (0, 2, 3))

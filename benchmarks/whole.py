@@ -95,7 +95,8 @@ def _job(place: Path, arguments: argparse.Namespace) -> dict[str, Any]:
             "steps": arguments.steps, "batch_size": arguments.batch,
             "objective": {"loss": {"kind": "sampled_softmax", "negatives": 1024}},
         },
-        evaluate={"users": int(arguments.users)}, recommend={}, scale={"workers": arguments.workers},
+        evaluate={"users": int(arguments.users)}, recommend={},
+        scale={"workers": arguments.workers},
     )  # fmt: skip
 
 
@@ -112,8 +113,8 @@ def _markdown(result: dict[str, Any]) -> str:
         + f"{counts['interactions']:,} interactions of {counts['users']:,} users with "
         f"{counts['items']:,} items; {settings['steps']:,} steps of {settings['batch']} "
         f"histories on {settings['workers']} workers (2 layers, dim 64, 1,024 negatives); "
-        f"evaluate for about {settings['users']:,} users, recommend for all, over all items. Whole commands, imports and Ray "
-        "included; memory: peak sum of PSS over all processes; median of "
+        f"evaluate for about {settings['users']:,} users, recommend for all, over all items. "
+        "Whole commands, imports and Ray included; memory: peak sum of PSS over all processes; median of "
         f"{len(result['runs']['synth'])} run(s).\n\n"
         "| stage | seconds | peak memory GB |\n|---|---|---|\n"
         + table

@@ -114,8 +114,8 @@ def _markdown(result: dict[str, Any]) -> str:
         f"{counts['items']:,} items; {settings['steps']:,} steps of {settings['batch']} "
         f"histories on {settings['workers']} workers (2 layers, dim 64, 1,024 negatives); "
         f"evaluate for about {settings['users']:,} users, recommend for all, over all items. "
-        "Whole commands, imports and Ray included; memory: peak sum of PSS over all processes; median of "
-        f"{len(result['runs']['synth'])} run(s).\n\n"
+        "Whole commands, imports and Ray included; memory: peak sum of PSS over all processes; "
+        f"median of {len(result['runs']['synth'])} run(s).\n\n"
         "| stage | seconds | peak memory GB |\n|---|---|---|\n"
         + table
         + f"| all | {total:,.1f} | {peak / 1e9:.2f} |\n"

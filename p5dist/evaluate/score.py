@@ -130,8 +130,9 @@ class TargetScorer:
         self.config = plan.job.evaluate
 
     def __call__(self, unit: Unit, histories: Histories) -> pa.Table:
-        chosen = uniform(self.plan.job.seed, _CHOICE, histories.user) < self.plan.share
-        histories = histories.take(np.flatnonzero(chosen))
+        if self.plan.share < 1:
+            chosen = uniform(self.plan.job.seed, _CHOICE, histories.user) < self.plan.share
+            histories = histories.take(np.flatnonzero(chosen))
         targets, skipped = Targets.of(histories, c.SPLIT_CODES[self.config.split])
         found: dict[str, list[npt.NDArray[Any]]] = {
             name: [np.empty(0, kind)] for name, kind in self._columns().items()

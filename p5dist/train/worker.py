@@ -33,7 +33,7 @@ STARTS = "starts.json"
 
 def read_starts(stage: Folder) -> list[dict[str, Any]]:
     """Every start of the workers of a stage: attempt, step after which it goes on, workers, and the
-    times (Unix seconds) when the first worker was entered and had its state."""
+    times (Unix seconds) when the first worker had its imports and when it had its state."""
     place = stage / STARTS
     return list(place.read_json()) if place.exists() else []
 

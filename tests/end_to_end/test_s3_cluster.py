@@ -1,5 +1,5 @@
 """A job whose log, shards, checkpoints and results are all objects of a store, on two nodes of
-which one is killed."""
+which one is killed with the worker it holds."""
 
 from __future__ import annotations
 
@@ -16,12 +16,15 @@ from p5dist import columns as c
 from p5dist.storage import Folder
 from p5dist.submit.local import LocalCluster
 from p5dist.train.metrics import read_metrics
+from p5dist.train.worker import read_starts
 from tests.end_to_end.test_run import JOB, write_log
 from tests.s3 import Store, free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-SETTINGS = ("pretrain.steps=400", "scale.cpus_per_worker=0.5")
+STEPS = "pretrain.steps=400"
+# A node of two CPUs has room for one such worker, so each node holds one, of one thread.
+A_WORKER_A_NODE = "scale.cpus_per_worker=1.5"
 
 
 def p5dist(*words: str) -> str:
@@ -47,7 +50,7 @@ def test_all_of_a_run_on_s3_survives_the_loss_of_a_node(
     tmp_path: Path, s3: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_log(tmp_path)
-    p5dist("run", str(tmp_path / "job.yaml"), *SETTINGS)
+    p5dist("run", str(tmp_path / "job.yaml"), STEPS, "scale.cpus_per_worker=0.5")
     local = Folder.open(str(tmp_path / "runs" / "tiny"))
 
     for name in ("log.csv", "items.csv"):
@@ -60,17 +63,20 @@ def test_all_of_a_run_on_s3_survives_the_loss_of_a_node(
         cluster.up(nodes=2, cpus=2, port=free_port())
         try:
             monkeypatch.setenv("RAY_API_SERVER_ADDRESS", str(cluster.dashboard))
-            submitted = p5dist("submit", str(tmp_path / "s3.yaml"), *SETTINGS, "--json")
+            submitted = p5dist("submit", str(tmp_path / "s3.yaml"), STEPS, A_WORKER_A_NODE, "--json")
             marker = remote / "pretrain" / "checkpoints" / "step-00000040" / "complete.json"
             end = time.monotonic() + 400
             while not marker.exists():
                 assert time.monotonic() < end, "training did not start"
                 time.sleep(0.2)
             cluster.kill(1)
+            cluster.add(1)
             p5dist("jobs", "logs", "-f", json.loads(submitted)["id"])
         finally:
             cluster.down()
 
+    first, second = read_starts(remote / "pretrain")
+    assert first["step"] == 0 and second["step"] >= 40
     for stage in ("pretrain", "finetune/rating"):
         here, there = (list(read_metrics(run / stage)) for run in (local, remote))
         assert [m["step"] for m in there] == [m["step"] for m in here]

@@ -69,7 +69,7 @@ def changes(old: dict[str, Any], new: dict[str, Any]) -> list[Change]:
             raise IncomparableError(
                 f"{key} differs: {old.get(key)} and {new.get(key)}; run both alike"
             )
-    before, after = (dict(_numbers(result["runs"])) for result in (old, new))
+    before, after = (dict(numbers(result["runs"])) for result in (old, new))
     found = [
         Change(name, before[name], after[name], better)
         for name in after
@@ -80,11 +80,11 @@ def changes(old: dict[str, Any], new: dict[str, Any]) -> list[Change]:
     return found
 
 
-def _numbers(runs: Any, prefix: str = "") -> Iterator[tuple[str, list[float]]]:
-    """The numbers of all runs by ``what was measured: name``."""
+def numbers(runs: Any, prefix: str = "") -> Iterator[tuple[str, list[float]]]:
+    """The numbers of all runs by ``what was measured: name``, those in all runs only."""
     if isinstance(runs, dict):
         for name, inner in runs.items():
-            yield from _numbers(inner, f"{name}: ")
+            yield from numbers(inner, f"{name}: ")
         return
     for name in runs[0]:
         values = [run.get(name) for run in runs]

@@ -7,10 +7,13 @@ import os
 import platform
 import shlex
 import sys
+from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+import picture
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -48,19 +51,36 @@ def heading(title: str, result: dict[str, Any]) -> str:
     )
 
 
-def place_of(name: str, result: dict[str, Any], out: Path) -> Path:
-    """Where :func:`write` puts the JSON of a result; other files of it lie beside it."""
-    return out / f"{name}-{platform.machine()}-{os.cpu_count()}cores-{result['date'][:10]}.json"
+def write(
+    name: str,
+    result: dict[str, Any],
+    markdown: str,
+    out: Path = RESULTS,
+    draw: Callable[[dict[str, Any], Path], bool] = picture.draw,
+) -> None:
+    """``<name>-<machine>-<date>`` below ``out`` as ``.json``, as ``.jsonl`` (a line a run), as
+    ``.md``, which is printed too, and as ``.svg`` where there is something to draw.
 
+    compare.py and picture.py read of a result: ``question``, ``settings``, ``runs`` (a list of
+    numbers by name, or such lists by what was measured) and ``better`` (``higher`` or ``lower`` by
+    name of number).
 
-def write(name: str, result: dict[str, Any], markdown: str, out: Path = RESULTS) -> None:
-    """``<name>-<machine>-<date>.json`` and ``.md`` below ``out``; the Markdown is printed too.
-
-    compare.py reads of a result: ``question``, ``settings``, ``runs`` (a list of numbers by name,
-    or such lists by what was measured) and ``better`` (``higher`` or ``lower`` by name of number).
+    Args:
+        draw: the picture of a result; False: there is none.
     """
     out.mkdir(parents=True, exist_ok=True)
-    place = place_of(name, result, out)
-    place.write_text(json.dumps(result, indent=2) + "\n")
-    place.with_suffix(".md").write_text(markdown)
+    stem = f"{name}-{platform.machine()}-{os.cpu_count()}cores-{result['date'][:10]}"
+    (out / f"{stem}.json").write_text(json.dumps(result, indent=2) + "\n")
+    lines = "".join(json.dumps(line) + "\n" for line in _lines(result.get("runs") or {}))
+    if lines:
+        (out / f"{stem}.jsonl").write_text(lines)
+    if draw(result, out / f"{stem}.svg"):
+        markdown += f"\n![{result['question']}]({stem}.svg)\n"
+    (out / f"{stem}.md").write_text(markdown)
     print(markdown)
+
+
+def _lines(runs: dict[str, Any] | list[Any]) -> Iterator[dict[str, Any]]:
+    for measured, found in runs.items() if isinstance(runs, dict) else [("", runs)]:
+        for turn, run in enumerate(found, start=1):
+            yield {"measured": measured, "turn": turn} | run

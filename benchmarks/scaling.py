@@ -25,7 +25,10 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from outcome import RESULTS, circumstances, heading, place_of, write
+import matplotlib.style
+from matplotlib.figure import Figure
+from outcome import RESULTS, circumstances, heading, write
+from picture import STYLE
 from workload import on_cores, p5dist, prepared_job, short, trained, write_job
 
 MODES = ("weak", "strong")
@@ -60,11 +63,8 @@ def main() -> None:
         **circumstances("scaling.py", ("p5dist", "ray", "torch", "torchrec")),
     }  # fmt: skip
     name = f"scaling-{short(int(arguments.interactions))}"
-    picture = place_of(name, result, arguments.out).with_suffix(".svg")
-    text = _markdown(result, cores if arguments.address is None else None, picture.name)
-    write(name, result, text, arguments.out)
-    picture.with_suffix(".jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    _draw(result, picture)
+    text = _markdown(result, cores if arguments.address is None else None)
+    write(name, result, text, arguments.out, _draw)
 
 
 def _arguments() -> argparse.Namespace:
@@ -126,7 +126,7 @@ def _median(runs: list[dict[str, Any]], key: str) -> float:
     return statistics.median(run.get(key, 0.0) for run in runs)
 
 
-def _markdown(result: dict[str, Any], cores: int | None, picture: str) -> str:
+def _markdown(result: dict[str, Any], cores: int | None) -> str:
     settings, runs = result["settings"], result["runs"]
     parts = [key.removeprefix("seconds ") for key in next(iter(runs.values()))[0]
              if key.startswith("seconds ")]  # fmt: skip
@@ -152,16 +152,12 @@ def _markdown(result: dict[str, Any], cores: int | None, picture: str) -> str:
         f"| scaling | workers | histories/s (runs) | efficiency | {' | '.join(parts)} |\n"
         f"|{'---|' * (4 + len(parts))}\n" + table
         + ("\n\\* more workers than cores: they share them.\n" if "*" in table else "")
-        + f"\n![efficiency by workers]({picture})\n"
     )  # fmt: skip
 
 
-def _draw(result: dict[str, Any], place: Path) -> None:
+def _draw(result: dict[str, Any], place: Path) -> bool:
     """Efficiency by workers; every run is a point."""
-    import matplotlib.style
-    from matplotlib.figure import Figure
-
-    with matplotlib.style.context(["default", {"svg.hashsalt": "scaling", "font.size": 9.5}]):
+    with matplotlib.style.context(STYLE):
         figure = Figure(figsize=(4.5, 2.5), layout="constrained")
         ax = figure.add_subplot()
         for colour, mode in zip(("C0", "C1"), MODES, strict=True):
@@ -177,6 +173,7 @@ def _draw(result: dict[str, Any], place: Path) -> None:
         ax.set_xticks(result["settings"]["workers"])
         ax.legend(frameon=False)
         figure.savefig(place, metadata={"Date": None})
+    return True
 
 
 if __name__ == "__main__":

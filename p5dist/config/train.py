@@ -98,6 +98,8 @@ class Validation(Section):
     users: PositiveInt = 20_000
     """About how many users are validated on, the same every time."""
     metric: Annotated[str, Field(pattern=r"^((ndcg|hr|mrr)@[1-9][0-9]*|rmse)$")] = "ndcg@10"
+    mask_seen: bool = True
+    """As in evaluate."""
     patience: PositiveInt | None = None
     """Training ends when so many validations in a row were not better than the best; left empty:
     it never ends early."""

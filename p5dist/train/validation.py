@@ -82,7 +82,9 @@ class Validator:
         ranker = VectorRanker(scorer)
         k = int(self.config.metric.split("@")[1])
         for part in self._batches():
-            ranks = rank_of(ranker, part.histories, part.owner, part.item, mask_seen=True)
+            ranks = rank_of(
+                ranker, part.histories, part.owner, part.item, mask_seen=self.config.mask_seen
+            )
             yield rank_values(ranks, (k,))[self.config.metric]
 
     def _squared_errors(self, scorer: Scorer) -> Iterator[Floats]:

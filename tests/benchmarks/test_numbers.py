@@ -74,3 +74,34 @@ def test_the_clock_counts_the_steps_after_the_warm_up(
     assert clock.over
     clock.show(items=5)
     assert json.loads(capsys.readouterr().out) == {"targets": 15, "seconds": 6.0, "items": 5}
+
+
+def test_a_result_is_json_lines_a_table_and_a_picture_of_every_run(
+    module: Any, tmp_path: Path
+) -> None:
+    runs = {
+        "fast": [{"rate": 2.0, "seconds": 1.0}, {"rate": 4.0, "seconds": 0.5}],
+        "slow": [{"rate": 1.0, "seconds": 2.0}],
+    }
+    result = {"question": "how fast", "date": "2026-01-02T00:00", "better": {"rate": "higher"}}
+    module("outcome").write("tool", {**result, "runs": runs}, "a table\n", tmp_path)
+    found = {place.suffix: place.read_text() for place in tmp_path.iterdir()}
+    assert found.keys() == {".json", ".jsonl", ".md", ".svg"}
+    assert json.loads(found[".json"])["runs"] == runs
+    assert [json.loads(line) for line in found[".jsonl"].splitlines()] == [
+        {"measured": "fast", "turn": 1, "rate": 2.0, "seconds": 1.0},
+        {"measured": "fast", "turn": 2, "rate": 4.0, "seconds": 0.5},
+        {"measured": "slow", "turn": 1, "rate": 1.0, "seconds": 2.0},
+    ]
+    picture = next(place.name for place in tmp_path.glob("*.svg"))
+    assert found[".md"].startswith("a table\n") and f"({picture})" in found[".md"]
+    assert "higher is better" in found[".svg"] and "seconds" not in found[".svg"]
+
+
+def test_a_result_of_which_no_number_is_better_high_or_low_has_no_picture(
+    module: Any, tmp_path: Path
+) -> None:
+    result = {"question": "how good", "date": "2026-01-02T00:00", "runs": [{"score": 1.0}]}
+    module("outcome").write("tool", result, "a table\n", tmp_path)
+    assert {place.suffix for place in tmp_path.iterdir()} == {".json", ".jsonl", ".md"}
+    assert next(tmp_path.glob("*.md")).read_text() == "a table\n"

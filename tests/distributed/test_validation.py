@@ -31,7 +31,7 @@ def validated(folder: Path, workers: int, *overrides: str) -> tuple[RunConfig, d
     return job, run_distributed(run, workers, job)[0]
 
 
-def ndcg_by_hand(job: RunConfig) -> float:
+def ndcg_by_hand(job: RunConfig, *, mask_seen: bool = True) -> float:
     """NDCG@10 of the saved model over the validation interactions, one user at a time."""
     folder = RunFolder.of(job.storage, job.name)
     manifest = Manifest.load(folder.prepare)
@@ -45,7 +45,7 @@ def ndcg_by_hand(job: RunConfig) -> float:
             known = one.where(one.split == c.TRAIN)
             for target in one.item[one.split == c.VALIDATION]:
                 scores = items @ scorer.user_vectors(known).numpy()[0]
-                seen = set(known.item.tolist()) - {int(target)}
+                seen = set(known.item.tolist()) - {int(target)} if mask_seen else set()
                 better = [
                     item
                     for item in range(1, manifest.items + 1)
@@ -65,6 +65,13 @@ def test_it_is_the_metric_of_the_evaluation_at_any_number_of_workers(tmp_path: P
     chosen = Checkpoints(RunFolder.of(job.storage, job.name).training("pretrain") / "checkpoints")
     assert chosen.best().step == best_step
     assert ndcg_by_hand(job) == pytest.approx(best)
+
+
+def test_seen_items_are_ranked_too_if_the_job_says_so(tmp_path: Path) -> None:
+    unmasked = "pretrain.validation={every: 20, users: 1000, mask_seen: false}"
+    job, found = validated(tmp_path, 1, unmasked)
+    assert found["validations"][-1][1] == pytest.approx(ndcg_by_hand(job, mask_seen=False))
+    assert ndcg_by_hand(job, mask_seen=False) != pytest.approx(ndcg_by_hand(job))
 
 
 def test_validating_leaves_the_curve_as_it_is(tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ def run(job: RunConfig, folder: RunFolder, *, load: Load = load_scorer) -> dict[
     found = _Found(manifest.items)
     found.add(score_all(plan, job, folder, manifest, "score"))
     if not len(found.values.get(c.USER, ())):
-        raise _no_targets(job, manifest)
+        raise _no_targets(job, manifest) if share >= 1 else _no_users(job, manifest)
     _write_targets(folder, found.values)
     metrics, baselines = _metrics(job, manifest, found)
     result = {
@@ -201,6 +201,16 @@ def _no_targets(job: RunConfig, manifest: Manifest) -> DataError:
         f"no {job.evaluate.split} interactions to evaluate", where="evaluate.split",
         value=manifest.split, rule="a target needs earlier interactions of its user",
         fix="set evaluate.split to another split, or change prepare.split",
+    )  # fmt: skip
+
+
+def _no_users(job: RunConfig, manifest: Manifest) -> DataError:
+    assert job.evaluate is not None
+    return DataError(
+        f"none of the users chosen by chance has a {job.evaluate.split} interaction",
+        where="evaluate.users", value=job.evaluate.users,
+        rule=f"each of {manifest.users:,} users is chosen alike",
+        fix="raise evaluate.users, or leave it out: all are evaluated then",
     )  # fmt: skip
 
 

@@ -69,12 +69,22 @@ class Validator:
         self._targets = targets
 
     def __call__(self) -> float:
-        """The metric over all targets of all workers."""
+        """The metric over all targets of all workers.
+
+        Raises:
+            ConfigError: no user with a target was chosen.
+        """
         values = self._squared_errors if self.config.metric == "rmse" else self._gains
         total = torch.zeros(2, dtype=torch.float64)
         for found in values(self._make()):
             total += torch.tensor([found.sum(), float(len(found))])
         dist.all_reduce(total)
+        if total[1] == 0:
+            raise ConfigError(
+                "none of the users chosen by chance can be validated on",
+                where="validation.users", value=self.config.users,
+                rule=f"{self.config.metric} needs a target", fix="raise validation.users",
+            )  # fmt: skip
         mean = float(total[0] / total[1])
         return mean**0.5 if self.config.metric == "rmse" else mean
 

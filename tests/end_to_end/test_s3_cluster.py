@@ -63,7 +63,9 @@ def test_all_of_a_run_on_s3_survives_the_loss_of_a_node(
         cluster.up(nodes=2, cpus=2, port=free_port())
         try:
             monkeypatch.setenv("RAY_API_SERVER_ADDRESS", str(cluster.dashboard))
-            submitted = p5dist("submit", str(tmp_path / "s3.yaml"), STEPS, A_WORKER_A_NODE, "--json")
+            submitted = p5dist(
+                "submit", str(tmp_path / "s3.yaml"), STEPS, A_WORKER_A_NODE, "--json"
+            )
             marker = remote / "pretrain" / "checkpoints" / "step-00000040" / "complete.json"
             end = time.monotonic() + 400
             while not marker.exists():

@@ -17,6 +17,7 @@ from p5dist.models.recommender import ENCODERS
 from tests.feed.test_histories import histories
 
 DIM = 8
+MAX_LENGTH = 40
 LENGTHS = [1, 30, 7, 0, 22, 2, 30, 19]
 ALL = {
     "transformer": TransformerEncoder(),
@@ -34,7 +35,7 @@ BOTH_WAYS = {name: e for name, e in ALL.items() if e.bidirectional_ok}
 def build(config: object, *, causal: bool = True) -> nn.Module:
     """An encoder whose every parameter matters (biases start at zero)."""
     torch.manual_seed(0)
-    encoder = ENCODERS[type(config)](config, dim=DIM, max_length=40, causal=causal)
+    encoder = ENCODERS[type(config)](config, dim=DIM, max_length=MAX_LENGTH, causal=causal)
     for p in encoder.parameters():
         nn.init.normal_(p, std=0.5)
     return encoder.eval()
@@ -81,6 +82,31 @@ def test_a_causal_state_sees_no_later_interaction(name: str) -> None:
     batch = batch_of([12])
     assert torch.allclose(model(x, batch)[:7], model(changed, batch)[:7], atol=1e-5)
     assert not torch.allclose(model(x, batch)[7], model(changed, batch)[7], atol=1e-3)
+
+
+@pytest.mark.parametrize("length", [2, 7, MAX_LENGTH])
+@pytest.mark.parametrize("name", ALL)
+def test_ranking_asks_for_the_state_that_training_predicts_the_last_item_from(
+    name: str, length: int
+) -> None:
+    model = build(ALL[name].model_copy(update={"dropout": 0.0}))
+    x = torch.randn(length, DIM)
+    in_training = model.train()(x, batch_of([length]))[length - 2]
+    batch = alone(batch_of([length]), 0, length - 1)
+    asked = model.eval()(x[: length - 1], batch)[-1]
+    assert torch.allclose(in_training, asked, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["transformer", "from_end", "hstu"])
+def test_ranking_reads_no_position_that_training_never_moves(name: str) -> None:
+    model = build(ALL[name].model_copy(update={"dropout": 0.0}))
+    x, batch = torch.randn(MAX_LENGTH, DIM), batch_of([MAX_LENGTH])
+    model.train()(x, batch)[batch.has_next].square().sum().backward()
+    asked = model.eval()(x, batch)[-1]
+    table = model.positions.table
+    with torch.no_grad():
+        table[(table.grad == 0).all(1)] += 10
+    assert torch.allclose(model(x, batch)[-1], asked, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", BOTH_WAYS)

@@ -27,7 +27,7 @@ class HstuEncoder(nn.Module):
     def __init__(self, config: Config, *, dim: int, max_length: int, causal: bool = True) -> None:
         super().__init__()
         self.causal = causal
-        self.positions = LearnedPositions(max_length, dim)
+        self.positions = LearnedPositions(max_length, dim, causal=causal)
         self.time_intervals = config.time_intervals
         self.dropout = HashedDropout(config.dropout, site=0)
         self.layers = nn.ModuleList(

@@ -15,13 +15,20 @@ from p5dist.batch import Batch
 class LearnedPositions(nn.Module):
     """A learned vector a position, added to the input.
 
+    In causal training the last interaction of a history is only a target: no state there is ever
+    read. Ranking must not ask at a position that training never asks at, so a causal model counts
+    from the end without that interaction, and the last place of a full history has the vector of
+    the one before it.
+
     Args:
+        causal: every state predicts what comes after it.
         from_end: count from the last interaction, as left-padded histories do (SASRec, Kang and
             McAuley 2018).
     """
 
-    def __init__(self, max_length: int, dim: int, *, from_end: bool = False) -> None:
+    def __init__(self, max_length: int, dim: int, *, causal: bool, from_end: bool = False) -> None:
         super().__init__()
+        self.causal = causal
         self.from_end = from_end
         self.table = nn.Parameter(torch.empty(max_length, dim))
         nn.init.normal_(self.table, std=0.02)
@@ -31,7 +38,10 @@ class LearnedPositions(nn.Module):
         position = batch.position
         if self.from_end:
             lengths = torch.bincount(batch.owner, minlength=batch.histories)
-            position = lengths[batch.owner] - 1 - position
+            last = lengths - (2 if self.causal and self.training else 1)
+            position = last[batch.owner] - position
+        if self.causal:
+            position = position.clamp(0, max(len(self.table) - 2, 0))
         return x + F.embedding(position, self.table)
 
 

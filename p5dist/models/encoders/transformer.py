@@ -26,7 +26,9 @@ class TransformerEncoder(nn.Module):
         super().__init__()
         self.causal = causal
         self.positions = (
-            LearnedPositions(max_length, dim, from_end=config.positions == "learned_from_end")
+            LearnedPositions(
+                max_length, dim, causal=causal, from_end=config.positions == "learned_from_end"
+            )
             if config.positions.startswith("learned")
             else None
         )

@@ -63,5 +63,5 @@ def progress(unit: str = "") -> Progress:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
         console=console,
-        transient=not console.is_terminal,
+        disable=not console.is_terminal,
     )

@@ -193,3 +193,10 @@ def test_a_split_without_targets(tmp_path: Path) -> None:
     manifest.model_copy(update={"rows_by_split": rows}).save(folder.prepare)
     with pytest.raises(DataError, match="no validation interactions"):
         stage.run(job, folder, load=load_fake)
+
+
+def test_users_chosen_by_chance_of_whom_none_has_a_target(tmp_path: Path) -> None:
+    job = small_job(tmp_path, "evaluate.users=1", "seed=1")
+    with pytest.raises(DataError, match="none of the users chosen by chance") as caught:
+        stage.run(job, write_small_data(job), load=load_fake)
+    assert "raise evaluate.users" in str(caught.value)

@@ -29,8 +29,8 @@ bench: install
 	$(call BENCH,checkpoint) --gigabytes 0.2 --runs 3
 	$(call BENCH,prepare) --interactions 1e6 --runs 3
 	$(call BENCH,train) --warm-up 10 --steps 20 --runs $(BENCH_RUNS)
-	$(call BENCH,scaling) --interactions 2e5 --steps 30 --runs $(BENCH_RUNS)
-	$(call BENCH,plan_check) --workers 1 2 --interactions 2e5 --steps 30 --runs $(BENCH_RUNS)
+	$(call BENCH,scaling) --modes weak --interactions 2e5 --steps 30 --runs $(BENCH_RUNS)
+	$(call BENCH,plan_check) --workers 2 --interactions 2e5 --steps 30 --runs $(BENCH_RUNS)
 	$(call BENCH,feed) --interactions 1e6 --steps 50 --runs $(BENCH_RUNS)
 	$(call BENCH,startup) --runs $(BENCH_RUNS)
 	$(call BENCH,recovery) --runs $(BENCH_RUNS)

@@ -43,7 +43,7 @@ def main() -> None:
     cpus = arguments.cpus_per_worker or min(1.0, cores / workers[-1])
     lines: list[dict[str, Any]] = []
     for turn in range(arguments.runs):
-        for mode in MODES:
+        for mode in arguments.modes:
             for count in workers if turn % 2 == 0 else reversed(workers):
                 batch = arguments.batch * (count if mode == "weak" else workers[-1])
                 found = train(job, count, batch, arguments.steps, cpus)
@@ -59,7 +59,7 @@ def main() -> None:
         "better": {"rate": "higher", "efficiency": "higher"},
         "runs": {f"{mode} {count}": [line for line in lines
                                      if (line["mode"], line["workers"]) == (mode, count)]
-                 for mode in MODES for count in workers},
+                 for mode in arguments.modes for count in workers},
         **circumstances("scaling.py", ("p5dist", "ray", "torch", "torchrec")),
     }  # fmt: skip
     name = f"scaling-{short(int(arguments.interactions))}"
@@ -70,6 +70,7 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2], help="1 always runs")
+    parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES))
     parser.add_argument("--interactions", type=float, default=2e6)
     parser.add_argument("--batch", type=int, default=256, help="histories, a multiple of 64")
     parser.add_argument("--steps", type=int, default=100)
@@ -163,6 +164,8 @@ def _draw(result: dict[str, Any], place: Path) -> bool:
         for colour, mode in zip(("C0", "C1"), MODES, strict=True):
             found = {int(name.split()[1]): runs for name, runs in result["runs"].items()
                      if name.startswith(mode)}  # fmt: skip
+            if not found:
+                continue
             middle = [_median(runs, "efficiency") for runs in found.values()]
             ax.plot(list(found), middle, color=colour, marker="o", label=mode)
             for count, runs in found.items():

@@ -2,7 +2,7 @@
 
 ::
 
-    python benchmarks/scaling.py [--workers 1 2] [--modes weak strong] [--interactions 2e6] [--steps 100] [--runs 3]
+    python benchmarks/scaling.py [--workers 1 2] [--modes weak strong] [--steps 100] [--runs 3]
     python benchmarks/scaling.py --address ray://HEAD:10001 --data s3://bucket/bench --workers 1 8
 
 The same synthetic job trains through ``p5dist pretrain`` with 1 … n workers: weak scaling gives

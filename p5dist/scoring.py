@@ -34,6 +34,9 @@ from p5dist.train.resources import cpus_of_actor
 _UNITS_PER_ACTOR = 4  # so that actors end at about the same time
 _WORTH_A_TASK = 2048  # histories; an actor takes longer to start than to score so few
 
+COUNTED = 20_000_000
+"""Training interactions that baselines and item-to-item are fitted on, at most about."""
+
 Score = Callable[["Unit", Histories], pa.Table]
 """Scores a unit's histories; the result has one row."""
 
@@ -178,6 +181,22 @@ def errors_as_raised() -> Iterator[None]:
         if inner is None:
             raise
         raise inner from None
+
+
+def training_sample(reader: Reader, manifest: Manifest) -> list[Histories]:
+    """Training interactions to count: all, or whole shards' users (a random sample) with about
+    COUNTED of them."""
+    share = max(1.0, manifest.rows_by_split["train"] / COUNTED)
+    rows = max(1, int(manifest.histories / share))
+    parts: list[Histories] = []
+    read = 0
+    for unit in plan_units(manifest, 65_536):
+        if read >= rows:
+            break
+        histories = reader.read(unit)
+        parts.append(histories.where(histories.split == c.TRAIN))
+        read += len(histories)
+    return parts
 
 
 class _Actor:

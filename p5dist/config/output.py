@@ -1,12 +1,21 @@
-"""The ``evaluate``, ``recommend`` and ``report`` sections."""
+"""The ``ranking``, ``evaluate``, ``recommend`` and ``report`` sections."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt
 
 from p5dist.config.base import Section
+
+
+class Ranking(Section):
+    """How evaluate and recommend rank items; validation during training ranks by the model."""
+
+    item_to_item: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the probability of the next item that comes from counts of which items follow which
+    in training, the rest comes from the model (as in kNN-LM, Khandelwal et al. 2020). Choose it on
+    validation: p5dist evaluate JOB.yaml evaluate.split=validation ranking.item_to_item=0.3."""
 
 
 class Evaluate(Section):

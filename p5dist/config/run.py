@@ -13,7 +13,7 @@ from p5dist.config.base import Section
 from p5dist.config.feed import Feed
 from p5dist.config.heads import AttributesObjective, ClickTask, Head, NextItemTask, RatingTask
 from p5dist.config.model import Model
-from p5dist.config.output import Evaluate, Recommend, Report
+from p5dist.config.output import Evaluate, Ranking, Recommend, Report
 from p5dist.config.prepare import Prepare
 from p5dist.config.scale import Scale
 from p5dist.config.tracking import Tracking
@@ -36,6 +36,7 @@ class RunConfig(Section):
     pretrain: Pretrain | None = None
     finetune: dict[str, Finetune] = {}
     """One entry a task; its name is the folder under finetune/."""
+    ranking: Ranking = Ranking()
     evaluate: Evaluate | None = Evaluate()
     recommend: Recommend | None = Recommend()
     report: Report | None = Report()
@@ -98,6 +99,12 @@ class RunConfig(Section):
             )
         for key, head in self._heads():
             self._check_head(key, head)
+        share = self.ranking.item_to_item
+        if share and not self.ranking_stages():
+            raise ValueError(
+                f"ranking.item_to_item {share} shares the ranking with a model, but no stage of "
+                "this job ranks items: set it to 0"
+            )
         for section in ("evaluate", "recommend"):
             chosen = getattr(getattr(self, section), "ranking_from", None)
             if chosen is not None and chosen not in self.ranking_stages():
@@ -249,6 +256,7 @@ class RunConfig(Section):
                     section.pop(key)
                 parts[_key(name)] = section
         if last is None:
+            parts["ranking"] = job["ranking"]
             for name in ("evaluate", "recommend", "report"):
                 if name == stage or stage == "report":
                     parts[name] = job[name]

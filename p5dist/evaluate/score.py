@@ -20,21 +20,19 @@ from p5dist.feed.randomness import uniform
 from p5dist.manifest import Manifest
 from p5dist.models.tasks.click import Label
 from p5dist.ranking.baselines import Biases, ItemRate, ItemToItem, Popularity
+from p5dist.ranking.mixture import Mixture
 from p5dist.ranking.targets import Targets
 from p5dist.ranking.topk import Lists, Ranker, VectorRanker, rank_and_list
-from p5dist.scoring import Load, Predictor, Reader, Unit, plan_units
+from p5dist.scoring import Load, Predictor, Reader, Unit, training_sample
 from p5dist.storage import RunFolder
 
-MODEL = "model"
+MODEL, MODEL_ALONE = "model", "model_alone"
 PREDICTED = "predicted"
 PREDICTED_BIAS = "predicted_bias"
 SKIPPED = "skipped"
 CLICK_USER, LABEL, PROBABILITY, ITEM_RATE = "click_user", "label", "probability", "item_rate"
 
 _CHOICE = 28  # which kind of random number a hash belongs to
-
-FIT_INTERACTIONS = 20_000_000
-"""Baselines are fitted on whole shards' users (a random sample) up to about this many."""
 
 
 @dataclass(frozen=True)
@@ -56,15 +54,7 @@ class Baselines:
             click: the task whose labels have a baseline.
         """
         count = (reader.prepare / "vocabulary" / "item.parquet").read_table([c.COUNT])
-        share = max(1.0, manifest.rows_by_split["train"] / FIT_INTERACTIONS)
-        rows = max(1, int(manifest.histories / share))
-        parts, read = [], 0
-        for unit in plan_units(manifest, 65_536):
-            if read >= rows:
-                break
-            histories = reader.read(unit)
-            parts.append(histories.where(histories.split == c.TRAIN))
-            read += len(histories)
+        parts = training_sample(reader, manifest)
         return cls(
             popularity=Popularity(count[c.COUNT].to_numpy()),
             item_to_item=ItemToItem.fit(parts, manifest.items),
@@ -99,8 +89,12 @@ class Plan:
         baselines: Baselines = ray.get(self.baselines)
         rankers: dict[str, Ranker] = {}
         if self.ranking is not None:
-            found = VectorRanker(loaded[self.ranking])
-            rankers = {MODEL: found}
+            rankers = {MODEL: VectorRanker(loaded[self.ranking])}
+            share = self.job.ranking.item_to_item
+            if share:
+                alone = rankers[MODEL]
+                rankers[MODEL] = Mixture(alone, baselines.item_to_item, share)
+                rankers[MODEL_ALONE] = alone
             rankers |= {b.name: b for b in (baselines.popularity, baselines.item_to_item)}
         return TargetScorer(self, rankers, loaded, baselines)
 

@@ -105,6 +105,7 @@ def run(job: RunConfig, folder: RunFolder, *, load: Load = load_scorer) -> dict[
             "share_of_users": min(share, 1.0),
             "skipped": found.skipped,
             "ranking_from": ranking,
+            "ranking_item_to_item": job.ranking.item_to_item,
             "rating_from": rating,
             "click_from": click,
             "baseline_interactions": interactions,

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
+import ray
 
 from p5dist import columns as c
 from p5dist.config import RunConfig
@@ -16,8 +17,10 @@ from p5dist.errors import ConfigError
 from p5dist.feed.histories import Histories, Ints
 from p5dist.manifest import Manifest
 from p5dist.provenance import provenance
+from p5dist.ranking.baselines import ItemToItem
+from p5dist.ranking.mixture import Mixture
 from p5dist.ranking.topk import Lists, Ranker, VectorRanker, top_k
-from p5dist.scoring import Load, Unit, batches, score_all
+from p5dist.scoring import Load, Reader, Unit, batches, score_all, training_sample
 from p5dist.storage import Folder, RunFolder
 from p5dist.train.inference import load_scorer
 
@@ -57,7 +60,7 @@ def run(job: RunConfig, folder: RunFolder, *, load: Load = load_scorer) -> dict[
     folder.recommend.remove()
     folder.recommend.make()
     rows = users = 0
-    plan = Recommend(job, folder, stage, load)
+    plan = Recommend(job, folder, stage, load, _counted(job, folder, manifest))
     for written in score_all(plan, job, folder, manifest, "score", latest=True):
         rows += written["rows"][0].as_py()
         users += written["users"][0].as_py()
@@ -67,6 +70,7 @@ def run(job: RunConfig, folder: RunFolder, *, load: Load = load_scorer) -> dict[
         "k": job.recommend.k,
         "mask_seen": job.recommend.mask_seen,
         "ranking_from": stage,
+        "ranking_item_to_item": job.ranking.item_to_item,
         **provenance(job, "recommend", data=manifest.fingerprint, seconds=time.time() - began),
     }
     (folder.recommend / RESULT).write_json(result)
@@ -81,9 +85,14 @@ class Recommend:
     folder: RunFolder
     stage: str
     load: Load
+    counted: Any = None
+    """Object reference of the fitted ItemToItem; None where the model ranks alone."""
 
     def __call__(self) -> ListWriter:
-        return ListWriter(self, VectorRanker(self.load(self.job, self.folder, self.stage)))
+        ranker: Ranker = VectorRanker(self.load(self.job, self.folder, self.stage))
+        if self.counted is not None:
+            ranker = Mixture(ranker, ray.get(self.counted), self.job.ranking.item_to_item)
+        return ListWriter(self, ranker)
 
 
 class ListWriter:
@@ -123,6 +132,20 @@ class ListWriter:
             pa.array(lists.scores[listed]),
         ]
         return pa.table(columns, schema=c.RECOMMENDATION)
+
+
+def _counted(job: RunConfig, folder: RunFolder, manifest: Manifest) -> Any:
+    """Object reference of what :class:`Mixture` needs beside the model; None where it needs
+    nothing."""
+    if not job.ranking.item_to_item:
+        return None
+    fitted = ray.remote(_fit).remote(Reader.of(job, folder), manifest)
+    ray.wait([fitted])  # before actors take the CPUs that it needs; they meet its error
+    return fitted
+
+
+def _fit(reader: Reader, manifest: Manifest) -> ItemToItem:
+    return ItemToItem.fit(training_sample(reader, manifest), manifest.items)
 
 
 def _titles(prepare: Folder, job: RunConfig) -> pa.ChunkedArray | None:

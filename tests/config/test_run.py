@@ -99,6 +99,10 @@ def _job(*overrides: str) -> RunConfig:
         (["finetune.rating.task={kind: click}"], "nothing says what a no is"),
         (["finetune.rating.task={kind: click, positive: [buy]}"], "task names events, but"),
         (["finetune.rating.task={kind: next_item, events: {a: 1}}"], "task names events, but"),
+        (
+            ["ranking.item_to_item=0.3", "pretrain=null", "finetune.rating.init_from=null"],
+            "ranking.item_to_item 0.3 shares the ranking with a model, but no stage of this job",
+        ),
         (["prepare.events={view: 0}"], "events needs source.columns.event"),
         (["prepare.source.columns.context={tags: {kind: multi}}"], "has one value an interaction"),
     ],
@@ -156,6 +160,7 @@ def test_fingerprints_ignore_how_and_where_a_job_runs(override: str) -> None:
         ("finetune.rating.steps=6", STAGES[2:]),
         ("evaluate.k=[3]", ["evaluate", "report"]),
         ("recommend.k=3", ["recommend", "report"]),
+        ("ranking.item_to_item=0.3", ["evaluate", "recommend", "report"]),
         ("report.users=1", ["report"]),
     ],
 )

@@ -18,8 +18,10 @@ from p5dist.errors import ConfigError, DataError, TrainingError
 from p5dist.evaluate import stage
 from p5dist.evaluate.table import table
 from p5dist.manifest import Manifest
+from p5dist.ranking.baselines import ItemToItem
 from p5dist.storage import RunFolder
 from tests.fake_scorer import item_matrix, load_broken, load_fake, rating_of
+from tests.ranking.histories_of import histories
 from tests.small_data import small_job, write_small_data
 
 ITEMS = 30
@@ -99,6 +101,34 @@ def test_ranking_metrics(prepared: tuple[RunConfig, RunFolder], result: dict[str
         else:
             found = result["baselines"][name]
         assert found == pytest.approx(expected)
+
+
+def test_counts_share_the_ranking(tmp_path: Path) -> None:
+    share = 0.3
+    job = small_job(tmp_path, f"ranking.item_to_item={share}")
+    folder = write_small_data(job, items=ITEMS)
+    result = stage.run(job, folder, load=load_fake)
+    rows = users_of(folder)
+    train = [
+        [i for i, s in zip(row[c.ITEM], row[c.SPLIT], strict=True) if s == c.TRAIN] for row in rows
+    ]
+    counts = ItemToItem.fit([histories(train)], ITEMS)
+    ranks: dict[str, list[int]] = {"model": [], "model_alone": []}
+    for _, history, target, _ in cases(folder, c.TEST):
+        ((_, counted),) = counts.blocks(histories([history]))
+        remembered = counted[0].double().numpy()
+        logits = model_scores(history).astype(np.float64)
+        learned = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
+        both = (1 - share) * learned + share * remembered / remembered.sum()
+        for name, scores in (("model", both), ("model_alone", learned)):
+            ranks[name].append(order(scores, history, target).index(target) + 1)
+    assert ranks["model"] != ranks["model_alone"]
+    written = pq.read_table(Path(folder.evaluate.path, "targets.parquet"))
+    assert written[c.RANK].to_pylist() == ranks["model"]
+    alone = np.array(ranks["model_alone"])
+    expected = np.where(alone <= 10, 1 / np.log2(alone + 1), 0).mean()
+    assert result["baselines"]["model_alone"]["ndcg@10"] == pytest.approx(expected)
+    assert result["protocol"]["ranking_item_to_item"] == share
 
 
 def test_a_part_of_the_users_has_the_ranks_that_it_has_among_all(

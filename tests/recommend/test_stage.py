@@ -12,10 +12,13 @@ import pytest
 
 from p5dist import columns as c
 from p5dist.config import RunConfig
+from p5dist.config.output import Ranking
 from p5dist.errors import ConfigError
+from p5dist.ranking.baselines import ItemToItem
 from p5dist.recommend import stage
 from p5dist.storage import RunFolder
 from tests.fake_scorer import FakeScorer, item_matrix, load_fake
+from tests.ranking.histories_of import histories
 from tests.small_data import small_job, write_small_data
 
 ITEMS, K = 24, 12  # some users have seen more than half of the catalogue
@@ -23,17 +26,38 @@ ITEMS, K = 24, 12  # some users have seen more than half of the catalogue
 pytestmark = pytest.mark.usefixtures("ray_session")
 
 
-def histories_of(folder: RunFolder) -> dict[int, list[int]]:
+def rows_of(folder: RunFolder) -> list[dict[str, Any]]:
     shards = sorted(Path(folder.prepare.path, "shards").glob("*.parquet"))
-    rows = [row for shard in shards for row in pq.read_table(shard).to_pylist()]
-    return {row[c.USER]: row[c.ITEM] for row in rows}
+    return [row for shard in shards for row in pq.read_table(shard).to_pylist()]
 
 
-def expected_rows(folder: RunFolder, titles: bool, mask: bool) -> list[tuple[Any, ...]]:
+def histories_of(folder: RunFolder) -> dict[int, list[int]]:
+    return {row[c.USER]: row[c.ITEM] for row in rows_of(folder)}
+
+
+def splits_of(folder: RunFolder) -> list[list[tuple[int, int]]]:
+    """(item, split) of every history."""
+    return [list(zip(row[c.ITEM], row[c.SPLIT], strict=True)) for row in rows_of(folder)]
+
+
+def expected_rows(
+    folder: RunFolder, titles: bool, mask: bool, share: float = 0
+) -> list[tuple[Any, ...]]:
+    """
+    Args:
+        share: of item-to-item counts.
+    """
     matrix = item_matrix(ITEMS)
     rows = []
+    train = [[i for i, s in pairs if s == c.TRAIN] for pairs in splits_of(folder)]
+    counts = ItemToItem.fit([histories(train)], ITEMS)
     for user, history in histories_of(folder).items():
         scores = matrix @ matrix[np.array(history) - 1].sum(0)
+        if share:
+            ((_, counted),) = counts.blocks(histories([history]))
+            learned = np.exp(scores - scores.max()) / np.exp(scores - scores.max()).sum()
+            remembered = counted[0].numpy() / counted.sum().item()
+            scores = np.log((1 - share) * learned + share * remembered)
         ids = [i for i in range(1, ITEMS + 1) if not (mask and i in history)]
         best = sorted(ids, key=lambda i: -scores[i - 1])[:K]
         rows += [
@@ -75,6 +99,17 @@ def test_lists_for_all_users(prepared: tuple[RunConfig, RunFolder]) -> None:
     assert (result["users"], result["rows"], result["k"]) == (50, len(expected), K)
     assert result["ranking_from"] == "pretrain"
     assert result["job_fingerprint"] == job.fingerprint("recommend")
+
+
+def test_counts_share_the_ranking(prepared: tuple[RunConfig, RunFolder]) -> None:
+    job, folder = prepared
+    mixed = job.model_copy(update={"ranking": Ranking(item_to_item=0.6)})
+    result = stage.run(mixed, folder, load=load_fake)
+    assert result["ranking_item_to_item"] == 0.6
+    expected = expected_rows(folder, titles=True, mask=True, share=0.6)
+    check_rows(folder, expected)
+    plain = expected_rows(folder, titles=True, mask=True)
+    assert [row[2] for row in expected] != [row[2] for row in plain]
 
 
 def test_a_unit_without_titles_and_masks(prepared: tuple[RunConfig, RunFolder]) -> None:

@@ -1,13 +1,14 @@
-"""Ranking quality of finished runs of one data set, beside the baselines and published figures.
+"""Quality of finished runs of one data set, beside the baselines and published figures.
 
 ::
 
     p5dist run jobs/beauty.yaml …
     python benchmarks/quality.py beauty runs/beauty [MORE RUNS …] [--against runs/scratch]
-        [--published "SASRec+CE=0.0531" …]
+        [--of ranking | rating | click] [--published "SASRec+CE=0.0531" …]
 
 Runs must have the same protocol: split, catalogue, masking, targets. ``--against`` compares each
-with that run user by user (paired bootstrap).
+with that run by the NDCG@10 of every target (paired bootstrap). Published figures are of the first
+metric.
 """
 
 from __future__ import annotations
@@ -24,7 +25,12 @@ from outcome import RESULTS, circumstances, heading, write
 from p5dist import columns as c
 from p5dist.storage import Folder
 
-METRICS = ("ndcg@10", "hr@10", "mrr@10", "coverage@10")
+METRICS = {
+    "ranking": ("ndcg@10", "hr@10", "mrr@10", "coverage@10"),
+    "rating": ("rmse", "mae"),
+    "click": ("auc", "logloss", "calibration"),
+}
+ALONE = "model_alone"
 SAME = ("split", "catalogue", "mask_seen", "ties", "users", "targets")
 RESAMPLES = 10_000
 
@@ -36,14 +42,18 @@ class Run:
     folder: Folder
     evaluation: dict[str, Any]
     minutes: float
-    """Of training, all stages that the ranking one builds on."""
+    """Of training: pre-training and the stage that is measured."""
     steps: str
 
     @classmethod
-    def read(cls, place: str) -> Run:
+    def read(cls, place: str, of: str) -> Run:
+        """
+        Args:
+            of: a key of METRICS.
+        """
         folder = Folder.open(place)
         evaluation = (folder / "evaluate/result.json").read_json()
-        stage = evaluation["protocol"]["ranking_from"]
+        stage = evaluation["protocol"][f"{of}_from"]
         stages = [s for s in dict.fromkeys(("pretrain", stage)) if (folder / s).exists()]
         results = [(folder / s / "result.json").read_json() for s in stages]
         return cls(
@@ -69,26 +79,32 @@ def main() -> None:
     parser.add_argument("name", help="of the data set")
     parser.add_argument("runs", nargs="+", help="run folders")
     parser.add_argument("--against", help="run folder")
-    parser.add_argument("--published", action="append", default=[], metavar="NAME=NDCG@10")
+    parser.add_argument("--of", choices=METRICS, default="ranking")
+    parser.add_argument("--published", action="append", default=[], metavar="NAME=VALUE")
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
-    runs = [Run.read(place) for place in arguments.runs]
-    other = None if arguments.against is None else Run.read(arguments.against)
+    runs = [Run.read(place, arguments.of) for place in arguments.runs]
+    other = None if arguments.against is None else Run.read(arguments.against, arguments.of)
     for run in [*runs, *([other] if other else [])]:
         if run.protocol != runs[0].protocol:
             parser.error(f"{run.folder} has another protocol: {run.protocol}, {runs[0].protocol}")
     result = {
-        "question": f"ranking quality on {arguments.name}",
+        "question": f"{arguments.of} quality on {arguments.name}",
+        "of": arguments.of,
         "protocol": runs[0].protocol,
         "runs": [
             {
                 "run": run.folder.name, "metrics": run.evaluation["metrics"],
+                "alone": run.evaluation["baselines"].get(ALONE),
+                "item_to_item": run.evaluation["protocol"].get("ranking_item_to_item", 0.0),
                 "minutes": run.minutes, "steps": run.steps,
                 "seed": run.evaluation["protocol"]["seed"],
                 "max_length": run.evaluation["protocol"]["max_length"],
             } for run in runs
         ],
-        "baselines": runs[0].evaluation["baselines"],
+        "baselines": {
+            n: found for n, found in runs[0].evaluation["baselines"].items() if n != ALONE
+        },
         "published": dict(pair.rsplit("=", 1) for pair in arguments.published),
         "against": None if other is None else {
             "run": other.folder.name, **{r.folder.name: _compare(r, other) for r in runs}
@@ -112,31 +128,43 @@ def _compare(run: Run, other: Run) -> dict[str, float]:
 
 
 def _markdown(name: str, result: dict[str, Any]) -> str:
-    p = result["protocol"]
-    lines = ["| | " + " | ".join(METRICS) + " | steps | minutes | seed | length |",
-             "|---|" + "---|" * (len(METRICS) + 4)]  # fmt: skip
+    p, keys = result["protocol"], METRICS[result["of"]]
+    blank = " |" * 4
+    lines = ["| | " + " | ".join(keys) + " | steps | minutes | seed | length |",
+             "|---|" + "---|" * (len(keys) + 4)]  # fmt: skip
     for run in result["runs"]:
         cells = []
-        for key in METRICS:
+        for key in keys:
             found = run["metrics"][key]
             spread = "" if found["low"] is None else f" ({found['low']:.4f} to {found['high']:.4f})"
             cells.append(f"{found['value']:.4f}{spread}")
+        title = run["run"]
+        if run["alone"] is not None:
+            title += f", {run['item_to_item']:.0%} item to item"
         lines.append(
-            f"| **{run['run']}** | {' | '.join(cells)} | {run['steps']} | {run['minutes']:.0f} "
+            f"| **{title}** | {' | '.join(cells)} | {run['steps']} | {run['minutes']:.0f} "
             f"| {run['seed']} | {run['max_length']} |"
         )
+        if run["alone"] is not None:
+            cells = [f"{run['alone'][key]:.4f}" for key in keys]
+            lines.append(f"| {run['run']}, the model alone | {' | '.join(cells)} |{blank}")
     for baseline, found in result["baselines"].items():
-        cells = [f"{found[key]:.4f}" for key in METRICS]
-        lines.append(f"| {baseline} | {' | '.join(cells)} | | | | |")
+        if keys[0] in found:
+            cells = [f"{found[key]:.4f}" if key in found else "" for key in keys]
+            lines.append(f"| {baseline} | {' | '.join(cells)} |{blank}")
     for reference, value in result["published"].items():
-        lines.append(f"| {reference} (published) | {value} |" + " |" * (len(METRICS) + 3))
+        lines.append(f"| {reference} (published) | {value} |" + " |" * (len(keys) - 1) + blank)
+    about = {
+        "ranking": f"Exact ranks over all {p['catalogue']:,} items, items of the history "
+        f"{'left out' if p['mask_seen'] else 'ranked too'}; ties: {p['ties']}.",
+        "rating": "Predicted ratings of the test interactions.",
+        "click": "Predicted probabilities of the labels of the test interactions.",
+    }
     text = (
-        heading(f"Ranking quality: {name}", result)
-        + f"Exact ranks over all {p['catalogue']:,} items, {p['split']} split, {p['targets']:,} "
-        f"targets of {p['users']:,} users, items of the history "
-        f"{'left out' if p['mask_seen'] else 'ranked too'}; ties: {p['ties']}. 95 % intervals by "
-        "bootstrap over users. Minutes: wall time of training on this machine.\n\n"
-        + "\n".join(lines) + "\n"
+        heading(f"{result['of'].capitalize()} quality: {name}", result)
+        + f"{about[result['of']]} Split: {p['split']}, {p['targets']:,} targets of {p['users']:,} "
+        "users. 95 % intervals by bootstrap over users. Minutes: wall time of training on this "
+        "machine.\n\n" + "\n".join(lines) + "\n"
     )  # fmt: skip
     if result["against"] is not None:
         for run in result["runs"]:

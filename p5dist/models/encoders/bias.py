@@ -61,17 +61,23 @@ class IntervalBias(nn.Module):
 
 
 class DistanceBias(nn.Module):
-    """A learned number for each distance in position (T5, Raffel et al. 2020)."""
+    """A learned number for each distance in position (T5, Raffel et al. 2020).
 
-    def __init__(self, max_length: int) -> None:
+    Args:
+        causal: the last interaction of a history is only a target in training, so the longest
+            distance of a full history is never trained; ranking takes the one before it.
+    """
+
+    def __init__(self, max_length: int, *, causal: bool) -> None:
         super().__init__()
         self.max_length = max_length
+        self.longest = max(max_length - 1 - causal, 0)
         self.table = nn.Parameter(torch.zeros(1, 2 * max_length - 1))
 
     def forward(self, length: int) -> Tensor:
         """[1, 1, length, length]"""
         place = torch.arange(length, device=self.table.device)
-        distance = place.unsqueeze(1) - place + self.max_length - 1
+        distance = (place.unsqueeze(1) - place).clamp(max=self.longest) + self.max_length - 1
         return _lookup(self.table, distance.unsqueeze(0))
 
 

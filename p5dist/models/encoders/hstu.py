@@ -62,7 +62,7 @@ class Layer(nn.Module):
         self.uvqk = nn.Linear(dim, 4 * dim)
         self.attention_norm = nn.LayerNorm(dim)
         self.out = nn.Linear(dim, dim)
-        self.distance_bias = DistanceBias(max_length)
+        self.distance_bias = DistanceBias(max_length, causal=causal)
         self.interval_bias = IntervalBias(1) if config.time_intervals else None
         self.dropout = HashedDropout(config.dropout, site=number + 1)
 

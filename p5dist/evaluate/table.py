@@ -34,8 +34,10 @@ def _table(title: str, keys: list[str], result: dict[str, Any]) -> Table:
     names = [n for n, values in baselines.items() if any(key in values for key in keys)]
     table = Table(title=title, title_justify="left")
     table.add_column("metric")
-    for heading in ("model", "low – high", *(n.replace("_", " ") for n in names)):
-        table.add_column(heading, justify="right")
+    table.add_column("model", justify="right")
+    table.add_column("low – high", justify="right", no_wrap=True)
+    for name in names:  # where the terminal is narrow, these headings take two lines
+        table.add_column(name.replace("_", " "), justify="right")
     for key in keys:
         value, low, high = (result["metrics"][key][part] for part in ("value", "low", "high"))
         interval = "" if low is None or high is None else f"{low:.4f} – {high:.4f}"

@@ -4,7 +4,7 @@
 
     p5dist run jobs/beauty.yaml …
     python benchmarks/quality.py beauty runs/beauty [MORE RUNS …] [--against runs/scratch]
-        [--of ranking | rating | click] [--published "SASRec+CE=0.0531" …]
+        [--of ranking | rating | click] [--published "SASRec+CE=0.0531" …] [--note TEXT]
 
 Runs must have the same protocol: split, catalogue, masking, targets. ``--against`` compares each
 with that run by the NDCG@10 of every target (paired bootstrap). Published figures are of the first
@@ -14,6 +14,8 @@ metric.
 from __future__ import annotations
 
 import argparse
+import shlex
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,6 +83,7 @@ def main() -> None:
     parser.add_argument("--against", help="run folder")
     parser.add_argument("--of", choices=METRICS, default="ranking")
     parser.add_argument("--published", action="append", default=[], metavar="NAME=VALUE")
+    parser.add_argument("--note", default="", help="below the table, such as commands of the runs")
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     runs = [Run.read(place, arguments.of) for place in arguments.runs]
@@ -105,13 +108,21 @@ def main() -> None:
         "baselines": {
             n: found for n, found in runs[0].evaluation["baselines"].items() if n != ALONE
         },
+        "note": arguments.note,
         "published": dict(pair.rsplit("=", 1) for pair in arguments.published),
         "against": None if other is None else {
             "run": other.folder.name, **{r.folder.name: _compare(r, other) for r in runs}
         },
         **circumstances("quality.py", ("p5dist", "torch", "torchrec")),
+        "command": _command(arguments.note),
     }  # fmt: skip
     write(f"quality_{arguments.name}", result, _markdown(arguments.name, result), arguments.out)
+
+
+def _command(note: str) -> str:
+    """Without the note, which stands below the table."""
+    words = [word for word in sys.argv[1:] if word not in ("--note", note)]
+    return shlex.join(["python", "benchmarks/quality.py", *words])
 
 
 def _compare(run: Run, other: Run) -> dict[str, float]:
@@ -173,7 +184,7 @@ def _markdown(name: str, result: dict[str, Any]) -> str:
                 f"\n{run['run']} against {result['against']['run']}: NDCG@10 {found['gain']:+.1%} "
                 f"({found['low']:+.1%} to {found['high']:+.1%}, paired bootstrap).\n"
             )
-    return text
+    return text + (f"\n{result['note']}\n" if result["note"] else "")
 
 
 if __name__ == "__main__":

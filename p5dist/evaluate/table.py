@@ -25,6 +25,8 @@ def table(result: dict[str, Any]) -> Group:
             about = f"{title} of {protocol['targets']:,} {protocol['split']} interactions"
             if title == "Ranking":
                 about += f" among {protocol['catalogue']:,} items"
+                if protocol["ranking_item_to_item"]:
+                    about += f", {protocol['ranking_item_to_item']:.0%} by item to item"
             found.append(_table(about, keys, result))
     return Group(*found)
 
@@ -33,7 +35,7 @@ def _table(title: str, keys: list[str], result: dict[str, Any]) -> Table:
     baselines = result["baselines"]
     names = [n for n, values in baselines.items() if any(key in values for key in keys)]
     table = Table(title=title, title_justify="left")
-    table.add_column("metric")
+    table.add_column("metric", no_wrap=True)
     table.add_column("model", justify="right")
     table.add_column("low – high", justify="right", no_wrap=True)
     for name in names:  # where the terminal is narrow, these headings take two lines

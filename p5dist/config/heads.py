@@ -56,7 +56,8 @@ class MaskedObjective(Head):
     probability: Annotated[float, Field(gt=0, lt=1)] = 0.2
     """That a position is chosen; a history of which none is chosen hides its last."""
     last_share: Share = 0.1
-    """Share of the histories of a step that hide their last position only, as ranking does."""
+    """Share of the histories of a step that end at a random item and hide only that, as ranking
+    hides the one to come."""
     loss: Loss = FullSoftmax()
 
     @property
@@ -131,8 +132,9 @@ class NextItemTask(Head):
     ranks = True
     kind: Literal["next_item"]
     by: Literal["causal", "masked"] = "causal"
-    """causal: the loss is taken at every position, the encoder sees the past only; masked: the
-    last item is hidden and predicted (fine-tuning of BERT4Rec), after a masked pre-training."""
+    """causal: the loss is taken at every position, the encoder sees the past only; masked: every
+    history ends at a random item, at each step another, which is hidden and predicted (fine-tuning
+    of BERT4Rec), after a masked pre-training."""
     events: EventWeights | None = None
     """Weight of the targets of each event; those not named are no targets. Left out: the weights
     of prepare.events."""

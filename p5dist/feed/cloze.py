@@ -13,7 +13,8 @@ from p5dist.feed.randomness import uniform
 
 Bools = npt.NDArray[np.bool_]
 
-_CHOSEN, _LAST, _SHOWN, _OTHER = 21, 22, 23, 24  # which kind of random number a hash belongs to
+# Which kind of random number a hash belongs to.
+_CHOSEN, _LAST, _SHOWN, _OTHER, _CUT = 21, 22, 23, 24, 25
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,8 @@ class Hidden:
 class Cloze:
     """Chooses positions of histories with two interactions or more: of each, ``probability`` of
     the positions but at least the last; or the last only, for ``last_share`` of the histories,
-    which is then always hidden. Of the others 80 % are hidden, 10 % show a random item, 10 % stay
-    (Devlin et al. 2019).
+    which is then always hidden, and which :meth:`cut` makes another one at every step. Of the
+    others 80 % are hidden, 10 % show a random item, 10 % stay (Devlin et al. 2019).
 
     Args:
         probability, last_share: as in config.heads.MaskedObjective.
@@ -46,6 +47,15 @@ class Cloze:
     items: int
     seed: int
 
+    def cut(self, histories: Histories, step: int) -> Histories:
+        """Those that hide their last position only end at a random one, the second or a later:
+        else a short history would ask for the same item every time, which is learned by heart.
+        """
+        drawn = self._uniform(_CUT, step, histories.row)
+        ends = 2 + (drawn * (histories.lengths - 1)).astype(np.int64)
+        lengths = np.where(self._only_last(histories, step), ends, histories.lengths)
+        return histories.where(histories.position() < lengths[histories.owner()])
+
     def __call__(self, histories: Histories, step: int) -> Hidden:
         """Choices for global step ``step``, a function of (seed, step, row, position)."""
         lengths = histories.lengths
@@ -53,7 +63,7 @@ class Cloze:
         row = histories.row[owner]
         drawn = self._uniform(_CHOSEN, step, row, position)
         last = position + 1 == lengths[owner]
-        only_last = self._uniform(_LAST, step, histories.row) < self.last_share
+        only_last = self._only_last(histories, step)
         chosen = (drawn < self.probability) & ~only_last[owner]
         none = np.bincount(owner[chosen], minlength=len(histories)) == 0
         chosen |= last & none[owner]
@@ -63,6 +73,10 @@ class Cloze:
         other = chosen & ~hidden & (way < 0.9)
         random = 1 + (self._uniform(_OTHER, step, row, position) * self.items).astype(np.int64)
         return Hidden(chosen, hidden, np.where(other, random, histories.item))
+
+    def _only_last(self, histories: Histories, step: int) -> Bools:
+        """[B]"""
+        return self._uniform(_LAST, step, histories.row) < self.last_share
 
     def _uniform(self, kind: int, step: int, *coordinates: Ints) -> npt.NDArray[np.float64]:
         return uniform(self.seed, kind, step, *coordinates)[: len(coordinates[0])]

@@ -61,8 +61,9 @@ class Collate:
             candidate_log_q: [C]
             extra_items: [M] further item ids to look up; their indices come after the candidates.
         """
-        lengths = histories.lengths
-        histories = histories.take(np.argsort(-lengths, kind="stable"))
+        if self.extras.cloze is not None:
+            histories = self.extras.cloze.cut(histories, step)
+        histories = histories.take(np.argsort(-histories.lengths, kind="stable"))
         hidden: Hidden | None = None
         if self.masked_next:
             histories, hidden = with_masked_next(histories)

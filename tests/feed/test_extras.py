@@ -48,6 +48,36 @@ def test_the_share_that_hides_the_last_only() -> None:
     assert always.hidden.reshape(200, 20).sum(0).tolist() == [0] * 19 + [200]
 
 
+def test_histories_that_hide_the_last_only_end_anywhere() -> None:
+    cloze = Cloze(0.0, 1.0, items=40, seed=1)
+    lengths = np.asarray([cloze.cut(MANY, step).lengths for step in range(100)])
+    seen = np.bincount(lengths.reshape(-1), minlength=21)
+    assert len(seen) == 21 and (seen[:2] == 0).all()
+    expected = lengths.size / 19
+    assert (np.abs(seen[2:] - expected) < 5 * expected**0.5).all()
+    assert (lengths.std(axis=0) > 0).all()
+    few = histories([[1, 2], [3], [], [4, 5, 6]])
+    for step in range(20):
+        cut = cloze.cut(few, step)
+        assert cut.lengths.tolist()[:3] == [2, 1, 0] and cut.lengths[3] in (2, 3)
+        assert cut.item.tolist() == [1, 2, 3, 4, 5, 6][: len(cut.item)]
+
+
+def test_only_histories_that_hide_the_last_only_are_cut() -> None:
+    cloze = Cloze(0.5, 0.4, items=40, seed=1)
+    cut = cloze.cut(MANY, 2)
+    found = cloze(cut, 2)
+    chosen = np.add.reduceat(found.predicted, cut.offsets[:-1])
+    shorter = cut.lengths < 20
+    assert 0.2 < shorter.mean() < 0.6
+    assert (chosen[shorter] == 1).all() and found.hidden[cut.offsets[1:][shorter] - 1].all()
+    assert cut.take(np.flatnonzero(~shorter)).item.tolist() == (
+        MANY.take(np.flatnonzero(~shorter)).item.tolist()
+    )
+    some = np.asarray([150, 3])
+    assert cloze.cut(MANY.take(some), 2).lengths.tolist() == cut.lengths[some].tolist()
+
+
 def test_choices_follow_the_history_the_step_and_the_seed() -> None:
     some = np.asarray([150, 3])
     cloze = Cloze(0.3, 0.2, items=40, seed=1)

@@ -18,12 +18,17 @@ TableFormat = Literal["csv", "tsv", "parquet", "jsonl"]
 class Attribute(Section):
     """One attribute of an item, of a user, or of the context of an interaction."""
 
-    kind: Literal["category", "multi", "numeric", "text"] = "category"
-    """category: one value; multi: several, split at ``separator``; numeric: binned at ``bins``;
-    text: for people to read, not for models."""
+    kind: Literal["category", "multi", "words", "numeric", "text"] = "category"
+    """category: one value; multi: several, split at ``separator``; words: the words of a text
+    (runs of letters and digits) in lower case; numeric: binned at ``bins``; text: for people to
+    read, not for models."""
+    column: str | None = None
+    """Column it is read from. Left out: the one of its own name."""
     separator: str = Field(default="|", min_length=1)
     bins: tuple[float, ...] | None = None
     """Upper edges of all bins but the last, rising."""
+    min_count: PositiveInt = 1
+    """Values that fewer rows have are left out."""
 
     @model_validator(mode="after")
     def _bins(self) -> Attribute:
@@ -31,6 +36,12 @@ class Attribute(Section):
             raise ValueError("bins belong to kind 'numeric', which needs them")
         if self.bins is not None and list(self.bins) != sorted(set(self.bins)):
             raise ValueError("bins must rise")
+        return self
+
+    @model_validator(mode="after")
+    def _counted(self) -> Attribute:
+        if self.min_count > 1 and self.kind == "text":
+            raise ValueError("min_count: kind 'text' has no values to count; remove it")
         return self
 
 
@@ -57,6 +68,11 @@ class Columns(Section):
                 raise ValueError(
                     f"'{name}' is of kind '{attribute.kind}', but a context column has one value "
                     "an interaction: use kind category or numeric"
+                )
+            if attribute.min_count > 1:
+                raise ValueError(
+                    f"'{name}' has min_count {attribute.min_count}, which items and users have, "
+                    "not context columns: remove it"
                 )
         return context
 
@@ -106,6 +122,17 @@ class AttributeTable(Section):
     title: str | None = None
     """Column shown to people (items only)."""
     attributes: dict[str, Attribute] = {}
+
+    @field_validator("attributes")
+    @classmethod
+    def _names(cls, attributes: dict[str, Attribute]) -> dict[str, Attribute]:
+        for name in ("id", "title"):
+            if name in attributes:
+                raise ValueError(
+                    f"'{name}' is taken by the {name} itself: give the attribute another name, and "
+                    f"column: {attributes[name].column or name}"
+                )
+        return attributes
 
 
 class Clean(Section):

@@ -20,6 +20,8 @@ from p5dist.prepare.values import as_text, is_null, labels
 from p5dist.prepare.vocabulary import Vocabulary
 from p5dist.storage import Folder
 
+_BETWEEN_WORDS = r"[^\p{L}\p{M}\p{N}]+"
+
 
 @dataclass(frozen=True)
 class Values:
@@ -70,7 +72,7 @@ def write_attributes(
 
     Rows without an id, or with one that came before, are left out. Value ids go from 1 by falling
     count over the rest of the table (ids that the log does not have count too), ties by value;
-    ``count`` in these vocabularies is that count.
+    ``count`` in these vocabularies is that count. Values below ``min_count`` get none.
 
     Args:
         table: the section of the job.
@@ -110,12 +112,17 @@ def write_attributes(
             continue
         counted = found.values[name].take(first).value
         ones = np.ones(len(counted), np.int64)
-        vocabulary = Vocabulary.by_count([(counted, ones, ones)], earlier(f"{side}.{name}"))
+        vocabulary = Vocabulary.by_count(
+            [(counted, ones, ones)], earlier(f"{side}.{name}"), attribute.min_count
+        )
         columns[name] = _lists(found.values[name].take(source), vocabulary)
         sizes[name] = len(vocabulary)
         (prepare / f"vocabulary/{side}.{name}.parquet").write_table(vocabulary.table())
         if not sizes[name]:
-            warnings.append(f"prepare.{side}s.attributes.{name}: no row has a value")
+            rows = "no row has a value"
+            if len(counted):
+                rows = f"no value is in min_count {attribute.min_count} rows"
+            warnings.append(f"prepare.{side}s.attributes.{name}: {rows}")
     texts = [name for name, attribute in table.attributes.items() if attribute.kind == "text"]
     schema = c.attribute_schema(tuple(table.attributes), title=side == "item", text=texts)
     (prepare / f"attributes/{side}.parquet").write_table(pa.table(columns, schema=schema))
@@ -127,6 +134,8 @@ def parse(column: pa.ChunkedArray, attribute: Attribute) -> Values:
     flat = _one_chunk(column)
     if attribute.kind == "multi" and kind_of(flat.type) != "list":
         flat = pc.split_pattern(as_text(flat), attribute.separator)
+    elif attribute.kind == "words":
+        flat = pc.split_pattern_regex(pc.utf8_lower(as_text(flat)), _BETWEEN_WORDS)
     row: Array = np.arange(len(column))
     if kind_of(flat.type) == "list":
         row, flat = np.asarray(pc.list_parent_indices(flat)), pc.list_flatten(flat)
@@ -156,10 +165,12 @@ def _read(table: AttributeTable, files: list[SourceFile], side: str) -> Describe
 
 
 def _lists(values: Values, vocabulary: Vocabulary) -> pa.ListArray:
-    """[n] value ids of every row."""
-    offsets = np.concatenate([[0], np.cumsum(values.lengths)]).astype(np.int32)
+    """[n] value ids of every row, without those of values that have none."""
     value = vocabulary.ids(values.value).astype(np.int32)
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(value))
+    known = np.concatenate([[0], np.cumsum(value > 0)])
+    ends = np.concatenate([[0], np.cumsum(values.lengths)])
+    offsets = known[ends].astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(value[value > 0]))
 
 
 def _first_of_id(ids: pa.ChunkedArray) -> Ints:

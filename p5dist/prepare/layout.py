@@ -49,7 +49,7 @@ class Layout:
         columns = {k: v for k in roles if (v := getattr(source.columns, k)) is not None}
         knobs = {k: f"prepare.source.columns.{k}" for k in columns}
         for name, attribute in source.columns.context.items():
-            columns[ours := c.CONTEXT + name] = name
+            columns[ours := c.CONTEXT + name] = attribute.column or name
             roles[ours] = "number" if attribute.kind == "numeric" else "label"
             knobs[ours] = f"prepare.source.columns.context.{name}"
         types = {} if id_types is None else {"id_types": id_types}
@@ -65,7 +65,7 @@ class Layout:
         if table.title is not None:
             columns[c.TITLE], knobs[c.TITLE] = table.title, f"{section}.title"
         for name, attribute in table.attributes.items():
-            columns[ours := f"attribute.{name}"] = name
+            columns[ours := f"attribute.{name}"] = attribute.column or name
             roles[ours] = _ROLES.get(attribute.kind, "label")
             knobs[ours] = f"{section}.attributes.{name}"
         return cls(table.format, table.names, columns, roles, knobs, section)

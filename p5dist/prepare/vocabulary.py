@@ -27,14 +27,18 @@ class Vocabulary:
 
     @classmethod
     def by_count(
-        cls, parts: Iterable[tuple[pa.StringArray, Ints, Ints]], earlier: Ids | None = None
+        cls,
+        parts: Iterable[tuple[pa.StringArray, Ints, Ints]],
+        earlier: Ids | None = None,
+        min_seen: int = 1,
     ) -> Vocabulary:
         """Ids by falling count, ties by external id (as numbers if all of them are whole numbers,
         else by their UTF-8 bytes).
 
         Args:
-            parts: (values, counts, occurrences); values without any occurrence get no id.
+            parts: (values, counts, occurrences)
             earlier: external ids that keep the ids 1…n, seen or not; the others come behind.
+            min_seen: values with fewer occurrences get no id.
         """
         rows = [pa.table({"value": v, "count": n, "seen": s}) for v, n, s in parts]
         if not rows:
@@ -45,7 +49,7 @@ class Vocabulary:
         values = _one(table["value"])
         by_id = id_order(values)
         count, seen = np.asarray(table["count_sum"])[by_id], np.asarray(table["seen_sum"])[by_id]
-        found, _ = cls.of_counts(values.take(pa.array(by_id)), count, seen > 0, earlier)
+        found, _ = cls.of_counts(values.take(pa.array(by_id)), count, seen >= min_seen, earlier)
         return found
 
     @classmethod

@@ -63,6 +63,19 @@ def _job(*overrides: str) -> RunConfig:
         (["prepare.items.attributes.genre={kind: numeric, bins: [2, 1]}"], "bins must rise"),
         (["prepare.users={files: u.csv, id: u, title: name}"], "only items have a title"),
         (
+            ["prepare.items.attributes.genre={kind: text, min_count: 2}"],
+            "kind 'text' has no values to count",
+        ),
+        (
+            ["prepare.items.attributes={title: {kind: words}}"],
+            "'title' is taken by the title itself: give the attribute another name, and column: "
+            "title",
+        ),
+        (
+            ["prepare.source.columns.context={shop: {min_count: 2}}"],
+            "'shop' has min_count 2, which items and users have, not context columns",
+        ),
+        (
             ["prepare.items.attributes.genre={kind: text}", "model.item_attributes=[genre]"],
             "prepare.items.attributes has as text only (it has: none)",
         ),

@@ -67,6 +67,37 @@ def test_items_with_a_title_and_many_genres(tmp_path: Path) -> None:
     ]
 
 
+def test_words_of_titles(tmp_path: Path) -> None:
+    (tmp_path / "table").write_text(
+        'id,name\n1,"Crème, 8-oz CRÈME"\n2,crème (Rose)\n3,8 oz of ROSE!\n4,\n5,Ω3 oil\n'
+    )
+    words = {"column": "name", "kind": "words"}
+    rows, sizes, _ = write(
+        tmp_path, "item", vocabulary("3", "1", "2", "4", "5"), id="id", title="name",
+        attributes={"every": words, "common": {**words, "min_count": 2}},
+    )  # fmt: skip
+    common = [(1, "8", 2), (2, "crème", 2), (3, "oz", 2), (4, "rose", 2)]
+    assert values(tmp_path, "item.common") == common
+    rare = [(5, "of", 1), (6, "oil", 1), (7, "ω3", 1)]
+    assert values(tmp_path, "item.every") == common + rare
+    assert [sorted(r["every"]) for r in rows] == [[1, 3, 4, 5], [1, 2, 3], [2, 4], [], [6, 7]]
+    assert [sorted(r["common"]) for r in rows] == [[1, 3, 4], [1, 2, 3], [2, 4], [], []]
+    assert rows[0]["title"] == "8 oz of ROSE!" and sizes == {"every": 7, "common": 4}
+
+
+def test_values_that_few_rows_have(tmp_path: Path) -> None:
+    (tmp_path / "table").write_text("id,shop,tags\n1,a,x|z\n2,b,y|x\n3,a,x\n4,,\n")
+    tags = {"kind": "multi", "min_count": 2}
+    rows, sizes, warnings = write(
+        tmp_path, "item", vocabulary("1", "2", "3", "4"), id="id",
+        attributes={"shop": {"min_count": 3}, "tags": tags},
+    )  # fmt: skip
+    assert values(tmp_path, "item.tags") == [(1, "x", 3)]
+    assert [r["tags"] for r in rows] == [[1], [1], [1], []]
+    assert [r["shop"] for r in rows] == [[], [], [], []] and sizes == {"shop": 0, "tags": 1}
+    assert warnings == ["prepare.items.attributes.shop: no value is in min_count 3 rows"]
+
+
 def test_bins_hold_their_upper_edge(tmp_path: Path) -> None:
     ages = ["17", "17.5", "24", "25", "90", "old", "", "-3"]
     lines = [f"u{i},{age}" for i, age in enumerate(ages)]

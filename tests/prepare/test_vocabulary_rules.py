@@ -106,10 +106,10 @@ def test_values_of_attributes_and_context_keep_their_ids_as_well(tmp_path: Path)
         """Over interactions of one user: item and device; an item's only tag is its device."""
         log, tags = tmp_path / f"{name}.csv", tmp_path / f"{name}-items.csv"
         lines = [f"u,{item},{t},{device}" for t, (item, device) in enumerate(pairs)]
-        log.write_text("\n".join(["user,item,timestamp,device", *lines]))
+        log.write_text("\n".join(["user,item,timestamp,shown_on", *lines]))
         tags.write_text("\n".join(["item,tag", *{f"{i},{d}" for i, d in pairs}]))
         columns = {"user": "user", "item": "item", "timestamp": "timestamp",
-                   "context": {"device": {}}}  # fmt: skip
+                   "context": {"device": {"column": "shown_on"}}}  # fmt: skip
         items = {"files": str(tags), "id": "item", "attributes": {"tag": {}}}
         job = make_job(tmp_path / name, {"files": str(log), "columns": columns}, items=items,
                        vocabulary={"of": "all", **rule})  # fmt: skip

@@ -24,16 +24,16 @@ import numpy.typing as npt
 from outcome import RESULTS, circumstances, heading, write
 from workload import p5dist
 
-from p5dist import columns as c
 from p5dist.config import RunConfig, load_job
-from p5dist.feed.attributes import Attributes
-from p5dist.feed.histories import Ints
-from p5dist.manifest import Manifest
+from p5dist.data import columns as c
+from p5dist.data.attributes import Attributes
+from p5dist.data.jagged import Ints
+from p5dist.data.manifest import Manifest
+from p5dist.inference.actors import Reader, plan_units
+from p5dist.inference.scorer import load_scorer
 from p5dist.ranking.metrics import estimate, rank_values
 from p5dist.ranking.targets import Targets
-from p5dist.scoring import Reader, plan_units
 from p5dist.storage import RunFolder
-from p5dist.train.inference import load_scorer
 
 Floats = npt.NDArray[np.float64]
 K = 10

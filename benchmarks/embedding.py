@@ -32,8 +32,8 @@ from rates import triad
 from torch import Tensor, nn
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
-from p5dist.batch import ITEM_FEATURE, USER_FEATURE
 from p5dist.config.train import TableOptimizer
+from p5dist.data.batch import ITEM_FEATURE, USER_FEATURE
 from p5dist.models.tables import ItemTables, UserTables
 from p5dist.train.sharding import init_tables, shard, table_names
 

@@ -15,14 +15,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from p5dist import columns as c
 from p5dist.config import RunConfig, load_job
-from p5dist.feed.histories import Histories
+from p5dist.data import columns as c
+from p5dist.data.histories import Histories
+from p5dist.data.manifest import Manifest
+from p5dist.environment.ray_session import connect
 from p5dist.feed.mix import Mix, open_mix
 from p5dist.feed.stream import LaneStream, read_here, read_with_ray
 from p5dist.feed.units import units
-from p5dist.manifest import Manifest
-from p5dist.ray_session import connect
 from p5dist.storage import RunFolder
 
 SAMPLES = 40

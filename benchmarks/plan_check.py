@@ -27,11 +27,11 @@ from rates import rates
 from scaling import train
 from workload import prepared_job
 
+from p5dist.capacity.estimate import EFFICIENCY, Estimate, estimate
+from p5dist.capacity.machines import Machine
+from p5dist.capacity.sharding import plan_tables
 from p5dist.config import parse_job
-from p5dist.manifest import Manifest
-from p5dist.plan.estimate import EFFICIENCY, Estimate, estimate
-from p5dist.plan.machines import Machine
-from p5dist.plan.sharding import plan_tables
+from p5dist.data.manifest import Manifest
 from p5dist.storage import RunFolder
 
 _STORED = 256 << 20

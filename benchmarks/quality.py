@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 from outcome import RESULTS, circumstances, heading, write
 
-from p5dist import columns as c
+from p5dist.data import columns as c
 from p5dist.storage import Folder
 
 METRICS = {

@@ -67,7 +67,7 @@ def _run(folder: Path, workers: int) -> dict[str, float]:
         folder, f"pretrain.steps={STEPS}", "pretrain.log_every=1", "finetune={}",
         f"scale.workers={workers}",
     )  # fmt: skip
-    words = [sys.executable, "-m", "p5dist.cli", "run", str(job.file), "pretrain"]
+    words = [sys.executable, "-m", "p5dist.cli.main", "run", str(job.file), "pretrain"]
     times = [time.time()]
     with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None

@@ -29,9 +29,9 @@ from outcome import RESULTS, circumstances, heading, write
 from workload import p5dist, prepare, synthetic_sequences, trained, write_job
 
 from p5dist.config import parse_job
+from p5dist.data.manifest import Manifest
 from p5dist.feed.mix import open_mix
 from p5dist.feed.stream import LaneStream, read_here
-from p5dist.manifest import Manifest
 from p5dist.storage import RunFolder
 
 HERE = Path(__file__).parent

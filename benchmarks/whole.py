@@ -24,7 +24,7 @@ from measure import measure
 from outcome import RESULTS, circumstances, heading, write
 from workload import P5DIST, short, synthetic_job, write_job
 
-from p5dist.manifest import Manifest
+from p5dist.data.manifest import Manifest
 from p5dist.storage import RunFolder
 
 STAGES = ("prepare", "pretrain", "evaluate", "recommend")

@@ -13,12 +13,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from p5dist import columns as c
-from p5dist.manifest import Manifest
+from p5dist.data import columns as c
+from p5dist.data.manifest import Manifest
+from p5dist.observe.metrics_log import read_metrics
 from p5dist.storage import Folder, RunFolder
-from p5dist.train.metrics import read_metrics
 
-P5DIST = [sys.executable, "-m", "p5dist.cli"]
+P5DIST = [sys.executable, "-m", "p5dist.cli.main"]
 """The command line, in this environment."""
 
 

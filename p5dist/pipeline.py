@@ -7,68 +7,23 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from p5dist.config import RunConfig, dump_job, parse_job
-from p5dist.errors import ConfigError, P5Error, RunFolderError, StoppedError
-from p5dist.manifest import MANIFEST
-from p5dist.ray_session import connect
-from p5dist.redact import redact, redact_text
-from p5dist.storage import Folder, RunFolder
-from p5dist.tracking import Tracker, evaluation, tracker
-
-State = Literal["to do", "to continue", "complete"]
-
-STATE = "state.json"
-"""In the run folder: what the latest command is doing, or how it ended."""
-
-_DERIVED = ("evaluate", "recommend", "report")  # cheap: made anew when their settings change
-
-
-@dataclass(frozen=True)
-class Step:
-    """One stage of a job and how far it is."""
-
-    stage: str
-    state: State
-
-
-def select(job: RunConfig, wanted: list[str]) -> list[str]:
-    """The stages that a user names, in the order of the job; none named: all. ``finetune`` means
-    every fine-tuning.
-
-    Raises:
-        ConfigError: the job has no such stage.
-    """
-    stages = job.stages()
-    for name in wanted:
-        if name not in stages and not (name == "finetune" and job.finetune):
-            raise ConfigError(
-                f"unknown stage '{name}'", where=f"job {job.name}", value=name,
-                rule=f"the stages of this job: {', '.join(stages)}",
-                fix="name one of them, or add its section to the job file",
-            )  # fmt: skip
-    return [s for s in stages if not wanted or s in wanted or s.split("/")[0] in wanted]
-
-
-def plan(job: RunConfig, wanted: list[str]) -> list[Step]:
-    """What :func:`run` would do.
-
-    Raises:
-        RunFolderError: the run folder belongs to another job.
-    """
-    folder = RunFolder.of(job.storage, job.name)
-    _check_owner(job, folder)
-    return [Step(stage, _state(job, folder, stage)) for stage in select(job, wanted)]
+from p5dist.config import RunConfig, dump_job
+from p5dist.environment.ray_session import connect
+from p5dist.environment.redact import redact, redact_text
+from p5dist.errors import P5Error, RunFolderError, StoppedError
+from p5dist.observe.stages import STATE, check_owner, marker, select, state_of
+from p5dist.observe.tracking import Tracker, evaluation, tracker
+from p5dist.storage import RunFolder
 
 
 def run(job: RunConfig, wanted: list[str], *, fresh: bool = False) -> dict[str, Any]:
     """Run stages of a job; complete ones are skipped, interrupted ones continue.
 
     Args:
-        wanted: stages, see :func:`select`.
+        wanted: stages, see :func:`.stages.select`.
         fresh: throw away what these stages, and all that build on them, have made before.
 
     Returns:
@@ -86,16 +41,16 @@ def run(job: RunConfig, wanted: list[str], *, fresh: bool = False) -> dict[str, 
         if fresh:
             for stage in reversed(job.stages()[job.stages().index(stages[0]) :]):
                 _discard(folder, stage)
-        _check_owner(job, folder)
+        check_owner(job, folder)
         folder.job.write_text(_without_secrets(job))
         began = time.time()
         with _noted(folder), tracker(job, str(folder.root)) as tracked:
             for number, stage in enumerate(stages, 1):
-                state = _state(job, folder, stage)
+                state = state_of(job, folder, stage)
                 heading = f"{number}/{len(stages)} {stage}"
                 if state == "complete":
                     log.info(f"{heading} complete, skipped")
-                    results[stage] = _marker(folder, stage).read_json()
+                    results[stage] = marker(folder, stage).read_json()
                     continue
                 log.info(f"{heading} {'continues' if state == 'to continue' else 'started'}")
                 start = time.time()
@@ -123,56 +78,15 @@ def _run_stage(job: RunConfig, folder: RunFolder, stage: str, tracked: Tracker |
 
         return driver.run(job, folder, stage, None if tracked is None else tracked.metrics)
     if stage == "evaluate":
-        from p5dist.evaluate import stage as evaluate
+        from p5dist.inference.evaluate import stage as evaluate
 
         result = evaluate.run(job, folder)
         if tracked is not None:
             tracked.metrics(evaluation(result))
         return result
-    from p5dist.recommend import stage as recommend
+    from p5dist.inference import recommend
 
     return recommend.run(job, folder)
-
-
-def _marker(folder: RunFolder, stage: str) -> Folder:
-    """The file that exists once a stage is complete."""
-    if stage == "prepare":
-        return folder.prepare / MANIFEST
-    if stage == "report":
-        return folder.report
-    return folder.root / stage / "result.json"
-
-
-def _state(job: RunConfig, folder: RunFolder, stage: str) -> State:
-    marker = _marker(folder, stage)
-    if stage == "report" or not marker.exists():
-        left = {"prepare": "scratch"} | dict.fromkeys(job.trainings(), "checkpoints")
-        begun = stage in left and (folder.root / stage / left[stage]).exists()
-        return "to continue" if begun else "to do"
-    if stage in _DERIVED and marker.read_json()["job_fingerprint"] != job.fingerprint(stage):
-        return "to do"
-    return "complete"
-
-
-def _check_owner(job: RunConfig, folder: RunFolder) -> None:
-    """The stages that are there were made with the settings of this job."""
-    if not folder.job.exists():
-        return
-    owner = parse_job(folder.job.read_bytes().decode(), where=str(folder.job))
-    for stage in owner.stages():
-        if stage in _DERIVED or not (folder.root / stage).exists():
-            continue
-        then = redact(owner.identity(stage))
-        now = redact(job.identity(stage)) if stage in job.stages() else {}
-        different = _difference(then, now)
-        if different is not None:
-            key, old, new = different
-            raise RunFolderError(
-                f"the run folder belongs to another job: {stage} was made with other settings",
-                where=str(folder.root), value=f"{key}: {old!r} then, {new!r} now",
-                rule="a run folder holds one job",
-                fix=f"give this job another name (name=…), or start anew: --fresh {stage}",
-            )  # fmt: skip
 
 
 def _without_secrets(job: RunConfig) -> str:
@@ -197,20 +111,9 @@ def _noted(folder: RunFolder) -> Iterator[None]:
     place.write_json(note | {"state": "idle"})
 
 
-def _difference(then: Any, now: Any, key: str = "") -> tuple[str, Any, Any] | None:
-    """The first key whose values differ: (dotted key, old, new)."""
-    if not (isinstance(then, dict) and isinstance(now, dict)):
-        return None if then == now else (key, then, now)
-    for name in [*then, *(n for n in now if n not in then)]:
-        below = f"{key}.{name}" if key else name
-        if found := _difference(then.get(name), now.get(name), below):
-            return found
-    return None
-
-
 def _discard(folder: RunFolder, stage: str) -> None:
     """Remove what a stage made, marker first."""
-    _marker(folder, stage).remove()
+    marker(folder, stage).remove()
     (folder.root / stage).remove()
 
 

@@ -60,7 +60,7 @@ def ray_session(s3_proxy: FaultProxy) -> Iterator[None]:
     import ray
 
     from p5dist.config.scale import Scale
-    from p5dist.ray_session import connect
+    from p5dist.environment.ray_session import connect
 
     with pytest.MonkeyPatch.context() as m:
         m.setenv("RAY_metrics_report_interval_ms", "500")  # ten seconds else

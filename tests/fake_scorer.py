@@ -6,8 +6,9 @@ import numpy as np
 import torch
 
 from p5dist.config import RunConfig
-from p5dist.feed.histories import Histories, Ints
-from p5dist.manifest import Manifest
+from p5dist.data.histories import Histories
+from p5dist.data.jagged import Ints
+from p5dist.data.manifest import Manifest
 from p5dist.ranking.targets import Clicks, Targets
 from p5dist.storage import RunFolder
 
@@ -60,7 +61,7 @@ class BrokenScorer(FakeScorer):
 
 
 def load_fake(job: RunConfig, folder: RunFolder, stage: str) -> FakeScorer:
-    """As p5dist.train.inference.load_scorer."""
+    """As p5dist.inference.scorer.load_scorer."""
     return FakeScorer(Manifest.load(folder.prepare).items)
 
 

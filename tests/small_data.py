@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from p5dist import columns as c
 from p5dist.config import RunConfig, parse_job
-from p5dist.feed.histories import Histories
-from p5dist.manifest import Manifest, ShardFile
+from p5dist.data import columns as c
+from p5dist.data.histories import Histories
+from p5dist.data.manifest import Manifest, ShardFile
 from p5dist.storage import Folder, RunFolder
 
 JOB = """

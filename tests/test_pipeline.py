@@ -11,6 +11,7 @@ import pytest
 from p5dist import pipeline
 from p5dist.config import dump_job
 from p5dist.errors import ConfigError, RunFolderError
+from p5dist.observe.stages import progress, select
 from tests.small_data import small_job, write_small_data
 
 
@@ -22,8 +23,8 @@ def test_an_unknown_stage_names_those_of_the_job(tmp_path: Path) -> None:
 def test_stages_are_selected_in_the_order_of_the_job(tmp_path: Path) -> None:
     job = small_job(tmp_path)
     everything = ["prepare", "pretrain", "finetune/rating", "evaluate", "recommend", "report"]
-    assert pipeline.select(job, []) == everything
-    assert pipeline.select(job, ["evaluate", "finetune", "prepare"]) == [
+    assert select(job, []) == everything
+    assert select(job, ["evaluate", "finetune", "prepare"]) == [
         "prepare",
         "finetune/rating",
         "evaluate",
@@ -62,7 +63,7 @@ def test_the_plan_of_a_dry_run(tmp_path: Path) -> None:
     job = small_job(tmp_path)
     folder = write_small_data(job)
     (folder.training("pretrain") / "checkpoints").make()
-    states = {step.stage: step.state for step in pipeline.plan(job, [])}
+    states = {step.stage: step.state for step in progress(job, folder, [])}
     assert states == {
         "prepare": "complete",
         "pretrain": "to continue",
@@ -79,9 +80,9 @@ def test_evaluation_is_made_anew_when_its_settings_change(tmp_path: Path) -> Non
     folder = write_small_data(job)
     result = {"job_fingerprint": job.fingerprint("evaluate")}
     (folder.evaluate / "result.json").write_text(json.dumps(result))
-    assert pipeline.plan(job, ["evaluate"])[0].state == "complete"
+    assert progress(job, folder, ["evaluate"])[0].state == "complete"
     changed = small_job(tmp_path, "evaluate.k=[3]")
-    assert pipeline.plan(changed, ["evaluate"])[0].state == "to do"
+    assert progress(changed, folder, ["evaluate"])[0].state == "to do"
 
 
 def test_a_second_process_in_the_folder_is_refused(tmp_path: Path) -> None:

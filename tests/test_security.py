@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from p5dist.data.manifest import Manifest
 from p5dist.errors import ShardError
-from p5dist.manifest import Manifest
 from tests.small_data import small_job, write_small_data
 
 PACKAGE = Path(__file__).parent.parent / "p5dist"

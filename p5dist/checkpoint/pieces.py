@@ -9,6 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+AVERAGE = "average."
+"""Begins the names of averaged weights in a checkpoint."""
+
 State = dict[str, Any]
 """Name → tensor (the same on every worker), ShardedTensor (each worker holds its shards), or a list
 of this worker's pieces."""

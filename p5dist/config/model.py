@@ -12,7 +12,6 @@ from pydantic import (
     model_validator,
 )
 
-from p5dist import columns as c
 from p5dist.config.base import Section
 
 Dropout = Annotated[float, Field(ge=0, lt=1)]
@@ -91,9 +90,9 @@ class Inputs(Section):
     def columns(self) -> tuple[str, ...]:
         """Columns of a history that these inputs read."""
         read = {
-            c.TIMESTAMP: self.time_gap or self.calendar,
-            c.EVENT: self.event,
-            c.RATING: self.rating,
+            "timestamp": self.time_gap or self.calendar,
+            "event": self.event,
+            "rating": self.rating,
         }
         return tuple(name for name, wanted in read.items() if wanted)
 
@@ -149,5 +148,5 @@ class Model(Section):
     @property
     def columns(self) -> tuple[str, ...]:
         """Columns of a history that the model reads beside user, item and split."""
-        times = (c.TIMESTAMP,) if getattr(self.encoder, "time_intervals", False) else ()
+        times = ("timestamp",) if getattr(self.encoder, "time_intervals", False) else ()
         return tuple(dict.fromkeys((*times, *self.inputs.columns)))

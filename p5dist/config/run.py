@@ -8,7 +8,6 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from p5dist import columns as c
 from p5dist.config.base import Section
 from p5dist.config.feed import Feed
 from p5dist.config.heads import AttributesObjective, ClickTask, Head, NextItemTask, RatingTask
@@ -223,9 +222,9 @@ class RunConfig(Section):
         source = self.prepare.source.columns
         clicks = any(isinstance(head, ClickTask) for _, head in self._heads())
         there = {
-            c.RATING: source.rating is not None,
-            c.EVENT: source.event is not None,
-            c.TIMESTAMP: clicks and source.timestamp is not None,
+            "rating": source.rating is not None,
+            "event": source.event is not None,
+            "timestamp": clicks and source.timestamp is not None,
         }
         read = [name for name, wanted in there.items() if wanted]
         return tuple(dict.fromkeys((*read, *self.model.columns)))

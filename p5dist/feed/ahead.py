@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from p5dist.batch import Batch
+from p5dist.data.batch import Batch
+from p5dist.data.histories import Histories
 from p5dist.errors import P5Error
-from p5dist.feed.histories import Histories
 
 BATCHES_AHEAD = 2
 _PATIENCE_S = 10.0

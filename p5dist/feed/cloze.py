@@ -8,13 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from p5dist.feed.histories import Histories, Ints
-from p5dist.feed.randomness import uniform
+from p5dist.data.histories import Histories
+from p5dist.data.jagged import Ints
+from p5dist.data.randomness import Stream, uniform
 
 Bools = npt.NDArray[np.bool_]
-
-# Which kind of random number a hash belongs to.
-_CHOSEN, _LAST, _SHOWN, _OTHER, _CUT = 21, 22, 23, 24, 25
 
 
 @dataclass(frozen=True)
@@ -51,7 +49,7 @@ class Cloze:
         """Those that hide their last position only end at a random one, the second or a later:
         else a short history would ask for the same item every time, which is learned by heart.
         """
-        drawn = self._uniform(_CUT, step, histories.row)
+        drawn = self._uniform(Stream.MASKED_END, step, histories.row)
         ends = 2 + (drawn * (histories.lengths - 1)).astype(np.int64)
         lengths = np.where(self._only_last(histories, step), ends, histories.lengths)
         return histories.where(histories.position() < lengths[histories.owner()])
@@ -61,22 +59,24 @@ class Cloze:
         lengths = histories.lengths
         owner, position = histories.owner(), histories.position()
         row = histories.row[owner]
-        drawn = self._uniform(_CHOSEN, step, row, position)
+        drawn = self._uniform(Stream.MASKED_POSITIONS, step, row, position)
         last = position + 1 == lengths[owner]
         only_last = self._only_last(histories, step)
         chosen = (drawn < self.probability) & ~only_last[owner]
         none = np.bincount(owner[chosen], minlength=len(histories)) == 0
         chosen |= last & none[owner]
         chosen &= lengths[owner] > 1
-        way = self._uniform(_SHOWN, step, row, position)
+        way = self._uniform(Stream.MASKED_HOW, step, row, position)
         hidden = chosen & ((way < 0.8) | only_last[owner])
         other = chosen & ~hidden & (way < 0.9)
-        random = 1 + (self._uniform(_OTHER, step, row, position) * self.items).astype(np.int64)
+        random = 1 + (
+            self._uniform(Stream.MASKED_OTHER_ITEM, step, row, position) * self.items
+        ).astype(np.int64)
         return Hidden(chosen, hidden, np.where(other, random, histories.item))
 
     def _only_last(self, histories: Histories, step: int) -> Bools:
         """[B]"""
-        return self._uniform(_LAST, step, histories.row) < self.last_share
+        return self._uniform(Stream.MASKED_LAST, step, histories.row) < self.last_share
 
     def _uniform(self, kind: int, step: int, *coordinates: Ints) -> npt.NDArray[np.float64]:
         return uniform(self.seed, kind, step, *coordinates)[: len(coordinates[0])]

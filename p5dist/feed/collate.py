@@ -10,14 +10,13 @@ import numpy.typing as npt
 import torch
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
-from p5dist.batch import ITEM_FEATURE, USER_FEATURE, Batch, Bucket
-from p5dist.feed.attributes import Attributes
+from p5dist.data.attributes import Attributes
+from p5dist.data.batch import ITEM_FEATURE, USER_FEATURE, Batch, Bucket
+from p5dist.data.histories import Histories
+from p5dist.data.jagged import Ints
+from p5dist.data.randomness import Stream, hashed
 from p5dist.feed.cloze import Hidden, with_masked_next
 from p5dist.feed.extras import Extras
-from p5dist.feed.histories import Histories, Ints
-from p5dist.feed.randomness import hashed
-
-_DROPOUT, _ITEM = 5, 9  # which kind of random number a hash belongs to
 
 
 @dataclass(frozen=True)
@@ -107,11 +106,13 @@ class Collate:
             event=torch.from_numpy(histories.event.astype(np.int64)),
             rating=torch.from_numpy(np.ascontiguousarray(histories.rating)),
             dropout_key=torch.from_numpy(
-                hashed(self.seed, _DROPOUT, step, np.repeat(histories.row, lengths), position).view(
-                    np.int64
-                )
+                hashed(
+                    self.seed, Stream.DROPOUT, step, np.repeat(histories.row, lengths), position
+                ).view(np.int64)
             ),
-            item_key=torch.from_numpy(hashed(self.seed, _ITEM, step, ids).view(np.int64)),
+            item_key=torch.from_numpy(
+                hashed(self.seed, Stream.ITEM_DROPOUT, step, ids).view(np.int64)
+            ),
             slot=torch.from_numpy(slot),
             buckets=buckets,
             histories=len(histories),

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from p5dist import columns as c
 from p5dist.config.heads import (
     AttributesObjective,
     ClickTask,
@@ -14,12 +13,13 @@ from p5dist.config.heads import (
     NextItemTask,
     SkipGramObjective,
 )
-from p5dist.feed.attributes import Attributes
+from p5dist.data import columns as c
+from p5dist.data.attributes import Attributes
+from p5dist.data.labels import AttributeLabels
+from p5dist.data.manifest import Manifest
 from p5dist.feed.cloze import Cloze
-from p5dist.feed.labels import AttributeLabels
 from p5dist.feed.pairs import SkipGrams
 from p5dist.feed.unclicked import Unclicked
-from p5dist.manifest import Manifest
 from p5dist.storage import Folder
 
 

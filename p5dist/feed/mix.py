@@ -15,17 +15,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from p5dist import columns as c
 from p5dist.config import RunConfig, parse_job
+from p5dist.data import columns as c
+from p5dist.data.jagged import Ints
+from p5dist.data.manifest import Manifest
+from p5dist.data.randomness import Stream, hashed
 from p5dist.errors import ConfigError
-from p5dist.feed.histories import Ints
 from p5dist.feed.order import LaneOrder
-from p5dist.feed.randomness import hashed
 from p5dist.feed.units import UnitReader
-from p5dist.manifest import Manifest
 from p5dist.storage import Folder, RunFolder
-
-_DATA_SET = 12  # which kind of random number a hash belongs to
 
 
 @dataclass(frozen=True)
@@ -135,7 +133,7 @@ def open_mix(job: RunConfig, stage: str, folder: RunFolder, manifest: Manifest) 
             its,
             lanes=job.feed.lanes,
             batch_size=rows[number] * job.feed.lanes,
-            seed=int(hashed(job.seed, _DATA_SET, number)[0] >> 1) if name else job.seed,
+            seed=int(hashed(job.seed, Stream.DATA_SETS, number)[0] >> 1) if name else job.seed,
             first_row=first_row,
         )
         sets.append(DataSet(name, run, its, order))

@@ -8,15 +8,15 @@ import numpy as np
 import numpy.typing as npt
 
 from p5dist.config.losses import FullSoftmax, GeneralisedBce, SampledSoftmax
-from p5dist.feed.histories import Histories, Ints
+from p5dist.data.histories import Histories
+from p5dist.data.jagged import Ints
+from p5dist.data.randomness import Stream, hashed, uniform
 from p5dist.feed.mix import largest_remainder
-from p5dist.feed.randomness import hashed, uniform
 
 Gather = Callable[[Ints], list[Ints]]
 """Equally shaped arrays of all workers, in the order of ranks."""
 LogQ = npt.NDArray[np.float32]
 
-_NEGATIVES, _IN_BATCH = 4, 10  # which kind of random number a hash belongs to
 _NOTHING = np.iinfo(np.int64).max
 
 
@@ -86,7 +86,11 @@ class Candidates:
     def _draw(self, distribution: str, n: int, step: int) -> Ints:
         """Indices [n] drawn with replacement."""
         cumulative = self._cumulative[distribution]
-        kind = (_NEGATIVES, step) if distribution == "popularity" else (_NEGATIVES, step, 1)
+        kind = (
+            (Stream.NEGATIVES, step)
+            if distribution == "popularity"
+            else (Stream.NEGATIVES, step, 1)
+        )
         drawn = uniform(self.seed, *kind, np.arange(n)) * cumulative[-1]
         index: Ints = np.searchsorted(cumulative, drawn, side="right").astype(np.int64)
         return np.minimum(index, len(cumulative) - 1)
@@ -98,7 +102,9 @@ class Candidates:
         no worker has to send more than its own n smallest.
         """
         row, position = np.repeat(histories.row, histories.lengths), histories.position()
-        key = (hashed(self.seed, _IN_BATCH, step, row, position) >> np.uint64(1)).view(np.int64)
+        key = (
+            hashed(self.seed, Stream.IN_BATCH_NEGATIVES, step, row, position) >> np.uint64(1)
+        ).view(np.int64)
         key = key[: len(position)]
         mine = np.full((2, n), _NOTHING, dtype=np.int64)
         smallest = np.argsort(key, kind="stable")[:n]

@@ -18,12 +18,10 @@ from typing import Any
 import numpy as np
 
 from p5dist.config.train import Training
+from p5dist.data.jagged import Ints
+from p5dist.data.manifest import Manifest
+from p5dist.data.randomness import Stream, permutation
 from p5dist.errors import ConfigError
-from p5dist.feed.histories import Ints
-from p5dist.feed.randomness import permutation
-from p5dist.manifest import Manifest
-
-_GROUPS, _ROWS = 1, 2  # which kind of permutation a hash belongs to
 
 
 @dataclass(frozen=True)
@@ -101,7 +99,7 @@ class LaneOrder:
         return plan
 
     def _make_plan(self, epoch: int) -> EpochPlan:
-        group = permutation(len(self.group_rows), self.seed, _GROUPS, epoch)
+        group = permutation(len(self.group_rows), self.seed, Stream.ROW_GROUPS, epoch)
         rows = self.group_rows[group]
         # Deal: the groups at l, l + C, l + 2C, … of the permutation go to lane l.
         lane = np.arange(len(group)) % self.lanes
@@ -150,7 +148,7 @@ class LaneOrder:
 
     def rows_of_group(self, epoch: int, group: int) -> Ints:
         """Order of the rows inside a group: [rows] offsets from its first row."""
-        return permutation(int(self.group_rows[group]), self.seed, _ROWS, epoch, group)
+        return permutation(int(self.group_rows[group]), self.seed, Stream.ROWS, epoch, group)
 
 
 def total_steps(training: Training, order: LaneOrder) -> int:

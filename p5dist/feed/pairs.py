@@ -7,10 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from p5dist.feed.histories import Histories, Ints
-from p5dist.feed.randomness import uniform
-
-_KEPT, _WINDOW = 25, 26  # which kind of random number a hash belongs to
+from p5dist.data.histories import Histories
+from p5dist.data.jagged import Ints
+from p5dist.data.randomness import Stream, uniform
 
 
 @dataclass(frozen=True)
@@ -44,10 +43,12 @@ class SkipGrams:
             return np.zeros((2, 0), np.int64)
         owner, position = histories.owner(), histories.position()
         row = histories.row[owner]
-        drawn = uniform(self.seed, _KEPT, step, row, position)
+        drawn = uniform(self.seed, Stream.SKIP_GRAM_KEPT, step, row, position)
         kept = np.flatnonzero(drawn < self.keep[histories.item - 1])
         owner, row, position = owner[kept], row[kept], position[kept]
-        width = 1 + (uniform(self.seed, _WINDOW, step, row, position) * self.window).astype(int)
+        width = 1 + (
+            uniform(self.seed, Stream.SKIP_GRAM_WINDOW, step, row, position) * self.window
+        ).astype(int)
         pairs = []
         for gap in range(1, min(self.window, len(kept) - 1) + 1):
             first, second = kept[:-gap], kept[gap:]

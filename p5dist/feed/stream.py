@@ -14,8 +14,9 @@ from itertools import islice
 import numpy as np
 import pyarrow as pa
 
+from p5dist.data.histories import Histories
+from p5dist.data.jagged import Ints
 from p5dist.errors import P5Error
-from p5dist.feed.histories import Histories, Ints
 from p5dist.feed.units import Unit, UnitReader, units
 
 _SEGMENT = 256  # units per Ray Data execution: bounds what the worker keeps of the plan

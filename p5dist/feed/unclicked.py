@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from p5dist.feed.histories import Histories, Ints
-from p5dist.feed.randomness import uniform
+from p5dist.data.histories import Histories
+from p5dist.data.jagged import Ints
+from p5dist.data.randomness import Stream, uniform
 
-_ITEM = 27  # which kind of random number a hash belongs to
 _TRIES = 4
 
 
@@ -49,7 +49,13 @@ class Unclicked:
         place = np.arange(self.number)
         for attempt in range(_TRIES):
             drawn = uniform(
-                self.seed, _ITEM, step, row[:, None], position[:, None], place, attempt
+                self.seed,
+                Stream.CLICK_NEGATIVES,
+                step,
+                row[:, None],
+                position[:, None],
+                place,
+                attempt,
             ).reshape(-1, self.number)[: len(owner)]
             candidate = 1 + (drawn * self.items).astype(np.int64)
             key = owner[:, None] * (self.items + 1) + candidate

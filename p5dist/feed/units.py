@@ -15,15 +15,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from p5dist import columns as c
+from p5dist.data import columns as c
+from p5dist.data.histories import Histories
+from p5dist.data.jagged import Ints
+from p5dist.data.manifest import Manifest
+from p5dist.data.randomness import Stream, uniform
 from p5dist.errors import ShardError
-from p5dist.feed.histories import Histories, Ints
 from p5dist.feed.order import LaneOrder
-from p5dist.feed.randomness import uniform
-from p5dist.manifest import Manifest
 from p5dist.storage import Folder
-
-_WINDOWS = 3  # which kind of random number a hash belongs to
 
 
 @dataclass(frozen=True)
@@ -134,7 +133,7 @@ class UnitReader:
             index = np.arange(len(row))
         start = np.maximum(everything.lengths[index] - self.max_length, 0)
         if self.random_window:
-            drawn = uniform(self.order.seed, _WINDOWS, epoch, row)
+            drawn = uniform(self.order.seed, Stream.WINDOWS, epoch, row)
             start = (drawn * (start + 1)).astype(np.int64)
         return everything.take(index, start, self.max_length)
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torchrec.modules.embedding_modules import EmbeddingBagCollection, EmbeddingCollection
 
 from p5dist.config.train import Finetune
-from p5dist.models.recommender import Recommender
+from p5dist.models.backbone import Recommender
 from p5dist.models.tables import ItemTables, UserTables
 
 

@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from p5dist.batch import Batch
 from p5dist.config.model import Model
-from p5dist.manifest import Manifest
+from p5dist.data.batch import Batch
+from p5dist.data.manifest import Manifest
 from p5dist.models.dropout import hashed_bytes
 from p5dist.models.encoders.bias import INTERVALS, interval_class
 from p5dist.models.tables import UserTables

@@ -14,8 +14,8 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 from torch.autograd import Function
 
-from p5dist.batch import Batch
 from p5dist.config.losses import FullSoftmax, GeneralisedBce, Loss
+from p5dist.data.batch import Batch
 
 CHUNK = 1 << 20
 """Logits at a time: 4 MB."""

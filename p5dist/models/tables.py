@@ -8,7 +8,7 @@ from torchrec.modules.embedding_configs import EmbeddingBagConfig, EmbeddingConf
 from torchrec.modules.embedding_modules import EmbeddingBagCollection, EmbeddingCollection
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
-from p5dist.batch import ITEM_FEATURE, USER_FEATURE
+from p5dist.data.batch import ITEM_FEATURE, USER_FEATURE
 
 
 class ItemTables(nn.Module):

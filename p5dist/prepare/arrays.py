@@ -3,37 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-Ints = npt.NDArray[np.int64]
+from p5dist.data.jagged import Array, Ints
+from p5dist.data.randomness import GOLDEN, UInts, splitmix
+
 Codes = npt.NDArray[np.int32]
-Hashes = npt.NDArray[np.uint64]
-Bools = npt.NDArray[np.bool_]
-Array = npt.NDArray[Any]
 Ids: TypeAlias = pa.Array
 """External ids: int64, or text."""
 
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
-
-def mix(x: Hashes) -> Hashes:
-    """The finaliser of SplitMix64 (Steele, Lea and Flood 2014): a bijection of 64 bits."""
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    mixed: Hashes = x ^ (x >> np.uint64(31))
-    return mixed
-
-
-def stable_hash(text: pa.StringArray) -> Hashes:
+def stable_hash(text: pa.StringArray) -> UInts:
     """[n] 64-bit hashes of the UTF-8 bytes, the same on every machine and version.
 
-    h = mix(length + g), then h = mix((h ^ word) + g) for every little-endian word of 8 bytes, the
-    last one filled up with zeros; g is the golden ratio of SplitMix64.
+    h = splitmix(length + g), then h = splitmix((h ^ word) + g) for every little-endian word of 8
+    bytes, the last one filled up with zeros; g is the increment of SplitMix64.
     """
     if not len(text):
         return np.zeros(0, np.uint64)
@@ -42,24 +31,24 @@ def stable_hash(text: pa.StringArray) -> Hashes:
     start, length = offsets[:-1].astype(np.int64), np.diff(offsets).astype(np.int64)
     data = np.frombuffer(data_bytes, np.uint8) if data_bytes is not None else np.zeros(0, np.uint8)
     data = np.concatenate([data, np.zeros(8, np.uint8)])
-    words: Hashes = np.ndarray((len(data) - 7,), "<u8", data, strides=(1,))
-    value = mix(length.astype(np.uint64) + _GOLDEN)
+    words: UInts = np.ndarray((len(data) - 7,), "<u8", data, strides=(1,))
+    value = splitmix(length.astype(np.uint64) + GOLDEN)
     alive = np.flatnonzero(length > 0)
     done = 0
     while len(alive):
         left = np.minimum(length[alive] - done, 8).astype(np.uint64)
         word = words[start[alive] + done] & (~np.uint64(0) >> (np.uint64(64) - left * np.uint64(8)))
-        value[alive] = mix((value[alive] ^ word) + _GOLDEN)
+        value[alive] = splitmix((value[alive] ^ word) + GOLDEN)
         done += 8
         alive = alive[length[alive] > done]
     return value
 
 
-def hash_ids(ids: Ids) -> Hashes:
-    """[n] 64-bit hashes of external ids: :func:`stable_hash` of text, :func:`mix` of numbers."""
+def hash_ids(ids: Ids) -> UInts:
+    """[n] 64-bit hashes of external ids: :func:`stable_hash` of text, splitmix of numbers."""
     if pa.types.is_string(ids.type):
         return stable_hash(ids)
-    return mix(ids.to_numpy(zero_copy_only=False).view(np.uint64) + _GOLDEN)
+    return splitmix(ids.to_numpy(zero_copy_only=False).view(np.uint64) + GOLDEN)
 
 
 def stable_order(*keys: Ints | Codes | npt.NDArray[np.int8]) -> Ints:
@@ -95,14 +84,6 @@ def stable_order(*keys: Ints | Codes | npt.NDArray[np.int8]) -> Ints:
     if used:
         order = sort_word()
     return place if order is None else order
-
-
-def ranges(starts: Ints, lengths: Ints) -> Ints:
-    """[sum of lengths] the whole numbers ``starts[i]`` … ``starts[i] + lengths[i] - 1``, end to
-    end."""
-    ends = np.cumsum(lengths)
-    first: Ints = np.repeat(starts - (ends - lengths), lengths)
-    return np.arange(len(first)) + first
 
 
 def merge_counts(parts: Iterable[tuple[Array, Ints]]) -> tuple[Array, Ints]:

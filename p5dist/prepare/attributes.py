@@ -9,9 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from p5dist import columns as c
 from p5dist.config.prepare import Attribute, AttributeTable
-from p5dist.prepare.arrays import Array, Bools, Ids, Ints
+from p5dist.data import columns as c
+from p5dist.data.jagged import Array, Bools, Ints, ranges
+from p5dist.prepare.arrays import Ids
 from p5dist.prepare.column_types import kind_of
 from p5dist.prepare.layout import Layout, SourceFile
 from p5dist.prepare.reading import read_unit
@@ -45,8 +46,7 @@ class Values:
         lengths = np.zeros(len(rows), np.int64)
         lengths[known] = self.lengths[rows[known]]
         starts = np.cumsum(self.lengths) - self.lengths
-        begin = starts[rows[known]] - (np.cumsum(lengths) - lengths)[known]
-        index = np.arange(lengths.sum()) + np.repeat(begin, lengths[known])
+        index = ranges(starts[rows[known]], lengths[known])
         return Values(lengths, self.value.take(pa.array(index)))
 
 

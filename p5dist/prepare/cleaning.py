@@ -14,9 +14,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from p5dist import columns as c
 from p5dist.config.prepare import Attribute, Prepare
-from p5dist.prepare.arrays import Array, Bools
+from p5dist.data import columns as c
+from p5dist.data.jagged import Array, Bools
 from p5dist.prepare.layout import Layout
 from p5dist.prepare.values import (
     as_text,

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from p5dist import columns as c
-from p5dist.manifest import ShardFile
-from p5dist.prepare.arrays import Array, Bools, Codes, Ids, Ints
+from p5dist.data import columns as c
+from p5dist.data.jagged import Array, Bools, Ints
+from p5dist.data.manifest import ShardFile
+from p5dist.prepare.arrays import Codes, Ids
 from p5dist.prepare.cleaning import USER_REASONS
 from p5dist.prepare.histories import ShardHistories, build, over_length, train_counts
 from p5dist.prepare.interactions import Interactions, Names, rejected

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from p5dist import columns as c
 from p5dist.config.prepare import Prepare
-from p5dist.prepare.arrays import Bools, Ints, ranges
+from p5dist.data import columns as c
+from p5dist.data.jagged import Bools, Ints, ranges
 from p5dist.prepare.interactions import Interactions
 from p5dist.prepare.split import Cuts, split_codes
 

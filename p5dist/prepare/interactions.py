@@ -16,20 +16,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from p5dist import columns as c
 from p5dist.config.prepare import Clean, Prepare
-from p5dist.prepare.arrays import (
-    Array,
-    Bools,
-    Codes,
-    Hashes,
-    Ids,
-    Ints,
-    encode,
-    hash_ids,
-    mix,
-    stable_order,
-)
+from p5dist.data import columns as c
+from p5dist.data.jagged import Array, Bools, Ints
+from p5dist.data.randomness import UInts, splitmix
+from p5dist.prepare.arrays import Codes, Ids, encode, hash_ids, stable_order
 from p5dist.prepare.cleaning import RAW, USER_REASONS
 
 ROW = "row"
@@ -257,6 +248,6 @@ def _id_rank(ids: Ids) -> Ints:
     return np.asarray(pc.sort_indices(ids)).astype(np.int64)
 
 
-def _shuffle_key(user: Hashes, item: Hashes, seed: int) -> Ints:
-    start = mix(np.array([seed & 0xFFFFFFFFFFFFFFFF], np.uint64))
-    return mix(user ^ mix(item ^ start)).view(np.int64)
+def _shuffle_key(user: UInts, item: UInts, seed: int) -> Ints:
+    start = splitmix(np.array([seed & 0xFFFFFFFFFFFFFFFF], np.uint64))
+    return splitmix(user ^ splitmix(item ^ start)).view(np.int64)

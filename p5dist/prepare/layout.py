@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from p5dist import columns as c
 from p5dist.config.prepare import AttributeTable, Source
+from p5dist.data import columns as c
 from p5dist.prepare.column_types import Role
 
 MAX_ROWS = 4 << 20

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
-from p5dist import columns as c
+from p5dist.data import columns as c
 from p5dist.errors import DataError
 from p5dist.prepare.json_lines import first_keys, parse_json_lines
 from p5dist.prepare.layout import Layout, Unit, bounded

@@ -10,13 +10,14 @@ import numpy as np
 import pyarrow.parquet as pq
 from rich.progress import Progress
 
-from p5dist import columns as c
 from p5dist.config import RunConfig
 from p5dist.config.prepare import TimeSplit
+from p5dist.data import columns as c
+from p5dist.data.jagged import Ints
+from p5dist.data.manifest import MANIFEST, ShardFile
 from p5dist.errors import DataError, EmptyLogError
-from p5dist.manifest import MANIFEST, ShardFile
 from p5dist.prepare import finishing, tasks
-from p5dist.prepare.arrays import Ids, Ints
+from p5dist.prepare.arrays import Ids
 from p5dist.prepare.layout import Layout
 from p5dist.prepare.profile import ShardProfile
 from p5dist.prepare.shards import group_rows

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from p5dist import columns as c
 from p5dist.config.prepare import Prepare
-from p5dist.prepare.arrays import Array, Ints, merge_counts
+from p5dist.data import columns as c
+from p5dist.data.jagged import Array, Ints
+from p5dist.prepare.arrays import merge_counts
 from p5dist.prepare.histories import ShardHistories
 from p5dist.prepare.interactions import Names, leaked, tied_rising
 from p5dist.prepare.vocabulary import Vocabulary

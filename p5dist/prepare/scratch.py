@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from p5dist.prepare.arrays import Array
+from p5dist.data.jagged import Array
 from p5dist.storage import Folder
 
 _KEY = "key.json"

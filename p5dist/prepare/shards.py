@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from p5dist import columns as c
-from p5dist.manifest import ShardFile
-from p5dist.prepare.arrays import Array, Ints
+from p5dist.data import columns as c
+from p5dist.data.jagged import Array, Ints
+from p5dist.data.manifest import ShardFile
 from p5dist.prepare.histories import ShardHistories
 from p5dist.storage import Folder
 

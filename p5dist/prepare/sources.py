@@ -19,9 +19,9 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from p5dist import columns as c
 from p5dist.config import RunConfig
 from p5dist.config.prepare import GivenSplit, Prepare
+from p5dist.data import columns as c
 from p5dist.errors import DataError, MissingColumnError
 from p5dist.prepare.column_types import check_same, check_type, id_type
 from p5dist.prepare.layout import MAX_ROWS, Layout, SourceFile, Unit
@@ -176,7 +176,7 @@ def digest(file: SourceFile) -> str:
 
 def _expand(pattern: str, section: str) -> list[str]:
     if pattern.startswith("dataset:"):
-        from p5dist.datasets import resolve
+        from p5dist.datasets.public import resolve
 
         pattern = resolve(pattern)
     fs, path = open_filesystem(pattern)

@@ -8,7 +8,6 @@ from datetime import datetime, timezone
 import numpy as np
 import numpy.typing as npt
 
-from p5dist import columns as c
 from p5dist.config.prepare import (
     GivenSplit,
     ItemVocabulary,
@@ -18,7 +17,8 @@ from p5dist.config.prepare import (
     TimeSplit,
     seconds,
 )
-from p5dist.prepare.arrays import Ints, ranges
+from p5dist.data import columns as c
+from p5dist.data.jagged import Ints, ranges
 from p5dist.prepare.interactions import Interactions
 
 SplitRule = LeaveOneOut | TimeSplit | RatioSplit | GivenSplit

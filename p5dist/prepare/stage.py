@@ -27,10 +27,11 @@ import numpy as np
 import pyarrow as pa
 
 from p5dist import __version__
-from p5dist import columns as c
 from p5dist.config import RunConfig
-from p5dist.console import console, progress
-from p5dist.manifest import MANIFEST, Manifest
+from p5dist.data import columns as c
+from p5dist.data.manifest import MANIFEST, Manifest
+from p5dist.environment.console import console, progress
+from p5dist.environment.provenance import provenance
 from p5dist.prepare.attributes import write_attributes
 from p5dist.prepare.cleaning import OTHER_EVENTS, REASONS
 from p5dist.prepare.finishing import Left
@@ -40,7 +41,6 @@ from p5dist.prepare.sources import UNIT_BYTES, Inputs, last_change
 from p5dist.prepare.split import describe, knows
 from p5dist.prepare.vocabulary import Vocabulary
 from p5dist.prepare.workers import Workers
-from p5dist.provenance import provenance
 from p5dist.storage import RunFolder
 
 

@@ -14,9 +14,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from p5dist import columns as c
 from p5dist.config.prepare import GivenSplit, Prepare
-from p5dist.prepare.arrays import Array, Bools, Codes, Ids, Ints, hash_ids
+from p5dist.data import columns as c
+from p5dist.data.jagged import Array, Bools, Ints
+from p5dist.prepare.arrays import Codes, Ids, hash_ids
 from p5dist.prepare.cleaning import USER_REASONS, clean
 from p5dist.prepare.interactions import PART, ROW, judge, rejected, sort
 from p5dist.prepare.layout import Layout, Unit

@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from p5dist.config.prepare import Attribute
-from p5dist.prepare.arrays import Array, Bools, Ints, is_integer_text
+from p5dist.data.jagged import Array, Bools, Ints
+from p5dist.prepare.arrays import is_integer_text
 from p5dist.prepare.column_types import kind_of
 
 NULLS = ("", "NULL", "null", "NaN", "nan", r"\N")

@@ -9,9 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from p5dist import columns as c
 from p5dist.config.prepare import ItemVocabulary
-from p5dist.prepare.arrays import Bools, Codes, Ids, Ints, id_order, stable_hash
+from p5dist.data import columns as c
+from p5dist.data.jagged import Bools, Ints
+from p5dist.prepare.arrays import Codes, Ids, id_order, stable_hash
 
 
 @dataclass(frozen=True)

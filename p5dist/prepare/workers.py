@@ -39,7 +39,7 @@ class RayTasks:
     """The CPUs of the Ray cluster that this process has joined."""
 
     def __init__(self, scale: Scale) -> None:
-        from p5dist.ray_session import connect
+        from p5dist.environment.ray_session import connect
 
         connect(scale)
 

@@ -12,10 +12,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from p5dist.feed.histories import Histories, Ints
+from p5dist.data.histories import Histories
+from p5dist.data.jagged import Floats, Ints, ranges
 from p5dist.ranking.topk import row_blocks
-
-Floats = npt.NDArray[np.float64]
 
 WINDOW = 10
 """Interactions after (or before) an item that count as following (preceding) it."""
@@ -99,7 +98,7 @@ class ItemToItem:
         degree = self.start[item + 1] - self.start[item]
         for rows in row_blocks(len(histories), self.items, 2):
             mine = slice(*np.searchsorted(owner, (rows.start, rows.stop)))
-            edge = _ranges(self.start[item[mine]], degree[mine])
+            edge = ranges(self.start[item[mine]], degree[mine])
             row = np.repeat(owner[mine] - rows.start, degree[mine])
             share = self.weight[edge] * np.repeat(AGE_DECAY ** age[mine], degree[mine])
             size = rows.stop - rows.start
@@ -203,10 +202,3 @@ def _merge(parts: list[tuple[Ints, Floats]]) -> tuple[Ints, Floats]:
     key, of = np.unique(np.concatenate([keys for keys, _ in parts]), return_inverse=True)
     weights = np.concatenate([weights for _, weights in parts])
     return key, np.bincount(of, weights, len(key)).astype(np.float64)
-
-
-def _ranges(start: Ints, length: Ints) -> Ints:
-    """start[0] … start[0] + length[0] - 1, start[1] …, one after the other."""
-    before = np.cumsum(length) - length
-    ranges: Ints = np.arange(length.sum(), dtype=np.int64) + np.repeat(start - before, length)
-    return ranges

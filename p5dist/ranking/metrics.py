@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from p5dist.feed.histories import Ints
+from p5dist.data.jagged import Ints
 
 Floats = npt.NDArray[np.float64]
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from p5dist.feed.histories import Histories, Ints
+from p5dist.data.histories import Histories
+from p5dist.data.jagged import Ints
 
 Floats = npt.NDArray[np.float64]
 

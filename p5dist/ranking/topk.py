@@ -15,8 +15,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from p5dist.data.histories import Histories
+from p5dist.data.jagged import Ints
 from p5dist.errors import TrainingError
-from p5dist.feed.histories import Histories, Ints
 
 BLOCK = 1 << 25
 """Scores held at once (128 MB of float32); one history's scores are never split."""

@@ -9,7 +9,7 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from p5dist.redact import redact, redact_text
+from p5dist.environment.redact import redact, redact_text
 from p5dist.report import format as fmt
 from p5dist.report import tables
 from p5dist.report.pictures import data_pictures, loss_picture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +11,9 @@ import yaml
 
 from p5dist.config import RunConfig
 from p5dist.config.train import Training
+from p5dist.data.manifest import Manifest
 from p5dist.errors import ShardError
-from p5dist.manifest import Manifest
+from p5dist.observe.metrics_log import read_metrics
 from p5dist.storage import Folder, RunFolder
 
 Facts = dict[str, Any]
@@ -74,7 +74,7 @@ def read_run(job: RunConfig, folder: RunFolder) -> Run:
         TrainingRun(
             stage=stage,
             section=section,
-            log=read_log(folder.training(stage) / "metrics.jsonl"),
+            log=read_metrics(folder.training(stage)),
             result=results[stage],
             plan=(_json(folder.training(stage) / "plan.json") or {}).get("tables", []),
         )
@@ -90,25 +90,6 @@ def read_run(job: RunConfig, folder: RunFolder) -> Run:
         trainings=[t for t in trainings if t.log or t.result],
         results={stage: result for stage, result in results.items() if result is not None},
     )
-
-
-def read_log(file: Folder) -> list[Facts]:
-    """metrics.jsonl, each step once, by rising step.
-
-    After a restart steps are logged again: the later line counts. A line that a killed process
-    left half-written is passed over.
-    """
-    if not file.exists():
-        return []
-    by_step: dict[int, Facts] = {}
-    for line in file.read_bytes().splitlines():
-        try:
-            values = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(values, dict) and isinstance(values.get("step"), int):
-            by_step[values["step"]] = values
-    return [by_step[step] for step in sorted(by_step)]
 
 
 def _json(file: Folder) -> Facts | None:

@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from p5dist.config import RunConfig
-from p5dist.provenance import provenance
+from p5dist.environment.provenance import provenance
 from p5dist.report.page import render
 from p5dist.report.read import read_run
 from p5dist.report.users import shown_users

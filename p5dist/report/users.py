@@ -15,10 +15,11 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from p5dist import columns as c
 from p5dist.config import RunConfig
-from p5dist.feed.histories import Histories, Ints
-from p5dist.manifest import Manifest
+from p5dist.data import columns as c
+from p5dist.data.histories import Histories
+from p5dist.data.jagged import Ints
+from p5dist.data.manifest import Manifest
 from p5dist.storage import Folder, RunFolder
 
 TAIL = 10  # interactions shown

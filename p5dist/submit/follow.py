@@ -6,7 +6,7 @@ import sys
 import time
 from datetime import datetime, timezone
 
-from p5dist.redact import redact_text
+from p5dist.environment.redact import redact_text
 from p5dist.submit.client import Job, JobServer
 
 EXIT_CODES = {"SUCCEEDED": 0, "FAILED": 1, "STOPPED": 143}

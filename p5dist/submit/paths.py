@@ -8,8 +8,8 @@ from typing import Any
 
 from p5dist.config import RunConfig
 from p5dist.config.prepare import GivenSplit
+from p5dist.environment.redact import redact
 from p5dist.errors import ConfigError
-from p5dist.redact import redact
 
 _PLACES = (
     ("storage",),

@@ -6,7 +6,7 @@ import json
 from typing import cast, get_args
 
 from p5dist.config import RunConfig
-from p5dist.console import console
+from p5dist.environment.console import console
 from p5dist.errors import ClusterError, ConfigError
 from p5dist.submit.client import JobServer
 from p5dist.submit.follow import EXIT_CODES, outcome, wait

@@ -10,10 +10,8 @@ from typing import Any
 
 import torch
 
-from p5dist.checkpoint.pieces import pieces_of
+from p5dist.checkpoint.pieces import AVERAGE, pieces_of
 from p5dist.config.train import Averaging
-
-AVERAGE = "average."
 
 
 class Average:

@@ -8,10 +8,10 @@ knows into the exchange that each step has anyway, and all see the same sum.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from p5dist.errors import TrainingError
-from p5dist.feed.histories import Ints
+from p5dist.observe.listener import Listener
 
 if TYPE_CHECKING:
     from torch import Tensor  # the monitor's process has no use for PyTorch
@@ -45,32 +45,6 @@ NUMBER_OF_EVENTS = len(fields(Events))
 
 class OtherWorkerError(TrainingError):
     """Another worker cannot go on and says why; this one ends in order."""
-
-
-class Listener:
-    """What the steps of a stage tell; here nobody listens."""
-
-    def log(self, values: dict[str, Any]) -> None:
-        """A logged step."""
-
-    def validated(self, step: int, metric: str, value: float) -> None:
-        """The model after ``step`` steps was validated."""
-
-    def trained(self, step: int, rows: Ints) -> None:
-        """This worker took ``step`` (from 0) with the histories ``rows`` (row numbers [B])."""
-
-    def skipped(self, step: int, rows: list[list[int]]) -> None:
-        """A step was not applied; the row numbers that each worker had."""
-
-    def saving(self, step: int) -> None:
-        """A checkpoint after ``step`` steps begins."""
-
-    def saved(self, step: int, seconds: float) -> None:
-        """The checkpoint after ``step`` steps is complete, so many seconds after it began (0 where
-        this worker does not know)."""
-
-    def close(self) -> None:
-        """No step comes after this."""
 
 
 class Outside(Listener):

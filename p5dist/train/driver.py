@@ -19,12 +19,14 @@ from rich.table import Table
 from p5dist.checkpoint.checkpoints import Checkpoints
 from p5dist.config import RunConfig, dump_job
 from p5dist.config.scale import Scale
-from p5dist.console import console, progress
+from p5dist.data.manifest import Manifest
+from p5dist.environment.console import console, progress
+from p5dist.environment.provenance import provenance
+from p5dist.environment.resources import in_words, scaling, worker_resources
 from p5dist.errors import StoppedError
 from p5dist.feed.mix import open_mix
 from p5dist.feed.order import total_steps
-from p5dist.manifest import Manifest
-from p5dist.provenance import provenance
+from p5dist.observe.metrics_log import read_metrics
 from p5dist.storage import Folder, RunFolder
 from p5dist.train.failures import FailureNews, explain
 from p5dist.train.following import (
@@ -39,9 +41,7 @@ from p5dist.train.following import (
 from p5dist.train.handover import FEED, Feed, LaneDataConfig, train_worker
 from p5dist.train.initial import REPORT as INIT_REPORT
 from p5dist.train.initial import Report
-from p5dist.train.metrics import read_metrics
 from p5dist.train.monitor import Monitor
-from p5dist.train.resources import in_words, scaling, worker_resources
 
 _SNAPSHOT = "checkpoint_manager_snapshot.json"
 _REFRESH_S = 0.5
@@ -89,7 +89,7 @@ def run(
     if (place / INIT_REPORT).exists():
         for line in Report(**(place / INIT_REPORT).read_json()).lines():
             console.print(f"  {line}", soft_wrap=True, markup=False)
-    logged = list(read_metrics(place))
+    logged = read_metrics(place)
     result = {
         "steps": logged[-1]["step"] if logged else 0,
         "loss": logged[-1]["loss"] if logged else None,

@@ -10,11 +10,11 @@ from typing import Any
 
 from rich.progress import Progress
 
-from p5dist.console import STEPS
+from p5dist.environment.console import STEPS
+from p5dist.environment.redact import redact_text
 from p5dist.errors import P5Error
-from p5dist.redact import redact_text
+from p5dist.observe.listener import Listener
 from p5dist.storage import Folder
-from p5dist.train.control import Listener
 from p5dist.train.failures import ERRORS
 
 Metrics = Callable[[dict[str, float], int], None]

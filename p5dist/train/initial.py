@@ -16,17 +16,16 @@ import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
-from p5dist import columns as c
 from p5dist.checkpoint.checkpoints import MARKER, Checkpoint, Checkpoints
-from p5dist.checkpoint.pieces import Piece, State, pieces_of
+from p5dist.checkpoint.pieces import AVERAGE, Piece, State, pieces_of
 from p5dist.checkpoint.shard_files import Entry, read_rows
 from p5dist.config import RunConfig, parse_job
+from p5dist.data import columns as c
+from p5dist.data.jagged import Ints
+from p5dist.data.labels import AttributeLabels
+from p5dist.data.manifest import MANIFEST
 from p5dist.errors import CheckpointError
-from p5dist.feed.histories import Ints
-from p5dist.feed.labels import AttributeLabels
-from p5dist.manifest import MANIFEST
 from p5dist.storage import Folder, RunFolder
-from p5dist.train.average import AVERAGE
 
 REPORT = "init.json"
 _BACKBONE = "model.backbone."

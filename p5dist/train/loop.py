@@ -13,17 +13,17 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from p5dist.batch import Batch
+from p5dist.data.batch import Batch
+from p5dist.data.histories import Histories
 from p5dist.errors import TrainingError
 from p5dist.feed.ahead import Ready, prefetch
-from p5dist.feed.histories import Histories
 from p5dist.feed.stream import LaneStream
+from p5dist.observe.metrics_log import DATA
 from p5dist.train.control import NUMBER_OF_EVENTS, Events, OtherWorkerError, Outside
 from p5dist.train.memory import FreeMemory
 from p5dist.train.meter import (
     BACKWARD,
     CHECKPOINT,
-    DATA,
     FORWARD,
     OPTIMIZER,
     Meter,

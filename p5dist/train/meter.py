@@ -13,7 +13,9 @@ import torch
 from torch import nn
 from torchrec.distributed.embedding_types import ShardedEmbeddingModule
 
-DATA, CHECKPOINT, OTHER = "data", "checkpoint", "other"
+from p5dist.observe.metrics_log import DATA
+
+CHECKPOINT, OTHER = "checkpoint", "other"
 FORWARD, BACKWARD, OPTIMIZER = "forward", "backward", "optimizer"
 INPUT, LOOKUP, OUTPUT = "input_distribution", "lookup", "output_distribution"
 PARTS = (DATA, INPUT, LOOKUP, OUTPUT, FORWARD, BACKWARD, OPTIMIZER, CHECKPOINT)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import ray
 
-from p5dist.train.control import Listener
+from p5dist.observe.listener import Listener
 
 _CLOSE_S = 5.0
 

@@ -10,9 +10,9 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from p5dist.config.train import Profile
-from p5dist.feed.histories import Ints
+from p5dist.data.jagged import Ints
+from p5dist.observe.listener import Listener
 from p5dist.storage import Folder
-from p5dist.train.control import Listener
 
 _OPERATORS = 40
 

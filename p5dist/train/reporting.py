@@ -10,10 +10,11 @@ import ray
 import ray.train
 from ray.train import CheckpointUploadMode
 
-from p5dist.feed.histories import Ints
-from p5dist.feed.ledger import LedgerWriter
+from p5dist.data.jagged import Ints
+from p5dist.observe.ledger import LedgerWriter
+from p5dist.observe.listener import Listener
 from p5dist.storage import Folder
-from p5dist.train.control import Listener, Outside
+from p5dist.train.control import Outside
 from p5dist.train.session import Session
 
 _ASK_EVERY_S = 0.25

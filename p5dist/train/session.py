@@ -7,7 +7,6 @@ import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from torchrec.distributed import DistributedModelParallel
@@ -16,44 +15,23 @@ from p5dist.checkpoint.checkpoints import Checkpoint, Checkpoints, Retention
 from p5dist.checkpoint.saver import Saver
 from p5dist.config import RunConfig, dump_job
 from p5dist.config.train import Training
+from p5dist.data.jagged import Ints
+from p5dist.data.labels import AttributeLabels
+from p5dist.data.manifest import Manifest
+from p5dist.environment.provenance import versions
 from p5dist.errors import CheckpointError
-from p5dist.feed.attributes import Attributes
 from p5dist.feed.collate import Collate
-from p5dist.feed.extras import Extras
-from p5dist.feed.histories import Ints
-from p5dist.feed.labels import AttributeLabels
 from p5dist.feed.mix import Mix, open_mix
 from p5dist.feed.negatives import Candidates, Gather, alone
 from p5dist.feed.order import LaneOrder, total_steps
-from p5dist.manifest import Manifest
-from p5dist.models.build import Model, build_model, catalogue_loss
-from p5dist.provenance import versions
 from p5dist.storage import RunFolder
+from p5dist.tasks.build import Model, build_model, catalogue_loss, make_collate
 from p5dist.train.average import Average
 from p5dist.train.initial import REPORT as INIT_REPORT
 from p5dist.train.initial import Source, initialise
 from p5dist.train.optimizers import Optimizers
 from p5dist.train.selection import Selection
 from p5dist.train.sharding import describe, init_tables, shard, table_names
-
-
-def make_collate(
-    job: RunConfig, folder: RunFolder, manifest: Manifest, training: Training
-) -> Collate:
-    """What makes the batches of a training stage, with the attribute tables that it reads."""
-    unseen = None
-    if job.model.item_attributes:
-        # What pre-training has seen stays seen in what builds on it.
-        first = next(iter(job.trainings()))
-        counts = open_mix(job, first, folder, manifest).item_counts()
-        unseen = np.append(False, counts == 0)
-    return Collate(
-        job.seed,
-        Attributes.load(folder.prepare, "item", job.model.item_attributes),
-        Attributes.load(folder.prepare, "user", job.model.user_attributes),
-        Extras.of(training.heads().values(), manifest, folder.prepare, job.seed),
-        unseen=unseen,
-    )
 
 
 def gather_over_workers() -> Gather:

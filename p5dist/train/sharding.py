@@ -22,8 +22,8 @@ from torchrec.modules.embedding_modules import EmbeddingBagCollection, Embedding
 from torchrec.optim.rowwise_adagrad import RowWiseAdagrad
 
 from p5dist.config.train import TableOptimizer
+from p5dist.data.randomness import hashed
 from p5dist.errors import ConfigError
-from p5dist.feed.randomness import hashed
 
 _DEFAULT = {EmbeddingCollection: "row_wise", EmbeddingBagCollection: "table_wise"}
 _ALLOWED = {  # TorchRec splits bags by row on CUDA only

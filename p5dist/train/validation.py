@@ -16,24 +16,23 @@ import pyarrow.parquet as pq
 import torch
 import torch.distributed as dist
 
-from p5dist import columns as c
 from p5dist.config import RunConfig
 from p5dist.config.train import Validation
+from p5dist.data import columns as c
+from p5dist.data.histories import Histories
+from p5dist.data.manifest import Manifest
+from p5dist.data.randomness import Stream, uniform
 from p5dist.errors import ConfigError
-from p5dist.feed.histories import Histories
-from p5dist.feed.randomness import uniform
-from p5dist.manifest import Manifest
+from p5dist.inference.scorer import Scorer
 from p5dist.ranking.metrics import rank_values
 from p5dist.ranking.targets import Targets
 from p5dist.ranking.topk import VectorRanker, rank_of
 from p5dist.storage import RunFolder
-from p5dist.train.inference import Scorer
 from p5dist.train.session import Session
 
 Floats = npt.NDArray[np.float64]
 
 _USERS_AT_ONCE = 1024
-_CHOICE = 11  # which kind of random number a hash belongs to
 
 
 def make_validator(session: Session, folder: RunFolder) -> Validator | None:
@@ -148,4 +147,6 @@ def _chosen(table: pa.Table, first_row: int, share: float, seed: int) -> Histori
     held_out = np.unique(histories.owner()[histories.split == c.VALIDATION])
     latest = table[c.LATEST].to_numpy(zero_copy_only=False)
     held_out = held_out[latest[held_out]]
-    return histories.take(held_out[uniform(seed, _CHOICE, histories.row[held_out]) < share])
+    return histories.take(
+        held_out[uniform(seed, Stream.EVALUATED_USERS, histories.row[held_out]) < share]
+    )

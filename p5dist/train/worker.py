@@ -11,16 +11,17 @@ import ray.train
 import torch
 
 from p5dist.config import parse_job
-from p5dist.console import console
+from p5dist.data.manifest import Manifest
+from p5dist.environment.console import console
 from p5dist.errors import P5Error
-from p5dist.feed.ledger import LedgerWriter
-from p5dist.manifest import Manifest
+from p5dist.observe.gauges import Gauges
+from p5dist.observe.ledger import LedgerWriter
+from p5dist.observe.listener import Listener
+from p5dist.observe.metrics_log import MetricsWriter
 from p5dist.storage import Folder, RunFolder
-from p5dist.train.control import Listener, OtherWorkerError
-from p5dist.train.gauges import Gauges
+from p5dist.train.control import OtherWorkerError
 from p5dist.train.handover import FEED
 from p5dist.train.loop import run_steps
-from p5dist.train.metrics import MetricsWriter
 from p5dist.train.monitor import Relay
 from p5dist.train.profiler import StepProfiler
 from p5dist.train.reporting import WorkerOutside

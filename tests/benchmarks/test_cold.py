@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from p5dist.feed.histories import Histories
+from p5dist.data.histories import Histories
 from p5dist.ranking.targets import Targets
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))

@@ -9,8 +9,8 @@ import torch
 import torch.distributed as dist
 
 from p5dist.config import RunConfig
+from p5dist.data.histories import Histories
 from p5dist.errors import P5Error, ShardError
-from p5dist.feed.histories import Histories
 from p5dist.feed.stream import LaneStream, read_here
 from p5dist.feed.units import Unit, UnitReader
 from p5dist.train.loop import run_steps

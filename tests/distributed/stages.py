@@ -9,8 +9,8 @@ import torch
 import torch.distributed as dist
 
 from p5dist.config import RunConfig
+from p5dist.data.manifest import Manifest
 from p5dist.feed.stream import LaneStream, read_here
-from p5dist.manifest import Manifest
 from p5dist.storage import RunFolder
 from p5dist.train.control import Outside
 from p5dist.train.loop import run_steps

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from p5dist import columns as c
 from p5dist.checkpoint.checkpoints import Checkpoints
 from p5dist.config import RunConfig
-from p5dist.manifest import Manifest
-from p5dist.scoring import Reader, plan_units
+from p5dist.data import columns as c
+from p5dist.data.manifest import Manifest
+from p5dist.inference.actors import Reader, plan_units
+from p5dist.inference.scorer import load_scorer
 from p5dist.storage import RunFolder
-from p5dist.train.inference import load_scorer
 from tests.distributed.validating import run
 from tests.processes import run_distributed
 from tests.small_data import small_job, write_small_data

@@ -14,7 +14,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from p5dist import columns as c
+from p5dist.data import columns as c
 
 JOB = """
 name: tiny
@@ -50,7 +50,7 @@ def write_log(folder: Path) -> None:
 
 
 def command(folder: Path, *words: str) -> list[str]:
-    return [sys.executable, "-m", "p5dist.cli", "run", str(folder / "job.yaml"), *words]
+    return [sys.executable, "-m", "p5dist.cli.main", "run", str(folder / "job.yaml"), *words]
 
 
 @pytest.fixture(scope="module")

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from p5dist import columns as c
+from p5dist.data import columns as c
+from p5dist.observe.metrics_log import read_metrics
 from p5dist.storage import Folder
 from p5dist.submit.local import LocalCluster
-from p5dist.train.metrics import read_metrics
 from p5dist.train.worker import read_starts
 from tests.end_to_end.test_run import JOB, write_log
 from tests.s3 import Store, free_port
@@ -29,7 +29,7 @@ A_WORKER_A_NODE = "scale.cpus_per_worker=1.5"
 
 def p5dist(*words: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-m", "p5dist.cli", *words], capture_output=True, text=True
+        [sys.executable, "-m", "p5dist.cli.main", *words], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

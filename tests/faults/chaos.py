@@ -160,7 +160,7 @@ def problems(job: JobProcess, curve: list[tuple[int, float]]) -> list[str]:
         worst = max(abs(a - b) / abs(b) for (_, a), (_, b) in zip(losses, curve, strict=True))
         wrong.append(f"losses differ by {worst:.1e}")
     audit = subprocess.run(
-        [sys.executable, "-m", "p5dist.cli", "audit", str(job.file), "pretrain", "--json"],
+        [sys.executable, "-m", "p5dist.cli.main", "audit", str(job.file), "pretrain", "--json"],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     if audit.returncode:

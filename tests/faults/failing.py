@@ -8,9 +8,9 @@ import signal
 from typing import Any
 
 from p5dist import pipeline
-from p5dist.cli import main
+from p5dist.cli.main import main
 from p5dist.config.scale import Scale
-from p5dist.ray_session import connect
+from p5dist.environment.ray_session import connect
 
 STEP = 7
 """It fails after so many steps."""
@@ -19,7 +19,7 @@ STEP = 7
 def failing_worker(config: dict[str, Any]) -> None:
     import ray.train
 
-    from p5dist.feed.histories import Ints
+    from p5dist.data.jagged import Ints
     from p5dist.train import handover, worker
 
     class FailingOutside(worker.WorkerOutside):

@@ -10,8 +10,8 @@ from pathlib import Path
 import psutil
 
 from p5dist.config import RunConfig, dump_job
+from p5dist.observe.metrics_log import read_metrics
 from p5dist.storage import Folder, RunFolder
-from p5dist.train.metrics import read_metrics
 from tests.small_data import small_job, write_small_data
 
 
@@ -39,7 +39,7 @@ class JobProcess:
     def start(self) -> None:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "p5dist.cli", "pretrain", str(self.file)],
+                [sys.executable, "-m", "p5dist.cli.main", "pretrain", str(self.file)],
                 stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import psutil
 
+from p5dist.observe.metrics_log import read_metrics
 from p5dist.storage import Folder
-from p5dist.train.metrics import read_metrics
 
 
 def train_workers() -> list[psutil.Process]:

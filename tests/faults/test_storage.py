@@ -11,9 +11,9 @@ import pytest
 
 from p5dist.checkpoint.checkpoints import Checkpoints
 from p5dist.errors import ShardError
+from p5dist.observe.metrics_log import read_metrics
 from p5dist.storage import RunFolder
 from p5dist.train import driver
-from p5dist.train.metrics import read_metrics
 from tests.s3 import Store
 from tests.small_data import small_job, write_small_data
 

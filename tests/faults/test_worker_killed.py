@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from p5dist.checkpoint.checkpoints import Checkpoints
+from p5dist.observe.metrics_log import read_metrics
 from p5dist.train import driver
-from p5dist.train.metrics import read_metrics
 from tests.faults.killable import KillOneWorker
 from tests.small_data import small_job, write_small_data
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from p5dist import columns as c
+from p5dist.data import columns as c
+from p5dist.data.manifest import Manifest
 from p5dist.feed.order import LaneOrder
 from p5dist.feed.stream import LaneStream, ReadUnits, read_here
 from p5dist.feed.units import UnitReader
-from p5dist.manifest import Manifest
 from p5dist.storage import RunFolder
 
 LANES, BATCH = 6, 12

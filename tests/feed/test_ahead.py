@@ -8,10 +8,10 @@ from typing import Any, cast
 
 import pytest
 
-from p5dist.batch import Batch
+from p5dist.data.batch import Batch
+from p5dist.data.histories import Histories
 from p5dist.errors import ShardError
 from p5dist.feed.ahead import prefetch
-from p5dist.feed.histories import Histories
 
 STEPS = range(5, 25)
 

@@ -6,11 +6,11 @@ import numpy as np
 import torch
 
 from p5dist.config.losses import FullSoftmax, SampledSoftmax
-from p5dist.feed.attributes import Attributes
+from p5dist.data.attributes import Attributes
+from p5dist.data.histories import Histories
 from p5dist.feed.collate import Collate, make_buckets
-from p5dist.feed.histories import Histories
 from p5dist.feed.negatives import Candidates
-from tests.feed.test_histories import histories
+from tests.data.test_histories import histories
 
 ITEMS = [[5, 7, 5], [9], [], [7, 3, 2, 1, 8]]
 

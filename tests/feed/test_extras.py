@@ -6,15 +6,15 @@ from itertools import product
 
 import numpy as np
 
-from p5dist.feed.attributes import Attributes
+from p5dist.data.attributes import Attributes
+from p5dist.data.histories import Histories
+from p5dist.data.labels import AttributeLabels
 from p5dist.feed.cloze import Cloze, with_masked_next
 from p5dist.feed.collate import Collate
 from p5dist.feed.extras import Extras
-from p5dist.feed.histories import Histories
-from p5dist.feed.labels import AttributeLabels
 from p5dist.feed.pairs import SkipGrams
 from p5dist.feed.unclicked import Unclicked
-from tests.feed.test_histories import histories
+from tests.data.test_histories import histories
 
 MANY = histories([[1 + (7 * i + j) % 40 for j in range(20)] for i in range(200)])
 

@@ -9,16 +9,16 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from p5dist import columns as c
-from p5dist.audit import audit
 from p5dist.config import RunConfig
+from p5dist.data import columns as c
+from p5dist.data.manifest import Manifest
 from p5dist.errors import CheckpointError, ConfigError, ShardError
 from p5dist.feed.mix import Mix, open_mix, rows_by_weight
-from p5dist.manifest import Manifest
+from p5dist.observe.audit import audit
 from p5dist.storage import RunFolder
-from tests import test_audit
 from tests.distributed.stages import train
 from tests.feed.streams import batches
+from tests.observe import test_audit
 from tests.processes import run_distributed
 from tests.small_data import small_job, write_small_data
 

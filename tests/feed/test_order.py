@@ -6,10 +6,10 @@ import pickle
 
 import pytest
 
+from p5dist.data.manifest import Manifest
+from p5dist.data.randomness import permutation
 from p5dist.errors import ConfigError
 from p5dist.feed.order import LaneOrder
-from p5dist.feed.randomness import permutation
-from p5dist.manifest import Manifest
 from p5dist.storage import RunFolder
 from tests.feed.streams import batches, reader
 from tests.small_data import small_job, write_small_data

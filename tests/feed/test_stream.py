@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from p5dist.data.histories import Histories
 from p5dist.errors import ShardError
-from p5dist.feed.histories import Histories
 from p5dist.feed.stream import LaneStream, read_here, read_with_ray
 from p5dist.feed.units import Unit, UnitReader, units
 from p5dist.storage import RunFolder

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from p5dist import columns as c
+from p5dist.data import columns as c
+from p5dist.data.histories import Histories
 from p5dist.errors import ShardError
-from p5dist.feed.histories import Histories
 from p5dist.feed.units import Unit, units
 from p5dist.storage import RunFolder
 from tests.feed.streams import batches, reader

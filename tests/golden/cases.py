@@ -105,7 +105,7 @@ JOBS = {
     "jobs/ml-100k.yaml pretrain": {},
     "jobs/ml-100k-rating.yaml finetune/rating": {},
     "jobs/ml-100k-like.yaml finetune/like": {},
-    "jobs/ml-1m.yaml pretrain": {"prepare.source.files": "ml-1m/sequences.txt"},
+    "jobs/ml-1m.yaml pretrain": {"prepare.source.files": "ml-1m/ml-1m.txt"},
     "jobs/beauty.yaml pretrain": {
         "prepare.source.files": "beauty/sequences.txt",
         "prepare.items.files": "beauty/attributes.jsonl",

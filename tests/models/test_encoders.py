@@ -8,13 +8,13 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from p5dist.batch import Batch
 from p5dist.config.model import HstuEncoder, MeanEncoder, TransformerEncoder
+from p5dist.data.batch import Batch
 from p5dist.feed.collate import Collate
+from p5dist.models.backbone import ENCODERS
 from p5dist.models.encoders.bias import INTERVALS, IntervalClasses, interval_class
 from p5dist.models.encoders.transformer import Attention
-from p5dist.models.recommender import ENCODERS
-from tests.feed.test_histories import histories
+from tests.data.test_histories import histories
 
 DIM = 8
 MAX_LENGTH = 40

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from p5dist.batch import Batch
 from p5dist.config.model import Inputs as InputsConfig
 from p5dist.config.model import Model
-from p5dist.feed.attributes import Attributes
+from p5dist.data.attributes import Attributes
+from p5dist.data.batch import Batch
+from p5dist.data.manifest import Manifest
 from p5dist.feed.collate import Collate
-from p5dist.manifest import Manifest
+from p5dist.models.backbone import Recommender
 from p5dist.models.inputs import Inputs, gap_class
-from p5dist.models.recommender import Recommender
-from tests.feed.test_histories import histories
+from tests.data.test_histories import histories
 
 DIM = 4
 MANIFEST = Manifest.model_construct(

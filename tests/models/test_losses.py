@@ -11,14 +11,14 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from p5dist.batch import Batch
 from p5dist.config.losses import FullSoftmax, GeneralisedBce, SampledSoftmax
+from p5dist.data.batch import Batch
+from p5dist.data.histories import Histories
 from p5dist.feed.collate import Collate
-from p5dist.feed.histories import Histories
 from p5dist.feed.negatives import Candidates, shares_of
 from p5dist.models import losses
 from p5dist.models.losses import catalogue_loss
-from tests.feed.test_histories import histories
+from tests.data.test_histories import histories
 
 COUNTS = np.asarray([40, 20, 10, 5, 3, 2, 1])
 HISTORIES = histories([[1, 4, 2, 7], [3, 3], [5]])

@@ -9,14 +9,14 @@ import torch.nn.functional as F  # noqa: N812
 
 from p5dist.config.losses import FullSoftmax
 from p5dist.config.model import Model
-from p5dist.feed.attributes import Attributes
+from p5dist.data.attributes import Attributes
+from p5dist.data.histories import Histories
+from p5dist.data.manifest import Manifest
 from p5dist.feed.collate import Collate
-from p5dist.feed.histories import Histories
 from p5dist.feed.negatives import Candidates
-from p5dist.manifest import Manifest
-from p5dist.models.objectives.causal import Causal
-from p5dist.models.recommender import Recommender
-from tests.feed.test_histories import histories
+from p5dist.models.backbone import Recommender
+from p5dist.tasks.causal import Causal
+from tests.data.test_histories import histories
 
 ITEMS, SEEN, GENRES = 44, 40, 4
 GENRE = Attributes(

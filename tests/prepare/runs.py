@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from p5dist.config import RunConfig
-from p5dist.manifest import Manifest
+from p5dist.data.manifest import Manifest
 from p5dist.prepare.processes import Processes
 from p5dist.prepare.stage import run
 from p5dist.storage import RunFolder

@@ -44,7 +44,7 @@ def command(storage: Path, log: Path) -> list[str]:
     clean = {"min_user_interactions": 20, "min_item_interactions": 5}
     prepare = {"source": source, "clean": clean}
     job.write_text(yaml.safe_dump({"name": "run", "storage": str(storage), "prepare": prepare}))
-    return [sys.executable, "-m", "p5dist.cli", "prepare", str(job)]
+    return [sys.executable, "-m", "p5dist.cli.main", "prepare", str(job)]
 
 
 def contents(storage: Path) -> dict[str, bytes]:

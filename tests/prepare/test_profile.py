@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from p5dist import columns as c
 from p5dist.config.prepare import Prepare
+from p5dist.data import columns as c
 from p5dist.prepare.histories import ShardHistories
 from p5dist.prepare.interactions import Interactions, Names
 from p5dist.prepare.profile import build_profile, profile_shard

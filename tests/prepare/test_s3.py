@@ -17,8 +17,8 @@ import ray
 
 from p5dist import pipeline
 from p5dist.config import RunConfig
+from p5dist.data.manifest import Manifest
 from p5dist.errors import DataError, StorageError
-from p5dist.manifest import Manifest
 from p5dist.prepare.stage import run
 from p5dist.prepare.workers import RayTasks
 from p5dist.storage import RunFolder

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from p5dist.data.manifest import Manifest
 from p5dist.errors import DataError, EmptyLogError, MissingColumnError
-from p5dist.manifest import Manifest
 from p5dist.prepare.stage import run
 from p5dist.storage import Folder, RunFolder
 from tests.prepare.runs import COLUMNS, dirty_rows, make_job, prepared, processes, write_csv

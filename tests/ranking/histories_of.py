@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from p5dist import columns as c
-from p5dist.feed.histories import Histories
+from p5dist.data import columns as c
+from p5dist.data.histories import Histories
 
 
 def histories(

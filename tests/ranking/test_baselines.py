@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from p5dist.feed.histories import Histories
+from p5dist.data.histories import Histories
 from p5dist.ranking import baselines, topk
 from p5dist.ranking.baselines import Biases, ItemRate, ItemToItem, Popularity
 from p5dist.ranking.topk import Ranker, top_k

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from p5dist.data.histories import Histories
 from p5dist.errors import TrainingError
-from p5dist.feed.histories import Histories
 from p5dist.ranking import topk
 from p5dist.ranking.topk import VectorRanker, rank_and_list, rank_of, top_k
 from tests.ranking.histories_of import histories

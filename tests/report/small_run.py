@@ -9,9 +9,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from p5dist import columns as c
 from p5dist.config import RunConfig, dump_job
-from p5dist.manifest import Manifest, ShardFile
+from p5dist.data import columns as c
+from p5dist.data.manifest import Manifest, ShardFile
 from p5dist.storage import RunFolder
 
 SECONDS_OF_DAY = 86_400

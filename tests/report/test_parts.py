@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from p5dist.observe.metrics_log import read_metrics
 from p5dist.report import format as fmt
 from p5dist.report.pictures import running_mean, thin
-from p5dist.report.read import read_log
 from p5dist.report.tables import headlines, metric_tables
 from p5dist.report.users import take_rows
 from p5dist.storage import Folder
@@ -23,7 +23,7 @@ def test_log_after_a_restart_and_a_kill(tmp_path: Path) -> None:
     text = [json.dumps(line) for line in lines]
     text += ['{"step": 4, "lo', json.dumps({"step": 3, "loss": 1.0})]
     (tmp_path / "metrics.jsonl").write_text("\n".join(text) + '\n{"step"')
-    log = read_log(Folder.open(str(tmp_path / "metrics.jsonl")))
+    log = read_metrics(Folder.open(str(tmp_path)))
     assert [(line["step"], line["loss"]) for line in log] == [(1, 3.0), (2, 2.0), (3, 1.0)]
 
 

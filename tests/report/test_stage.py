@@ -12,7 +12,7 @@ import yaml
 
 from p5dist.config import RunConfig, dump_job
 from p5dist.config.output import Report
-from p5dist.manifest import Manifest
+from p5dist.data.manifest import Manifest
 from p5dist.report.stage import run
 from p5dist.report.users import shown_users
 from p5dist.storage import RunFolder

@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from p5dist.errors import StorageError
-from p5dist.s3.filesystem import S3
 from p5dist.storage import Folder
+from p5dist.storage.s3.filesystem import S3
 from tests.s3 import KEY_ID, SECRET, Store, free_port
 
 

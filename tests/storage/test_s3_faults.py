@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from p5dist.errors import StorageError
-from p5dist.s3 import filesystem
-from p5dist.s3.filesystem import S3
 from p5dist.storage import Folder
+from p5dist.storage.s3 import filesystem
+from p5dist.storage.s3.filesystem import S3
 from tests.s3 import ATTEMPTS, Store
 
 DATA = np.random.default_rng(1).bytes(20_000_000)  # three parts

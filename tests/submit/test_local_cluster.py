@@ -15,10 +15,10 @@ import pytest
 
 from p5dist.config import dump_job
 from p5dist.errors import ClusterError
+from p5dist.observe.metrics_log import read_metrics
 from p5dist.submit.client import JobServer
 from p5dist.submit.follow import wait
 from p5dist.submit.local import LocalCluster
-from p5dist.train.metrics import read_metrics
 from tests.s3 import free_port
 from tests.small_data import small_job, write_small_data
 
@@ -35,7 +35,7 @@ def cluster() -> Iterator[LocalCluster]:
 def p5dist(*words: str, address: str | None = None) -> subprocess.CompletedProcess[str]:
     environment = os.environ | ({"RAY_API_SERVER_ADDRESS": address} if address else {})
     return subprocess.run(
-        [sys.executable, "-m", "p5dist.cli", *words],
+        [sys.executable, "-m", "p5dist.cli.main", *words],
         capture_output=True, text=True, env=environment,
     )  # fmt: skip
 

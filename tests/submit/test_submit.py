@@ -16,7 +16,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
-from p5dist.cli import app
+from p5dist.cli.main import app
 from p5dist.config import parse_job
 from p5dist.errors import ClusterError, ConfigError, RunFolderError
 from p5dist.submit import follow
@@ -65,7 +65,7 @@ def test_what_is_sent_is_the_package_and_the_resolved_job(server: FakeServer, jo
     name = request["runtime_env"]["working_dir"].removeprefix("gcs://")
     archive = zipfile.ZipFile(io.BytesIO(server.packages[name]))
     names = set(archive.namelist())
-    assert {"job.yaml", "p5dist/cli.py", "p5dist/report/page.html.j2"} <= names
+    assert {"job.yaml", "p5dist/cli/main.py", "p5dist/report/page.html.j2"} <= names
     assert all(n == "job.yaml" or n.startswith("p5dist/") for n in names)
     assert not [n for n in names if "__pycache__" in n or "/." in n]
     sent = parse_job(archive.read("job.yaml").decode())
@@ -273,7 +273,7 @@ def test_submitting_needs_neither_torch_nor_ray(server: FakeServer, job: Path) -
     code = (
         "import sys\n"
         "for name in ('torch', 'torchrec', 'fbgemm_gpu', 'ray'): sys.modules[name] = None\n"
-        "from p5dist.cli import main\n"
+        "from p5dist.cli.main import main\n"
         f"sys.argv = ['p5dist', 'submit', {str(job)!r}, '--address', {server.address!r}]\n"
         "main()"
     )

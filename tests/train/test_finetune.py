@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from p5dist import columns as c
+from p5dist.data import columns as c
+from p5dist.data.manifest import Manifest
 from p5dist.errors import ConfigError
-from p5dist.manifest import Manifest
+from p5dist.inference.scorer import load_scorer
 from p5dist.storage import RunFolder
-from p5dist.train.inference import load_scorer
 from tests.distributed.stages import local_state, train, whole
 from tests.processes import run_distributed
 from tests.small_data import small_job, write_small_data

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import Function
 
-from p5dist.batch import Batch, Bucket
+from p5dist.data.batch import Batch, Bucket
 from p5dist.models.encoders.rectangles import real, spread
 
 INTERVALS = 33

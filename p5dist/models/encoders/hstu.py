@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from p5dist.batch import Batch
 from p5dist.config.model import HstuEncoder as Config
+from p5dist.data.batch import Batch
 from p5dist.models.dropout import HashedDropout
 from p5dist.models.encoders.bias import (
     HIDDEN,

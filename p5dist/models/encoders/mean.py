@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from p5dist.batch import Batch
 from p5dist.config.model import MeanEncoder as Config
+from p5dist.data.batch import Batch
 from p5dist.models.dropout import HashedDropout
 
 

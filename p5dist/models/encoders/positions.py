@@ -9,7 +9,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 from torch.autograd import Function
 
-from p5dist.batch import Batch
+from p5dist.data.batch import Batch
 
 
 class LearnedPositions(nn.Module):

@@ -1,7 +1,8 @@
 """Histories that lie one after the other ↔ rectangles for attention.
 
-Histories of nearly equal length share a rectangle (:class:`p5dist.batch.Bucket`); all rectangles
-of a batch lie in one array, so that a layer moves its interactions once and not bucket by bucket.
+Histories of nearly equal length share a rectangle (:class:`p5dist.data.batch.Bucket`); all
+rectangles of a batch lie in one array, so that a layer moves its interactions once and not bucket
+by bucket.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from p5dist.batch import Batch, Bucket
+from p5dist.data.batch import Batch, Bucket
 
 
 def to_rectangles(x: Tensor, batch: Batch) -> list[Tensor]:

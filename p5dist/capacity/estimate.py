@@ -1,0 +1,203 @@
+"""How long a step takes, from counts of bytes and operations: no run, a calculation.
+
+Every part is bytes over a rate or operations over a rate, times what is reached of the maker's
+figure. Parts of a step come one after the other, as they do in training; reading data and writing
+checkpoints go on beside it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from p5dist.capacity.machines import Machine
+from p5dist.capacity.sharding import RESERVED, Tables
+from p5dist.config import RunConfig
+from p5dist.config.losses import FullSoftmax
+from p5dist.data.manifest import Manifest
+from p5dist.tasks.build import catalogue_loss
+
+EFFICIENCY = {"flops": 0.35, "memory": 0.5, "links": 0.6}
+"""Reached of the maker's figures; 35 % of float32 operations is usual for small matrices."""
+_LATENCY_S = 30e-6
+"""Of one collective, on top of its bytes; grows with the logarithm of the workers."""
+_STORED_BYTES = 14.0
+"""Of one interaction in a compressed shard."""
+_GB = 1e9
+_GIB = float(1 << 30)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A training stage on ``workers`` devices. Times in seconds, sizes in bytes."""
+
+    workers: int
+    batch: int
+    """Histories of a step over all workers."""
+    parts: dict[str, float]
+    """Seconds of a step by part."""
+    reading: float
+    """Seconds to read the data of a step, beside it."""
+    bytes_by_link: dict[str, float]
+    """Sent by one worker in a step."""
+    memory: dict[str, float]
+    """Of the fullest device."""
+    capacity: float
+    """Memory of a device."""
+    checkpoint_bytes: float
+    checkpoint_seconds: float
+    histories: int
+    tables: Tables = field(repr=False)
+
+    @property
+    def step(self) -> float:
+        """Seconds of a step."""
+        return max(sum(self.parts.values()), self.reading)
+
+    @property
+    def samples_per_second(self) -> float:
+        return self.batch / self.step
+
+    @property
+    def epoch(self) -> float:
+        """Seconds of an epoch."""
+        return math.ceil(self.histories / self.batch) * self.step
+
+    @property
+    def fits(self) -> bool:
+        return self.tables.problem is None and sum(self.memory.values()) <= self.capacity
+
+    @property
+    def limit(self) -> str:
+        """What to change first."""
+        if not self.fits:
+            return f"memory: {max(self.memory, key=lambda k: self.memory[k])}"
+        if self.reading > sum(self.parts.values()):
+            return "reading data"
+        return max(self.parts, key=lambda k: self.parts[k])
+
+
+def estimate(
+    job: RunConfig, stage: str, manifest: Manifest, machine: Machine, workers: int, tables: Tables
+) -> Estimate:
+    """See the module.
+
+    Args:
+        manifest: for its counts only.
+    """
+    batch = job.trainings()[stage].batch_size
+    dim, length = job.model.dim, _length(job, manifest)
+    tokens = batch / workers * length
+    candidates = _candidates(job, stage, manifest)
+    # A row is fetched once a worker and step; ids that come twice are not counted down.
+    rows = min(tokens + candidates, float(manifest.items))
+    ids, vectors = 8.0 * rows, 4.0 * rows * dim
+    gradients = 4.0 * tables.dense
+    flops = _flops(job, tokens, length, candidates, tables.dense)
+
+    rate = _Rates(machine, workers)
+    parts = {
+        "input distribution": rate.exchange(ids),
+        "lookup": vectors / rate.memory,
+        "output distribution": rate.exchange(vectors),
+        "dense forward": flops / rate.flops,
+        "dense backward": 2 * flops / rate.flops,
+        "gradient exchange": rate.exchange(vectors),
+        "dense all-reduce": rate.reduce(gradients),
+        "optimizer": (3 * vectors + 5 * gradients) / rate.memory,
+    }
+    inside, outside = rate.split(ids + 2 * vectors)
+    around = 2 * gradients * (workers - 1) / workers
+    size = 4.0 * tables.rows * (dim + 1) + 3 * gradients
+    return Estimate(
+        workers=workers,
+        batch=batch,
+        parts=parts,
+        reading=batch * length * _STORED_BYTES / rate.storage,
+        bytes_by_link={
+            "inside a machine": inside + (around if rate.machines == 1 else 0.0),
+            "between machines": outside + (around if rate.machines > 1 else 0.0),
+        },
+        memory={
+            "tables": max(tables.bytes_by_worker),
+            "dense": 4 * gradients,
+            "activations": _activations(job, tokens, candidates),
+            "vectors": 3 * vectors,
+            "reserved": RESERVED * machine.device_memory * _GIB,
+        },
+        capacity=machine.device_memory * _GIB,
+        checkpoint_bytes=size,
+        checkpoint_seconds=size / rate.storage,
+        histories=_histories(job, manifest),
+        tables=tables,
+    )
+
+
+class _Rates:
+    """What is reached, in bytes or operations a second."""
+
+    def __init__(self, machine: Machine, workers: int) -> None:
+        self.workers = workers
+        self.local = min(machine.devices, workers)
+        self.machines = math.ceil(workers / machine.devices)
+        self.flops = machine.flops * _GB * EFFICIENCY["flops"]
+        self.memory = machine.device_rate * _GB * EFFICIENCY["memory"]
+        self.inside = machine.inside * _GB * EFFICIENCY["links"]
+        self.network = machine.network / self.local * _GB * EFFICIENCY["links"]
+        self.storage = machine.storage * self.machines * _GB * EFFICIENCY["links"]
+
+    def split(self, sent: float) -> tuple[float, float]:
+        """Bytes that stay in the machine and that leave it, of what a worker sends evenly to all
+        (itself among them)."""
+        return sent * (self.local - 1) / self.workers, sent * (
+            self.workers - self.local
+        ) / self.workers
+
+    def exchange(self, sent: float) -> float:
+        """Seconds of an all-to-all; both links work at once."""
+        if self.workers == 1:
+            return 0.0
+        inside, outside = self.split(sent)
+        return max(inside / self.inside, outside / self.network) + self._latency()
+
+    def reduce(self, size: float) -> float:
+        """Seconds of a ring all-reduce: each worker sends the size twice, less its own part."""
+        if self.workers == 1:
+            return 0.0
+        slowest = self.inside if self.machines == 1 else min(self.inside, self.network * self.local)
+        return 2 * size * (self.workers - 1) / self.workers / slowest + self._latency()
+
+    def _latency(self) -> float:
+        return _LATENCY_S * max(math.log2(self.workers), 1.0)
+
+
+def _length(job: RunConfig, manifest: Manifest) -> float:
+    """Mean interactions of a history, as far as a step takes them."""
+    return min(manifest.rows_kept / max(manifest.users, 1), float(job.feed.max_length))
+
+
+def _histories(job: RunConfig, manifest: Manifest) -> int:
+    """One a user, or as many as max_length of prepare cuts it into."""
+    longest = job.prepare.max_length
+    per_user = manifest.rows_kept / max(manifest.users, 1)
+    return manifest.users * (math.ceil(per_user / longest) if longest else 1)
+
+
+def _candidates(job: RunConfig, stage: str, manifest: Manifest) -> float:
+    loss = catalogue_loss(job, stage)
+    if loss is None:
+        return 0.0
+    return float(manifest.items if isinstance(loss, FullSoftmax) else loss.negatives)
+
+
+def _flops(job: RunConfig, tokens: float, length: float, candidates: float, dense: int) -> float:
+    """Of the forward pass: two a weight and token, attention over the history, the logits."""
+    layers = getattr(job.model.encoder, "layers", 1)
+    attention = 4.0 * layers * length * job.model.dim
+    return tokens * (2.0 * dense + attention + 2.0 * candidates * job.model.dim)
+
+
+def _activations(job: RunConfig, tokens: float, candidates: float) -> float:
+    """Some 20 values of each width a layer and token; logits come in chunks of 4,096 tokens."""
+    layers = getattr(job.model.encoder, "layers", 1)
+    return 4.0 * (20 * layers * tokens * job.model.dim + 2 * min(tokens, 4096.0) * candidates)

@@ -1,0 +1,96 @@
+"""TorchRec's planner for a cluster that is not there."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torchrec.distributed.embedding import EmbeddingCollectionSharder
+from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder
+from torchrec.distributed.planner import EmbeddingShardingPlanner, ParameterConstraints, Topology
+from torchrec.distributed.planner.storage_reservations import FixedPercentageStorageReservation
+from torchrec.distributed.planner.types import PlannerError
+from torchrec.modules.embedding_modules import EmbeddingCollection
+
+from p5dist.capacity.machines import Machine
+from p5dist.config import RunConfig
+from p5dist.data.manifest import Manifest
+from p5dist.tasks.build import build_model
+from p5dist.train.sharding import configs_of, describe, tables_of
+
+_GIB = 1 << 30
+_GB = 1e9
+RESERVED = 0.15
+"""Of a device's memory, for what is neither table nor counted here."""
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Where the embedding tables would be."""
+
+    entries: list[dict[str, Any]] | None
+    """One a table, see train.sharding.describe; None where they do not fit."""
+    problem: str | None
+    bytes_by_worker: list[float]
+    """Weights and row-wise optimizer state; an even part each where there is no plan."""
+    rows: int
+    """Of all tables."""
+    dense: int
+    """Values outside of the tables, on every worker."""
+
+
+def plan_tables(
+    job: RunConfig, stage: str, manifest: Manifest, machine: Machine, workers: int
+) -> Tables:
+    """Ask the planner, with the rules that training gives it."""
+    model = build_model(job, stage, manifest, torch.device("meta"))
+    constraints, sizes = {}, {}
+    for module in tables_of(model):
+        for config in configs_of(module):
+            kind = "row_wise" if isinstance(module, EmbeddingCollection) else "table_wise"
+            constraints[config.name] = ParameterConstraints(
+                sharding_types=[kind], compute_kernels=["fused"]
+            )
+            sizes[config.name] = (config.num_embeddings, config.embedding_dim)
+    tables = {id(p) for module in tables_of(model) for p in module.parameters()}
+    dense = sum(p.numel() for p in model.parameters() if id(p) not in tables)
+    logging.getLogger("torchrec").setLevel(logging.ERROR)
+    cuda = machine.device == "cuda"
+    topology = Topology(
+        world_size=workers,
+        local_world_size=min(machine.devices, workers),
+        compute_device=machine.device,
+        hbm_cap=int(machine.device_memory * _GIB) if cuda else None,
+        ddr_cap=int(machine.memory * _GIB / machine.devices),
+        hbm_mem_bw=machine.device_rate * _GB / 1000,  # the planner counts milliseconds
+        ddr_mem_bw=machine.device_rate * _GB / 1000,
+        intra_host_bw=machine.inside * _GB / 1000,
+        inter_host_bw=machine.network / machine.devices * _GB / 1000,
+    )
+    planner = EmbeddingShardingPlanner(
+        topology=topology,
+        batch_size=max(job.trainings()[stage].batch_size // workers, 1),
+        storage_reservation=FixedPercentageStorageReservation(RESERVED),
+        constraints=constraints,
+        debug=False,
+    )
+    sharders: list[Any] = [EmbeddingCollectionSharder(), EmbeddingBagCollectionSharder()]
+    rows = sum(size[0] for size in sizes.values())
+    try:
+        entries = describe(planner.plan(model, sharders))["tables"]
+    except PlannerError as e:
+        even = sum(_bytes(*size) for size in sizes.values()) / workers
+        return Tables(None, str(e).strip().splitlines()[0], [even] * workers, rows, dense)
+    by_worker = [0.0] * workers
+    for entry in entries:
+        for part in entry["shards"]:
+            (first, last), (left, right) = part["rows"], part["columns"]
+            by_worker[part["rank"]] += _bytes(last - first, right - left)
+    return Tables(entries, None, by_worker, rows, dense)
+
+
+def _bytes(rows: int, dim: int) -> float:
+    """float32 weights, and one float32 a row for row-wise Adagrad."""
+    return 4.0 * rows * (dim + 1)

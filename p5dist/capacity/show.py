@@ -1,0 +1,136 @@
+"""``p5dist plan`` on the terminal."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from p5dist.capacity.estimate import Estimate, estimate
+from p5dist.capacity.machines import machine
+from p5dist.capacity.sharding import plan_tables
+from p5dist.config import RunConfig
+from p5dist.data.manifest import Manifest
+from p5dist.environment.console import console
+from p5dist.errors import ConfigError, ShardError
+from p5dist.storage import RunFolder
+
+_VALUES = 1000  # of an attribute, where no manifest tells
+
+
+def run(
+    job: RunConfig,
+    *,
+    workers: int,
+    machine_name: str,
+    stage: str | None,
+    interactions: float | None,
+    users: float | None,
+    items: float | None,
+    as_json: bool,
+) -> None:
+    """Print the plan of a training stage.
+
+    Args:
+        stage: left out: the first training of the job.
+        interactions, users, items: in place of the manifest's.
+
+    Raises:
+        ConfigError: no such machine or stage, or neither counts nor a manifest.
+    """
+    hardware = machine(machine_name)
+    stage = stage or next(iter(job.trainings()), None)
+    if stage not in job.trainings():
+        raise ConfigError(
+            "no such training", where="--stage", value=stage,
+            rule=f"the trainings of this job: {', '.join(job.trainings()) or 'none'}",
+        )  # fmt: skip
+    manifest = counts(job, interactions, users, items)
+    tables = plan_tables(job, stage, manifest, hardware, workers)
+    found = estimate(job, stage, manifest, hardware, workers, tables)
+    if as_json:
+        print(json.dumps(as_values(found), indent=2))
+    else:
+        Console(highlight=False).print(*_screen(found, manifest, machine_name, stage), sep="\n")
+
+
+def counts(
+    job: RunConfig, interactions: float | None, users: float | None, items: float | None
+) -> Manifest:
+    """A manifest for its counts: that of the run, with what is given put in its place.
+
+    Raises:
+        ConfigError: nothing is prepared and not all is given.
+    """
+    wanted = {"rows_kept": interactions, "users": users, "items": items}
+    given = {name: int(value) for name, value in wanted.items() if value is not None}
+    if len(given) < 3:
+        try:
+            there = Manifest.load(RunFolder.of(job.storage, job.name).prepare)
+        except ShardError as e:
+            raise ConfigError(
+                "how much data?", where=e.where,
+                rule="counts come from prepared data or from the command line",
+                fix="pass --interactions, --users and --items, or run prepare first",
+            ) from e  # fmt: skip
+        return there.model_copy(update=given)
+    sides = (job.model.item_attributes, job.model.user_attributes)
+    item, user = (dict.fromkeys(names, _VALUES) for names in sides)
+    return Manifest(
+        fingerprint="plan", shards=(), rows_in=given["rows_kept"], rows_kept=given["rows_kept"],
+        users=given["users"], items=given["items"], rows_rejected={}, rows_by_split={},
+        longest_history=0, split="", rating_mean=3.0, rating_range=(1.0, 5.0),
+        item_attributes=item, user_attributes=user,
+    )  # fmt: skip
+
+
+def as_values(found: Estimate) -> dict[str, Any]:
+    """Plain data, with what is derived."""
+    values = asdict(found)
+    values["tables"] = found.tables.entries
+    for name in ("step", "samples_per_second", "epoch", "fits", "limit"):
+        values[name] = getattr(found, name)
+    return values
+
+
+def _screen(found: Estimate, manifest: Manifest, name: str, stage: str) -> list[Any]:
+    head = (
+        f"[bold]{stage}[/bold] on {found.workers} workers of {name}: {manifest.rows_kept:.3g} "
+        f"interactions, {manifest.users:.3g} users, {manifest.items:.3g} items; "
+        f"{found.batch:,} histories a step. Computed, not measured."
+    )
+    if found.tables.problem is not None:
+        console.print(f"[red]the tables do not fit:[/red] {found.tables.problem}")
+    where = Table("table", "sharding", "rows", "dim", "workers", box=None)
+    for entry in found.tables.entries or []:
+        holders = str(len(entry["ranks"]))
+        where.add_row(
+            entry["table"], entry["sharding"], f"{entry['rows']:,}", str(entry["dim"]), holders
+        )
+    parts = Table("part of a step", "ms", "share", box=None)
+    for part, seconds in found.parts.items():
+        parts.add_row(part, f"{seconds * 1e3:.3f}", f"{seconds / found.step:.0%}")
+    parts.add_row("reading data (beside it)", f"{found.reading * 1e3:.3f}", "")
+    used = sum(found.memory.values())
+    memory = ", ".join(f"{k} {v / 2**30:.2f}" for k, v in found.memory.items())
+    links = ", ".join(f"{k} {v / 1e6:,.1f} MB" for k, v in found.bytes_by_link.items())
+    return [
+        head, where, parts,
+        f"memory      {used / 2**30:.1f} of {found.capacity / 2**30:.0f} GiB a device ({memory})",
+        f"links       a worker sends in a step: {links}",
+        f"step        {found.step * 1e3:.2f} ms, {found.samples_per_second:,.0f} histories/s",
+        f"epoch       {duration(found.epoch)} for {found.histories:,} histories",
+        f"checkpoint  {found.checkpoint_bytes / 1e9:,.1f} GB in {found.checkpoint_seconds:.1f} s",
+        f"limit       {found.limit}",
+    ]  # fmt: skip
+
+
+def duration(seconds: float) -> str:
+    """For a person."""
+    for unit, size in (("days", 86400.0), ("h", 3600.0), ("min", 60.0)):
+        if seconds >= size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.1f} s"

@@ -1,0 +1,60 @@
+"""The command line; the commands are in :mod:`p5dist.cli`, a file a kind, and a stage is
+imported when it is called."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from p5dist.cli import cluster, data, runs, stages
+from p5dist.cli.arguments import Json
+from p5dist.environment.console import show_log
+from p5dist.environment.redact import redact_text
+from p5dist.errors import P5Error, StoppedError
+
+STOPPED = 143
+"""Exit code of a job that was asked to stop: that of a process ended by SIGTERM."""
+
+app = typer.Typer(
+    help="Pre-train one recommender on raw interaction logs, fine-tune, evaluate, recommend.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+for commands in (stages, runs, cluster, data):
+    app.add_typer(commands.app)
+
+
+@app.command()
+def doctor(
+    storage: Annotated[
+        str, typer.Option(help="A folder or URL that runs will be written to.")
+    ] = "runs",
+    as_json: Json = False,
+) -> None:
+    """Versions and whether they fit, hardware, Ray, storage: each line ok, or what to do."""
+    from p5dist.environment import doctor as checks
+
+    raise typer.Exit(checks.run(storage, as_json))
+
+
+def main() -> None:
+    """Entry point: errors of p5dist are a message and exit code 1, not a traceback."""
+    show_log()
+    try:
+        app()
+    except StoppedError as e:
+        print(redact_text(str(e)), file=sys.stderr)
+        sys.exit(STOPPED)
+    except P5Error as e:
+        if os.environ.get("P5DIST_TRACEBACK"):
+            raise
+        print(redact_text(f"{type(e).__name__}: {e}"), file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""The commands about a job and what it has made; nothing runs."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from p5dist.cli.arguments import Job, Json, Overrides, Words, split_words
+
+app = typer.Typer()
+
+
+@app.command()
+def config(job: Job, overrides: Overrides = None, as_json: Json = False) -> None:
+    """The resolved job, checked; nothing runs."""
+    from p5dist.config import dump_job, load_job
+
+    loaded = load_job(job, overrides)
+    print(loaded.model_dump_json(indent=2) if as_json else dump_job(loaded), end="")
+
+
+@app.command()
+def status(
+    run: Annotated[
+        str, typer.Argument(metavar="RUN", help="A run folder, its URL, or a job file.")
+    ],
+    as_json: Json = False,
+) -> None:
+    """How far a run is, from its folder: stage, step, rate, time left, checkpoint, last error."""
+    from p5dist.observe import status as reader
+
+    reader.run(run, as_json)
+
+
+@app.command()
+def audit(
+    job: Job,
+    words: Words = None,
+    as_json: Json = False,
+) -> None:
+    """Prove from the ledger that training took every row exactly once an epoch (ledger: true)."""
+    from p5dist.config import load_job
+    from p5dist.observe import audit as auditing
+    from p5dist.observe.stages import select
+
+    stages, overrides = split_words(words)
+    loaded = load_job(job, overrides)
+    wanted = [s for s in select(loaded, stages) if s in loaded.trainings()]
+    found = [auditing.audit(loaded, stage) for stage in wanted]
+    if as_json:
+        print(json.dumps({one.stage: one.as_json() for one in found}, indent=2))
+    else:
+        for one in found:
+            print(one.text())
+    raise typer.Exit(0 if all(one.exact for one in found) else 1)
+
+
+@app.command()
+def export(
+    job: Job,
+    out: Annotated[str, typer.Argument(metavar="OUT", help="The file to write, or its URL.")],
+    overrides: Overrides = None,
+    stage: Annotated[str | None, typer.Option(help="Left out: the last training.")] = None,
+    step: Annotated[int | None, typer.Option(help="Left out: the best checkpoint.")] = None,
+    as_json: Json = False,
+) -> None:
+    """The weights of a checkpoint as one safetensors file."""
+    from p5dist.config import load_job
+    from p5dist.inference import export as exporting
+    from p5dist.storage import Folder
+
+    loaded = load_job(job, overrides)
+    last = next(reversed(loaded.trainings()), "pretrain")
+    made = exporting.export(loaded, stage or last, Folder.open(out), step)
+    print(json.dumps(made, indent=2) if as_json else f"{made['file']}: {made['bytes']:,} bytes")
+
+
+@app.command()
+def plan(
+    job: Job,
+    overrides: Overrides = None,
+    workers: Annotated[int, typer.Option(min=1, help="One a device.")] = 8,
+    machine: Annotated[str, typer.Option(help="A name of capacity/machines.yaml.")] = "h100x8",
+    stage: Annotated[str | None, typer.Option(help="Left out: the first training.")] = None,
+    interactions: Annotated[float | None, typer.Option(help="Such as 1e10.")] = None,
+    users: Annotated[float | None, typer.Option(help="Left out: those that are prepared.")] = None,
+    items: Annotated[float | None, typer.Option(help="Left out: those that are prepared.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Sharding, memory, traffic, time of a step on a cluster that is not there: computed."""
+    from p5dist.capacity import show
+    from p5dist.config import load_job
+
+    show.run(
+        load_job(job, overrides), workers=workers, machine_name=machine, stage=stage,
+        interactions=interactions, users=users, items=items, as_json=as_json,
+    )  # fmt: skip

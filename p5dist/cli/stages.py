@@ -1,0 +1,125 @@
+"""The commands that run stages; a stage is imported when it is called."""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from p5dist.cli.arguments import Fresh, Job, Json, Overrides, Words, split_words
+
+app = typer.Typer()
+
+
+@app.command()
+def run(
+    job: Job,
+    words: Words = None,
+    fresh: Fresh = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be done; do nothing.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """The stages of a job in order; complete ones are skipped, interrupted ones continue."""
+    stages, overrides = split_words(words)
+    _stages(job, stages, overrides, fresh=fresh, dry_run=dry_run, as_json=as_json)
+
+
+@app.command()
+def prepare(
+    job: Job, overrides: Overrides = None, fresh: Fresh = False, as_json: Json = False
+) -> None:
+    """Raw logs → histories in sequence shards."""
+    _stages(job, ["prepare"], overrides, fresh=fresh, as_json=as_json)
+
+
+@app.command()
+def pretrain(
+    job: Job, overrides: Overrides = None, fresh: Fresh = False, as_json: Json = False
+) -> None:
+    """Self-supervised training on the histories."""
+    _stages(job, ["pretrain"], overrides, fresh=fresh, as_json=as_json)
+
+
+@app.command()
+def finetune(
+    job: Job, overrides: Overrides = None, fresh: Fresh = False, as_json: Json = False
+) -> None:
+    """Training on labelled interactions, task by task."""
+    _stages(job, ["finetune"], overrides, fresh=fresh, as_json=as_json)
+
+
+@app.command()
+def evaluate(
+    job: Job, overrides: Overrides = None, fresh: Fresh = False, as_json: Json = False
+) -> None:
+    """Exact ranking over the whole catalogue beside the baselines."""
+    _stages(job, ["evaluate"], overrides, fresh=fresh, as_json=as_json)
+
+
+@app.command()
+def recommend(
+    job: Job, overrides: Overrides = None, fresh: Fresh = False, as_json: Json = False
+) -> None:
+    """Lists for all users as Parquet."""
+    _stages(job, ["recommend"], overrides, fresh=fresh, as_json=as_json)
+
+
+@app.command()
+def report(
+    job: Job, overrides: Overrides = None, fresh: Fresh = False, as_json: Json = False
+) -> None:
+    """One HTML page about the run."""
+    _stages(job, ["report"], overrides, fresh=fresh, as_json=as_json)
+
+
+def _stages(
+    path: Path,
+    stages: list[str],
+    overrides: list[str] | None,
+    *,
+    fresh: bool,
+    as_json: bool,
+    dry_run: bool = False,
+) -> None:
+    from p5dist import pipeline
+    from p5dist.config import load_job
+    from p5dist.observe.stages import progress
+    from p5dist.storage import RunFolder
+
+    job = load_job(path, overrides)
+    if dry_run:
+        steps = progress(job, RunFolder.of(job.storage, job.name), stages)
+        if as_json:
+            print(json.dumps({step.stage: step.state for step in steps}))
+        else:
+            for step in steps:
+                print(f"{step.stage:<24}{step.state}")
+        return
+    with redirect_stdout(sys.stderr):  # where Ray prints what its nodes tell
+        results = pipeline.run(job, stages, fresh=fresh)
+    if as_json:
+        print(json.dumps(results, indent=2))
+    else:
+        _summary(job, results)
+
+
+def _summary(job: Any, results: dict[str, Any]) -> None:
+    """The tables and paths that a person wants to see at the end."""
+    from p5dist.environment.console import console
+    from p5dist.storage import RunFolder
+
+    folder = RunFolder.of(job.storage, job.name)
+    if "evaluate" in results:
+        from p5dist.inference.evaluate.table import table
+
+        console.print(table(results["evaluate"]))
+    if "recommend" in results:
+        console.print(f"recommendations: {folder.recommend}")
+    if "report" in results:
+        console.print(f"report: {folder.report}")

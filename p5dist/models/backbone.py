@@ -1,0 +1,103 @@
+"""The backbone: tables and encoder, shared by pre-training and all tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from p5dist.config.model import HstuEncoder as HstuConfig
+from p5dist.config.model import MeanEncoder as MeanConfig
+from p5dist.config.model import Model
+from p5dist.config.model import TransformerEncoder as TransformerConfig
+from p5dist.data.batch import Batch
+from p5dist.data.manifest import Manifest
+from p5dist.models.dropout import hashed_bytes
+from p5dist.models.encoders.hstu import HstuEncoder
+from p5dist.models.encoders.mean import MeanEncoder
+from p5dist.models.encoders.transformer import TransformerEncoder
+from p5dist.models.inputs import Inputs
+from p5dist.models.tables import ItemTables
+
+ENCODERS: dict[type, Callable[..., nn.Module]] = {
+    TransformerConfig: TransformerEncoder,
+    HstuConfig: HstuEncoder,
+    MeanConfig: MeanEncoder,
+}
+"""Encoder by its section. Called with ``(section, dim=, max_length=, causal=)``; its forward takes
+inputs [T, dim] and the batch, and gives states [T, dim]."""
+_ID_SITE = 900
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What objectives and tasks work on."""
+
+    states: Tensor
+    """[T, dim] one per interaction, from the history up to it"""
+    items: Tensor
+    """[U, dim] vectors of the distinct items of the batch; those that a state is followed by have
+    a large product with it"""
+
+
+class Recommender(nn.Module):
+    """Item tables and an encoder over histories.
+
+    Args:
+        config: the model section.
+        manifest: sizes of the id spaces, and the range of ratings.
+        max_length: longest history.
+        device: of the tables (``meta`` before sharding); the dense part is on CPU.
+        bidirectional: the state of an interaction also sees the later ones of its history, as an
+            objective that hides interactions needs it; such a backbone has a vector for what is
+            hidden.
+    """
+
+    def __init__(
+        self,
+        config: Model,
+        manifest: Manifest,
+        *,
+        max_length: int,
+        device: torch.device,
+        bidirectional: bool = False,
+    ) -> None:
+        super().__init__()
+        attributes = {name: manifest.item_attributes[name] for name in config.item_attributes}
+        self.items = ItemTables(manifest.items, attributes, config.dim, device)
+        self.inputs = Inputs(config, manifest, device=device, hides=bidirectional)
+        make: Any = ENCODERS[type(config.encoder)]
+        self.encoder = make(
+            config.encoder, dim=config.dim, max_length=max_length, causal=not bidirectional
+        )
+        self.bidirectional = bidirectional
+        self.id_threshold = round(config.inputs.id_dropout * 256)
+        self.temperature = config.cosine_temperature
+
+    def forward(self, batch: Batch) -> Encoded:
+        """States of all interactions and vectors of all items of ``batch``."""
+        items = self._rows(batch)
+        states = self.encoder(self.inputs(items, batch), batch)
+        return Encoded(self._compared(states), self._compared(items))
+
+    def item_vectors(self, batch: Batch) -> Tensor:
+        """[U, dim] as :attr:`Encoded.items`, without encoding the histories."""
+        return self._compared(self._rows(batch))
+
+    def _rows(self, batch: Batch) -> Tensor:
+        dropped = None
+        if self.training and self.id_threshold:
+            dropped = hashed_bytes(batch.item_key, 1, _ID_SITE) < self.id_threshold
+        rows: Tensor = self.items(batch.items, batch.item_attributes, dropped)
+        return rows
+
+    def _compared(self, vectors: Tensor) -> Tensor:
+        """Vectors whose products are cosine / temperature."""
+        if self.temperature is None:
+            return vectors
+        scaled: Tensor = F.normalize(vectors, dim=1, eps=1e-6) * self.temperature**-0.5
+        return scaled

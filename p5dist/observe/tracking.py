@@ -1,0 +1,156 @@
+"""A run in MLflow: the resolved job as parameters, numbers by step, the evaluation. Training never
+waits for the server, and goes on without it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from p5dist.config import RunConfig
+from p5dist.environment.redact import redact, redact_text
+from p5dist.errors import InstallError, StoppedError
+
+_Numbers = tuple[dict[str, float], int]
+
+# A server that is away is given up soon.
+_QUICK = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+}
+_CLOSE_S = 20.0
+_PARAMETERS = 100  # in a request, as MLflow allows
+_VALUE_CHARACTERS = 500
+_RUN_TAG = "p5dist.run"
+
+log = logging.getLogger(__name__)
+
+
+class Tracker:
+    """The MLflow run of a run folder, continued where there is one; a thread of its own talks to
+    the server.
+
+    Args:
+        run: the run folder; names the MLflow run again when the job continues.
+
+    Raises:
+        InstallError: mlflow is not installed.
+    """
+
+    def __init__(self, job: RunConfig, run: str) -> None:
+        uri = job.tracking.mlflow
+        assert uri is not None
+        for name, value in _QUICK.items():
+            os.environ.setdefault(name, value)
+        try:
+            import mlflow
+        except ImportError as e:
+            raise InstallError(
+                "tracking.mlflow needs a package that is not installed", where="tracking.mlflow",
+                value=redact_text(uri),
+                fix="pip install 'mlflow>=3,<4' (p5dist's extra mlflow), or leave tracking out",
+            ) from e  # fmt: skip
+        for noisy in ("mlflow", "alembic"):  # about the tables of a new store
+            logging.getLogger(noisy).setLevel(logging.WARNING)
+        self._mlflow: Any = mlflow
+        self._uri = uri
+        self._job = job
+        self._run = redact_text(run)
+        self._calls: queue.SimpleQueue[_Numbers | str] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
+        self._thread.start()
+
+    def metrics(self, values: dict[str, float], step: int = 0) -> None:
+        """Numbers that were true after ``step`` steps; returns at once."""
+        self._calls.put((values, step))
+
+    def close(self, status: str) -> None:
+        """Wait, not for long, until everything is there.
+
+        Args:
+            status: FINISHED, FAILED or KILLED.
+        """
+        self._calls.put(status)
+        self._thread.join(_CLOSE_S)
+        if self._thread.is_alive():
+            log.warning("MLflow is slow; not everything was logged there")
+
+    def _work(self) -> None:
+        try:
+            client = self._mlflow.MlflowClient(self._uri)
+            run_id = self._open(client)
+            entities = self._mlflow.entities
+            while not isinstance(call := self._calls.get(), str):
+                values, step = call
+                now = int(time.time() * 1000)
+                numbers = [
+                    entities.Metric(name.replace("@", "_at_"), value, now, step)
+                    for name, value in values.items()
+                ]
+                client.log_batch(run_id, metrics=numbers)
+            client.set_terminated(run_id, call)
+        except Exception as e:  # whatever it is, training does not depend on it
+            text = next(iter(str(e).splitlines()), repr(e))
+            log.warning(redact_text(f"nothing more is logged in MLflow ({self._uri}): {text}"))
+
+    def _open(self, client: Any) -> str:
+        name = self._job.tracking.experiment
+        found = client.get_experiment_by_name(name)
+        experiment = found.experiment_id if found else client.create_experiment(name)
+        quoted = self._run.replace("'", "")
+        runs = client.search_runs([experiment], f"tags.`{_RUN_TAG}` = '{quoted}'", max_results=1)
+        if runs:
+            run = runs[0]
+            client.update_run(run.info.run_id, status="RUNNING")
+        else:
+            run = client.create_run(
+                experiment, tags={_RUN_TAG: quoted}, run_name=self._job.name
+            )  # fmt: skip
+        known = run.data.params
+        fresh = {
+            k: v[:_VALUE_CHARACTERS] for k, v in parameters(self._job).items() if k not in known
+        }
+        entities = [self._mlflow.entities.Param(k, v) for k, v in fresh.items()]
+        for start in range(0, len(entities), _PARAMETERS):
+            client.log_batch(run.info.run_id, params=entities[start : start + _PARAMETERS])
+        return str(run.info.run_id)
+
+
+@contextmanager
+def tracker(job: RunConfig, run: str) -> Iterator[Tracker | None]:
+    """The tracker that the job asks for, closed at the end."""
+    if job.tracking.mlflow is None:
+        yield None
+        return
+    made = Tracker(job, run)
+    try:
+        yield made
+    except BaseException as e:
+        made.close("KILLED" if isinstance(e, (StoppedError, KeyboardInterrupt)) else "FAILED")
+        raise
+    made.close("FINISHED")
+
+
+def parameters(job: RunConfig) -> dict[str, str]:
+    """The resolved job by dotted key, without secrets and what is left out."""
+    found: dict[str, str] = {}
+
+    def visit(value: Any, key: str) -> None:
+        if isinstance(value, dict):
+            for name, below in value.items():
+                visit(below, f"{key}.{name}" if key else name)
+        elif value is not None:
+            found[key] = str(value)
+
+    visit(redact(job.model_dump(mode="json")), "")
+    return found
+
+
+def evaluation(result: dict[str, Any]) -> dict[str, float]:
+    """The metrics of ``evaluate/result.json`` by name."""
+    return {f"evaluate/{name}": float(m["value"]) for name, m in result["metrics"].items()}

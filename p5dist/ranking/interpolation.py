@@ -1,0 +1,58 @@
+"""A model and item-to-item counts together."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from p5dist.data.histories import Histories
+from p5dist.ranking.topk import Ranker, row_blocks
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Interpolates two distributions over the next item: p = (1 - λ) · softmax(scores of the model)
+    + λ · counts / Σ counts, as kNN-LM does (Khandelwal et al. 2020).
+
+    What a model of limited width generalises, counts remember exactly. Scores are log p; where the
+    counts say nothing of a history, the model's alone.
+
+    Args:
+        model: its scores are logits.
+        counts: its scores are not negative.
+        share: λ, 0 < λ < 1.
+    """
+
+    model: Ranker
+    counts: Ranker
+    share: float
+
+    @property
+    def name(self) -> str:
+        """That of the model."""
+        return self.model.name
+
+    @property
+    def items(self) -> int:
+        """The largest item id."""
+        return self.model.items
+
+    def blocks(self, histories: Histories) -> Iterator[tuple[slice, Tensor]]:
+        """See :class:`.topk.Ranker`."""
+        for rows in row_blocks(len(histories), self.items, 4):
+            part = histories.between(rows.start, rows.stop)
+            counted = _whole(self.counts, part)
+            total = counted.sum(1, keepdim=True)
+            remembered = (counted / total).log_().add_(math.log(self.share))
+            learned = torch.log_softmax(_whole(self.model, part), 1)
+            mixed = torch.logaddexp(learned + math.log1p(-self.share), remembered)
+            yield rows, torch.where(total > 0, mixed, learned)
+
+
+def _whole(ranker: Ranker, histories: Histories) -> Tensor:
+    """[B, items]"""
+    return torch.cat([scores for _, scores in ranker.blocks(histories)])

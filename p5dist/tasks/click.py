@@ -1,0 +1,196 @@
+"""The click task: whether the next interaction is a yes (click, conversion, like) or a no."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from p5dist.config.heads import ClickTask, Dcn
+from p5dist.data.batch import Batch
+from p5dist.data.manifest import Manifest
+from p5dist.models.backbone import Encoded
+from p5dist.models.dropout import HashedDropout
+from p5dist.models.tables import UserTables
+from p5dist.tasks.head import Head, TargetWeight
+from p5dist.tasks.interactions import CrossNetwork, DotInteraction, mlp
+
+_DENSE = 5
+_DAY = 86_400
+
+
+class Click(Head):
+    """Log loss of a network over feature vectors: what is known of the history, the item with its
+    attributes, the user with theirs, the state of the encoder before the item.
+
+    Args:
+        config: the task section.
+        manifest: events, mean rating and id spaces.
+        weights: of targets by code of their event.
+        dim: width of item vectors and states.
+        user_attributes: names of the user attributes.
+        device: of the tables.
+    """
+
+    def __init__(
+        self,
+        config: ClickTask,
+        manifest: Manifest,
+        *,
+        weights: list[float],
+        dim: int,
+        user_attributes: tuple[str, ...],
+        device: torch.device,
+    ) -> None:
+        super().__init__()
+        width = config.dim
+        self.label = Label(config, manifest)
+        self.weight = TargetWeight(weights)
+        self.facts = HistoryFacts(manifest.rating_mean or 0.0)
+        self.reads_states = config.state
+        attributes = {name: manifest.user_attributes[name] for name in user_attributes}
+        self.users = (
+            UserTables(manifest.users, attributes, width, device) if config.user_table else None
+        )
+        self.dense = mlp(_DENSE, 2 * width, width)
+        self.item = nn.Linear(dim, width)
+        self.state = nn.Linear(dim, width) if config.state else None
+        features = 2 + config.user_table + config.state
+        how = config.interaction
+        self.interaction = (
+            CrossNetwork(features, width, config.hidden, layers=how.layers, rank=how.rank)
+            if isinstance(how, Dcn)
+            else DotInteraction(features, width, config.hidden)
+        )
+        self.dropout = HashedDropout(config.dropout, site=1011)
+
+    def counts(self, batch: Batch) -> list[float]:
+        """Weight of the examples."""
+        now, _, _, weight = self._examples(batch)
+        return [float(len(now)) if weight is None else float(weight.double().sum())]
+
+    def losses(self, encoded: Encoded, batch: Batch) -> Tensor:
+        """[1] the log loss"""
+        now, item, label, weight = self._examples(batch)
+        users = self.rows_of_users(batch)
+        logits = self.predict(
+            self.facts(batch)[now],
+            batch.timestamp[now],
+            batch.timestamp[now + 1],
+            encoded.items[item],
+            None if self.state is None else encoded.states[now],
+            None if users is None else users[batch.owner[now]],
+            batch.dropout_key[now],
+        )
+        loss = F.binary_cross_entropy_with_logits(logits, label, weight, reduction="sum")
+        return loss.reshape(1)
+
+    def rows_of_users(self, batch: Batch) -> Tensor | None:
+        """[B, dim of the task]; None without a user table."""
+        return None if self.users is None else self.users(batch.users)
+
+    def predict(
+        self,
+        facts: Tensor,
+        before: Tensor,
+        time: Tensor,
+        items: Tensor,
+        states: Tensor | None,
+        users: Tensor | None,
+        key: Tensor | None = None,
+    ) -> Tensor:
+        """Logits of M examples.
+
+        Args:
+            facts: [M, 2] see :class:`HistoryFacts`.
+            before, time: [M] seconds, of the last interaction and of this one.
+            items, states: [M, dim]
+            users: [M, dim of the task]
+            key: [M] of the dropout in training.
+        """
+        vectors = [self.dense(dense_features(facts, before, time)), self.item(items)]
+        if self.state is not None:
+            assert states is not None
+            vectors.append(self.state(states))
+        if users is not None:
+            vectors.append(users)
+        stacked = torch.stack(vectors, dim=1)
+        if key is not None:
+            stacked = self.dropout(stacked.flatten(1), key).view_as(stacked)
+        logits: Tensor = self.interaction(stacked)
+        return logits
+
+    def _examples(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Positions before [M], items [M], labels [M] and weights [M] of the targets that have a
+        label, and of the items drawn beside those that are a yes."""
+        label = self.label(batch.event, batch.rating)
+        now = torch.nonzero(batch.has_next & ~torch.isnan(torch.roll(label, -1))).squeeze(1)
+        item, label, event = batch.token[now + 1], label[now + 1], batch.event[now + 1]
+        if batch.unclicked is not None:
+            drawn = batch.unclicked[now + 1]
+            owner, column = torch.nonzero((drawn >= 0) & (label == 1).unsqueeze(1), as_tuple=True)
+            now, item = torch.cat([now, now[owner]]), torch.cat([item, drawn[owner, column]])
+            event = torch.cat([event, event[owner]])
+            label = torch.cat([label, label.new_zeros(len(owner))])
+        return now, item, label, self.weight(event)
+
+
+class Label(nn.Module):
+    """1 for a yes, 0 for a no, NaN where an interaction says neither.
+
+    Args:
+        config: the task section.
+        manifest: names the events.
+    """
+
+    def __init__(self, config: ClickTask, manifest: Manifest) -> None:
+        super().__init__()
+        self.threshold = config.threshold
+        positive = config.positive
+        named = [0.0, *(float(event in (positive or ())) for event in manifest.events)]
+        self.by_event: Tensor | None
+        table = None if positive is None else torch.tensor(named)
+        self.register_buffer("by_event", table, persistent=False)
+
+    def forward(self, event: Tensor, rating: Tensor) -> Tensor:
+        """[T], [T] → [T]"""
+        if self.by_event is not None:
+            return self.by_event[event]
+        if self.threshold is None:
+            return torch.ones(len(event), device=event.device)
+        return torch.where(torch.isnan(rating), torch.nan, (rating >= self.threshold).float())
+
+
+class HistoryFacts(nn.Module):
+    """What a history says by its numbers, up to every interaction: the logarithm of their number,
+    and the mean rating above the mean of all (0 where there is none).
+
+    Args:
+        mean: rating of all training interactions.
+    """
+
+    def __init__(self, mean: float) -> None:
+        super().__init__()
+        self.mean = mean
+
+    def forward(self, batch: Batch) -> Tensor:
+        """[T, 2]"""
+        known = ~torch.isnan(batch.rating)
+        centred = torch.where(known, batch.rating.double() - self.mean, 0.0)
+        # Sums up to here less those before the history; in double, since they run over the batch.
+        sums = torch.stack([centred, known.double()]).cumsum(1)
+        before = torch.cat([sums.new_zeros(2, 1), sums], dim=1)
+        first = torch.arange(len(known), device=known.device) - batch.position
+        total, number = sums - before[:, first]
+        length = torch.log1p(batch.position.double() + 1)
+        return torch.stack([length, total / number.clamp(min=1)], dim=1).float()
+
+
+def dense_features(facts: Tensor, before: Tensor, time: Tensor) -> Tensor:
+    """[M, 5]: facts of the history [M, 2], the logarithm of the time since its last interaction,
+    and the time of the day on a circle."""
+    gap = torch.log1p((time - before).clamp(min=0).double()).float() / 10
+    angle = (time % _DAY).float() * (2 * math.pi / _DAY)
+    return torch.cat([facts, torch.stack([gap, angle.sin(), angle.cos()], dim=1)], dim=1)

@@ -1,0 +1,129 @@
+"""The rating task: predict the rating that a user gives to the next item."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from p5dist.config.heads import RatingTask
+from p5dist.data.batch import Batch
+from p5dist.data.manifest import Manifest
+from p5dist.models.backbone import Encoded
+from p5dist.models.dropout import HashedDropout
+from p5dist.models.tables import UserTables
+from p5dist.tasks.head import Head
+
+
+class Rating(Head):
+    """Mean + bias of the item + bias of the user + a product of both, + an MLP, or one of these.
+
+    The user is the state of the encoder before the item and, with ``user_table``, a row of the
+    user's own with the pooled user attributes; biased matrix factorisation (Koren, Bell and
+    Volinsky 2009) is the case without encoder and MLP.
+
+    Args:
+        config: the task section.
+        manifest: mean rating and id spaces.
+        dim: width of item vectors and states.
+        user_attributes: names of the user attributes.
+        device: of the tables.
+    """
+
+    squared_error = True
+
+    def __init__(
+        self,
+        config: RatingTask,
+        manifest: Manifest,
+        *,
+        dim: int,
+        user_attributes: tuple[str, ...],
+        device: torch.device,
+    ) -> None:
+        super().__init__()
+        self.mean = manifest.rating_mean or 0.0
+        width = config.user_dim
+        attributes = {name: manifest.user_attributes[name] for name in user_attributes}
+        self.users = (
+            UserTables(manifest.users, attributes, width, device) if config.user_table else None
+        )
+        user_width = dim + (width if config.user_table else 0)
+        self.product = None if config.score == "mlp" else BiasedProduct(user_width, dim, width)
+        self.mlp = None if config.score == "dot" else Mlp(user_width + dim, 2 * width)
+        self.state_dropout = HashedDropout(config.dropout, site=1001)
+        self.item_dropout = HashedDropout(config.dropout, site=1002)
+        self.user_dropout = HashedDropout(config.dropout, site=1003)
+
+    def counts(self, batch: Batch) -> list[float]:
+        """Rated positions."""
+        return [float(len(self._rated(batch)))]
+
+    def losses(self, encoded: Encoded, batch: Batch) -> Tensor:
+        """[1] the squared error"""
+        now = self._rated(batch)
+        key = batch.dropout_key[now]
+        users = self.rows_of_users(batch)
+        predicted = self.predict(
+            self.state_dropout(encoded.states[now], key),
+            self.item_dropout(encoded.items[batch.token[now + 1]], key),
+            None if users is None else self.user_dropout(users[batch.owner[now]], key),
+        )
+        return (predicted - batch.rating[now + 1]).square().sum().reshape(1)
+
+    def rows_of_users(self, batch: Batch) -> Tensor | None:
+        """[B, user_dim]; None without a user table."""
+        return None if self.users is None else self.users(batch.users)
+
+    def predict(self, states: Tensor, items: Tensor, users: Tensor | None) -> Tensor:
+        """Ratings [M] of items [M, dim] by users with states [M, dim] and vectors [M, user_dim]
+        (None without a user table)."""
+        user = states if users is None else torch.cat([states, users], dim=1)
+        predicted = states.new_full((len(states),), self.mean)
+        if self.product is not None:
+            predicted = predicted + self.product(user, items)
+        if self.mlp is not None:
+            predicted = predicted + self.mlp(torch.cat([user, items], dim=1))
+        return predicted
+
+    def _rated(self, batch: Batch) -> Tensor:
+        """Positions [M] whose next interaction has a rating."""
+        after = torch.roll(batch.rating, -1)
+        return torch.nonzero(batch.has_next & ~torch.isnan(after)).squeeze(1)
+
+
+class BiasedProduct(nn.Module):
+    """Bias of the user + bias of the item + the product of their factors, all linear in their
+    vectors.
+
+    Args:
+        user_width, item_width: of the vectors.
+        factors: width of the product.
+    """
+
+    def __init__(self, user_width: int, item_width: int, factors: int) -> None:
+        super().__init__()
+        self.user_bias = nn.Linear(user_width, 1)
+        self.item_bias = nn.Linear(item_width, 1, bias=False)
+        self.user_factor = nn.Linear(user_width, factors)
+        self.item_factor = nn.Linear(item_width, factors, bias=False)
+
+    def forward(self, user: Tensor, item: Tensor) -> Tensor:
+        """[M, user_width], [M, item_width] → [M]"""
+        product = (self.user_factor(user) * self.item_factor(item)).sum(1)
+        score: Tensor = (self.user_bias(user) + self.item_bias(item)).squeeze(1) + product
+        return score
+
+
+class Mlp(nn.Module):
+    """A network with one hidden layer, zero at the start."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(width, hidden)
+        self.out = nn.Linear(hidden, 1, bias=False)
+        nn.init.zeros_(self.out.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[M, width] → [M]"""
+        scores: Tensor = self.out(torch.relu(self.hidden(x))).squeeze(1)
+        return scores

@@ -1,0 +1,64 @@
+"""Skip-gram pre-training (word2vec, Mikolov et al. 2013): predict the items around an item."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from p5dist.config.losses import Loss
+from p5dist.data.batch import Batch
+from p5dist.models.backbone import Encoded, Recommender
+from p5dist.models.losses import catalogue_loss
+from p5dist.tasks.head import Head
+
+
+class SkipGram(Head):
+    """Loss of a context item given a centre item.
+
+    word2vec has two tables, one of centres and one of contexts. Here a square matrix maps the one
+    table's vectors from centres to contexts, so that an item need not predict itself.
+
+    Args:
+        loss: over the catalogue.
+        dim: width of item vectors.
+        user_items: last items of a history whose mean is the vector of its user.
+    """
+
+    reads_states = False
+    ranks = True
+
+    def __init__(self, loss: Loss, *, dim: int, user_items: int) -> None:
+        super().__init__()
+        self.loss = loss
+        self.user_items = user_items
+        self.scale = dim**0.5  # as the input of an encoder, so that logits have a useful range
+        self.to_context = nn.Linear(dim, dim, bias=False)
+        nn.init.eye_(self.to_context.weight)
+
+    def counts(self, batch: Batch) -> list[float]:
+        """Pairs."""
+        assert batch.pairs is not None
+        return [float(batch.pairs.shape[1])]
+
+    def losses(self, encoded: Encoded, batch: Batch) -> Tensor:
+        """[1]"""
+        assert batch.pairs is not None
+        centre, context = batch.token[batch.pairs]
+        # Mapped once per item, and not once per pair.
+        mapped = self.to_context(encoded.items * self.scale)
+        states = F.embedding(centre, mapped)
+        return catalogue_loss(states, context, encoded.items, batch, loss=self.loss).reshape(1)
+
+    def user_vectors(self, backbone: Recommender, batch: Batch) -> Tensor:
+        """[B, dim] the mean of the last items of each history, mapped to contexts; zero for an
+        empty one."""
+        items = self.encode(backbone, batch).items
+        length = torch.bincount(batch.owner, minlength=batch.histories)
+        late = torch.nonzero(length[batch.owner] - batch.position <= self.user_items).squeeze(1)
+        owner = batch.owner[late]
+        vectors = items.new_zeros(batch.histories, items.shape[1])
+        vectors = vectors.index_add(0, owner, items[batch.token[late]])
+        mean = vectors / length.clamp(1, self.user_items).unsqueeze(1)
+        users: Tensor = self.to_context(mean * self.scale)
+        return users

@@ -1,0 +1,74 @@
+"""Log lines on a terminal, beside the progress bar, and in a file."""
+
+from __future__ import annotations
+
+import io
+import logging
+import re
+import sys
+from collections.abc import Iterator
+
+import pytest
+from rich.console import Console
+
+from p5dist.environment import console
+from p5dist.train.following import Bar, LogLines
+
+
+@pytest.fixture
+def logger() -> Iterator[logging.Logger]:
+    found = logging.getLogger("p5dist")
+    before, level = list(found.handlers), found.level
+    yield found
+    found.handlers[:] = before
+    found.setLevel(level)
+    found.propagate = True
+
+
+def _stage(followers: list[Bar | LogLines]) -> None:
+    for follower in followers:
+        follower.started(0, 20, 2, {})
+        follower.log({"step": 5, "loss": 1.25, "samples_per_second": 1200.0})
+        follower.saved(5, 0.251)
+        follower.failed("worker 1 lost: its node is gone", {1: "…"})
+        follower.started(5, 20, 1, {})
+        follower.validated(5, "ndcg@10", 0.12345)
+
+
+def test_on_a_terminal_the_bar_shows_the_steps(
+    logger: logging.Logger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = io.StringIO()
+    terminal = Console(file=out, force_terminal=True, width=160, color_system=None)
+    monkeypatch.setattr(console, "console", terminal)
+    console.show_log()
+    logger.info("1/3 prepare started")
+    with console.progress("steps") as bar:
+        _stage([LogLines("small", "pretrain"), Bar(bar, "pretrain")])
+    text = re.sub(r"\x1b\[[^m]*m", "", out.getvalue())
+    lines = [line.strip() for line in text.splitlines()]
+    assert "1/3 prepare started" in lines
+    assert text.count("pretrain: worker 1 lost: its node is gone") == 1
+    assert "checkpoint 5" not in text and "workers started" not in text
+    shown = [line for line in lines if "5/20 steps" in line][-1]
+    assert shown.endswith("restart 1  loss 1.2500  1,200/s  ndcg@10 0.1235")
+
+
+def test_elsewhere_every_event_is_a_line_with_time_level_and_run(
+    logger: logging.Logger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = io.StringIO()
+    monkeypatch.setattr(console, "console", Console(file=out))
+    monkeypatch.setattr(sys, "stderr", out)
+    console.show_log()
+    _stage([LogLines("small", "pretrain")])
+    logging.getLogger("p5dist.storage.s3.filesystem").warning("503, tried again")
+    found = [re.fullmatch(r"\d{4}-\S+ [\d:,]+ (.*)", line) for line in out.getvalue().splitlines()]
+    assert [match and match.group(1) for match in found] == [
+        "INFO small: pretrain: 2 workers started at step 0 of 20",
+        "INFO small: pretrain: checkpoint 5 complete in 0.25 s",
+        "WARNING small: pretrain: worker 1 lost: its node is gone",
+        "INFO small: pretrain: 1 worker started at step 5 of 20",
+        "INFO small: pretrain: ndcg@10 0.1235 at step 5",
+        "WARNING p5dist: 503, tried again",
+    ]

@@ -1,0 +1,52 @@
+"""What is exported is the model, read by the safetensors package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from p5dist.errors import CheckpointError, ConfigError, StorageError
+from p5dist.inference.export import export
+from p5dist.inference.scorer import load_scorer
+from p5dist.storage import Folder, RunFolder
+from tests.distributed.stages import train
+from tests.processes import run_distributed
+from tests.small_data import small_job, write_small_data
+
+
+@pytest.mark.parametrize("average", ["null", "{decay: 0.5, every: 1}"])
+def test_one_file_holds_the_model_that_workers_split(tmp_path: Path, average: str) -> None:
+    job = small_job(
+        tmp_path, "pretrain.steps=6", "pretrain.checkpoint={every: 3, keep: 2}", "finetune={}",
+        f"pretrain.average={average}",
+    )  # fmt: skip
+    write_small_data(job)
+    run_distributed(train, 3, job, "pretrain")
+    expected = load_scorer(job, RunFolder.of(job.storage, job.name), "pretrain").model.state_dict()
+    out = Folder.open(str(tmp_path / "model.safetensors"))
+    made = export(job, "pretrain", out)
+
+    found = load_file(out.path)
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+    items = [name for name in found if "item" in name and found[name].shape[0] == 31]
+    assert len(items) == 1, "the item table is one tensor"
+    assert made["tensors"] == {name: list(value.shape) for name, value in found.items()}
+    assert made["bytes"] == Path(out.path).stat().st_size
+    with safe_open(out.path, framework="pt") as file:
+        assert file.metadata()["step"] == "6"
+        assert file.metadata()["stage"] == "pretrain"
+
+    with pytest.raises(StorageError, match="already there"):
+        export(job, "pretrain", out)
+    with pytest.raises(ConfigError, match="its training stages: pretrain"):
+        export(job, "finetune/rating", Folder.open(str(tmp_path / "no")))
+    other = Folder.open(str(tmp_path / "other.safetensors"))
+    assert export(job, "pretrain", other, step=3)["step"] == 3
+    assert not torch.equal(load_file(other.path)[items[0]], found[items[0]])
+    with pytest.raises(CheckpointError, match=r"there are 3, 6"):
+        export(job, "pretrain", Folder.open(str(tmp_path / "no")), step=5)

@@ -1,0 +1,163 @@
+"""A trained model in one process: the caller's order of histories, and the vectors it has."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from p5dist.data import columns as c
+from p5dist.data.histories import Histories
+from p5dist.data.manifest import Manifest
+from p5dist.errors import CheckpointError, ConfigError
+from p5dist.inference.scorer import Scorer, load_scorer
+from p5dist.ranking.targets import Targets
+from p5dist.tasks.build import build_model
+from p5dist.train.session import make_collate
+from tests.small_data import small_job, write_small_data
+
+
+def scorer(tmp_path: Path, stage: str, *overrides: str) -> tuple[Scorer, Histories]:
+    job = small_job(tmp_path, "prepare.source.columns.event=event", *overrides)
+    folder = write_small_data(job)
+    manifest = Manifest.load(folder.prepare)
+    torch.manual_seed(1)
+    model = build_model(job, stage, manifest, torch.device("cpu"))
+    table = (folder.prepare / "shards/part-00000.parquet").read_table()
+    collate = make_collate(job, folder, manifest, job.trainings()[stage])
+    return Scorer(model, collate, manifest.items, 8), Histories.from_table(table)
+
+
+def test_user_vectors_are_in_the_order_of_the_caller(tmp_path: Path) -> None:
+    model, histories = scorer(tmp_path, "pretrain")
+    assert len(set(histories.lengths.tolist())) > 5
+    together = model.user_vectors(histories)
+    for i in range(len(histories)):
+        alone = model.user_vectors(histories.take(np.asarray([i])))
+        assert torch.allclose(together[i], alone[0], atol=1e-5)
+
+
+def test_an_empty_history_has_the_zero_vector(tmp_path: Path) -> None:
+    model, histories = scorer(tmp_path, "pretrain")
+    nothing = histories.where(np.zeros(len(histories.item), dtype=bool))
+    assert not model.user_vectors(nothing).any()
+
+
+def test_item_vectors_are_id_row_plus_mean_of_attributes(tmp_path: Path) -> None:
+    model, _ = scorer(tmp_path, "pretrain")
+    tables = model.model.backbone.items
+    ids = tables.ids.embeddings["item"].weight
+    genres = tables.bags.embedding_bags["item_genre"].weight  # type: ignore[union-attr]
+    vectors = model.item_vectors()
+    assert vectors.shape == (30, 16)
+    assert torch.allclose(vectors[0], ids[1])  # item 1 has no genre
+    assert torch.allclose(vectors[1], ids[2] + genres[2])  # item 2 has genre 2
+
+
+def test_ratings_are_in_the_order_of_the_caller(tmp_path: Path) -> None:
+    model, histories = scorer(tmp_path, "finetune/rating")
+    owner = np.asarray([3, 0, 3, 7])
+    item = np.asarray([5, 5, 9, 1])
+    together = model.ratings(histories, owner, item)
+    assert len(set(together.tolist())) == 4
+    for m in range(4):
+        alone = model.ratings(
+            histories.take(owner[m : m + 1]), np.zeros(1, dtype=np.int64), item[m : m + 1]
+        )
+        assert torch.allclose(together[m], alone[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["masked", "skip_gram"])
+def test_user_vectors_of_other_objectives_are_in_the_order_of_the_caller(
+    tmp_path: Path, kind: str
+) -> None:
+    model, histories = scorer(tmp_path, "pretrain", f"pretrain.objective={{kind: {kind}}}")
+    together = model.user_vectors(histories)
+    assert together.shape == (len(histories), 16)
+    for i in range(len(histories)):
+        alone = model.user_vectors(histories.take(np.asarray([i])))
+        assert torch.allclose(together[i], alone[0], atol=1e-5)
+
+
+def test_a_masked_model_is_asked_for_the_item_behind_the_last(tmp_path: Path) -> None:
+    """Its user vector is the state of a hidden interaction after the last max_length - 1."""
+    model, histories = scorer(tmp_path, "pretrain", "pretrain.objective={kind: masked}")
+    longest = histories.take(np.argsort(-histories.lengths)[:1])
+    assert longest.lengths[0] > 8
+    vector = model.user_vectors(longest)[0]
+    backbone = model.model.backbone
+    batch = model.collate(longest.last(7))
+    assert batch.hidden is not None
+    assert batch.hidden.tolist() == [False] * 7 + [True]
+    assert batch.items.values()[batch.token[:7]].tolist() == longest.item[-7:].tolist()
+    with torch.inference_mode():
+        assert torch.equal(vector, backbone(batch).states[7])
+    changed = replace(longest, item=np.where(np.arange(len(longest.item)) == 3, 1, longest.item))
+    assert torch.equal(model.user_vectors(changed)[0], vector), "an item out of its sight"
+
+
+def test_a_skip_gram_user_is_the_mean_of_the_last_items(tmp_path: Path) -> None:
+    model, histories = scorer(
+        tmp_path, "pretrain", "pretrain.objective={kind: skip_gram, user_items: 3}"
+    )
+    vectors = model.user_vectors(histories)
+    items = model.item_vectors()
+    for i in range(len(histories)):
+        last = histories.item[histories.offsets[i] : histories.offsets[i + 1]][-3:]
+        # The map from centres to contexts is the identity before training; √16 is the scale.
+        assert torch.allclose(vectors[i], 4 * items[last - 1].mean(0), atol=1e-6)
+
+
+CLICK = "finetune.rating.task={kind: click, positive: [buy], negatives: 2}"
+
+
+def test_clicks_do_not_depend_on_the_other_histories_of_the_batch(tmp_path: Path) -> None:
+    model, histories = scorer(tmp_path, "finetune/rating", CLICK)
+    targets, _ = Targets.of(histories, c.TEST)
+    assert len(targets.owner) > 5
+    together = model.clicks(targets.histories, targets)
+    assert len(set(together.probability.round(5).tolist())) > 5
+    rows = []
+    for number, part in enumerate(targets.batches(1)):
+        found = model.clicks(part.histories, part)
+        rows += [
+            (number, item, label, round(p, 6))
+            for item, label, p in zip(found.item, found.label, found.probability, strict=True)
+        ]
+    everything = zip(
+        together.owner, together.item, together.label, together.probability.round(6), strict=True
+    )
+    assert sorted(rows) == sorted((int(o), i, y, float(p)) for o, i, y, p in everything)
+
+
+def test_examples_of_the_click_task(tmp_path: Path) -> None:
+    """Every target with its event as label; beside each yes two items that the user has not had."""
+    model, histories = scorer(tmp_path, "finetune/rating", CLICK)
+    targets, _ = Targets.of(histories, c.TEST)
+    found = model.clicks(targets.histories, targets)
+    m = len(targets.owner)
+    assert found.target[:m].tolist() == list(range(m))
+    assert found.label[:m].tolist() == (targets.event == 2).astype(float).tolist()
+    yes = np.flatnonzero(targets.event == 2)
+    assert len(yes) and sorted(found.target[m:].tolist()) == sorted([*yes, *yes])
+    assert not found.label[m:].any()
+    for target, item in zip(found.target[m:], found.item[m:], strict=True):
+        h, own = targets.histories, targets.owner[target]
+        assert item not in h.item[h.offsets[own] : h.offsets[own + 1]]
+        assert item != targets.item[target]
+
+
+def test_a_stage_that_predicts_something_else(tmp_path: Path) -> None:
+    model, histories = scorer(tmp_path, "finetune/rating")
+    targets, _ = Targets.of(histories, c.TEST)
+    with pytest.raises(ConfigError, match="predicts no clicks"):
+        model.clicks(targets.histories, targets)
+
+
+def test_a_stage_without_checkpoint(tmp_path: Path) -> None:
+    job = small_job(tmp_path)
+    with pytest.raises(CheckpointError, match="run the training stage"):
+        load_scorer(job, write_small_data(job), "pretrain")

@@ -1,0 +1,98 @@
+"""What reaches MLflow, and what happens where it is missing or away."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from p5dist.errors import InstallError, StoppedError
+from p5dist.observe.tracking import Tracker, evaluation, parameters, tracker
+from p5dist.train.following import Tracked
+from tests.s3 import free_port
+from tests.small_data import small_job
+
+
+def test_parameters_are_the_resolved_job_without_secrets(tmp_path: Path) -> None:
+    job = small_job(tmp_path, "tracking.mlflow='https://me:planted@tracks/x'")
+    found = parameters(job)
+    assert found["pretrain.dense.lr"] == "0.001"
+    assert found["finetune.rating.task.kind"] == "rating"
+    assert found["evaluate.k"] == "[1, 5, 10, 20]"
+    assert "pretrain.validation" not in found
+    assert "planted" not in str(found)
+    assert job.fingerprint("report") == small_job(tmp_path).fingerprint("report")
+
+
+def test_without_the_package_it_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    with pytest.raises(InstallError, match="pip install 'mlflow>=3,<4'"):
+        Tracker(small_job(tmp_path, "tracking.mlflow=sqlite:///x.db"), "runs/small")
+    with tracker(small_job(tmp_path), "runs/small") as nothing:
+        assert nothing is None
+
+
+def _tell(tracked: Tracker, first: int) -> None:
+    stage = Tracked("pretrain", tracked.metrics)
+    for step in (first, first + 1):
+        stage.log({"step": step, "loss": 1 / step, "lr": 0.1, "samples_per_second": 10.0 * step})
+    stage.log({"step": first + 2, "loss": None, "lr": 0.2, "samples_per_second": 5.0})
+    stage.validated(first + 1, "ndcg@10", 0.25)
+
+
+def test_a_run_and_its_continuation_are_one_run(tmp_path: Path) -> None:
+    mlflow: Any = pytest.importorskip("mlflow")
+    uri = f"sqlite:///{tmp_path}/tracks.db"
+    job = small_job(tmp_path, f"tracking.mlflow={uri}")
+    with (
+        pytest.raises(StoppedError),
+        tracker(job, "runs/small") as tracked,
+    ):
+        assert tracked is not None
+        _tell(tracked, 1)
+        raise StoppedError("stopped")
+    with tracker(job, "runs/small") as tracked:
+        assert tracked is not None
+        _tell(tracked, 4)
+        tracked.metrics(evaluation({"metrics": {"hr@5": {"value": 0.5, "low": 0.4, "high": 0.6}}}))
+    with tracker(job, "runs/other"):
+        pass
+    client = mlflow.MlflowClient(uri)
+    experiment = client.get_experiment_by_name("p5dist").experiment_id
+    (run,) = client.search_runs([experiment], "tags.`p5dist.run` = 'runs/small'")
+    assert len(client.search_runs([experiment])) == 2
+    assert (run.info.run_name, run.info.status) == ("small", "FINISHED")
+    assert run.data.params == {k: v[:500] for k, v in parameters(job).items()}
+    id = run.info.run_id
+
+    def history(name: str) -> list[tuple[int, float]]:
+        return sorted((m.step, m.value) for m in client.get_metric_history(id, name))
+
+    assert history("pretrain/loss") == [(1, 1.0), (2, 0.5), (4, 0.25), (5, 0.2)]
+    assert history("pretrain/lr")[-1] == (6, 0.2)
+    assert history("pretrain/validation/ndcg_at_10") == [(2, 0.25), (5, 0.25)]
+    assert history("evaluate/hr_at_5") == [(0, 0.5)]
+
+
+def test_a_server_that_is_away_is_one_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    uri = f"http://me:planted@127.0.0.1:{free_port()}"
+    with (
+        caplog.at_level(logging.WARNING, "p5dist"),
+        tracker(small_job(tmp_path, f"tracking.mlflow='{uri}'"), "runs/small") as tracked,
+    ):
+        assert tracked is not None
+        _tell(tracked, 1)
+        _tell(tracked, 4)
+    (record,) = caplog.records
+    assert record.name == "p5dist.observe.tracking"
+    assert "nothing more is logged in MLflow" in record.getMessage()
+    assert "planted" not in record.getMessage()

@@ -1,0 +1,206 @@
+"""Losses and user vectors of the objectives against plain loops."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from p5dist.config.losses import FullSoftmax
+from p5dist.data.attributes import Attributes
+from p5dist.data.batch import Batch
+from p5dist.data.histories import Histories
+from p5dist.data.labels import AttributeLabels
+from p5dist.feed.cloze import Cloze
+from p5dist.feed.collate import Collate
+from p5dist.feed.extras import Extras
+from p5dist.feed.pairs import SkipGrams
+from p5dist.models.backbone import Encoded
+from p5dist.tasks.attributes import AttributePrediction
+from p5dist.tasks.causal import Causal
+from p5dist.tasks.head import Head
+from p5dist.tasks.masked import Masked
+from p5dist.tasks.multi import Multi
+from p5dist.tasks.skip_gram import SkipGram
+from tests.data.test_histories import histories
+
+ITEMS, DIM = 7, 6
+LISTS = [[1, 4, 2, 7], [3, 3], [5], []]
+EVENTS = [[1, 2, 1, 2], [2, 1], [1], []]
+LOSS = FullSoftmax()
+ALIKE = [1.0, 1.0, 1.0]
+# Labels of items 1…7: two genres, three brands.
+LABELS = {1: [0, 2], 2: [1], 3: [], 4: [0, 1, 4], 5: [3], 6: [], 7: [2]}
+
+
+def given() -> Histories:
+    event = np.asarray([e for events in EVENTS for e in events], dtype=np.int8)
+    return replace(histories(LISTS), event=event)
+
+
+def batch_of(**extras: object) -> tuple[Batch, Encoded]:
+    """Histories are in the order of falling length already."""
+    everything = np.arange(1, ITEMS + 1)
+    collate = Collate(1, extras=Extras(**extras))  # type: ignore[arg-type]
+    batch = collate(given(), step=3, candidates=everything)
+    vectors = torch.randn(ITEMS + 1, DIM, generator=torch.Generator().manual_seed(1))
+    states = torch.randn(len(batch.token), DIM, generator=torch.Generator().manual_seed(0))
+    return batch, Encoded(states, vectors[batch.items.values()])
+
+
+def item_at(batch: Batch, t: int) -> int:
+    return int(batch.items.values()[batch.token[t]])
+
+
+def cross_entropy(state: Tensor, item: int, batch: Batch, encoded: Encoded) -> float:
+    ids = batch.items.values().tolist()
+    logits = {i: float(state @ encoded.items[ids.index(i)]) for i in range(1, ITEMS + 1)}
+    return math.log(sum(map(math.exp, logits.values()))) - logits[item]
+
+
+def mean_loss(head: Head, encoded: Encoded, batch: Batch) -> float:
+    losses = head.losses(encoded, batch)
+    assert losses.shape == (len(head.names),)
+    return float(head.combine(losses / torch.tensor(head.counts(batch))))
+
+
+@pytest.mark.parametrize("weights", [ALIKE, [1.0, 1.0, 3.0], [0.0, 0.0, 1.0]])
+def test_causal_weights_targets_by_their_event(weights: list[float]) -> None:
+    batch, encoded = batch_of()
+    pairs = [(0, 1), (1, 2), (2, 3), (4, 5)]
+    flat = [e for events in EVENTS for e in events]
+    total = sum(weights[flat[to]] for _, to in pairs)
+    expected = sum(
+        weights[flat[to]] * cross_entropy(encoded.states[t], item_at(batch, to), batch, encoded)
+        for t, to in pairs
+    )
+    assert mean_loss(Causal(LOSS, weights), encoded, batch) == pytest.approx(
+        expected / total, rel=1e-5
+    )
+
+
+@pytest.mark.parametrize("weights", [ALIKE, [0.0, 2.0, 1.0]])
+def test_masked_predicts_what_the_batch_chose(weights: list[float]) -> None:
+    batch, encoded = batch_of(cloze=Cloze(0.5, 0.0, ITEMS, 1))
+    assert batch.predicted is not None
+    chosen = torch.nonzero(batch.predicted).squeeze(1).tolist()
+    assert len(chosen) >= 2
+    flat = [e for events in EVENTS for e in events]
+    total = sum(weights[flat[t]] for t in chosen)
+    expected = sum(
+        weights[flat[t]] * cross_entropy(encoded.states[t], item_at(batch, t), batch, encoded)
+        for t in chosen
+    )
+    assert mean_loss(Masked(LOSS, weights), encoded, batch) == pytest.approx(
+        expected / total, rel=1e-5
+    )
+
+
+def test_skip_gram_predicts_contexts_of_centres() -> None:
+    batch, encoded = batch_of(pairs=SkipGrams.of(2, 0.0, np.ones(ITEMS, dtype=np.int64), 1))
+    head = SkipGram(LOSS, dim=DIM, user_items=2)
+    with torch.no_grad():
+        head.to_context.weight.copy_(torch.randn(DIM, DIM))
+    assert batch.pairs is not None
+    expected = [
+        cross_entropy(
+            head.to_context.weight @ (encoded.items[batch.token[centre]] * DIM**0.5),
+            item_at(batch, context), batch, encoded,
+        )
+        for centre, context in batch.pairs.T.tolist()
+    ]  # fmt: skip
+    assert len(expected) >= 4
+    assert mean_loss(head, encoded, batch) == pytest.approx(np.mean(expected), rel=1e-5)
+
+
+def labels() -> AttributeLabels:
+    lists = [LABELS[i] for i in range(1, ITEMS + 1)]
+    flat = [np.asarray([v for v in values if (v < 2) == first]) for first in (True, False)
+            for values in lists]  # fmt: skip
+    genres, brands = flat[:ITEMS], flat[ITEMS:]
+    offsets = [np.concatenate([[0], np.cumsum([0, *map(len, x)])]) for x in (genres, brands)]
+    tables = Attributes(
+        ("genre", "brand"),
+        tuple(offsets),
+        (np.concatenate(genres).astype(int) + 1, np.concatenate(brands).astype(int) - 1),
+    )
+    return AttributeLabels(tables, (2, 3))
+
+
+def test_attributes_are_predicted_one_by_one() -> None:
+    batch, encoded = batch_of(labels=labels(), cloze=Cloze(0.5, 0.0, ITEMS, 1))
+    assert batch.predicted is not None
+    chosen = torch.nonzero(batch.predicted).squeeze(1).tolist()
+    positions = {
+        "next": [(encoded.states[t], item_at(batch, to)) for t, to in [(0, 1), (1, 2), (2, 3)]],
+        "masked": [
+            (encoded.states[t], item_at(batch, t)) for t in chosen if item_at(batch, t) != 3
+        ],
+        "item": [
+            (encoded.items[batch.token[t]], item_at(batch, t))
+            for t in range(len(batch.token))
+            if item_at(batch, t) != 3
+        ],
+    }  # item 3 has no attribute: nothing is known
+    for of, pairs in positions.items():
+        head = AttributePrediction(of, dim=DIM, labels=5)  # type: ignore[arg-type]
+        expected = []
+        for vector, item in pairs:
+            probability = torch.sigmoid(head.out(vector))
+            target = torch.zeros(5)
+            target[LABELS[item]] = 1
+            expected.append(-torch.where(target == 1, probability, 1 - probability).log().sum())
+        assert head.counts(batch) == [len(pairs)]
+        assert mean_loss(head, encoded, batch) == pytest.approx(
+            float(torch.stack(expected).mean()), rel=1e-5
+        )
+
+
+def test_attributes_in_chunks_have_the_same_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    batch, encoded = batch_of(labels=labels())
+    gradients = []
+    for logits in (1 << 20, 5):
+        monkeypatch.setattr("p5dist.tasks.attributes._LOGITS", logits)
+        torch.manual_seed(0)
+        head = AttributePrediction("item", dim=DIM, labels=5)
+        torch.autograd.backward(head.losses(encoded, batch).sum())
+        assert head.out.weight.grad is not None
+        gradients.append(head.out.weight.grad)
+    assert torch.allclose(*gradients, atol=1e-6)
+
+
+def test_several_objectives_are_a_weighted_sum() -> None:
+    batch, encoded = batch_of(labels=labels())
+    parts: dict[str, Head] = {
+        "next": Causal(LOSS, ALIKE),
+        "genres": AttributePrediction("next", dim=DIM, labels=5),
+    }
+    one, other = (mean_loss(part, encoded, batch) for part in parts.values())
+    fixed = Multi(parts, {"genres": 0.2})
+    assert fixed.names == ("next", "genres")
+    assert mean_loss(fixed, encoded, batch) == pytest.approx(one + 0.2 * other, rel=1e-5)
+
+
+def test_learned_weights_are_those_of_uncertainty() -> None:
+    """exp(-s) L + s / 2, which is least where exp(s) = 2 L."""
+    batch, encoded = batch_of(labels=labels())
+    parts: dict[str, Head] = {
+        "next": Causal(LOSS, ALIKE),
+        "genres": AttributePrediction("next", dim=DIM, labels=5),
+    }
+    one, other = (mean_loss(part, encoded, batch) for part in parts.values())
+    learned = Multi(parts, None)
+    assert learned.log_variance is not None
+    with torch.no_grad():
+        learned.log_variance.copy_(torch.tensor([2 * one, 2 * other]).log())
+    assert mean_loss(learned, encoded, batch) == pytest.approx(
+        1 + math.log(2 * one) / 2 + math.log(2 * other) / 2, rel=1e-5
+    )
+    scaled = learned.combine(torch.tensor([one, other]))
+    torch.autograd.backward(scaled)
+    assert learned.log_variance.grad is not None
+    assert torch.allclose(learned.log_variance.grad, torch.zeros(2), atol=1e-6)

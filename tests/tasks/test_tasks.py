@@ -1,0 +1,185 @@
+"""Losses of the tasks against their formulas, written with plain loops."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from p5dist.config.heads import ClickTask, RatingTask
+from p5dist.data.batch import Batch
+from p5dist.data.manifest import Manifest
+from p5dist.feed.collate import Collate
+from p5dist.feed.extras import Extras
+from p5dist.feed.unclicked import Unclicked
+from p5dist.models.backbone import Encoded
+from p5dist.tasks.click import Click, HistoryFacts, dense_features
+from p5dist.tasks.interactions import CrossNetwork, DotInteraction
+from p5dist.tasks.rating import Rating
+from tests.data.test_histories import histories
+
+DIM = 6
+LISTS = [[1, 4, 2, 7], [3, 6], [5]]
+EVENTS = [1, 2, 1, 2, 2, 2, 1]
+RATINGS = [4.0, np.nan, 2.0, 5.0, 1.0, 3.0, 2.0]
+TIMES = [0, 10, 4000, 90_000, 5, 6, 7]
+MANIFEST = Manifest(
+    fingerprint="", shards=(), rows_in=7, rows_kept=7, rows_rejected={}, rows_by_split={},
+    users=20, items=9, events={"view": 1.0, "buy": 1.0}, longest_history=4, rating_mean=3.0,
+    split="",
+)  # fmt: skip
+
+
+def batch_of(negatives: int = 0) -> tuple[Batch, Encoded]:
+    given = replace(
+        histories(LISTS),
+        event=np.asarray(EVENTS, dtype=np.int8),
+        rating=np.asarray(RATINGS, dtype=np.float32),
+        timestamp=np.asarray(TIMES),
+    )
+    extras = Extras(unclicked=Unclicked(negatives, 9, 1) if negatives else None)
+    batch = Collate(1, extras=extras)(given)
+    vectors = torch.randn(10, DIM, generator=torch.Generator().manual_seed(1))
+    states = torch.randn(7, DIM, generator=torch.Generator().manual_seed(0))
+    return batch, Encoded(states, vectors[batch.items.values()])
+
+
+PAIRS = [(0, 1), (1, 2), (2, 3), (4, 5)]
+
+
+def click(weights: tuple[float, ...] = (1, 1, 1), **settings: object) -> Click:
+    torch.manual_seed(0)
+    config = ClickTask.model_validate({"kind": "click", "dim": 4, "dropout": 0, **settings})
+    return Click(
+        config, MANIFEST, weights=list(weights), dim=DIM, user_attributes=(),
+        device=torch.device("cpu"),
+    )  # fmt: skip
+
+
+def probability(head: Click, batch: Batch, encoded: Encoded, t: int, item: int) -> float:
+    """Of an example after interaction ``t``, computed alone."""
+    users = head.rows_of_users(batch)
+    logit = head.predict(
+        HistoryFacts(3.0)(batch)[t : t + 1],
+        batch.timestamp[t : t + 1],
+        batch.timestamp[t + 1 : t + 2],
+        encoded.items[item : item + 1],
+        encoded.states[t : t + 1],
+        None if users is None else users[batch.owner[t : t + 1]],
+    )
+    return float(torch.sigmoid(logit))
+
+
+@pytest.mark.parametrize(
+    ("settings", "labels"),
+    [
+        ({"positive": ["buy"]}, [1, 0, 1, 1]),
+        ({"threshold": 3}, [None, 0, 1, 1]),
+        ({"positive": ["view"], "interaction": {"kind": "dcn", "rank": 2}}, [0, 1, 0, 0]),
+    ],
+)
+def test_click_is_log_loss_of_labelled_targets(
+    settings: dict[str, object], labels: list[int | None]
+) -> None:
+    batch, encoded = batch_of()
+    head = click((1, 1, 5), **settings)
+    loss = weight = 0.0
+    for (t, to), label in zip(PAIRS, labels, strict=True):
+        if label is None:
+            continue
+        p = probability(head, batch, encoded, t, int(batch.token[to]))
+        w = (1, 1, 5)[EVENTS[to]]
+        loss -= w * math.log(p if label else 1 - p)
+        weight += w
+    assert head.counts(batch) == [weight]
+    assert float(head.losses(encoded, batch)) == pytest.approx(loss, rel=1e-5)
+
+
+def test_drawn_items_are_a_no_beside_every_yes() -> None:
+    batch, encoded = batch_of(negatives=3)
+    head = click(positive=["buy"], negatives=3, user_table=False)
+    assert batch.unclicked is not None
+    loss, count = 0.0, 0
+    for (t, to), label in zip(PAIRS, [1, 0, 1, 1], strict=True):
+        examples = [(int(batch.token[to]), label)]
+        if label:
+            examples += [(item, 0) for item in batch.unclicked[to].tolist() if item >= 0]
+        for item, yes in examples:
+            p = probability(head, batch, encoded, t, item)
+            loss -= math.log(p if yes else 1 - p)
+            count += 1
+    assert count > 8
+    assert head.counts(batch) == [count]
+    assert float(head.losses(encoded, batch)) == pytest.approx(loss, rel=1e-5)
+
+
+def test_facts_of_a_history_are_of_it_alone_and_of_the_past() -> None:
+    batch, _ = batch_of()
+    facts = HistoryFacts(3.0)(batch)
+    known = [[1.0], [1.0], [1.0, -1.0], [1.0, -1.0, 2.0], [-2.0], [-2.0, 0.0], [-1.0]]
+    assert facts[:, 1].tolist() == pytest.approx([np.mean(x) for x in known])
+    assert facts[:, 0].exp().tolist() == pytest.approx([2, 3, 4, 5, 2, 3, 2])
+    features = dense_features(facts[1:2], torch.tensor([10]), torch.tensor([10 + 86_400 // 4 - 10]))
+    assert features[0, 2] == pytest.approx(math.log1p(21_590) / 10)
+    assert features[0, 3:].tolist() == pytest.approx([1.0, 0.0], abs=1e-6)
+
+
+def test_dot_interaction_by_hand() -> None:
+    torch.manual_seed(0)
+    network = DotInteraction(3, 4, (5,))
+    vectors = torch.randn(2, 3, 4)
+    for row, logit in zip(vectors, network(vectors), strict=True):
+        products = [row[1] @ row[0], row[2] @ row[0], row[2] @ row[1]]
+        first, last = network.top[0], network.top[2]
+        hidden = torch.relu(first(torch.cat([row[0], torch.stack(products)])))
+        assert torch.allclose(last(hidden)[0], logit)
+
+
+@pytest.mark.parametrize("rank", [None, 2])
+def test_cross_network_by_hand(rank: int | None) -> None:
+    torch.manual_seed(0)
+    network = CrossNetwork(2, 3, (5,), layers=2, rank=rank)
+    vectors = torch.randn(2, 2, 3)
+    for row, logit in zip(vectors.flatten(1), network(vectors), strict=True):
+        x = row
+        for layer in network.cross:
+            if rank is None:
+                matrix, bias = layer.weight, layer.bias
+            else:
+                matrix, bias = layer[1].weight @ layer[0].weight, layer[1].bias  # type: ignore[index]
+            x = torch.stack([row[i] * (matrix[i] @ x + bias[i]) + x[i] for i in range(6)])
+        deep = torch.relu(network.deep(row))
+        assert torch.allclose(network.out(torch.cat([x, deep]))[0], logit, atol=1e-6)
+
+
+@pytest.mark.parametrize("score", ["dot", "mlp", "both"])
+def test_rating_scores_by_hand(score: str) -> None:
+    torch.manual_seed(0)
+    config = RatingTask.model_validate({"kind": "rating", "score": score, "dropout": 0})
+    device = torch.device("cpu")
+    head = Rating(config, MANIFEST, dim=DIM, user_attributes=(), device=device)
+    batch, encoded = batch_of()
+    table = head.users.bags.embedding_bags["user"].weight  # type: ignore[union-attr]
+    if head.mlp is not None:
+        torch.nn.init.normal_(head.mlp.out.weight)
+    expected = 0.0
+    for t, to in PAIRS:
+        if np.isnan(RATINGS[to]):
+            continue
+        user = torch.cat([encoded.states[t], table[10 + (t >= 4)]])
+        item = encoded.items[batch.token[to]]
+        predicted = torch.tensor(3.0)
+        if head.product is not None:
+            p = head.product
+            predicted += (p.user_factor(user) * p.item_factor(item)).sum()
+            predicted += p.user_bias(user)[0] + p.item_bias(item)[0]
+        if head.mlp is not None:
+            hidden = torch.relu(head.mlp.hidden(torch.cat([user, item])))
+            predicted += head.mlp.out(hidden)[0]
+        expected += float(predicted - RATINGS[to]) ** 2
+    assert (head.product is None, head.mlp is None) == (score == "mlp", score == "dot")
+    assert head.counts(batch) == [3]
+    assert float(head.losses(encoded, batch)) == pytest.approx(expected, rel=1e-5)

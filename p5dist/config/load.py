@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Annotated, Any, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from p5dist.config.registry import Chosen
 from p5dist.config.run import RunConfig
 from p5dist.errors import ConfigError
 
@@ -103,9 +104,14 @@ def _explain(error: ValidationError, values: dict[str, Any], where: str) -> Conf
         fix = f"did you mean '{near[0]}'?" if near else "remove it, or use a known key"
     elif first["type"] == "missing":
         what, fix, value = f"{path}: missing", f"add {path} to the job file", None
+    elif first["type"] == "kind":
+        context = first["ctx"]
+        what, rule, value = f"{path}.kind: {context['what']}", context["rule"], context["value"]
+        fix = context["fix"] or f"set {path}.kind"
     elif first["type"].startswith("union_tag"):
-        annotation = _annotation_at(parts, values)
-        kinds = [get_args(s.model_fields["kind"].annotation)[0] for s in _sections(annotation)]
+        kinds = [
+            get_args(s.model_fields["kind"].annotation)[0] for s in _sections_at(parts, values)
+        ]
         value = value.get("kind") if isinstance(value, dict) else value
         what = f"{path}.kind: {'missing' if value is None else 'unknown kind'}"
         rule, fix = f"one of: {', '.join(kinds)}", f"set {path}.kind"
@@ -135,27 +141,43 @@ def _path(loc: tuple[int | str, ...], values: Any) -> list[str]:
 
 def _section_at(parts: list[str], values: Any) -> type[BaseModel]:
     """The section class of the key path ``parts`` in the user's values."""
-    kinds = _sections(_annotation_at(parts, values))
+    return _section(*_declared(parts, values))
+
+
+def _sections_at(parts: list[str], values: Any) -> list[type[BaseModel]]:
+    """The section classes that the key path ``parts`` may be read by: several for a union."""
+    return _sections(*_declared(parts, values))
+
+
+def _declared(parts: list[str], value: Any) -> tuple[Any, Any]:
+    """What the key path ``parts`` is declared as, under the sections that the user's values
+    choose, and the user's value there."""
+    annotation: Any = RunConfig
     for part in parts:
-        values = values[part]
-    kind = values.get("kind") if isinstance(values, dict) else None
+        if get_origin(annotation) is dict:
+            annotation = get_args(annotation)[1]
+        else:
+            field = _section(annotation, value).model_fields[part]
+            annotation = field.annotation
+            for mark in field.metadata:
+                if isinstance(mark, Chosen):
+                    annotation = Annotated[annotation, mark]
+        value = value.get(part) if isinstance(value, dict) else None
+    return annotation, value
+
+
+def _section(annotation: Any, value: Any) -> type[BaseModel]:
+    kinds = _sections(annotation, value)
+    kind = value.get("kind") if isinstance(value, dict) else None
     if kind is None or len(kinds) == 1:
         return kinds[0]
     return next(s for s in kinds if kind in get_args(s.model_fields["kind"].annotation))
 
 
-def _annotation_at(parts: list[str], values: Any) -> Any:
-    """What the key path ``parts`` is declared as, under the sections that the user's values
-    choose."""
-    if not parts:
-        return RunConfig
-    above = _annotation_at(parts[:-1], values)
-    if get_origin(above) is dict:
-        return get_args(above)[1]
-    return _section_at(parts[:-1], values).model_fields[parts[-1]].annotation
-
-
-def _sections(annotation: Any) -> list[type[BaseModel]]:
+def _sections(annotation: Any, value: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    return [s for a in get_args(annotation) for s in _sections(a)]
+    for argument in getattr(annotation, "__metadata__", ()):
+        if isinstance(argument, Chosen):
+            return [argument.section(value)]
+    return [s for a in get_args(annotation) for s in _sections(a, value)]

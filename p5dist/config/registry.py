@@ -1,0 +1,247 @@
+"""Kinds that a job file chooses by name: tasks, encoders, attribute kinds, source formats.
+
+A kind is one class that holds all that is said about it. Ours are known by import path, so that a
+job file is read without importing what it does not name; those of others are named in the job file
+as ``package.module:Class``, or registered by an installed package as an entry point of the group.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from pydantic import BaseModel, GetCoreSchemaHandler
+from pydantic_core import PydanticCustomError, core_schema
+
+from p5dist.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Registry:
+    """The kinds of one sort.
+
+    Args:
+        noun: what a kind is, for messages.
+        group: of the entry points of other packages.
+        base: import path ``module:Class`` of the class that all kinds are subclasses of.
+        ours: name → import path.
+    """
+
+    noun: str
+    group: str
+    base: str
+    ours: Mapping[str, str]
+
+    def __hash__(self) -> int:
+        return hash(self.group)
+
+    def names(self) -> list[str]:
+        """All names that a job file may give: ours, then those of installed packages."""
+        return [*self.ours, *sorted(self._others)]
+
+    def find(self, kind: str) -> type[Any]:
+        """The class of a kind.
+
+        Args:
+            kind: a name, or ``package.module:Class``.
+
+        Raises:
+            ConfigError: no such name, a class that cannot be imported, is no subclass of the base,
+                or two packages with one name.
+        """
+        if kind in self.ours:
+            return self._check(kind, load(self.ours[kind], self.noun))
+        if ":" in kind:
+            return self._check(kind, load(kind, self.noun))
+        if kind not in self._others:
+            raise ConfigError(
+                f"unknown {self.noun}", value=kind, rule=f"one of: {', '.join(self.names())}",
+                fix=f"name one of them, or package.module:Class of a {self.noun} of your own",
+            )  # fmt: skip
+        point = self._others[kind]
+        return self._check(kind, load(point.value, self.noun, f"entry point {self.group}: {kind}"))
+
+    def _check(self, kind: str, found: Any) -> type[Any]:
+        base = load(self.base, self.noun)
+        if not (isinstance(found, type) and issubclass(found, base)):
+            module, _, name = self.base.partition(":")
+            raise ConfigError(
+                f"not a {self.noun}", value=kind,
+                rule=f"a {self.noun} is a subclass of {module}.{name}",
+                fix="correct the name, or derive the class",
+            )  # fmt: skip
+        return found
+
+    @cached_property
+    def _others(self) -> dict[str, EntryPoint]:
+        found: dict[str, EntryPoint] = {}
+        for point in entry_points(group=self.group):
+            taken = self.ours.get(point.name) or getattr(found.get(point.name), "value", None)
+            if taken is not None and taken != point.value:
+                raise ConfigError(
+                    f"two {self.noun}s have the same name", where=f"entry points {self.group}",
+                    value=f"{point.name}: {point.value} and {taken}",
+                    rule="a name stands for one class",
+                    fix="rename one, or uninstall the package that it comes from",
+                )  # fmt: skip
+            found[point.name] = point
+        return found
+
+
+def load(path: str, noun: str, where: str | None = None) -> Any:
+    """What ``package.module:Class`` names.
+
+    Raises:
+        ConfigError: it cannot be imported.
+    """
+    module, _, name = path.partition(":")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except Exception as e:  # whatever a module of others does when it is imported
+        raise ConfigError(
+            f"a {noun} cannot be imported", where=where, value=f"{path}: {type(e).__name__}: {e}",
+            rule="package.module:Class, importable on every machine of the run",
+            fix="install the package that has it, or correct the name",
+        ) from e  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Marks a field that holds a section of a registered kind: ``Annotated[Base, Chosen(…)]``.
+
+    The value is a mapping whose key ``kind`` chooses the class that reads the others.
+
+    Args:
+        registry: of the kinds.
+        default: kind of a mapping that names none.
+    """
+
+    registry: Registry
+    default: str | None = None
+
+    def section(self, value: Any) -> type[BaseModel]:
+        """The class that reads ``value``.
+
+        Raises:
+            ConfigError: see :meth:`Registry.find`.
+        """
+        kind = value.get("kind", self.default) if isinstance(value, dict) else self.default
+        if not isinstance(kind, str):
+            raise ConfigError(
+                "missing kind" if kind is None else "unknown kind",
+                value=kind, rule=f"one of: {', '.join(self.registry.names())}",
+            )  # fmt: skip
+        return self.registry.find(kind)
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        return core_schema.no_info_plain_validator_function(
+            self._validate,
+            serialization=core_schema.plain_serializer_function_ser_schema(
+                _dump, info_arg=True, when_used="always"
+            ),
+        )
+
+    def _validate(self, value: Any) -> Any:
+        if isinstance(value, load(self.registry.base, self.registry.noun)):
+            return value
+        if not isinstance(value, dict):
+            raise PydanticCustomError(
+                "section", "a section is a mapping of settings, not {given}", {"given": repr(value)}
+            )
+        try:
+            section = self.section(value)
+        except ConfigError as e:
+            raise _kind_error(e) from e
+        if "kind" not in value:
+            value = {"kind": self.default, **value}
+        return section.model_validate(value)
+
+
+@dataclass(frozen=True)
+class Named:
+    """Marks a field that holds the name of a registered kind: ``Annotated[str, Named(…)]``."""
+
+    registry: Registry
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        return core_schema.no_info_after_validator_function(self._validate, handler(source))
+
+    def _validate(self, value: str) -> str:
+        try:
+            self.registry.find(value)
+        except ConfigError as e:
+            raise _kind_error(e) from e
+        return value
+
+
+def _kind_error(error: ConfigError) -> PydanticCustomError:
+    """What :mod:`p5dist.config.load` shows as an error of the key ``kind``."""
+    context = {"what": error.what, "rule": error.rule, "fix": error.fix, "value": error.value}
+    return PydanticCustomError("kind", "{what}: {rule}", context)
+
+
+def _dump(value: BaseModel, info: core_schema.SerializationInfo) -> Any:
+    mode = "json" if info.mode == "json" else "python"
+    return value.model_dump(mode=mode, exclude_unset=info.exclude_unset)
+
+
+ENCODERS = Registry(
+    "encoder",
+    "p5dist.encoders",
+    "p5dist.models.encoders.encoder:Encoder",
+    {
+        "transformer": "p5dist.models.encoders.transformer:Transformer",
+        "hstu": "p5dist.models.encoders.hstu:Hstu",
+        "mean": "p5dist.models.encoders.mean:Mean",
+    },
+)
+OBJECTIVES = Registry(
+    "objective",
+    "p5dist.objectives",
+    "p5dist.tasks.task:Task",
+    {
+        "causal": "p5dist.tasks.causal:Causal",
+        "masked": "p5dist.tasks.masked:Masked",
+        "skip_gram": "p5dist.tasks.skip_gram:SkipGram",
+        "attributes": "p5dist.tasks.attributes:Attributes",
+    },
+)
+TASKS = Registry(
+    "task",
+    "p5dist.tasks",
+    "p5dist.tasks.task:Task",
+    {
+        "next_item": "p5dist.tasks.next_item:NextItem",
+        "rating": "p5dist.tasks.rating:Rating",
+        "click": "p5dist.tasks.click:Click",
+    },
+)
+ATTRIBUTES = Registry(
+    "kind of attribute",
+    "p5dist.attributes",
+    "p5dist.prepare.attribute_kinds.kind:AttributeKind",
+    {
+        name: f"p5dist.prepare.attribute_kinds.{name}:{name.capitalize()}"
+        for name in ("category", "multi", "words", "numeric", "text")
+    },
+)
+FORMATS = Registry(
+    "source format",
+    "p5dist.formats",
+    "p5dist.prepare.formats.format:SourceFormat",
+    {
+        "csv": "p5dist.prepare.formats.delimited:Csv",
+        "tsv": "p5dist.prepare.formats.delimited:Tsv",
+        "jsonl": "p5dist.prepare.formats.json_lines:JsonLines",
+        "parquet": "p5dist.prepare.formats.parquet:Parquet",
+        "sequences": "p5dist.prepare.formats.sequences:Sequences",
+    },
+)

@@ -29,10 +29,10 @@ from p5dist.data import columns as c
 from p5dist.data.attributes import Attributes
 from p5dist.data.jagged import Ints
 from p5dist.data.manifest import Manifest
-from p5dist.inference.actors import Reader, plan_units
+from p5dist.data.reader import ShardReader
 from p5dist.inference.scorer import load_scorer
 from p5dist.ranking.metrics import estimate, rank_values
-from p5dist.ranking.targets import Targets
+from p5dist.ranking.targets import Rule, TargetBatch, Targets
 from p5dist.storage import RunFolder
 
 Floats = npt.NDArray[np.float64]
@@ -101,14 +101,16 @@ def _remove(sequences: Path, place: Path, share: float, seed: int) -> int:
     return len(removed)
 
 
-def _scores(job: RunConfig, folder: RunFolder) -> tuple[Targets, Ints, dict[str, Floats]]:
+def _scores(job: RunConfig, folder: RunFolder) -> tuple[TargetBatch, Ints, dict[str, Floats]]:
     """Targets, the ids of the C items without a training interaction, and by ranker the scores
     [M, C] of these."""
-    manifest, reader = Manifest.load(folder.prepare), Reader.of(job, folder)
-    units = [reader.read(unit) for unit in plan_units(manifest, 1 << 20)]
-    assert len(units) == 1, "a data set of less than a million users"
-    targets, _ = Targets.of(units[0], c.SPLIT_CODES["test"])
-    train = units[0].where(units[0].split == c.TRAIN)
+    manifest = Manifest.load(folder.prepare)
+    reader = ShardReader(folder.prepare, manifest, job.history_columns())
+    portions = reader.portions(1 << 20)
+    assert len(portions) == 1, "a data set of less than a million users"
+    users = reader.users(portions[0])
+    (targets,) = Targets.find(users, Rule(c.TEST, sessions=False)).batches(1 << 20)
+    train = users.histories.where(users.histories.split == c.TRAIN)
     count = np.bincount(train.item, minlength=manifest.items + 1)[1:]
     cold = np.flatnonzero(count == 0) + 1
     attributes = Attributes.load(folder.prepare, "item", job.model.item_attributes)
@@ -120,9 +122,10 @@ def _scores(job: RunConfig, folder: RunFolder) -> tuple[Targets, Ints, dict[str,
     overlap = (profile / _norm(profile)) @ (has[cold - 1] / _norm(has[cold - 1])).T
     scorer = load_scorer(job, folder, job.ranking_stages()[-1])
     vectors = scorer.item_vectors()[cold - 1]
+    own = targets.histories
     model = np.concatenate(
-        [(scorer.user_vectors(part.histories) @ vectors.T).numpy()
-         for part in targets.batches(1024)]
+        [(scorer.user_vectors(own.take(part)) @ vectors.T).numpy()
+         for part in np.array_split(np.arange(len(own)), len(own) // 1024 + 1)]
     )  # fmt: skip
     return (
         targets,
@@ -135,7 +138,7 @@ def _scores(job: RunConfig, folder: RunFolder) -> tuple[Targets, Ints, dict[str,
     )
 
 
-def _histories(targets: Targets) -> list[Ints]:
+def _histories(targets: TargetBatch) -> list[Ints]:
     """Item ids of the history of each target."""
     own = targets.histories
     return [own.item[own.offsets[i] : own.offsets[i + 1]] for i in targets.owner]
@@ -156,7 +159,7 @@ def _norm(rows: Floats) -> Floats:
     return np.maximum(norm, 1e-12)
 
 
-def _metrics(score: Floats, targets: Targets, cold: Ints, seed: int) -> dict[str, Any]:
+def _metrics(score: Floats, targets: TargetBatch, cold: Ints, seed: int) -> dict[str, Any]:
     """Of the ranks among the cold items; of equal scores the lower id comes first."""
     at = np.searchsorted(cold, targets.item)
     own = score[np.arange(len(at)), at][:, None]

@@ -22,7 +22,7 @@ from p5dist.data.manifest import Manifest
 from p5dist.environment.ray_session import connect
 from p5dist.feed.mix import Mix, open_mix
 from p5dist.feed.stream import LaneStream, read_here, read_with_ray
-from p5dist.feed.units import units
+from p5dist.feed.units import UnitReader, units
 from p5dist.storage import RunFolder
 
 SAMPLES = 40
@@ -43,7 +43,7 @@ def plain(mix: Mix, job: RunConfig) -> dict[str, Any]:
 
 def reader(mix: Mix, job: RunConfig) -> dict[str, Any]:
     """Read units in the order of training, in this process: what a Ray task does."""
-    (source,) = mix.readers(job, shuffled=False)
+    (source,) = readers_of(mix, job)
     order = mix.own.order
     first = units(order, rank=0, world_size=1, start=0, stop=1, unit_rows=1)
     next(read_here(source, first))  # imports something
@@ -53,20 +53,29 @@ def reader(mix: Mix, job: RunConfig) -> dict[str, Any]:
     return _timed(map(len, read_here(source, plan)))
 
 
+def readers_of(mix: Mix, job: RunConfig) -> tuple[UnitReader, ...]:
+    """Of the pre-training."""
+    return mix.readers(job, job.trainings()["pretrain"])
+
+
 def lanes(mix: Mix, job: RunConfig) -> dict[str, Any]:
     """The stream of a single worker, read by Ray tasks; nothing is trained."""
     connect(job.scale)
     stream = LaneStream(
-        mix.readers(job, shuffled=False), 0, 1, job.feed.unit_rows, job.feed.read_ahead,
-        read_with_ray,
-    )  # fmt: skip
+        readers_of(mix, job), 0, 1, job.feed.unit_rows, job.feed.read_ahead, read_with_ray
+    )
     return _steps(stream, mix.own.order.steps_in(0))
 
 
 def kept(mix: Mix, job: RunConfig) -> dict[str, Any]:
     """As lanes, for data that the worker keeps in memory: the second epoch."""
     stream = LaneStream(
-        mix.readers(job, shuffled=False), 0, 1, job.feed.unit_rows, job.feed.read_ahead, read_here
+        mix.readers(job, job.trainings()["pretrain"]),
+        0,
+        1,
+        job.feed.unit_rows,
+        job.feed.read_ahead,
+        read_here,
     )
     first = mix.own.order.steps_in(0)
     found = _steps(stream, mix.own.order.steps_before(2), timed_from=first)

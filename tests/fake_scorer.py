@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 
@@ -9,7 +11,6 @@ from p5dist.config import RunConfig
 from p5dist.data.histories import Histories
 from p5dist.data.jagged import Ints
 from p5dist.data.manifest import Manifest
-from p5dist.ranking.targets import Clicks, Targets
 from p5dist.storage import RunFolder
 
 
@@ -31,8 +32,12 @@ def click_of(user: np.ndarray, item: np.ndarray) -> np.ndarray:
 class FakeScorer:
     """A user's vector is the sum of the item vectors of the history."""
 
-    def __init__(self, items: int) -> None:
-        self.items = items
+    def __init__(
+        self,
+        items: int,
+        predicts: Callable[[np.ndarray, np.ndarray], np.ndarray] = rating_of,
+    ) -> None:
+        self.items, self.predicts = items, predicts
 
     def item_vectors(self) -> torch.Tensor:
         return torch.from_numpy(item_matrix(self.items))
@@ -42,15 +47,18 @@ class FakeScorer:
         np.add.at(vectors, histories.owner(), item_matrix(self.items)[histories.item - 1])
         return torch.from_numpy(vectors)
 
-    def ratings(self, histories: Histories, owner: Ints, item: Ints) -> torch.Tensor:
-        return torch.from_numpy(rating_of(histories.user[owner], item))
+    def task(self, name: str) -> FakeTask:
+        return FakeTask(self.predicts)
 
-    def clicks(self, histories: Histories, targets: Targets) -> Clicks:
-        label = (targets.event == 2).astype(np.float64)
-        everything = np.arange(len(targets.item))
-        return Clicks(
-            everything, targets.owner, targets.item, label, click_of(targets.user, targets.item)
-        )
+
+class FakeTask:
+    """Predicts by user and item alone."""
+
+    def __init__(self, predicts: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> None:
+        self.predicts = predicts
+
+    def predict(self, histories: Histories, owner: Ints, item: Ints, timestamp: Ints) -> np.ndarray:
+        return self.predicts(histories.user[owner], item).astype(np.float64)
 
 
 class BrokenScorer(FakeScorer):
@@ -62,7 +70,9 @@ class BrokenScorer(FakeScorer):
 
 def load_fake(job: RunConfig, folder: RunFolder, stage: str) -> FakeScorer:
     """As p5dist.inference.scorer.load_scorer."""
-    return FakeScorer(Manifest.load(folder.prepare).items)
+    kinds = {task.kind for task in job.trainings()[stage].tasks().values()}
+    predicts = click_of if "click" in kinds else rating_of
+    return FakeScorer(Manifest.load(folder.prepare).items, predicts)
 
 
 def load_broken(job: RunConfig, folder: RunFolder, stage: str) -> FakeScorer:

@@ -87,6 +87,10 @@ def write_small_data(
             name: int((everyone.split == code).sum()) for name, code in c.SPLIT_CODES.items()
         },
         users=users,
+        users_by_split={
+            name: len(np.unique(everyone.owner()[everyone.split == code]))
+            for name, code in c.SPLIT_CODES.items()
+        },
         items=items,
         item_attributes={"genre": 3},
         events={"view": 1.0, "buy": 1.0},
@@ -105,7 +109,7 @@ def _write_shards(
     for number, rows in enumerate(np.array_split(np.arange(len(everyone)), shards)):
         place = prepare / f"shards/part-{number:05d}.parquet"
         table = everyone.take(rows).to_table().select(c.HISTORY.names).cast(c.HISTORY)
-        table = table.append_column(c.LATEST, pa.repeat(True, len(table)))
+        table = table.append_column(c.CONTINUES, pa.repeat(False, len(table)))
         place.write_table(table, row_group_size=group_rows)
         size = place.size()
         assert size is not None

@@ -81,7 +81,8 @@ def counts(
     item, user = (dict.fromkeys(names, _VALUES) for names in sides)
     return Manifest(
         fingerprint="plan", shards=(), rows_in=given["rows_kept"], rows_kept=given["rows_kept"],
-        users=given["users"], items=given["items"], rows_rejected={}, rows_by_split={},
+        users=given["users"], users_by_split={}, items=given["items"], rows_rejected={},
+        rows_by_split={},
         longest_history=0, split="", rating_mean=3.0, rating_range=(1.0, 5.0),
         item_attributes=item, user_attributes=user,
     )  # fmt: skip

@@ -2,66 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated
 
-from pydantic import (
-    Field,
-    PositiveFloat,
-    PositiveInt,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from p5dist.config.base import Section
+from p5dist.config.base import Column, Section
+from p5dist.config.registry import ENCODERS, Chosen
+from p5dist.config.sections import EncoderSection
 
 Dropout = Annotated[float, Field(ge=0, lt=1)]
 """Rounded to a 256th: the mask comes from a hash of (seed, step, row, position, place)."""
-
-
-class TransformerEncoder(Section):
-    """Pre-norm transformer: causal (SASRec, Kang and McAuley 2018) or, where the objective hides
-    items, bidirectional (BERT4Rec, Sun et al. 2019)."""
-
-    bidirectional_ok: ClassVar[bool] = True
-    kind: Literal["transformer"] = "transformer"
-    layers: PositiveInt = 2
-    heads: PositiveInt = 2
-    ffn_dim: PositiveInt | None = None
-    """Width of the feed-forward part; left out: 4 · dim."""
-    positions: Literal["learned", "learned_from_end", "rotary", "none"] = "learned"
-    """learned: a vector a position, from the first interaction on; learned_from_end: from the
-    last one back, as SASRec's padding on the left does; rotary: RoPE (Su et al. 2021)."""
-    time_intervals: bool = False
-    """Attention also depends on the time between two interactions: a learned bias for each
-    doubling of the seconds and head (after TiSASRec, Li et al. 2020)."""
-    dropout: Dropout = 0.2
-    """Of the input and of what attention and feed-forward add."""
-
-
-class HstuEncoder(Section):
-    """Gated attention without softmax, with biases for distance and time (HSTU, Zhai et al.
-    2024)."""
-
-    bidirectional_ok: ClassVar[bool] = True
-    kind: Literal["hstu"]
-    layers: PositiveInt = 2
-    heads: PositiveInt = 2
-    time_intervals: bool = True
-    """A learned bias for each doubling of the seconds between two interactions."""
-    dropout: Dropout = 0.2
-
-
-class MeanEncoder(Section):
-    """Mean of the interactions so far."""
-
-    bidirectional_ok: ClassVar[bool] = False
-    kind: Literal["mean"]
-    last: PositiveInt | None = None
-    """Interactions that count; left out: all that the feed gives."""
-    dropout: Dropout = 0.0
-
-
-Encoder = Annotated[TransformerEncoder | HstuEncoder | MeanEncoder, Field(discriminator="kind")]
 
 
 class Inputs(Section):
@@ -87,9 +37,9 @@ class Inputs(Section):
     learn to stand for items never seen; needs model.item_attributes."""
 
     @property
-    def columns(self) -> tuple[str, ...]:
+    def columns(self) -> tuple[Column, ...]:
         """Columns of a history that these inputs read."""
-        read = {
+        read: dict[Column, bool] = {
             "timestamp": self.time_gap or self.calendar,
             "event": self.event,
             "rating": self.rating,
@@ -102,7 +52,9 @@ class Model(Section):
 
     dim: PositiveInt = 64
     """Width of item vectors and of the encoder."""
-    encoder: Encoder = TransformerEncoder()
+    encoder: Annotated[EncoderSection, Chosen(ENCODERS, "transformer")] = EncoderSection(
+        kind="transformer"
+    )
     """Without a kind it is a transformer."""
     inputs: Inputs = Inputs()
     item_attributes: tuple[str, ...] = ()
@@ -117,21 +69,9 @@ class Model(Section):
     init_scale: Annotated[float, Field(gt=0)] = 0.02
     """Standard deviation of embedding rows at the start."""
 
-    @field_validator("encoder", mode="before")
-    @classmethod
-    def _transformer(cls, value: Any) -> Any:
-        return {"kind": "transformer", **value} if isinstance(value, dict) else value
-
     @model_validator(mode="after")
-    def _heads(self) -> Model:
-        heads = getattr(self.encoder, "heads", 1)
-        if self.dim % heads:
-            raise ValueError(f"dim {self.dim} must be a multiple of encoder.heads {heads}")
-        if getattr(self.encoder, "positions", None) == "rotary" and self.dim // heads % 2:
-            raise ValueError(
-                f"encoder.positions rotary turns pairs of channels, but a head has "
-                f"{self.dim // heads} (dim {self.dim} / heads {heads}): make that even"
-            )
+    def _encoder(self) -> Model:
+        self.encoder.check(self.dim)
         return self
 
     @model_validator(mode="after")
@@ -146,7 +86,6 @@ class Model(Section):
         return self
 
     @property
-    def columns(self) -> tuple[str, ...]:
+    def columns(self) -> tuple[Column, ...]:
         """Columns of a history that the model reads beside user, item and split."""
-        times = ("timestamp",) if getattr(self.encoder, "time_intervals", False) else ()
-        return tuple(dict.fromkeys((*times, *self.inputs.columns)))
+        return tuple(dict.fromkeys((*self.encoder.columns, *self.inputs.columns)))

@@ -27,7 +27,10 @@ class Evaluate(Section):
     """About how many users are evaluated, the same every time (by a hash of seed and user); left
     out: all."""
     mask_seen: bool = True
-    """Items of the user's history cannot be ranked (the target always can)."""
+    """Items that the user has had before cannot be ranked: a target among them, a repeat, counts
+    as a miss. false: nothing is left out for anybody."""
+    targets: Literal["all", "new"] = "all"
+    """new: repeats, targets that the user has had before, are left out and counted."""
     batch_size: PositiveInt = 1024
     """Histories scored at once by one actor."""
     ranking_from: str | None = None

@@ -43,6 +43,11 @@ class Registry:
         """All names that a job file may give: ours, then those of installed packages."""
         return [*self.ours, *sorted(self._others)]
 
+    def without(self, *names: str) -> Registry:
+        """The same without some of ours."""
+        ours = {name: path for name, path in self.ours.items() if name not in names}
+        return Registry(self.noun, self.group, self.base, ours)
+
     def find(self, kind: str) -> type[Any]:
         """The class of a kind.
 
@@ -150,6 +155,8 @@ class Chosen:
     def _validate(self, value: Any) -> Any:
         if isinstance(value, load(self.registry.base, self.registry.noun)):
             return value
+        if isinstance(value, BaseModel):  # a default, which names its kind only
+            value = value.model_dump(exclude_unset=True)
         if not isinstance(value, dict):
             raise PydanticCustomError(
                 "section", "a section is a mapping of settings, not {given}", {"given": repr(value)}
@@ -212,6 +219,7 @@ OBJECTIVES = Registry(
         "masked": "p5dist.tasks.masked:Masked",
         "skip_gram": "p5dist.tasks.skip_gram:SkipGram",
         "attributes": "p5dist.tasks.attributes:Attributes",
+        "multi": "p5dist.tasks.multi:MultiObjective",
     },
 )
 TASKS = Registry(
@@ -222,6 +230,7 @@ TASKS = Registry(
         "next_item": "p5dist.tasks.next_item:NextItem",
         "rating": "p5dist.tasks.rating:Rating",
         "click": "p5dist.tasks.click:Click",
+        "multi": "p5dist.tasks.multi:MultiTask",
     },
 )
 ATTRIBUTES = Registry(

@@ -8,13 +8,13 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from p5dist.config.base import Section
+from p5dist.config.base import Column, Section
 from p5dist.config.feed import Feed
-from p5dist.config.heads import AttributesObjective, ClickTask, Head, NextItemTask, RatingTask
 from p5dist.config.model import Model
 from p5dist.config.output import Evaluate, Ranking, Recommend, Report
 from p5dist.config.prepare import Prepare
 from p5dist.config.scale import Scale
+from p5dist.config.sections import TaskSection
 from p5dist.config.tracking import Tracking
 from p5dist.config.train import Finetune, Pretrain, Training
 
@@ -71,7 +71,7 @@ class RunConfig(Section):
             ("users", self.prepare.users, self.model.user_attributes),
         ):
             named = {} if table is None else table.attributes
-            known = [name for name, attribute in named.items() if attribute.kind != "text"]
+            known = self.readable_attributes(side)
             for name in used:
                 if name not in known:
                     raise ValueError(
@@ -87,17 +87,13 @@ class RunConfig(Section):
         for stage, training in self.trainings().items():
             self._check_start(stage, training, before)
             before.append(stage)
-        rated = self.prepare.source.columns.rating is not None
-        needs = [key for key, head in self._heads()
-                 if isinstance(head, RatingTask) or getattr(head, "threshold", None) is not None
-        ]  # fmt: skip
-        needs += ["model.inputs.rating"] if self.model.inputs.rating else []
-        if needs and not rated:
+        if self.model.inputs.rating and self.prepare.source.columns.rating is None:
             raise ValueError(
-                f"{needs[0]} needs ratings, but prepare.source.columns.rating names no column"
+                "model.inputs.rating needs ratings, but prepare.source.columns.rating names no "
+                "column"
             )
-        for key, head in self._heads():
-            self._check_head(key, head)
+        for key, task in self.tasks():
+            task.check(self, key)
         share = self.ranking.item_to_item
         if share and not self.ranking_stages():
             raise ValueError(
@@ -125,26 +121,26 @@ class RunConfig(Section):
                     f"model.inputs.{wanted[0]} reads the {column} of interactions, but "
                     f"prepare.source.columns.{column} names no column"
                 )
-        if getattr(self.model.encoder, "time_intervals", False) and source.timestamp is None:
+        if "timestamp" in self.model.encoder.columns and source.timestamp is None:
             raise ValueError(
                 "model.encoder.time_intervals reads the time of interactions, but prepare.source."
                 "columns.timestamp names no column: set time_intervals to false"
             )
-        for key, head in self._heads():
-            if head.bidirectional and not self.model.encoder.bidirectional_ok:
+        for key, task in self.tasks():
+            if task.sees == "both" and not self.model.encoder.sees_both_sides:
                 raise ValueError(
                     f"{key} predicts hidden items from both sides of them, but model.encoder "
                     f"'{self.model.encoder.kind}' sees the past only: use transformer or hstu"
                 )
         return self
 
-    def _heads(self) -> list[tuple[str, Head]]:
+    def tasks(self) -> list[tuple[str, TaskSection]]:
         """Key path and section of every objective and task."""
-        found: list[tuple[str, Head]] = []
+        found: list[tuple[str, TaskSection]] = []
         for stage, training in self.trainings().items():
             one = "task" if isinstance(training, Finetune) else "objective"
-            for name, head in training.heads().items():
-                found.append((f"{_key(stage)}.{one}" + (f".{one}s.{name}" if name else ""), head))
+            for name, task in training.tasks().items():
+                found.append((f"{_key(stage)}.{one}" + (f".{one}s.{name}" if name else ""), task))
         return found
 
     def _check_start(self, stage: str, training: Training, before: list[str]) -> None:
@@ -161,32 +157,17 @@ class RunConfig(Section):
                 f"{', '.join(before) or 'none'}), nor the folder or URL of one of another run"
             )
         adapted = isinstance(training, Finetune) and training.train == "adapters"
-        if adapted and self.model.encoder.kind == "mean":
-            raise ValueError(f"{key}.train is 'adapters', but encoder mean has no linear layers")
-
-    def _check_head(self, key: str, head: Head) -> None:
-        if isinstance(head, AttributesObjective):
-            table = self.prepare.items
-            named = {} if table is None else table.attributes
-            known = [name for name, attribute in named.items() if attribute.kind != "text"]
-            for name in head.attributes:
-                if name not in known:
-                    raise ValueError(
-                        f"{key}.attributes names '{name}', which prepare.items.attributes does "
-                        f"not define (it has: {', '.join(known) or 'none'})"
-                    )
-            if head.of == "masked" and key == "pretrain.objective":
-                raise ValueError(
-                    f"{key}.of is 'masked', but nothing hides items: use kind: multi with a "
-                    "masked objective beside it"
-                )
-        events = (isinstance(head, ClickTask) and head.positive is not None) or (
-            isinstance(head, NextItemTask) and head.events is not None
-        )
-        if events and self.prepare.source.columns.event is None:
+        if adapted and not self.model.encoder.adaptable:
             raise ValueError(
-                f"{key} names events, but prepare.source.columns.event names no column"
+                f"{key}.train is 'adapters', but encoder {self.model.encoder.kind} has no linear "
+                "layers"
             )
+
+    def readable_attributes(self, side: str) -> list[str]:
+        """Names of the attributes of ``items`` or ``users`` that models can read: not texts."""
+        table = getattr(self.prepare, side)
+        named = {} if table is None else table.attributes
+        return [name for name, attribute in named.items() if attribute.kind != "text"]
 
     def trainings(self) -> dict[str, Training]:
         """Training stages by folder name, in the order in which they run."""
@@ -201,33 +182,24 @@ class RunConfig(Section):
         """Training stages whose model ranks items; the last is the default."""
         return [stage for stage, section in self.trainings().items() if section.ranks]
 
-    def rating_stage(self) -> str | None:
-        """The (last) fine-tuning stage that predicts ratings."""
-        return self._last_stage(RatingTask)
+    def predicting_tasks(self) -> dict[str, tuple[str, str]]:
+        """Tasks whose predictions are evaluated, in the order in which they are trained: by path
+        (``finetune/<stage>`` or, of several, ``finetune/<stage>/<task>``) the training stage and
+        the name in it."""
+        return {
+            f"{stage}/{name}" if name else stage: (stage, name)
+            for stage, training in self.trainings().items()
+            for name, task in training.tasks().items()
+            if task.metrics
+        }
 
-    def click_stage(self) -> str | None:
-        """The (last) fine-tuning stage that predicts clicks."""
-        return self._last_stage(ClickTask)
-
-    def _last_stage(self, kind: type[Head]) -> str | None:
-        found = [
-            stage
-            for stage, section in self.trainings().items()
-            if any(isinstance(head, kind) for head in section.heads().values())
-        ]
-        return found[-1] if found else None
-
-    def history_columns(self) -> tuple[str, ...]:
+    def history_columns(self) -> tuple[Column, ...]:
         """Columns of a history that models and tasks read beside user, item and split."""
         source = self.prepare.source.columns
-        clicks = any(isinstance(head, ClickTask) for _, head in self._heads())
-        there = {
-            "rating": source.rating is not None,
-            "event": source.event is not None,
-            "timestamp": clicks and source.timestamp is not None,
-        }
-        read = [name for name, wanted in there.items() if wanted]
-        return tuple(dict.fromkeys((*read, *self.model.columns)))
+        wanted: list[Column] = ["rating", "event"]
+        wanted += [column for _, task in self.tasks() for column in task.columns]
+        there = [name for name in wanted if getattr(source, name) is not None]
+        return tuple(dict.fromkeys((*there, *self.model.columns)))
 
     def stages(self) -> list[str]:
         """All stages of the job in order."""

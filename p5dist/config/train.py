@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from abc import abstractmethod
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Literal
 
 from pydantic import (
     Field,
@@ -11,12 +13,14 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
-    field_validator,
     model_validator,
 )
 
 from p5dist.config.base import Section
-from p5dist.config.heads import CausalObjective, Head, MultiObjective, MultiTask, Objective, Task
+from p5dist.config.registry import OBJECTIVES, TASKS, Chosen
+from p5dist.config.sections import TaskSection
+
+RANKING_METRIC = re.compile(r"^(ndcg|hr|mrr)@[1-9][0-9]*$")
 
 
 class TableOptimizer(Section):
@@ -97,8 +101,12 @@ class Validation(Section):
     """Steps between validations; the last step always has one."""
     users: PositiveInt = 20_000
     """About how many users are validated on, the same every time."""
-    metric: Annotated[str, Field(pattern=r"^((ndcg|hr|mrr)@[1-9][0-9]*|rmse)$")] = "ndcg@10"
+    metric: str = "ndcg@10"
+    """ndcg@K, hr@K or mrr@K where the stage ranks items; or a metric of a task: rmse, mae, auc, …,
+    of one of several tasks NAME/rmse."""
     mask_seen: bool = True
+    """As in evaluate."""
+    targets: Literal["all", "new"] = "all"
     """As in evaluate."""
     patience: PositiveInt | None = None
     """Training ends when so many validations in a row were not better than the best; left empty:
@@ -157,65 +165,71 @@ class Training(Section):
 
     @model_validator(mode="after")
     def _validates(self) -> Training:
-        if self.validation is not None and self.validation.metric != "rmse" and not self.ranks:
+        if self.validation is None:
+            return self
+        metric = self.validation.metric
+        known = self.metric_names()
+        if RANKING_METRIC.match(metric):
+            if not self.ranks:
+                raise ValueError(
+                    f"validation.metric {metric} ranks items, which this stage does not learn: use "
+                    f"{', '.join(known) or 'none'}, or leave validation out"
+                )
+        elif metric not in known:
+            ranking = ["ndcg@K, hr@K, mrr@K"] if self.ranks else []
             raise ValueError(
-                f"validation.metric {self.validation.metric} ranks items, which this stage does "
-                "not learn: use rmse, or leave validation out"
+                f"validation.metric '{metric}' is no metric of this stage, which has: "
+                f"{', '.join([*ranking, *known]) or 'none'}"
             )
         return self
 
-    @abstractmethod
-    def heads(self) -> dict[str, Head]:
-        """What is learned, by name; the name is empty where there is one objective or task."""
-
     @property
     @abstractmethod
-    def weights(self) -> dict[str, float] | Literal["learned"] | None:
-        """Factors on the losses by name; None where there is one objective or task."""
+    def learned(self) -> TaskSection:
+        """The objective or task, which may be made of several."""
+
+    def tasks(self) -> Mapping[str, TaskSection]:
+        """What is learned, by name; the name is empty where there is one objective or task."""
+        return self.learned.parts()
+
+    def metric_names(self) -> list[str]:
+        """Metrics of the tasks' predictions; with the name of the task before it where there are
+        several tasks."""
+        names = [metric for task in self.tasks().values() for metric in task.metrics]
+        names += [f"{n}/{m}" for n, task in self.tasks().items() if n for m in task.metrics]
+        return list(dict.fromkeys(names))
 
     @property
     def bidirectional(self) -> bool:
         """Whether the encoder must see both sides of a hidden position."""
-        return any(head.bidirectional for head in self.heads().values())
+        return any(task.sees == "both" for task in self.tasks().values())
 
     @property
     def ranks(self) -> bool:
         """Whether its model ranks the items of the catalogue."""
-        return any(head.ranks for head in self.heads().values())
+        return any(task.ranks for task in self.tasks().values())
 
     @property
     def shuffled(self) -> bool:
         """Whether it takes a history as a set and not as a sequence."""
-        return any(head.shuffled for head in self.heads().values())
+        return any(task.shuffled for task in self.tasks().values())
 
 
 class Pretrain(Training):
     """Self-supervised training on histories without labels."""
 
-    objective: Annotated[Objective | MultiObjective, Field(discriminator="kind")] = (
-        CausalObjective()
-    )
+    objective: Annotated[TaskSection, Chosen(OBJECTIVES, "causal")] = TaskSection(kind="causal")
     """Without a kind it is causal."""
 
-    @field_validator("objective", mode="before")
-    @classmethod
-    def _causal(cls, value: Any) -> Any:
-        return {"kind": "causal", **value} if isinstance(value, dict) else value
-
-    def heads(self) -> dict[str, Head]:
-        if isinstance(self.objective, MultiObjective):
-            return dict(self.objective.objectives)
-        return {"": self.objective}
-
     @property
-    def weights(self) -> dict[str, float] | Literal["learned"] | None:
-        return self.objective.weights if isinstance(self.objective, MultiObjective) else None
+    def learned(self) -> TaskSection:
+        return self.objective
 
 
 class Finetune(Training):
     """Training on labelled interactions, from a pre-trained model."""
 
-    task: Annotated[Task | MultiTask, Field(discriminator="kind")]
+    task: Annotated[TaskSection, Chosen(TASKS)]
     init_from: str | None = "pretrain"
     """As for pre-training."""
     train: Literal["everything", "head", "adapters"] = "everything"
@@ -227,16 +241,15 @@ class Finetune(Training):
 
     @model_validator(mode="after")
     def _own(self) -> Finetune:
-        if self.train == "head" and all(head.kind == "next_item" for head in self.heads().values()):
+        tasks = self.tasks().values()
+        if self.train == "head" and not any(task.own_parameters for task in tasks):
+            kinds = ", ".join(dict.fromkeys(task.kind for task in tasks))
             raise ValueError(
-                "train: head, but next_item has nothing of its own to train: use everything or "
+                f"train: head, but {kinds} has nothing of its own to train: use everything or "
                 "adapters"
             )
         return self
 
-    def heads(self) -> dict[str, Head]:
-        return dict(self.task.tasks) if isinstance(self.task, MultiTask) else {"": self.task}
-
     @property
-    def weights(self) -> dict[str, float] | Literal["learned"] | None:
-        return self.task.weights if isinstance(self.task, MultiTask) else None
+    def learned(self) -> TaskSection:
+        return self.task

@@ -7,7 +7,9 @@ The embedding rows that a batch needs are listed once.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -79,14 +81,8 @@ class Batch:
     """[T] bool: the encoder sees the position only; None: nothing is hidden"""
     predicted: Tensor | None = None
     """[T] bool: chosen by a masked objective"""
-    pairs: Tensor | None = None
-    """[2, P] indices of interactions: centre and context of a skip-gram"""
-    unclicked: Tensor | None = None
-    """[T, n] index into ``items`` of items drawn as negatives of the interaction; -1: none"""
-    label_offsets: Tensor | None = None
-    """[U + 1] place in ``labels`` where those of an item begin"""
-    labels: Tensor | None = None
-    """[V] attribute values of the U items as labels from 0"""
+    fields: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
+    """By name of an objective or task (empty where there is one only) what its BatchFields made."""
 
     @property
     def area(self) -> int:
@@ -97,9 +93,13 @@ class Batch:
         """The batch on ``device``."""
         if device.type == "cpu":
             return self
-        moved = {
+        moved: dict[str, Any] = {
             f.name: value.to(device, non_blocking=True)
             for f in fields(self)
             if isinstance(value := getattr(self, f.name), (Tensor, KeyedJaggedTensor))
         }
-        return Batch(**{f.name: getattr(self, f.name) for f in fields(self)} | moved)
+        moved["fields"] = {
+            name: {key: value.to(device, non_blocking=True) for key, value in made.items()}
+            for name, made in self.fields.items()
+        }
+        return replace(self, **moved)

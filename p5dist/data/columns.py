@@ -1,8 +1,9 @@
 """Every column name and the Arrow schema of every table that p5dist writes.
 
 An *interaction* is one event of the raw log, a *history* the interactions of one user in the
-order of time (all of them, those of a session, or of a window). Item ids are internal ids from 1 by
-falling frequency; 0 is padding, never an item.
+order of time: all of them, those of a session, or those of a window of either. A row of a shard is
+one history; the rows of a user are adjacent, in the order of time, in one shard. Item ids are
+internal ids from 1 by falling frequency; 0 is padding, never an item.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ TIMESTAMP = "timestamp"
 EVENT = "event"
 RATING = "rating"
 SPLIT = "split"
-LATEST = "latest"
+CONTINUES = "continues"
 CONTEXT = "context."
 """Begins the name of every context column."""
 
@@ -89,9 +90,9 @@ RECOMMENDATION = pa.schema(
 
 
 def shard_schema(context: Sequence[str] = ()) -> pa.Schema:
-    """HISTORY; whether the user has no later history (session, window); and a list of value ids
-    (from 1; 0 is none) for every context column."""
-    fields = [pa.field(LATEST, pa.bool_())]
+    """HISTORY; whether the history goes on with the session of the row before it, as a later window
+    of that session; and a list of value ids (from 1; 0 is none) for every context column."""
+    fields = [pa.field(CONTINUES, pa.bool_())]
     fields += [pa.field(name, pa.list_(pa.int32())) for name in context]
     return pa.schema([*HISTORY, *fields])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from p5dist.data import columns as c
-from p5dist.data.jagged import Ints, offsets_of, ranges
+from p5dist.data.jagged import Bools, Ints, Jagged, offsets_of, ranges
 from p5dist.data.randomness import Stream, hashed
 
 
@@ -39,6 +39,11 @@ class Histories:
     """[T]"""
     split: npt.NDArray[np.int8]
     """[T] columns.TRAIN, VALIDATION or TEST"""
+    had: Jagged | None = None
+    """Where it is asked for: all distinct training items of some users, among them those of these
+    histories."""
+    had_of: Ints | None = None
+    """[B] index of the user of each history in ``had``."""
 
     @classmethod
     def empty(cls) -> Histories:
@@ -74,7 +79,13 @@ class Histories:
                 return _zeros(kind, end - start)
             return np.asarray(_flat(table, name).values[start:end])
 
+        had, had_of = None, None
+        if _HAD in table.column_names:
+            had_of = table[_HAD_OF].to_numpy()
+            had = _had_from(table[_HAD], had_of)
         return cls(
+            had=had,
+            had_of=had_of,
             user=table[c.USER].to_numpy(),
             row=rows,
             offsets=offsets - start,
@@ -88,15 +99,25 @@ class Histories:
     @classmethod
     def concat(cls, parts: Sequence[Histories]) -> Histories:
         """All histories of the parts, one part after the other; there is at least one part."""
-        first = parts[0]
         ends = np.cumsum([part.offsets[-1] for part in parts]) - [p.offsets[-1] for p in parts]
         offsets = [p.offsets[1:] + end for p, end in zip(parts, ends, strict=True)]
-        flat = {
-            f.name: _joined([getattr(p, f.name) for p in parts])
-            for f in fields(first)
-            if f.name != "offsets"
-        }
-        return cls(offsets=np.concatenate([first.offsets[:1], *offsets]), **flat)
+        flat = {name: _joined([getattr(p, name) for p in parts]) for name in _ARRAYS}
+        knowing = [p for p in parts if p.had is not None and p.had_of is not None]
+        had, had_of = None, None
+        if knowing:
+            assert sum(map(len, knowing)) == sum(map(len, parts)), "all parts know it or none"
+            had = Jagged.concat([p.had for p in knowing if p.had is not None])
+            sizes = [len(p.had) for p in knowing if p.had is not None]
+            first = np.cumsum(sizes) - sizes
+            had_of = np.concatenate(
+                [p.had_of + n for p, n in zip(knowing, first, strict=True) if p.had_of is not None]
+            )
+        return cls(
+            offsets=np.concatenate([parts[0].offsets[:1], *offsets]),
+            had=had,
+            had_of=had_of,
+            **flat,
+        )
 
     def to_table(self) -> pa.Table:
         """A table of schema columns.HISTORY, without the columns that are zero, and with the row
@@ -107,6 +128,8 @@ class Histories:
             values = getattr(self, name)
             if name == c.ITEM or not _is_zero(values):
                 columns[name] = pa.ListArray.from_arrays(offsets, pa.array(values))
+        if self.had is not None and self.had_of is not None:
+            columns |= {_HAD: _had_to(self.had, self.had_of), _HAD_OF: self.had_of}
         return pa.table({**columns, "row": self.row})
 
     def owner(self) -> Ints:
@@ -119,7 +142,7 @@ class Histories:
             self.offsets[:-1], self.lengths
         )
 
-    def where(self, keep: npt.NDArray[np.bool_]) -> Histories:
+    def where(self, keep: Bools) -> Histories:
         """Only the interactions with ``keep`` [T]; every history stays, if need be empty."""
         if keep.all():
             return self
@@ -151,9 +174,11 @@ class Histories:
         order = np.lexsort((drawn[: len(owner)], owner))
         return self._replace(self.offsets, order)
 
-    def take(self, index: Ints, start: Ints | None = None, length: int | None = None) -> Histories:
+    def take(
+        self, index: Ints, start: Ints | None = None, length: int | Ints | None = None
+    ) -> Histories:
         """Histories ``index`` [n] in that order; of each only the interactions from ``start`` [n]
-        on (at most as many as there are), and at most ``length`` of them."""
+        on (at most as many as there are), and at most ``length`` (one number or [n]) of them."""
         first, lengths = self.offsets[:-1][index], self.lengths[index]
         if start is not None:
             first, lengths = first + start, np.maximum(lengths - start, 0)
@@ -169,8 +194,36 @@ class Histories:
         )
 
     def copy(self) -> Histories:
-        """The same in memory of its own."""
-        return Histories.concat([self])
+        """The same in memory of its own, which holds nothing of other histories."""
+        copied = Histories.concat([self])
+        if copied.had is None or copied.had_of is None:
+            return copied
+        users, of = np.unique(copied.had_of, return_inverse=True)
+        return replace(copied, had=copied.had.take(users), had_of=of)
+
+    def joined(self, first: Ints) -> Histories:
+        """Neighbouring histories as one: entry i is all from ``first[i]`` to before the next.
+
+        Args:
+            first: rising, from 0.
+        """
+        offsets = np.append(self.offsets[:-1][first], self.offsets[-1])
+        return replace(
+            self, user=self.user[first], row=self.row[first], offsets=offsets, had=None, had_of=None
+        )
+
+    def divided(self, starts: Ints) -> Histories:
+        """Histories cut into pieces that begin at the interactions ``starts`` (rising; every
+        history that is not empty begins a piece)."""
+        owner = self.owner()[starts]
+        return replace(
+            self,
+            user=self.user[owner],
+            row=self.row[owner],
+            offsets=np.append(starts, len(self.item)).astype(np.int64),
+            had=None,
+            had_of=None,
+        )
 
     def _replace(
         self, offsets: Ints, source: npt.NDArray[Any] | slice, rows: Ints | slice = slice(None)
@@ -182,6 +235,8 @@ class Histories:
             return taken
 
         return Histories(
+            had=self.had,
+            had_of=None if self.had_of is None else self.had_of[rows],
             user=self.user[rows],
             row=self.row[rows],
             offsets=offsets,
@@ -191,6 +246,37 @@ class Histories:
             rating=values(self.rating),
             split=values(self.split),
         )
+
+
+_ARRAYS = ("user", "row", "item", "timestamp", "event", "rating", "split")
+_HAD, _HAD_OF = "had", "had_of"
+
+
+def _had_to(had: Jagged, had_of: Ints) -> pa.Array:
+    """[B] the items of each user beside the first of its histories, null beside the others."""
+    _, first = np.unique(had_of, return_index=True)
+    lengths = np.zeros(len(had_of), dtype=np.int64)
+    lengths[first] = had.lengths[had_of[first]]
+    in_order = np.sort(first)
+    mask = np.ones(len(had_of), dtype=bool)
+    mask[first] = False
+    return pa.ListArray.from_arrays(
+        pa.array(offsets_of(lengths).astype(np.int32)),
+        pa.array(had.take(had_of[in_order]).values),
+        mask=pa.array(mask),
+    )
+
+
+def _had_from(column: pa.ChunkedArray, had_of: Ints) -> Jagged:
+    """What :func:`_had_to` was given, under the same numbers."""
+    lists = column.combine_chunks()
+    there = np.flatnonzero(np.asarray(lists.is_valid()))
+    kept = lists.take(pa.array(there))
+    listed = Jagged(np.asarray(kept.offsets, dtype=np.int64), np.asarray(kept.values))
+    listed = listed.take(np.arange(len(there)))
+    place = np.full(int(had_of.max(initial=-1)) + 1, 0, dtype=np.int64)
+    place[had_of[there]] = np.arange(len(there))
+    return listed.take(place)
 
 
 def _zeros(kind: Any, n: int) -> npt.NDArray[Any]:

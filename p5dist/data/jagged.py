@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -29,3 +31,45 @@ def ranges(starts: Ints, lengths: Ints) -> Ints:
 def offsets_of(lengths: Ints) -> Ints:
     """[n + 1] where each of n ranges of these lengths begins, and where the last one ends."""
     return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class Jagged:
+    """n lists of whole numbers, end to end."""
+
+    offsets: Ints
+    """[n + 1]"""
+    values: Ints
+    """[T] list i is ``values[offsets[i]:offsets[i + 1]]``."""
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> Ints:
+        """[n]"""
+        return np.diff(self.offsets)
+
+    def owner(self) -> Ints:
+        """[T] index of the list that each value is in."""
+        return np.repeat(np.arange(len(self), dtype=np.int64), self.lengths)
+
+    def take(self, index: Ints) -> Jagged:
+        """Lists ``index`` in that order."""
+        lengths = self.lengths[index]
+        return Jagged(offsets_of(lengths), self.values[ranges(self.offsets[:-1][index], lengths)])
+
+    @classmethod
+    def concat(cls, parts: Sequence[Jagged]) -> Jagged:
+        """All lists of the parts, one part after the other."""
+        lengths = np.concatenate([part.lengths for part in parts])
+        return cls(offsets_of(lengths), np.concatenate([part.values for part in parts]))
+
+
+def contains(keys: Ints, wanted: Ints) -> Bools:
+    """Whether each of ``wanted`` (any shape) is among ``keys``, which rise."""
+    if not len(keys):
+        return np.zeros(wanted.shape, dtype=bool)
+    index = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+    found: Bools = keys[index] == wanted
+    return found

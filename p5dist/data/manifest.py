@@ -20,7 +20,7 @@ from p5dist.errors import ShardError
 from p5dist.storage import Folder
 
 MANIFEST = "manifest.json"
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 class ShardFile(BaseModel):
@@ -65,6 +65,8 @@ class Manifest(BaseModel):
     rows_by_split: dict[str, int]
     """Interactions by split: train, validation, test; they add up to rows_kept."""
     users: int
+    users_by_split: dict[str, int]
+    """Users with at least one interaction of a split."""
     items: int
     """Largest item id; the catalogue is 1…items."""
     item_attributes: dict[str, int] = {}
@@ -91,10 +93,31 @@ class Manifest(BaseModel):
 
     @classmethod
     def load(cls, prepare: Folder) -> Manifest:
-        """Read ``manifest.json`` and check that every shard has the size it states.
+        """:meth:`read`, and check that every shard has the size that the manifest states: once at
+        the start of a stage, not in each of its workers.
 
         Raises:
-            ShardError: no manifest, one of another schema version, a missing or truncated shard.
+            ShardError: as :meth:`read`; a missing or truncated shard.
+        """
+        manifest = cls.read(prepare)
+        for shard in manifest.shards:
+            size = (prepare / shard.path).size()
+            if size != shard.bytes:
+                raise ShardError(
+                    "a shard is missing" if size is None else "a shard is truncated or was changed",
+                    where=f"{prepare}/{shard.path}",
+                    value=f"{size} bytes",
+                    rule=f"the manifest states {shard.bytes} bytes",
+                    fix="restore the file, or run the prepare stage again with --fresh",
+                )
+        return manifest
+
+    @classmethod
+    def read(cls, prepare: Folder) -> Manifest:
+        """Read ``manifest.json``.
+
+        Raises:
+            ShardError: no manifest, or one of another schema version.
         """
         place = prepare / MANIFEST
         if not place.exists():
@@ -120,16 +143,6 @@ class Manifest(BaseModel):
                 rule=f"this version of p5dist reads {SCHEMA_VERSION}",
                 fix="run the prepare stage again with --fresh",
             )
-        for shard in manifest.shards:
-            size = (prepare / shard.path).size()
-            if size != shard.bytes:
-                raise ShardError(
-                    "a shard is missing" if size is None else "a shard is truncated or was changed",
-                    where=f"{prepare}/{shard.path}",
-                    value=f"{size} bytes",
-                    rule=f"the manifest states {shard.bytes} bytes",
-                    fix="restore the file, or run the prepare stage again with --fresh",
-                )
         return manifest
 
     def save(self, prepare: Folder) -> None:

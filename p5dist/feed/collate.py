@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,10 +13,10 @@ from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 from p5dist.data.attributes import Attributes
 from p5dist.data.batch import ITEM_FEATURE, USER_FEATURE, Batch, Bucket
 from p5dist.data.histories import Histories
-from p5dist.data.jagged import Ints
+from p5dist.data.jagged import Array, Bools, Ints, offsets_of
 from p5dist.data.randomness import Stream, hashed
-from p5dist.feed.cloze import Hidden, with_masked_next
-from p5dist.feed.extras import Extras
+from p5dist.feed.batch_fields import BatchFields
+from p5dist.feed.masking import Hidden, Masking, with_masked_next
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,8 @@ class Collate:
     Args:
         seed: of the job.
         item_attributes, user_attributes: attribute tables, or None where the model has none.
-        extras: what objectives and tasks want in training.
+        masking: what the encoder does not see in training.
+        fields: by task what it adds to the batch in training.
         masked_next: put a hidden interaction at the end of every history, as a masked model is
             asked for the next item.
     """
@@ -34,15 +35,16 @@ class Collate:
     seed: int
     item_attributes: Attributes | None = None
     user_attributes: Attributes | None = None
-    extras: Extras = field(default_factory=Extras)
+    masking: Masking | None = None
+    fields: Mapping[str, BatchFields] = field(default_factory=dict)
     masked_next: bool = False
-    unseen: npt.NDArray[np.bool_] | None = None
-    """[items + 1] items whose id row is never trained: they have the zero row of id 0, and so
-    their attributes only."""
+    unseen: Bools | None = None
+    """[items + 1] items whose id row is never trained: they are looked up as padding, so that only
+    their attributes contribute."""
 
     def for_inference(self, *, masked_next: bool) -> Collate:
-        """The same without what training wants."""
-        return replace(self, extras=Extras(), masked_next=masked_next)
+        """The same without what training adds."""
+        return replace(self, masking=None, fields={}, masked_next=masked_next)
 
     def __call__(
         self,
@@ -60,33 +62,35 @@ class Collate:
             candidate_log_q: [C]
             extra_items: [M] further item ids to look up; their indices come after the candidates.
         """
-        if self.extras.cloze is not None:
-            histories = self.extras.cloze.cut(histories, step)
+        if self.masking is not None:
+            histories = self.masking.cut(histories, step)
         histories = histories.take(np.argsort(-histories.lengths, kind="stable"))
         hidden: Hidden | None = None
         if self.masked_next:
             histories, hidden = with_masked_next(histories)
-        elif self.extras.cloze is not None:
-            hidden = self.extras.cloze(histories, step)
-        draw = self.extras.unclicked
-        unclicked = None if draw is None else draw(histories, step)
+        elif self.masking is not None:
+            hidden = self.masking(histories, step)
         lengths = histories.lengths
-        ids, (token, seen, drawn, *wanted) = _distinct(
+        asked = {
+            (task, name): items
+            for task, makes in self.fields.items()
+            for name, items in makes.items(histories, step).items()
+        }
+        ids, (token, seen, *rest) = _distinct(
             histories.item,
             None if hidden is None else hidden.shown,
-            None if unclicked is None else unclicked.reshape(-1),
             candidates,
             extra_items,
+            *(items.reshape(-1) for items in asked.values()),
         )
-        optional: dict[str, npt.NDArray[Any]] = {}
+        optional: dict[str, Array] = {}
         if hidden is not None:
             optional |= {"hidden": hidden.hidden, "predicted": hidden.predicted}
-        if unclicked is not None:
-            optional["unclicked"] = np.where(unclicked > 0, drawn.reshape(unclicked.shape), -1)
-        if self.extras.pairs is not None:
-            optional["pairs"] = self.extras.pairs(histories, step)
-        if self.extras.labels is not None:
-            optional["label_offsets"], optional["labels"] = self.extras.labels(ids)
+        made = {
+            task: dict(makes.arrays(histories, step, ids)) for task, makes in self.fields.items()
+        }
+        for ((task, name), items), index in zip(asked.items(), rest[2:], strict=True):
+            made[task][name] = np.where(items > 0, index.reshape(items.shape), -1)
         position = histories.position()
         buckets, slot = make_buckets(lengths, position)
         return Batch(
@@ -97,7 +101,7 @@ class Collate:
             users=self._users(histories),
             token=torch.from_numpy(token),
             seen=torch.from_numpy(token if hidden is None else seen),
-            candidates=torch.from_numpy(np.concatenate(wanted)),
+            candidates=torch.from_numpy(np.concatenate(rest[:2])),
             candidate_log_q=None if candidate_log_q is None else torch.from_numpy(candidate_log_q),
             owner=torch.from_numpy(histories.owner()),
             position=torch.from_numpy(position),
@@ -117,6 +121,10 @@ class Collate:
             buckets=buckets,
             histories=len(histories),
             rows=histories.row,
+            fields={
+                task: {name: torch.from_numpy(values) for name, values in arrays.items()}
+                for task, arrays in made.items()
+            },
             **{name: torch.from_numpy(values) for name, values in optional.items()},
         )
 
@@ -159,7 +167,7 @@ def make_buckets(
     """
     buckets: list[Bucket] = []
     first_slot = np.zeros(len(lengths), dtype=np.int64)
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    offsets = offsets_of(lengths)
     begin = area = 0
     end_of_all = int(np.searchsorted(-lengths, 0, side="left"))  # empty histories have no bucket
     while begin < end_of_all:

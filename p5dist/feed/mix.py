@@ -16,10 +16,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from p5dist.config import RunConfig, parse_job
+from p5dist.config.train import Training
 from p5dist.data import columns as c
 from p5dist.data.jagged import Ints
 from p5dist.data.manifest import Manifest
 from p5dist.data.randomness import Stream, hashed
+from p5dist.data.reader import ShardReader
 from p5dist.errors import ConfigError
 from p5dist.feed.order import LaneOrder
 from p5dist.feed.units import UnitReader
@@ -79,17 +81,19 @@ class Mix:
             counts[: len(more)] += np.ceil(more * epochs).astype(np.int64)
         return counts
 
-    def readers(self, job: RunConfig, *, shuffled: bool) -> tuple[UnitReader, ...]:
-        """What reads the shards of each data set."""
+    def readers(self, job: RunConfig, training: Training) -> tuple[UnitReader, ...]:
+        """What reads the shards of each data set for a training stage."""
+        whole_users = any(task.reads_whole_users for task in training.tasks().values())
         return tuple(
             UnitReader(
-                prepare=one.run.prepare,
-                manifest=one.manifest,
+                shards=ShardReader(
+                    one.run.prepare, one.manifest, job.history_columns(), one.order.first_row
+                ),
                 order=one.order,
-                columns=job.history_columns(),
                 max_length=job.feed.max_length,
                 random_window=job.feed.window == "random",
-                shuffled=shuffled,
+                shuffled=training.shuffled,
+                whole_users=whole_users,
                 strangers=one is not self.own,
                 keep=one.manifest.rows_kept <= job.feed.in_memory,
             )
@@ -128,7 +132,7 @@ def open_mix(job: RunConfig, stage: str, folder: RunFolder, manifest: Manifest) 
     first_row = 0
     for number, name in enumerate(names):
         run = RunFolder(Folder.open(job.feed.mix[name].data)) if name else folder
-        its = Manifest.load(run.prepare) if name else manifest
+        its = Manifest.read(run.prepare) if name else manifest
         order = LaneOrder(
             its,
             lanes=job.feed.lanes,

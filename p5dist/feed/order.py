@@ -21,6 +21,7 @@ from p5dist.config.train import Training
 from p5dist.data.jagged import Ints
 from p5dist.data.manifest import Manifest
 from p5dist.data.randomness import Stream, permutation
+from p5dist.data.row_groups import RowGroups
 from p5dist.errors import ConfigError
 
 
@@ -70,20 +71,8 @@ class LaneOrder:
         self.lanes = lanes
         self.rows_per_lane = batch_size // lanes
         self.seed = seed
-        counts = [np.asarray(shard.groups, dtype=np.int64) for shard in manifest.shards]
-        self.group_rows = np.concatenate([*counts, np.zeros(0, dtype=np.int64)])
-        """[groups] rows"""
-        self.group_shard = np.repeat(np.arange(len(counts)), [len(n) for n in counts])
-        """[groups] index of the shard"""
-        self.group_in_shard = np.concatenate([np.arange(len(n)) for n in counts])
-        """[groups] index of the row group in its file"""
-        self.group_first_row = np.concatenate(
-            [
-                first_row + shard.first_row + np.cumsum(n) - n
-                for shard, n in zip(manifest.shards, counts, strict=True)
-            ]
-        )
-        """[groups] row number of the first row"""
+        self.first_row = first_row
+        self.groups = RowGroups.of(manifest, first_row)
         self._plans: dict[int, EpochPlan] = {}
         self._begins = [0]  # first step of every epoch known so far
 
@@ -99,8 +88,8 @@ class LaneOrder:
         return plan
 
     def _make_plan(self, epoch: int) -> EpochPlan:
-        group = permutation(len(self.group_rows), self.seed, Stream.ROW_GROUPS, epoch)
-        rows = self.group_rows[group]
+        group = permutation(len(self.groups.rows), self.seed, Stream.ROW_GROUPS, epoch)
+        rows = self.groups.rows[group]
         # Deal: the groups at l, l + C, l + 2C, … of the permutation go to lane l.
         lane = np.arange(len(group)) % self.lanes
         padded = np.zeros(-(-len(group) // self.lanes) * self.lanes, dtype=np.int64)
@@ -148,7 +137,7 @@ class LaneOrder:
 
     def rows_of_group(self, epoch: int, group: int) -> Ints:
         """Order of the rows inside a group: [rows] offsets from its first row."""
-        return permutation(int(self.group_rows[group]), self.seed, Stream.ROWS, epoch, group)
+        return permutation(int(self.groups.rows[group]), self.seed, Stream.ROWS, epoch, group)
 
 
 def total_steps(training: Training, order: LaneOrder) -> int:

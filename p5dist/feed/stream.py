@@ -72,10 +72,10 @@ def read_with_ray(reader: UnitReader, plan: Iterable[Unit], read_ahead: int) -> 
         )
         for unit in segment:
             size = unit.size(reader.order)
-            parts: list[Histories] = []
+            parts: list[pa.Table] = []
             while sum(map(len, parts)) < size:
-                parts.append(Histories.from_table(_next(blocks)))
-            yield parts[0] if len(parts) == 1 else Histories.concat(parts)
+                parts.append(_next(blocks))
+            yield Histories.from_table(pa.concat_tables(parts))
 
 
 def _next(blocks: Iterator[pa.Table]) -> pa.Table:
@@ -172,7 +172,7 @@ class LaneStream:
                 start=start,
                 stop=stop,
                 size=size,
-                limit=lanes * int(reader.order.group_rows.max()) + self.unit_rows,
+                limit=lanes * int(reader.order.groups.rows.max()) + self.unit_rows,
             )
             for reader in self.readers
         ]

@@ -12,17 +12,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from p5dist.data import columns as c
 from p5dist.data.histories import Histories
 from p5dist.data.jagged import Ints
-from p5dist.data.manifest import Manifest
 from p5dist.data.randomness import Stream, uniform
-from p5dist.errors import ShardError
+from p5dist.data.reader import ShardReader
 from p5dist.feed.order import LaneOrder
-from p5dist.storage import Folder
 
 
 @dataclass(frozen=True)
@@ -39,7 +35,7 @@ class Unit:
 
     def size(self, order: LaneOrder) -> int:
         """Rows."""
-        return int(order.group_rows[self.group].sum())
+        return int(order.groups.rows[self.group].sum())
 
     def steps(self, order: LaneOrder) -> Ints:
         """Step [rows] that takes each row, rising."""
@@ -48,13 +44,13 @@ class Unit:
     def rows(self, order: LaneOrder) -> tuple[Ints, Ints]:
         """Row number and epoch [rows] of each row, by step, then by group."""
         parts = zip(self.epoch.tolist(), self.group.tolist(), strict=True)
-        rows = [order.group_first_row[g] + order.rows_of_group(e, g) for e, g in parts]
+        rows = [order.groups.first_row[g] + order.rows_of_group(e, g) for e, g in parts]
         by_step = np.argsort(self._steps(order), kind="stable")
-        epoch = np.repeat(self.epoch, order.group_rows[self.group])
+        epoch = np.repeat(self.epoch, order.groups.rows[self.group])
         return np.concatenate(rows)[by_step], epoch[by_step]
 
     def _steps(self, order: LaneOrder) -> Ints:
-        sizes = order.group_rows[self.group]
+        sizes = order.groups.rows[self.group]
         first = np.repeat(self.place - (np.cumsum(sizes) - sizes), sizes)
         return (first + np.arange(len(first))) // order.rows_per_lane
 
@@ -91,24 +87,22 @@ class UnitReader:
     """Reads the training histories of a unit from the shards; runs in Ray tasks, or in the worker.
 
     Args:
-        prepare: the prepare folder.
-        manifest: of it.
+        shards: reads row groups.
         order: of the stage.
-        columns: columns of the histories beside user, item and split.
         max_length: interactions kept of a longer history.
         random_window: keep a random window that is different in every epoch, not the last one.
         shuffled: order the interactions of a history at random, another way in every epoch.
+        whole_users: histories know all training items of their users (``Histories.had``).
         strangers: the users are not those of the job, and get the id 0.
         keep: keep in memory what was read.
     """
 
-    prepare: Folder
-    manifest: Manifest
+    shards: ShardReader
     order: LaneOrder
-    columns: tuple[str, ...]
     max_length: int
     random_window: bool
     shuffled: bool = False
+    whole_users: bool = False
     strangers: bool = False
     keep: bool = False
     _kept: dict[int, Histories] = field(default_factory=dict, compare=False, repr=False)
@@ -119,9 +113,12 @@ class UnitReader:
     @property
     def bytes_per_row(self) -> int:
         """Of what is read, about: user, row and offset, and the interactions."""
-        average = self.manifest.rows_kept / max(self.manifest.histories, 1)
-        values = sum(c.HISTORY.field(name).type.value_type.bit_width for name in self.columns) // 8
-        return int(min(average, self.max_length) * (8 + values)) + 24
+        manifest = self.shards.manifest
+        average = manifest.rows_kept / max(manifest.histories, 1)
+        kinds = [c.HISTORY.field(name).type.value_type for name in self.shards.columns]
+        width = 8 + sum(kind.bit_width for kind in kinds) // 8
+        whole = 8 * manifest.rows_kept / max(manifest.users, 1) if self.whole_users else 0
+        return int(min(average, self.max_length) * width + whole) + 24
 
     def read(self, unit: Unit) -> Histories:
         """Histories of the unit in the order of :meth:`Unit.rows`, training interactions only."""
@@ -145,23 +142,11 @@ class UnitReader:
         return self._kept[group]
 
     def _read_group(self, group: int) -> Histories:
-        shard = self.manifest.shards[int(self.order.group_shard[group])]
-        number = int(self.order.group_in_shard[group])
-        place = self.prepare / shard.path
-        try:
-            with pq.ParquetFile(place.path, filesystem=place.fs, pre_buffer=True) as file:
-                table = file.read_row_group(
-                    number, columns=[c.USER, c.ITEM, c.SPLIT, *self.columns], use_threads=False
-                )
-        except (OSError, pa.ArrowException) as e:
-            raise ShardError(
-                "a shard cannot be read",
-                where=f"{place}, row group {number}",
-                value=(str(e).strip() or repr(e)).splitlines()[0],
-                fix="restore the file, or run the prepare stage again with --fresh",
-            ) from e
-        first = int(self.order.group_first_row[group])
-        histories = Histories.from_table(table, first + np.arange(len(table))).training()
+        histories = self.shards.group(group)
+        had, had_of = None, None
+        if self.whole_users:
+            had, had_of = self.shards.training_items(group, histories)
+        histories = replace(histories.training(), had=had, had_of=had_of)
         if self.strangers:
             return replace(histories, user=np.zeros_like(histories.user))
         return histories

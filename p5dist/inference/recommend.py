@@ -9,20 +9,21 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
-import ray
 
 from p5dist.config import RunConfig
 from p5dist.data import columns as c
-from p5dist.data.histories import Histories
-from p5dist.data.jagged import Ints
+from p5dist.data.jagged import Ints, Jagged
 from p5dist.data.manifest import Manifest
+from p5dist.data.reader import Portion
+from p5dist.data.users import Users
 from p5dist.environment.provenance import provenance
 from p5dist.errors import ConfigError
-from p5dist.inference.actors import Load, Reader, Unit, batches, score_all, training_sample
+from p5dist.inference.actors import run_task, score_all, value_of
+from p5dist.inference.evaluate.score import Load
+from p5dist.inference.fitting import fit
+from p5dist.inference.rankers import model_ranker
 from p5dist.inference.scorer import load_scorer
-from p5dist.ranking.baselines import ItemToItem
-from p5dist.ranking.interpolation import Mixture
-from p5dist.ranking.topk import Lists, Ranker, VectorRanker, top_k
+from p5dist.ranking.topk import Lists, Ranker, top_k
 from p5dist.storage import Folder, RunFolder
 
 RESULT = "result.json"
@@ -30,10 +31,13 @@ RESULT = "result.json"
 
 def run(job: RunConfig, folder: RunFolder, *, load: Load = load_scorer) -> dict[str, Any]:
     """Write ``recommend/part-*.parquet`` (columns.RECOMMENDATION) for all users, then
-    ``recommend/result.json``; Ray must be connected.
+    ``recommend/result.json``; Ray must be connected unless
+    :func:`p5dist.inference.actors.scores_here`.
 
-    The history of a user is everything the log holds, held-out interactions too. A list is shorter
-    than k where the user has seen nearly the whole catalogue.
+    The history of a user is everything the log holds, held-out interactions too; with sessions the
+    encoder sees the last session. Nothing that the user has had at any time is listed, unless
+    ``mask_seen`` is false; a list is shorter than k where the user has had nearly the whole
+    catalogue.
 
     Args:
         load: gives the trained stage that ranks.
@@ -61,8 +65,11 @@ def run(job: RunConfig, folder: RunFolder, *, load: Load = load_scorer) -> dict[
     folder.recommend.remove()
     folder.recommend.make()
     rows = users = 0
-    plan = Recommend(job, folder, stage, load, _counted(job, folder, manifest))
-    for written in score_all(plan, job, folder, manifest, "score", latest=True):
+    fitted = None
+    if job.ranking.item_to_item:
+        fitted = run_task(job, fit, job, folder, manifest, False)
+    plan = Recommend(job, folder, stage, load, fitted)
+    for written in score_all(plan, job, folder, manifest, "score"):
         rows += written["rows"][0].as_py()
         users += written["users"][0].as_py()
     result = {
@@ -80,24 +87,22 @@ def run(job: RunConfig, folder: RunFolder, *, load: Load = load_scorer) -> dict[
 
 @dataclass(frozen=True)
 class Recommend:
-    """What is recommended; makes an actor's :class:`ListWriter`."""
+    """What is recommended; makes the :class:`ListWriter` of an actor."""
 
     job: RunConfig
     folder: RunFolder
     stage: str
     load: Load
-    counted: Any = None
-    """Object reference of the fitted ItemToItem; None where the model ranks alone."""
+    fitted: Any = None
+    """What :func:`.actors.run_task` gave for the counts; None where the model ranks alone."""
 
     def __call__(self) -> ListWriter:
-        ranker: Ranker = VectorRanker(self.load(self.job, self.folder, self.stage))
-        if self.counted is not None:
-            ranker = Mixture(ranker, ray.get(self.counted), self.job.ranking.item_to_item)
-        return ListWriter(self, ranker)
+        model = self.load(self.job, self.folder, self.stage)
+        return ListWriter(self, model_ranker(self.job, model, value_of(self.fitted)))
 
 
 class ListWriter:
-    """Writes the lists of a unit's users as one part file; the result row holds ``users`` and
+    """Writes the lists of a portion's users as one part file; the result row holds ``users`` and
     ``rows``."""
 
     def __init__(self, plan: Recommend, ranker: Ranker) -> None:
@@ -106,18 +111,24 @@ class ListWriter:
         self.items = (prepare / "vocabulary" / "item.parquet").read_table([c.EXTERNAL_ID])
         self.titles = _titles(prepare, plan.job)
 
-    def __call__(self, unit: Unit, histories: Histories) -> pa.Table:
+    def __call__(self, portion: Portion, users: Users) -> pa.Table:
         config = self.plan.job.recommend
         assert config is not None
+        sessions = self.plan.job.prepare.session_gap is not None
+        histories = users.latest_session() if sessions else users.histories
+        everything = users.histories
         names = _user_names(self.plan.folder.prepare, histories.user)
         tables = [c.RECOMMENDATION.empty_table()]
-        start = 0
-        for part in batches(histories, config.batch_size):
-            lists = top_k(self.ranker, part, config.k, mask_seen=config.mask_seen)
+        for start in range(0, len(histories), config.batch_size):
+            part = np.arange(start, min(start + config.batch_size, len(histories)))
+            seen = Jagged(everything.offsets, everything.item).take(part)
+            lists = top_k(
+                self.ranker, histories.take(part), config.k,
+                seen=seen if config.mask_seen else None,
+            )  # fmt: skip
             tables.append(self._table(names.slice(start, len(part)), lists))
-            start += len(part)
         table = pa.concat_tables(tables)
-        (self.plan.folder.recommend / f"part-{unit.number:05d}.parquet").write_table(table)
+        (self.plan.folder.recommend / f"part-{portion.number:05d}.parquet").write_table(table)
         return pa.table({"users": [len(histories)], "rows": [len(table)]})
 
     def _table(self, users: pa.Array, lists: Lists) -> pa.Table:
@@ -133,20 +144,6 @@ class ListWriter:
             pa.array(lists.scores[listed]),
         ]
         return pa.table(columns, schema=c.RECOMMENDATION)
-
-
-def _counted(job: RunConfig, folder: RunFolder, manifest: Manifest) -> Any:
-    """Object reference of what :class:`Mixture` needs beside the model; None where it needs
-    nothing."""
-    if not job.ranking.item_to_item:
-        return None
-    fitted = ray.remote(_fit).remote(Reader.of(job, folder), manifest)
-    ray.wait([fitted])  # before actors take the CPUs that it needs; they meet its error
-    return fitted
-
-
-def _fit(reader: Reader, manifest: Manifest) -> ItemToItem:
-    return ItemToItem.fit(training_sample(reader, manifest), manifest.items)
 
 
 def _titles(prepare: Folder, job: RunConfig) -> pa.ChunkedArray | None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torchrec.modules.embedding_modules import EmbeddingBagCollection, EmbeddingCollection
 
 from p5dist.config.train import Finetune
-from p5dist.models.backbone import Recommender
+from p5dist.models.backbone import Backbone
 from p5dist.models.tables import ItemTables, UserTables
 
 
@@ -41,7 +41,7 @@ class LowRank(nn.Linear):
         return super().forward(x) + self.factor * low
 
 
-def choose_trained(backbone: Recommender, config: Finetune) -> None:
+def choose_trained(backbone: Backbone, config: Finetune) -> None:
     """Freeze what ``config`` does not train, and put adapters beside the linear layers of the
     encoder if it says so. Frozen tables take part in no backward pass: neither their rows nor the
     state of their optimizer change."""

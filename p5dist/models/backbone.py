@@ -2,35 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from p5dist.config.model import HstuEncoder as HstuConfig
-from p5dist.config.model import MeanEncoder as MeanConfig
 from p5dist.config.model import Model
-from p5dist.config.model import TransformerEncoder as TransformerConfig
 from p5dist.data.batch import Batch
 from p5dist.data.manifest import Manifest
-from p5dist.models.dropout import hashed_bytes
-from p5dist.models.encoders.hstu import HstuEncoder
-from p5dist.models.encoders.mean import MeanEncoder
-from p5dist.models.encoders.transformer import TransformerEncoder
+from p5dist.models.dropout import Site, hashed_bytes
+from p5dist.models.encoders.encoder import Encoder
 from p5dist.models.inputs import Inputs
 from p5dist.models.tables import ItemTables
-
-ENCODERS: dict[type, Callable[..., nn.Module]] = {
-    TransformerConfig: TransformerEncoder,
-    HstuConfig: HstuEncoder,
-    MeanConfig: MeanEncoder,
-}
-"""Encoder by its section. Called with ``(section, dim=, max_length=, causal=)``; its forward takes
-inputs [T, dim] and the batch, and gives states [T, dim]."""
-_ID_SITE = 900
 
 
 @dataclass(frozen=True)
@@ -40,11 +24,11 @@ class Encoded:
     states: Tensor
     """[T, dim] one per interaction, from the history up to it"""
     items: Tensor
-    """[U, dim] vectors of the distinct items of the batch; those that a state is followed by have
-    a large product with it"""
+    """[U, dim] vectors of the distinct items of the batch; likely next items have a large inner
+    product with the state"""
 
 
-class Recommender(nn.Module):
+class Backbone(nn.Module):
     """Item tables and an encoder over histories.
 
     Args:
@@ -70,9 +54,9 @@ class Recommender(nn.Module):
         attributes = {name: manifest.item_attributes[name] for name in config.item_attributes}
         self.items = ItemTables(manifest.items, attributes, config.dim, device)
         self.inputs = Inputs(config, manifest, device=device, hides=bidirectional)
-        make: Any = ENCODERS[type(config.encoder)]
-        self.encoder = make(
-            config.encoder, dim=config.dim, max_length=max_length, causal=not bidirectional
+        assert isinstance(config.encoder, Encoder)
+        self.encoder = config.encoder.build(
+            dim=config.dim, max_length=max_length, causal=not bidirectional
         )
         self.bidirectional = bidirectional
         self.id_threshold = round(config.inputs.id_dropout * 256)
@@ -91,7 +75,7 @@ class Recommender(nn.Module):
     def _rows(self, batch: Batch) -> Tensor:
         dropped = None
         if self.training and self.id_threshold:
-            dropped = hashed_bytes(batch.item_key, 1, _ID_SITE) < self.id_threshold
+            dropped = hashed_bytes(batch.item_key, 1, Site.ITEM_IDS) < self.id_threshold
         rows: Tensor = self.items(batch.items, batch.item_attributes, dropped)
         return rows
 

@@ -7,8 +7,25 @@ of workers.
 
 from __future__ import annotations
 
+from enum import IntEnum
+
 import torch
 from torch import Tensor, nn
+
+
+class Site(IntEnum):
+    """Where random channels or interactions are dropped; masks of different sites are independent.
+
+    An encoder numbers its own dropouts from :attr:`ENCODER` on.
+    """
+
+    ENCODER = 0
+    ITEM_IDS = 900
+    INPUT_ITEMS = 901
+    RATING_STATE = 1001
+    RATING_ITEM = 1002
+    RATING_USER = 1003
+    CLICK_FEATURES = 1011
 
 
 class HashedDropout(nn.Module):

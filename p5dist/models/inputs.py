@@ -9,13 +9,12 @@ from torch import Tensor, nn
 from p5dist.config.model import Model
 from p5dist.data.batch import Batch
 from p5dist.data.manifest import Manifest
-from p5dist.models.dropout import hashed_bytes
+from p5dist.models.dropout import Site, hashed_bytes
 from p5dist.models.encoders.bias import INTERVALS, interval_class
 from p5dist.models.tables import UserTables
 
 _EVENTS = 128  # codes are int8
 _HOUR, _DAY = 3600, 86_400
-_ITEM_SITE = 901
 _STD = 0.02
 
 
@@ -61,7 +60,7 @@ class Inputs(nn.Module):
         # embedding and not indexing: its gradient is a plain sum, without sorting the indices.
         x = F.embedding(batch.seen, items) * self.scale
         if self.training and self.item_threshold:
-            keep = hashed_bytes(batch.dropout_key, 1, _ITEM_SITE) >= self.item_threshold
+            keep = hashed_bytes(batch.dropout_key, 1, Site.INPUT_ITEMS) >= self.item_threshold
             x = x * keep
         if self.rating is not None:
             x = x + self.rating(batch.rating)

@@ -134,7 +134,7 @@ def _prescribed(order: LaneOrder, first: int, last: int) -> tuple[Ints, Ints]:
 
 
 def _all_rows(order: LaneOrder) -> Ints:
-    groups = zip(order.group_first_row, order.group_rows, strict=True)
+    groups = zip(order.groups.first_row, order.groups.rows, strict=True)
     return np.concatenate([np.zeros(0, np.int64), *(f + np.arange(n) for f, n in groups)])
 
 

@@ -20,6 +20,8 @@ class ShardHistories:
 
     user: Ints
     """[B] index of the user; one user's histories are in the order of time."""
+    session: Ints
+    """[B] number of the session (without sessions: of the user) that the history is a window of"""
     lengths: Ints
     """[B] at least 1"""
     rows: Interactions
@@ -37,7 +39,11 @@ class ShardHistories:
         lengths = kept_before[starts + self.lengths] - kept_before[starts]
         full = lengths > 0
         return ShardHistories(
-            self.user[full], lengths[full], self.rows.take(keep), self.split[keep]
+            self.user[full],
+            self.session[full],
+            lengths[full],
+            self.rows.take(keep),
+            self.split[keep],
         )
 
 
@@ -52,9 +58,11 @@ def build(rows: Interactions, prepare: Prepare, cuts: Cuts | None) -> ShardHisto
     starts = _starts(rows, prepare.session_gap)
     lengths = np.diff(starts, append=len(rows))
     split = split_codes(prepare.split, lengths, rows, cuts)
+    session = np.arange(len(starts))
     if prepare.max_length is not None:
+        session = np.repeat(session, -(-lengths // prepare.max_length))
         starts, lengths = _windows(starts, lengths, prepare.max_length)
-    return ShardHistories(rows.user[starts].astype(np.int64), lengths, rows, split)
+    return ShardHistories(rows.user[starts].astype(np.int64), session, lengths, rows, split)
 
 
 def over_length(rows: Interactions, prepare: Prepare) -> Bools | None:

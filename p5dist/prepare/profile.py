@@ -40,6 +40,8 @@ class ShardProfile:
     """Interactions by rating; those without one are left out."""
     splits: Ints
     """[3] interactions by split code."""
+    users_by_split: Ints
+    """[3] users with an interaction of each split code."""
     train_ratings: tuple[int, float, float, float]
     """Number, sum, smallest and largest of the ratings that train."""
     tied: int
@@ -68,6 +70,9 @@ def profile_shard(histories: ShardHistories, names: Names, rank: Array) -> Shard
         days=_counts(rows.time // _DAY),
         ratings=_counts(rating[rated]),
         splits=np.bincount(histories.split, minlength=3).astype(np.int64),
+        users_by_split=np.array(
+            [len(np.unique(rows.user[histories.split == code])) for code in range(3)]
+        ),
         train_ratings=(
             len(trains),
             float(trains.sum()),

@@ -50,7 +50,9 @@ def history_table(
     ]
     ends = pa.array(offsets.astype(np.int32))
     columns = [pa.ListArray.from_arrays(ends, pa.array(values)) for values in lists]
-    columns.insert(len(lists) - len(context), pa.array(np.append(user[1:] != user[:-1], True)))
+    session = histories.session
+    continues = np.append(False, session[1:] == session[:-1])
+    columns.insert(len(lists) - len(context), pa.array(continues))
     return pa.table([pa.array(user), *columns], schema=c.shard_schema(context))
 
 

@@ -181,10 +181,12 @@ def _attributes(passes: Passes, items: Vocabulary) -> tuple[dict[str, dict[str, 
 def _sums(profiles: Sequence[ShardProfile]) -> dict[str, Any]:
     """The manifest's sums over all shards: splits and ratings."""
     splits = np.sum([p.splits for p in profiles], axis=0)
+    users = np.sum([p.users_by_split for p in profiles], axis=0)
     number, total, low, high = zip(*(p.train_ratings for p in profiles), strict=True)
     rated = sum(number)
     return {
         "rows_by_split": {name: int(splits[code]) for name, code in c.SPLIT_CODES.items()},
+        "users_by_split": {name: int(users[code]) for name, code in c.SPLIT_CODES.items()},
         "rating_mean": sum(total) / rated if rated else None,
         "rating_range": (min(low), max(high)) if rated else None,
     }

@@ -33,11 +33,18 @@ class Estimate:
     high: float | None = None
 
 
+def ranking_labels(ks: tuple[int, ...]) -> dict[str, str]:
+    """What each ranking metric is called for people; for all of them higher is better."""
+    names = {"hr": "HR", "ndcg": "NDCG", "mrr": "MRR", "coverage": "coverage"}
+    labels = {f"{name}@{k}": f"{label}@{k}" for name, label in names.items() for k in ks}
+    return labels | {"accuracy": "accuracy"}
+
+
 def rank_values(rank: Ints, ks: tuple[int, ...]) -> dict[str, Floats]:
     """Each metric's value for each target: hr@k, ndcg@k, mrr@k for all k, and accuracy.
 
     Args:
-        rank: [M] from 1.
+        rank: [M] from 1; a target that cannot be listed has one beyond every k.
 
     Returns:
         [M] by metric.

@@ -1,24 +1,63 @@
-"""What is evaluated: held-out interactions and the histories before them."""
+"""Targets: the held-out interactions that a model is evaluated on, and what is known before each.
+
+Validation during training and the evaluate stage share this code. All of it is decided from whole
+users, so that the windows that prepared rows are cut into change no rank:
+
+- Without sessions the history of a target is every interaction of its user in the splits before the
+  evaluated one.
+- With sessions it is every earlier interaction of its session, up to the evaluated split.
+- The items that the user is known to have had are those of the history and, with sessions, those of
+  the user's earlier sessions in the splits before the evaluated one. With ``mask_seen`` they cannot
+  be ranked; a target among them (a *repeat*) counts as a miss, as in published tables.
+- A target without any history is left out and counted.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from p5dist.data.histories import Histories
-from p5dist.data.jagged import Ints
+from p5dist.data.jagged import Bools, Ints, Jagged, contains, offsets_of, ranges
+from p5dist.data.randomness import Stream, uniform
+from p5dist.data.users import Users
 
-Floats = npt.NDArray[np.float64]
+NO_HISTORY, REPEATED, NOT_CHOSEN = "no_history", "repeated", "user_not_chosen"
+"""Why an interaction of the evaluated split is no target."""
 
 
 @dataclass(frozen=True)
-class Targets:
-    """B histories up to the evaluated split, and the M interactions of that split."""
+class Rule:
+    """Which held-out interactions are targets.
+
+    Args:
+        split: columns.VALIDATION or columns.TEST.
+        sessions: a history is a session, not a user.
+        targets: ``new`` leaves repeats out.
+        share: of the users, chosen by a hash of seed and user.
+        seed: of the job.
+    """
+
+    split: int
+    sessions: bool
+    targets: Literal["all", "new"] = "all"
+    share: float = 1.0
+    seed: int = 1
+
+
+@dataclass(frozen=True)
+class TargetBatch:
+    """M targets of B histories."""
 
     histories: Histories
+    """[B] what is known before a target, oldest first; an encoder sees the end of it."""
+    seen: Jagged
+    """[B] items that the user is known to have had before; may repeat"""
     owner: Ints
     """[M] index of the history, rising"""
     user: Ints
@@ -31,45 +70,190 @@ class Targets:
     """[M]"""
     rating: npt.NDArray[np.float32]
     """[M]"""
+    repeated: Bools
+    """[M] whether the item is among those seen"""
+    everything: Histories
+    """All interactions of U users up to the evaluated split."""
+    user_index: Ints
+    """[B] index of each history's user in ``everything``"""
 
-    @classmethod
-    def of(cls, histories: Histories, split: int) -> tuple[Targets, int]:
-        """Targets of the users that have any, and the number of users left out because nothing
-        is known about them before."""
-        known = histories.where(histories.split < split)
-        wanted = histories.where(histories.split == split)
-        new = (known.lengths == 0) & (wanted.lengths > 0)
-        chosen = np.flatnonzero((wanted.lengths > 0) & ~new)
-        wanted = wanted.take(chosen)
-        owner = wanted.owner()
-        found = cls(
-            known.take(chosen), owner, wanted.user[owner], wanted.item, wanted.timestamp,
-            wanted.event, wanted.rating,
-        )  # fmt: skip
-        return found, int(new.sum())
-
-    def batches(self, size: int) -> Iterable[Targets]:
-        """The targets of ``size`` histories at a time."""
-        for start in range(0, len(self.histories), size):
-            part = self.histories.take(np.arange(start, min(start + size, len(self.histories))))
-            m = slice(*np.searchsorted(self.owner, (start, start + len(part))))
-            yield Targets(
-                part, self.owner[m] - start, self.user[m], self.item[m], self.timestamp[m],
-                self.event[m], self.rating[m],
-            )  # fmt: skip
+    @cached_property
+    def had(self) -> Jagged:
+        """[B] all items of the user up to and with the evaluated split: no item among them is a
+        *no* of the user."""
+        whole = self.everything.take(self.user_index)
+        return Jagged(whole.offsets, whole.item)
 
 
 @dataclass(frozen=True)
-class Clicks:
-    """E examples of a click task: targets, and items drawn as a no beside them."""
+class Targets:
+    """M targets of B histories; :meth:`batches` makes the histories."""
 
-    target: Ints
-    """[E] index of the target that the example is, or beside which it was drawn"""
+    everything: Histories
+    """All interactions of U users up to the evaluated split."""
+    known: Histories
+    """[U] those of the splits before"""
+    user_index: Ints
+    """[B] index of the user"""
+    start: Ints
+    """[B] where the history begins in the user's part of ``everything`` (sessions) or ``known``"""
+    length: Ints
+    """[B]"""
+    known_length: Ints
+    """[B] known interactions of the user, from the first on, that count as seen"""
     owner: Ints
-    """[E] index of the history"""
-    item: Ints
-    """[E] item id"""
-    label: Floats
-    """[E] 1 for a yes, 0 for a no"""
-    probability: Floats
-    """[E] of a yes"""
+    """[M] index of the history, rising"""
+    at: Ints
+    """[M] index of the interaction in ``everything``"""
+    repeated: Bools
+    """[M]"""
+    sessions: bool
+    left_out: dict[str, int]
+    """Interactions of the evaluated split that are no targets, by reason."""
+    users_without_history: int
+    """Users all of whose interactions of the split were left out for that reason."""
+
+    def __len__(self) -> int:
+        return len(self.owner)
+
+    @classmethod
+    def find(cls, users: Users, rule: Rule) -> Targets:
+        """The targets among the interactions of some users."""
+        left_out: dict[str, int] = {}
+
+        def leave_out(reason: str, number: int) -> None:
+            if number:
+                left_out[reason] = left_out.get(reason, 0) + number
+
+        if rule.share < 1:
+            chosen = uniform(rule.seed, Stream.EVALUATED_USERS, users.histories.user) < rule.share
+            wanted = int((users.histories.split == rule.split).sum())
+            users = users.take(np.flatnonzero(chosen))
+            leave_out(NOT_CHOSEN, wanted - int((users.histories.split == rule.split).sum()))
+        up_to = users.histories.split <= rule.split
+        everything, session = users.histories.where(up_to), users.session[up_to]
+        known = everything.where(everything.split < rule.split)
+        at = np.flatnonzero(everything.split == rule.split)
+        user = everything.owner()[at]
+        start, length, known_length = (
+            _by_session(everything, session, at, rule.split)
+            if rule.sessions
+            else (np.zeros(len(at), np.int64), known.lengths[user], known.lengths[user])
+        )
+        fresh = length == 0
+        leave_out(NO_HISTORY, int(fresh.sum()))
+        skipped = len(np.setdiff1d(user[fresh], user[~fresh]))
+        repeated = _repeated(everything, at, start, length, known, known_length, rule.sessions)
+        keep = ~fresh
+        if rule.targets == "new":
+            leave_out(REPEATED, int((keep & repeated).sum()))
+            keep &= ~repeated
+        at, user, repeated = at[keep], user[keep], repeated[keep]
+        start, length, known_length = start[keep], length[keep], known_length[keep]
+        if rule.sessions:  # every target has a history of its own
+            first, owner = np.arange(len(at)), np.arange(len(at))
+        else:
+            _, first, owner = np.unique(user, return_index=True, return_inverse=True)
+        return cls(
+            everything=everything,
+            known=known,
+            user_index=user[first],
+            start=start[first],
+            length=length[first],
+            known_length=known_length[first],
+            owner=owner,
+            at=at,
+            repeated=repeated,
+            sessions=rule.sessions,
+            left_out=left_out,
+            users_without_history=skipped,
+        )
+
+    @classmethod
+    def none(cls, rule: Rule) -> Targets:
+        """No user at all."""
+        return cls.find(Users.join(Histories.empty(), np.zeros(0, dtype=bool)), rule)
+
+    def batches(self, size: int) -> Iterator[TargetBatch]:
+        """The targets of ``size`` histories at a time."""
+        for begin in range(0, len(self.user_index), size):
+            yield self._batch(begin, min(begin + size, len(self.user_index)))
+
+    def nothing(self) -> TargetBatch:
+        """No target and no history."""
+        return self._batch(0, 0)
+
+    def _batch(self, begin: int, end: int) -> TargetBatch:
+        b = slice(begin, end)
+        m = slice(*np.searchsorted(self.owner, (begin, end)))
+        source = self.everything if self.sessions else self.known
+        histories = source.take(self.user_index[b], self.start[b], self.length[b])
+        at = self.at[m]
+        owner_in_batch = self.owner[m] - begin
+        return TargetBatch(
+            histories=histories,
+            seen=self._seen(b, histories),
+            owner=owner_in_batch,
+            user=histories.user[owner_in_batch],
+            item=self.everything.item[at],
+            timestamp=self.everything.timestamp[at],
+            event=self.everything.event[at],
+            rating=self.everything.rating[at],
+            repeated=self.repeated[m],
+            everything=self.everything,
+            user_index=self.user_index[b],
+        )
+
+    def _seen(self, b: slice, histories: Histories) -> Jagged:
+        if not self.sessions:
+            return Jagged(histories.offsets, histories.item)
+        flat = np.concatenate([self.known.item, histories.item])
+        begin = self.known.offsets[:-1][self.user_index[b]]
+        starts = np.stack([begin, len(self.known.item) + histories.offsets[:-1]], axis=1)
+        lengths = np.stack([self.known_length[b], histories.lengths], axis=1)
+        values = flat[ranges(starts.reshape(-1), lengths.reshape(-1))]
+        return Jagged(offsets_of(lengths.sum(axis=1)), values)
+
+
+def _by_session(
+    everything: Histories, session: Ints, at: Ints, split: int
+) -> tuple[Ints, Ints, Ints]:
+    """Of the targets ``at`` [M]: where their session begins in their user's interactions, the
+    interactions of the session before them, and the known interactions before the session."""
+    new = np.ones(len(session), dtype=bool)
+    new[1:] = session[1:] != session[:-1]
+    first = np.flatnonzero(new)
+    begin = first[np.searchsorted(first, at, side="right") - 1]
+    user_begin = everything.offsets[:-1][everything.owner()[at]]
+    known_before = offsets_of((everything.split < split).astype(np.int64))
+    return begin - user_begin, at - begin, known_before[begin] - known_before[user_begin]
+
+
+def _repeated(
+    everything: Histories,
+    at: Ints,
+    start: Ints,
+    length: Ints,
+    known: Histories,
+    known_length: Ints,
+    sessions: bool,
+) -> Bools:
+    """[M] whether the item of a target is among those that its user is known to have had."""
+    owner = everything.owner()
+    items = int(everything.item.max(initial=0)) + 1
+    wanted = owner[at] * items + everything.item[at]
+    if not sessions:
+        return contains(np.unique(known.owner() * items + known.item), wanted)
+    # The first known place of every (user, item), and the place of the item before each.
+    key, first = np.unique(known.owner() * items + known.item, return_index=True)
+    index = np.minimum(np.searchsorted(key, wanted), max(len(key) - 1, 0))
+    among = np.zeros(len(at), dtype=bool)
+    if len(key):
+        place = first[index] - known.offsets[:-1][owner[at]]
+        among = (key[index] == wanted) & (place < known_length)
+    pair = owner * items + everything.item
+    order = np.argsort(pair, kind="stable")
+    before = np.full(len(pair), -1, dtype=np.int64)
+    same = pair[order][1:] == pair[order][:-1]
+    before[order[1:][same]] = order[:-1][same]
+    return among | (before[at] >= at - length) & (before[at] >= 0)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from p5dist.data.histories import Histories
-from p5dist.data.jagged import Ints
+from p5dist.data.jagged import Ints, Jagged
 from p5dist.errors import TrainingError
 
 BLOCK = 1 << 25
@@ -93,27 +93,31 @@ def row_blocks(rows: int, items: int, size: int = 1) -> Iterator[slice]:
         yield slice(start, min(start + step, rows))
 
 
-def top_k(ranker: Ranker, histories: Histories, k: int, *, mask_seen: bool) -> Lists:
+MISSED = int(np.iinfo(np.int64).max)
+"""Rank of a target that cannot be listed, since the user is known to have had it."""
+
+
+def top_k(ranker: Ranker, histories: Histories, k: int, *, seen: Jagged | None) -> Lists:
     """The k best items of each history, or all where the catalogue has fewer.
 
     Args:
-        mask_seen: items of a history are not listed.
+        seen: [B] items that are not listed; None: all are.
 
     Raises:
         TrainingError: a score is NaN.
     """
-    return rank_and_list(ranker, histories, _NONE, _NONE, k, mask_seen=mask_seen)[1]
+    return rank_and_list(ranker, histories, _NONE, _NONE, k, seen=seen)[1]
 
 
 def rank_of(
-    ranker: Ranker, histories: Histories, owner: Ints, target: Ints, *, mask_seen: bool
+    ranker: Ranker, histories: Histories, owner: Ints, target: Ints, *, seen: Jagged | None
 ) -> Ints:
     """The rank (from 1) of item id ``target[m]`` for history ``owner[m]``.
 
     Args:
         owner: [M] index of the history, rising.
         target: [M]
-        mask_seen: items of the history are left out, except the target itself.
+        seen: [B] items that are left out; None: none. A target among them has the rank MISSED.
 
     Returns:
         [M]
@@ -121,12 +125,18 @@ def rank_of(
     Raises:
         TrainingError: a score is NaN.
     """
-    return rank_and_list(ranker, histories, owner, target, 1, mask_seen=mask_seen)[0]
+    return rank_and_list(ranker, histories, owner, target, 1, seen=seen)[0]
 
 
 @torch.no_grad()
 def rank_and_list(
-    ranker: Ranker, histories: Histories, owner: Ints, target: Ints, k: int, *, mask_seen: bool
+    ranker: Ranker,
+    histories: Histories,
+    owner: Ints,
+    target: Ints,
+    k: int,
+    *,
+    seen: Jagged | None,
 ) -> tuple[Ints, Lists]:
     """:func:`rank_of` and :func:`top_k` with the scores computed once."""
     k = min(k, ranker.items)
@@ -142,13 +152,14 @@ def rank_and_list(
                 rule="items can only be ranked by numbers",
                 fix="look at the loss of the training stage; train again with lower learning rates",
             )
+        if seen is not None:
+            _mask(scores, seen, rows)
         mine = slice(*np.searchsorted(owner, (rows.start, rows.stop)))
         row = torch.from_numpy(owner[mine] - rows.start)
         item = torch.from_numpy(target[mine] - 1)
         wanted = scores[row, item]
-        if mask_seen:
-            _mask(scores, histories.offsets, histories.item, rows)
-        ranks[mine] = _ranks(scores, row, item, wanted)
+        found = _ranks(scores, row, item, wanted)
+        ranks[mine] = np.where(torch.isneginf(wanted).numpy(), MISSED, found)
         best, index = _best(scores, k)
         lists.scores[rows] = best.numpy()
         lists.ids[rows] = torch.where(torch.isneginf(best), 0, index + 1).numpy()
@@ -158,11 +169,11 @@ def rank_and_list(
 _NONE = np.empty(0, dtype=np.int64)
 
 
-def _mask(scores: Tensor, offsets: Ints, item: Ints, rows: slice) -> None:
-    lengths = np.diff(offsets[rows.start : rows.stop + 1])
+def _mask(scores: Tensor, seen: Jagged, rows: slice) -> None:
+    lengths = seen.lengths[rows]
     row = np.repeat(np.arange(len(lengths)), lengths)
-    seen = item[offsets[rows.start] : offsets[rows.stop]] - 1
-    scores[torch.from_numpy(row), torch.from_numpy(seen)] = -torch.inf
+    item = seen.values[seen.offsets[rows.start] : seen.offsets[rows.stop]] - 1
+    scores[torch.from_numpy(row), torch.from_numpy(item)] = -torch.inf
 
 
 def _ranks(scores: Tensor, row: Tensor, item: Tensor, wanted: Tensor) -> npt.NDArray[np.int64]:

@@ -20,6 +20,7 @@ from p5dist.data import columns as c
 from p5dist.data.histories import Histories
 from p5dist.data.jagged import Ints
 from p5dist.data.manifest import Manifest
+from p5dist.data.reader import ShardReader
 from p5dist.storage import Folder, RunFolder
 
 TAIL = 10  # interactions shown
@@ -70,12 +71,9 @@ class ShownUser:
 
 def shown_users(job: RunConfig, folder: RunFolder, manifest: Manifest) -> list[ShownUser]:
     """``job.report.users`` users, drawn from the seed."""
-    wanted = 0 if job.report is None else min(job.report.users, manifest.histories)
-    if not wanted:
+    histories = _drawn(job, folder, manifest)
+    if not len(histories):
         return []
-    generator = np.random.default_rng(job.seed)
-    rows = np.sort(generator.choice(manifest.histories, wanted, replace=False))
-    histories = read_histories(folder.prepare, manifest, rows)
     users = take_rows(
         folder.prepare / "vocabulary/user.parquet", histories.user - 1, [c.EXTERNAL_ID]
     )[c.EXTERNAL_ID].to_pylist()
@@ -118,15 +116,17 @@ def take_rows(file: Folder, rows: Ints, columns: list[str] | None = None) -> pa.
     return table.take(start[group] + rows - first[group])
 
 
-def read_histories(prepare: Folder, manifest: Manifest, rows: Ints) -> Histories:
-    """The histories with row numbers ``rows`` (rising)."""
-    starts = np.array([shard.first_row for shard in manifest.shards])
-    shard = np.searchsorted(starts, rows, side="right") - 1
-    tables = [
-        take_rows(prepare / manifest.shards[s].path, rows[shard == s] - starts[s])
-        for s in np.unique(shard)
-    ]
-    return Histories.from_table(pa.concat_tables(tables), rows)
+def _drawn(job: RunConfig, folder: RunFolder, manifest: Manifest) -> Histories:
+    """Whole users of rows drawn from the seed."""
+    wanted = 0 if job.report is None else min(job.report.users, manifest.histories)
+    if not wanted:
+        return Histories.empty()
+    generator = np.random.default_rng(job.seed)
+    rows = np.sort(generator.choice(manifest.histories, wanted, replace=False))
+    reader = ShardReader(folder.prepare, manifest, (c.TIMESTAMP, c.RATING))
+    users = Histories.concat([reader.user_at(int(row)).histories for row in rows])
+    _, first = np.unique(users.user, return_index=True)
+    return users.take(np.sort(first))
 
 
 def item_names(prepare: Folder, items: Ints) -> tuple[list[str], list[str]]:

@@ -113,9 +113,7 @@ def _trainer(
     training = job.trainings()[stage]
     mix = open_mix(job, stage, folder, manifest)
     mix.check(job)
-    feed = Feed(
-        mix.readers(job, shuffled=training.shuffled), job.feed.unit_rows, job.feed.read_ahead
-    )
+    feed = Feed(mix.readers(job, training), job.feed.unit_rows, job.feed.read_ahead)
     scale = job.scale
     gpu = "GPU" in resources
     threads = max(int(resources["CPU"]), 1)

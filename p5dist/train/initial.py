@@ -180,7 +180,7 @@ def _rows(before: int, now: int, carried: int) -> dict[str, int]:
 
 def _learned_the_same(source: Source, job: RunConfig, stage: str) -> bool:
     then = parse_job(source.checkpoint.meta()["job"]).trainings().get(source.stage)
-    return then is not None and then.heads() == job.trainings()[stage].heads()
+    return then is not None and then.learned == job.trainings()[stage].learned
 
 
 def _carried_rows(name: str, before: Folder, now: Folder) -> Ints | None:

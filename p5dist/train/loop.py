@@ -166,7 +166,7 @@ def _validate(session: Session, validator: Validator, done: int, outside: Outsid
     session.model.train()
     metric = validator.config.metric
     outside.validated(done, metric, value)
-    score = -value if metric == "rmse" else value
+    score = value if validator.higher_is_better else -value
     session.selection.add(score)
     return score
 

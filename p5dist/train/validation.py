@@ -1,38 +1,36 @@
-"""Validation during training: exact ranking of held-out interactions by all workers together.
+"""Validation during training: the evaluation of held-out interactions by all workers together.
 
-It is the evaluation's own ranking (p5dist/ranking), with the tables where they are: every worker
-looks up all item vectors once and ranks the targets of its share of the users. Which users are
-ranked does not depend on the number of workers.
+It is the evaluation's own code (targets, masks, ranks, metrics), with the embedding tables where
+they are: every worker looks up all item vectors once and scores the targets of its share of the
+users. Which users are taken, and the metric, do not depend on the number of workers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 import torch.distributed as dist
 
-from p5dist.config import RunConfig
-from p5dist.config.train import Validation
+from p5dist.config.train import RANKING_METRIC, Validation
 from p5dist.data import columns as c
-from p5dist.data.histories import Histories
-from p5dist.data.manifest import Manifest
-from p5dist.data.randomness import Stream, uniform
+from p5dist.data.jagged import Array
+from p5dist.data.reader import ShardReader
 from p5dist.errors import ConfigError
 from p5dist.inference.scorer import Scorer
 from p5dist.ranking.metrics import rank_values
-from p5dist.ranking.targets import Targets
+from p5dist.ranking.targets import Rule, TargetBatch, Targets
 from p5dist.ranking.topk import VectorRanker, rank_of
 from p5dist.storage import RunFolder
+from p5dist.tasks.build import task_of
+from p5dist.tasks.evaluation import MODEL, Evaluation
+from p5dist.tasks.task import Context
 from p5dist.train.session import Session
 
-Floats = npt.NDArray[np.float64]
-
-_USERS_AT_ONCE = 1024
+_HISTORIES_AT_ONCE = 1024
+_ROWS_AT_ONCE = 8192
 
 
 def make_validator(session: Session, folder: RunFolder) -> Validator | None:
@@ -40,18 +38,21 @@ def make_validator(session: Session, folder: RunFolder) -> Validator | None:
     config = session.training.validation
     if config is None:
         return None
-    targets = read_targets(session.job, folder, session.manifest, config)
-    return Validator(
-        config,
-        lambda: Scorer(
+    targets = read_targets(session, folder, config)
+
+    def scorer() -> Scorer:
+        return Scorer(
             session.inner,
             session.collate,
             session.manifest.items,
             session.job.feed.max_length,
             shuffled=session.training.shuffled,
-        ),
-        targets,
-    )
+        )
+
+    metric: Metric = RankingMetric(config)
+    if not RANKING_METRIC.match(config.metric):
+        metric = _task_metric(session, folder, config)
+    return Validator(config, scorer, targets, metric)
 
 
 class Validator:
@@ -60,12 +61,21 @@ class Validator:
     Args:
         make: the model as it is now, ready to score.
         targets: this worker's share.
+        metric: what is computed of them.
     """
 
-    def __init__(self, config: Validation, make: Callable[[], Scorer], targets: Targets) -> None:
+    def __init__(
+        self,
+        config: Validation,
+        make: Callable[[], Scorer],
+        targets: list[Targets],
+        metric: Metric,
+    ) -> None:
         self.config = config
+        self.higher_is_better = metric.higher_is_better
         self._make = make
         self._targets = targets
+        self._metric = metric
 
     def __call__(self) -> float:
         """The metric over all targets of all workers.
@@ -73,80 +83,116 @@ class Validator:
         Raises:
             ConfigError: no user with a target was chosen.
         """
-        values = self._squared_errors if self.config.metric == "rmse" else self._gains
-        total = torch.zeros(2, dtype=torch.float64)
-        for found in values(self._make()):
-            total += torch.tensor([found.sum(), float(len(found))])
-        dist.all_reduce(total)
-        if total[1] == 0:
+        value = self._metric.measure(self._make(), self._batches())
+        if value is None:
             raise ConfigError(
                 "none of the users chosen by chance can be validated on",
                 where="validation.users", value=self.config.users,
                 rule=f"{self.config.metric} needs a target", fix="raise validation.users",
             )  # fmt: skip
-        mean = float(total[0] / total[1])
-        return mean**0.5 if self.config.metric == "rmse" else mean
+        return value
 
-    def _gains(self, scorer: Scorer) -> Iterator[Floats]:
-        ranker = VectorRanker(scorer)
-        k = int(self.config.metric.split("@")[1])
-        for part in self._batches():
-            ranks = rank_of(
-                ranker, part.histories, part.owner, part.item, mask_seen=self.config.mask_seen
-            )
-            yield rank_values(ranks, (k,))[self.config.metric]
-
-    def _squared_errors(self, scorer: Scorer) -> Iterator[Floats]:
-        for part in self._batches():
-            predicted = scorer.ratings(part.histories, part.owner, part.item).double().numpy()
-            known = ~np.isnan(part.rating)
-            yield np.square(predicted[known] - part.rating[known].astype(np.float64))
-
-    def _batches(self) -> Iterator[Targets]:
+    def _batches(self) -> Iterator[TargetBatch]:
         """Equally many on every worker, since looking up items takes all of them."""
-        own = list(self._targets.batches(_USERS_AT_ONCE))
+        own = [batch for part in self._targets for batch in part.batches(_HISTORIES_AT_ONCE)]
         most = torch.tensor(len(own))
         dist.all_reduce(most, op=dist.ReduceOp.MAX)
-        nobody = Targets.of(Histories.empty(), c.VALIDATION)[0]
-        yield from [*own, *[nobody] * (int(most) - len(own))]
+        yield from [*own, *[self._targets[0].nothing()] * (int(most) - len(own))]
 
 
-def read_targets(
-    job: RunConfig, folder: RunFolder, manifest: Manifest, config: Validation
-) -> Targets:
+class Metric:
+    """A number that all workers compute together from their batches of targets."""
+
+    higher_is_better = True
+
+    def measure(self, scorer: Scorer, batches: Iterator[TargetBatch]) -> float | None:
+        """The metric over the batches of all workers; None where there is no target."""
+        raise NotImplementedError
+
+
+class RankingMetric(Metric):
+    """ndcg@k, hr@k or mrr@k of the model."""
+
+    def __init__(self, config: Validation) -> None:
+        self._name, self._mask_seen = config.metric, config.mask_seen
+
+    def measure(self, scorer: Scorer, batches: Iterator[TargetBatch]) -> float | None:
+        ranker = VectorRanker(scorer)
+        k = int(self._name.split("@")[1])
+        total = torch.zeros(2, dtype=torch.float64)
+        for batch in batches:
+            seen = batch.seen if self._mask_seen else None
+            ranks = rank_of(ranker, batch.histories, batch.owner, batch.item, seen=seen)
+            gains = rank_values(ranks, (k,))[self._name]
+            total += torch.tensor([gains.sum(), float(len(gains))])
+        dist.all_reduce(total)
+        return float(total[0] / total[1]) if total[1] else None
+
+
+class TaskMetric(Metric):
+    """A metric of the predictions of a task.
+
+    Args:
+        name: of the metric.
+        task: name of the task in its stage.
+        evaluation: of the task.
+    """
+
+    def __init__(
+        self, name: str, task: str, evaluation: Evaluation, *, higher_is_better: bool
+    ) -> None:
+        self.higher_is_better = higher_is_better
+        self._name, self._task, self._evaluation = name, task, evaluation
+
+    def measure(self, scorer: Scorer, batches: Iterator[TargetBatch]) -> float | None:
+        predictor = scorer.task(self._task)
+        parts = [self._evaluation.examples(predictor, batch, None) for batch in batches]
+        mine = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        gathered: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(gathered, mine)
+        examples: dict[str, Array] = {
+            name: np.concatenate([worker[name] for worker in gathered]) for name in mine
+        }
+        measured = self._evaluation.measure(examples, resamples=0, seed=0).get(MODEL, {})
+        return measured[self._name].value if self._name in measured else None
+
+
+def _task_metric(session: Session, folder: RunFolder, config: Validation) -> TaskMetric:
+    job, stage = session.job, session.stage
+    task_name, _, metric = config.metric.rpartition("/")
+    for name, section in session.training.tasks().items():
+        if metric in section.metrics and task_name in ("", name):
+            evaluation = task_of(job, stage, name).evaluation(
+                Context(job, session.manifest, folder.prepare, name)
+            )
+            assert evaluation is not None, "a task with metrics has an evaluation"
+            better = section.metrics[metric].higher_is_better
+            return TaskMetric(metric, name, evaluation, higher_is_better=better)
+    raise AssertionError("the job file is checked for it")
+
+
+def read_targets(session: Session, folder: RunFolder, config: Validation) -> list[Targets]:
     """This worker's share of the validation interactions of about ``config.users`` users.
 
     Raises:
         ConfigError: the prepared data has no validation interactions.
     """
-    users = manifest.rows_by_split.get("validation", 0)
+    job, manifest = session.job, session.manifest
+    users = manifest.users_by_split["validation"]
     if not users:
         raise ConfigError(
             "there is nothing to validate on", where="validation",
             rule="the split keeps interactions for validation",
             fix="choose a split that does (prepare.split), or leave validation out",
         )  # fmt: skip
-    columns = [c.USER, c.ITEM, c.SPLIT, c.LATEST, *job.history_columns()]
-    parts = [Histories.empty()]
-    number = 0
-    for shard in manifest.shards:
-        place = folder.prepare / shard.path
-        with pq.ParquetFile(place.path, filesystem=place.fs) as file:
-            first = shard.first_row
-            for group, rows in enumerate(shard.groups):
-                if number % dist.get_world_size() == dist.get_rank():
-                    table = file.read_row_group(group, columns=columns)
-                    parts.append(_chosen(table, first, config.users / users, job.seed))
-                first += rows
-                number += 1
-    return Targets.of(Histories.concat(parts), c.VALIDATION)[0]
-
-
-def _chosen(table: pa.Table, first_row: int, share: float, seed: int) -> Histories:
-    histories = Histories.from_table(table, first_row + np.arange(len(table)))
-    held_out = np.unique(histories.owner()[histories.split == c.VALIDATION])
-    latest = table[c.LATEST].to_numpy(zero_copy_only=False)
-    held_out = held_out[latest[held_out]]
-    return histories.take(
-        held_out[uniform(seed, Stream.EVALUATED_USERS, histories.row[held_out]) < share]
+    rule = Rule(
+        split=c.VALIDATION,
+        sessions=job.prepare.session_gap is not None,
+        targets=config.targets,
+        share=min(config.users / users, 1.0),
+        seed=job.seed,
     )
+    reader = ShardReader(folder.prepare, manifest, job.history_columns())
+    mine = reader.portions(_ROWS_AT_ONCE)[dist.get_rank() :: dist.get_world_size()]
+    found = [Targets.find(reader.users(portion), rule) for portion in mine]
+    return [part for part in found if len(part)] or [Targets.none(rule)]

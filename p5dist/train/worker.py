@@ -52,7 +52,7 @@ def train(config: dict[str, Any], rank: int) -> None:
     place = folder.training(stage)
     monitor = config["monitor"]
     device = ray.train.torch.get_device()
-    session = open_session(job, stage, folder, Manifest.load(folder.prepare), device)
+    session = open_session(job, stage, folder, Manifest.read(folder.prepare), device)
     listeners: list[Listener] = []
     if rank == 0:
         plan = describe(session.model.plan)

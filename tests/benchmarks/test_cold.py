@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from p5dist.data.histories import Histories
-from p5dist.ranking.targets import Targets
+from p5dist.data import columns as c
+from p5dist.ranking.targets import Rule, Targets
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import cold
@@ -32,8 +33,8 @@ def test_removed_items_are_in_no_training_history_and_last_ones_are_targets(tmp_
 
 def test_ranks_are_among_the_candidates_with_the_lower_id_first() -> None:
     ids, items = np.array([2, 5, 9]), np.array([9, 2, 5])
-    zeros = np.zeros(3)
-    targets = Targets(Histories.empty(), np.arange(3), np.arange(3), items, zeros, zeros, zeros)
+    nobody = Targets.none(Rule(c.TEST, sessions=False)).nothing()
+    targets = replace(nobody, owner=np.arange(3), user=np.arange(3), item=items)
     score = np.array([[1.0, 2.0, 3.0], [1.0, 1.0, 0.0], [0.5, 0.5, 0.9]])
     found = cold._metrics(score, targets, ids, seed=1)
     # Ranks 1; 1 (ties with 5, but 2 is lower); 3 (0.9 before, and 2 of the tie before 5).

@@ -111,10 +111,10 @@ def test_wrong_values_name_path_value_and_knob() -> None:
     [
         ("pretrain.objective.loss.negatives=3", "pretrain.objective.loss.kind: missing",
          "softmax, sampled_softmax, gbce"),
-        ("finetune.r={task: {kind: ratng}, steps: 1}", "finetune.r.task.kind: unknown kind",
+        ("finetune.r={task: {kind: ratng}, steps: 1}", "finetune.r.task.kind: unknown task",
          "next_item, rating, click, multi"),
         ("finetune.r={task: {kind: multi, tasks: {a: {kind: ratng}}}, steps: 1}",
-         "finetune.r.task.tasks.a.kind: unknown kind", "next_item, rating, click"),
+         "finetune.r.task.tasks.a.kind: unknown task", "next_item, rating, click"),
         ("prepare.split.test=b.csv", "prepare.split.kind: missing",
          "leave_one_out, time, ratio, given"),
     ],

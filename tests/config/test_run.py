@@ -137,8 +137,16 @@ def test_stages_in_order() -> None:
 def test_stages_that_rank_and_rate() -> None:
     job = _job("finetune.next={task: {kind: next_item}, steps: 1}")
     assert job.ranking_stages() == ["pretrain", "finetune/next"]
-    assert job.rating_stage() == "finetune/rating"
-    assert _job("finetune={}").rating_stage() is None
+    assert job.predicting_tasks() == {"finetune/rating": ("finetune/rating", "")}
+    assert _job("finetune={}").predicting_tasks() == {}
+    several = (
+        "finetune={all: {task: {kind: multi, tasks: {a: {kind: rating, history: time}, "
+        "b: {kind: rating, history: time}, c: {kind: next_item}}}, steps: 1}}"
+    )
+    assert _job(several).predicting_tasks() == {
+        "finetune/all/a": ("finetune/all", "a"),
+        "finetune/all/b": ("finetune/all", "b"),
+    }
 
 
 STAGES = _job().stages()

@@ -17,7 +17,8 @@ def prepare(tmp_path: Path) -> Folder:
     shard = ShardFile(path="shards/part-00000.parquet", bytes=100, first_row=0, groups=(2, 1))
     Manifest(
         fingerprint="f", shards=(shard,), rows_in=5, rows_kept=4, rows_rejected={"null_user": 1},
-        rows_by_split={"train": 4, "validation": 0, "test": 0}, users=3, items=2,
+        rows_by_split={"train": 4, "validation": 0, "test": 0}, users=3,
+        users_by_split={"train": 3, "validation": 0, "test": 0}, items=2,
         longest_history=2, split="by hand",
     ).save(folder)  # fmt: skip
     return folder

@@ -56,7 +56,7 @@ def run(
 ) -> dict[str, Any]:  # fmt: skip
     """Train; in ``bad_steps`` the loss of the last worker is NaN. What happened on this worker."""
     session = open_stage(job, "pretrain")
-    readers = session.mix.readers(job, shuffled=session.training.shuffled)
+    readers = session.mix.readers(job, session.training)
     read = broken_read if broken else read_here
     stream = LaneStream(readers, dist.get_rank(), dist.get_world_size(), 10, 1, read)
     head = session.inner.head

@@ -34,7 +34,7 @@ def run_session(job: RunConfig, stage: str) -> tuple[Session, list[dict[str, Any
     """As :func:`train`; the session, and every logged line."""
     session = open_stage(job, stage)
     folder = RunFolder.of(job.storage, job.name)
-    readers = session.mix.readers(job, shuffled=session.training.shuffled)
+    readers = session.mix.readers(job, session.training)
     stream = LaneStream(readers, dist.get_rank(), dist.get_world_size(), 10, 1, read_here)
     outside = Recorder()
     run_steps(session, stream, outside, make_validator(session, folder))

@@ -14,7 +14,7 @@ from p5dist.checkpoint.checkpoints import Checkpoints
 from p5dist.config import RunConfig
 from p5dist.data import columns as c
 from p5dist.data.manifest import Manifest
-from p5dist.inference.actors import Reader, plan_units
+from p5dist.data.reader import ShardReader
 from p5dist.inference.scorer import load_scorer
 from p5dist.storage import RunFolder
 from tests.distributed.validating import run
@@ -38,21 +38,23 @@ def ndcg_by_hand(job: RunConfig, *, mask_seen: bool = True) -> float:
     scorer = load_scorer(job, folder, "pretrain")
     items = scorer.item_vectors().numpy()
     gains = []
-    for unit in plan_units(manifest, 1000):
-        histories = Reader.of(job, folder).read(unit)
+    reader = ShardReader(folder.prepare, manifest, job.history_columns())
+    for portion in reader.portions(1000):
+        histories = reader.users(portion).histories
         for i in range(len(histories)):
             one = histories.take(np.asarray([i]))
             known = one.where(one.split == c.TRAIN)
             for target in one.item[one.split == c.VALIDATION]:
                 scores = items @ scorer.user_vectors(known).numpy()[0]
-                seen = set(known.item.tolist()) - {int(target)} if mask_seen else set()
+                seen = set(known.item.tolist()) if mask_seen else set()
                 better = [
                     item
                     for item in range(1, manifest.items + 1)
                     if item not in seen and scores[item - 1] > scores[target - 1]
                 ]
                 rank = len(better) + 1
-                gains.append(1 / math.log2(rank + 1) if rank <= 10 else 0.0)
+                listed = int(target) not in seen and rank <= 10
+                gains.append(1 / math.log2(rank + 1) if listed else 0.0)
     return sum(gains) / len(gains)
 
 

@@ -43,7 +43,7 @@ def weights_of(session: Session) -> Weights:
 def run(job: RunConfig) -> dict[str, Any]:
     session = open_stage(job, "pretrain")
     folder = RunFolder.of(job.storage, job.name)
-    readers = session.mix.readers(job, shuffled=session.training.shuffled)
+    readers = session.mix.readers(job, session.training)
     stream = LaneStream(readers, dist.get_rank(), dist.get_world_size(), 10, 1, read_here)
     outside = Validations(session)
     alone = dist.get_world_size() == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from p5dist.data import columns as c
 from p5dist.data.manifest import Manifest
+from p5dist.data.reader import ShardReader
 from p5dist.feed.order import LaneOrder
 from p5dist.feed.stream import LaneStream, ReadUnits, read_here
 from p5dist.feed.units import UnitReader
@@ -19,9 +20,8 @@ def reader(
 ) -> UnitReader:
     manifest = Manifest.load(folder.prepare)
     order = LaneOrder(manifest, lanes=LANES, batch_size=BATCH, seed=seed)
-    return UnitReader(
-        folder.prepare, manifest, order, (c.RATING,), 8, random_window=random_window, keep=keep
-    )
+    shards = ShardReader(folder.prepare, manifest, (c.RATING,))
+    return UnitReader(shards, order, 8, random_window=random_window, keep=keep)
 
 
 def batches(

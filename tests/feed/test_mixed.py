@@ -54,7 +54,7 @@ def test_every_data_set_has_its_own_epochs_with_every_row_once(job: RunConfig) -
     mix = mix_of(job)
     assert [one.name for one in mix.sets] == ["", "books", "films"]
     assert mix.shares == {"": 0.5, "books": 0.25, "films": 0.25}
-    found = batches(mix.readers(job, shuffled=False), 2, 0, 60)
+    found = batches(mix.readers(job, job.pretrain), 2, 0, 60)
     for one in mix.sets:
         for epoch in range(2):
             steps = range(one.order.steps_before(epoch), one.order.steps_before(epoch + 1))
@@ -63,14 +63,14 @@ def test_every_data_set_has_its_own_epochs_with_every_row_once(job: RunConfig) -
 
 
 def test_a_full_step_has_the_rows_of_each_that_its_weight_asks_for(job: RunConfig) -> None:
-    first = batches(mix_of(job).readers(job, shuffled=False), 1, 0, 1)[0]
+    first = batches(mix_of(job).readers(job, job.pretrain), 1, 0, 1)[0]
     assert {name: sum(row in rows for row in first) for name, rows in ROWS.items()} == {
         "": 12, "books": 6, "films": 6,
     }  # fmt: skip
 
 
 def test_batches_do_not_depend_on_workers_units_or_restarts(job: RunConfig) -> None:
-    readers = mix_of(job).readers(job, shuffled=False)
+    readers = mix_of(job).readers(job, job.pretrain)
     one = batches(readers, 1, 0, 40)
     for workers, unit_rows, start in ((2, 7, 0), (3, 1000, 13), (6, 1, 29)):
         assert batches(readers, workers, start, 40, unit_rows) == one[start:]
@@ -79,14 +79,14 @@ def test_batches_do_not_depend_on_workers_units_or_restarts(job: RunConfig) -> N
 
 def test_a_data_set_alone_is_what_it_is_without_a_mix(job: RunConfig) -> None:
     alone = small_job(Path(job.storage))
-    own = batches(mix_of(alone).readers(alone, shuffled=False), 1, 0, 30)
-    found = batches(mix_of(job).readers(job, shuffled=False), 1, 0, 30)
+    own = batches(mix_of(alone).readers(alone, alone.pretrain), 1, 0, 30)
+    found = batches(mix_of(job).readers(job, job.pretrain), 1, 0, 30)
     assert [{row: x for row, x in batch.items() if row < OWN} for batch in found] == own
     assert mix_of(alone).fingerprint == Manifest.load(mix_of(alone).own.run.prepare).fingerprint
 
 
 def test_users_of_other_data_sets_have_no_id(job: RunConfig) -> None:
-    own, books, films = mix_of(job).readers(job, shuffled=False)
+    own, books, films = mix_of(job).readers(job, job.pretrain)
     assert (own.strangers, books.strangers, films.strangers) == (False, True, True)
 
 
@@ -196,7 +196,7 @@ def test_the_same_curve_on_other_workers_and_after_deaths_and_the_ledger_proves_
     found = audit(audited, "pretrain")
     assert found.exact
     assert found.data == ["books", "films"]
-    assert found.trained == sum(len(b) for b in batches(mix_of(job).readers(job, shuffled=False),
+    assert found.trained == sum(len(b) for b in batches(mix_of(job).readers(job, job.pretrain),
                                                         1, 0, 20))  # fmt: skip
     ledger = next((tmp_path / "three/small/pretrain/ledger").glob("1001-*-00002-*"))
     ledger.unlink()

@@ -30,8 +30,8 @@ def test_batches_follow_the_definition_of_lanes(folder: RunFolder) -> None:
     source = reader(folder)
     order = source.order
     lanes: dict[int, list[int]] = {lane: [] for lane in range(6)}
-    for place, group in enumerate(permutation(len(order.group_rows), 3, 1, 0)):
-        first = order.group_first_row[group]
+    for place, group in enumerate(permutation(len(order.groups.rows), 3, 1, 0)):
+        first = order.groups.first_row[group]
         lanes[place % 6] += [int(first + i) for i in order.rows_of_group(0, int(group))]
     for step, batch in enumerate(batches(source, 1, 0, order.steps_in(0))):
         expected = {row for lane in lanes.values() for row in lane[step * 2 : step * 2 + 2]}
@@ -68,5 +68,5 @@ def test_batch_size_must_fit_the_lanes(folder: RunFolder) -> None:
 def test_row_numbers_of_a_later_data_set_begin_behind(folder: RunFolder) -> None:
     manifest = Manifest.load(folder.prepare)
     order = LaneOrder(manifest, lanes=6, batch_size=12, seed=1, first_row=1000)
-    assert order.group_first_row[0] == 1000
-    assert order.group_first_row[-1] + order.group_rows[-1] == 1050
+    assert order.groups.first_row[0] == 1000
+    assert order.groups.first_row[-1] + order.groups.rows[-1] == 1050

@@ -138,7 +138,7 @@ def test_ray_reads_while_workers_reserve_all_cpus(folder: RunFolder, ray_session
 
 def test_a_corrupt_shard_is_told_as_the_task_told_it(tmp_path: Path, ray_session: None) -> None:
     source = reader(write_small_data(small_job(tmp_path)))
-    path = Path(source.prepare.path, "shards/part-00001.parquet")
+    path = Path(source.shards.prepare.path, "shards/part-00001.parquet")
     content = bytearray(path.read_bytes())
     content[:400] = bytes(400)
     path.write_bytes(content)

@@ -112,10 +112,10 @@ def test_counts_share_the_ranking(prepared: tuple[RunConfig, RunFolder]) -> None
     assert [row[2] for row in expected] != [row[2] for row in plain]
 
 
-def test_a_unit_without_titles_and_masks(prepared: tuple[RunConfig, RunFolder]) -> None:
-    """In this process: what an actor does with its unit."""
+def test_a_portion_without_titles_and_masks(prepared: tuple[RunConfig, RunFolder]) -> None:
+    """In this process: what an actor does with its portion."""
     from p5dist.data.manifest import Manifest
-    from p5dist.inference.actors import Reader, plan_units
+    from p5dist.data.reader import ShardReader
 
     job, folder = prepared
     folder.recommend.make()
@@ -123,9 +123,10 @@ def test_a_unit_without_titles_and_masks(prepared: tuple[RunConfig, RunFolder]) 
         Path(job.storage), f"recommend.k={K}", "recommend.mask_seen=false", "prepare.items=null",
         "model.item_attributes=[]",
     )  # fmt: skip
-    (unit,) = plan_units(Manifest.load(folder.prepare), 50)
+    reader = ShardReader(folder.prepare, Manifest.load(folder.prepare))
+    (portion,) = reader.portions(50)
     writer = stage.Recommend(plain, folder, "pretrain", load_fake)()
-    written = writer(unit, Reader.of(plain, folder).read(unit))
+    written = writer(portion, reader.users(portion))
     assert (written["users"][0].as_py(), written["rows"][0].as_py()) == (50, 50 * K)
     (folder.recommend / "result.json").write_text("")
     check_rows(folder, expected_rows(folder, titles=False, mask=False))

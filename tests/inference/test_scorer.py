@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,11 +13,13 @@ import torch
 from p5dist.data import columns as c
 from p5dist.data.histories import Histories
 from p5dist.data.manifest import Manifest
-from p5dist.errors import CheckpointError, ConfigError
+from p5dist.errors import CheckpointError
 from p5dist.inference.scorer import Scorer, load_scorer
-from p5dist.ranking.targets import Targets
-from p5dist.tasks.build import build_model
-from p5dist.train.session import make_collate
+from p5dist.ranking.targets import Rule, Targets
+from p5dist.storage import RunFolder
+from p5dist.tasks.build import build_model, make_collate, task_of
+from p5dist.tasks.task import Context
+from tests.ranking.histories_of import whole_users
 from tests.small_data import small_job, write_small_data
 
 
@@ -59,15 +62,24 @@ def test_item_vectors_are_id_row_plus_mean_of_attributes(tmp_path: Path) -> None
 
 def test_ratings_are_in_the_order_of_the_caller(tmp_path: Path) -> None:
     model, histories = scorer(tmp_path, "finetune/rating")
-    owner = np.asarray([3, 0, 3, 7])
-    item = np.asarray([5, 5, 9, 1])
-    together = model.ratings(histories, owner, item)
+    owner, item = np.asarray([3, 0, 3, 7]), np.asarray([5, 5, 9, 1])
+    time = np.zeros(4, dtype=np.int64)
+    together = model.predict("", histories, owner, item, time)
     assert len(set(together.tolist())) == 4
     for m in range(4):
-        alone = model.ratings(
-            histories.take(owner[m : m + 1]), np.zeros(1, dtype=np.int64), item[m : m + 1]
+        alone = model.predict(
+            "", histories.take(owner[m : m + 1]), np.zeros(1, np.int64), item[m : m + 1], time[:1]
         )
-        assert torch.allclose(together[m], alone[0], atol=1e-5)
+        assert together[m] == pytest.approx(alone[0], abs=1e-5)
+
+
+def test_a_shuffled_history_is_the_same_wherever_the_rows_of_its_user_are(tmp_path: Path) -> None:
+    model, histories = scorer(tmp_path, "finetune/rating")
+    model.shuffled = True
+    elsewhere = replace(histories, row=histories.row + 1000)
+    owner, item = np.arange(len(histories)), np.full(len(histories), 5)
+    found = [model.predict("", h, owner, item, item) for h in (histories, elsewhere)]
+    assert found[0].tolist() == found[1].tolist()
 
 
 @pytest.mark.parametrize("kind", ["masked", "skip_gram"])
@@ -114,47 +126,56 @@ def test_a_skip_gram_user_is_the_mean_of_the_last_items(tmp_path: Path) -> None:
 CLICK = "finetune.rating.task={kind: click, positive: [buy], negatives: 2}"
 
 
-def test_clicks_do_not_depend_on_the_other_histories_of_the_batch(tmp_path: Path) -> None:
+def click_targets(tmp_path: Path) -> tuple[Targets, Any, Scorer]:
+    """Targets of the test split, the evaluation of the click task, and an untrained model."""
     model, histories = scorer(tmp_path, "finetune/rating", CLICK)
-    targets, _ = Targets.of(histories, c.TEST)
+    job = small_job(tmp_path, "prepare.source.columns.event=event", CLICK)
+    context = Context(job, Manifest.load(RunFolder.of(job.storage, job.name).prepare), None)
+    targets = Targets.find(whole_users(histories), Rule(c.TEST, sessions=False))
     assert len(targets.owner) > 5
-    together = model.clicks(targets.histories, targets)
-    assert len(set(together.probability.round(5).tolist())) > 5
-    rows = []
-    for number, part in enumerate(targets.batches(1)):
-        found = model.clicks(part.histories, part)
-        rows += [
-            (number, item, label, round(p, 6))
-            for item, label, p in zip(found.item, found.label, found.probability, strict=True)
-        ]
-    everything = zip(
-        together.owner, together.item, together.label, together.probability.round(6), strict=True
-    )
-    assert sorted(rows) == sorted((int(o), i, y, float(p)) for o, i, y, p in everything)
+    return targets, task_of(job, "finetune/rating", "").evaluation(context), model
+
+
+def test_clicks_do_not_depend_on_the_other_histories_of_the_batch(tmp_path: Path) -> None:
+    targets, evaluation, model = click_targets(tmp_path)
+    (everything,) = targets.batches(1000)
+    together = evaluation.examples(model.task(""), everything, None)
+    assert len(set(together["model"].round(5).tolist())) > 5
+    parts = [evaluation.examples(model.task(""), part, None) for part in targets.batches(1)]
+
+    def rows(found: dict[str, np.ndarray]) -> list[tuple[int, float, float]]:
+        columns = (found["user"], found["label"], found["model"].round(5))
+        return [(int(u), float(y), float(p)) for u, y, p in zip(*columns, strict=True)]
+
+    assert sorted(rows(together)) == sorted(row for part in parts for row in rows(part))
 
 
 def test_examples_of_the_click_task(tmp_path: Path) -> None:
     """Every target with its event as label; beside each yes two items that the user has not had."""
-    model, histories = scorer(tmp_path, "finetune/rating", CLICK)
-    targets, _ = Targets.of(histories, c.TEST)
-    found = model.clicks(targets.histories, targets)
-    m = len(targets.owner)
-    assert found.target[:m].tolist() == list(range(m))
-    assert found.label[:m].tolist() == (targets.event == 2).astype(float).tolist()
-    yes = np.flatnonzero(targets.event == 2)
-    assert len(yes) and sorted(found.target[m:].tolist()) == sorted([*yes, *yes])
-    assert not found.label[m:].any()
-    for target, item in zip(found.target[m:], found.item[m:], strict=True):
-        h, own = targets.histories, targets.owner[target]
-        assert item not in h.item[h.offsets[own] : h.offsets[own + 1]]
-        assert item != targets.item[target]
+    targets, evaluation, _ = click_targets(tmp_path)
+    (batch,) = targets.batches(1000)
+    asked: list[tuple[int, int]] = []
 
+    class Asked:
+        def predict(
+            self, histories: Histories, owner: np.ndarray, item: np.ndarray, time: np.ndarray
+        ) -> np.ndarray:
+            asked.extend(zip(histories.user[owner].tolist(), item.tolist(), strict=True))
+            return np.full(len(item), 0.5)
 
-def test_a_stage_that_predicts_something_else(tmp_path: Path) -> None:
-    model, histories = scorer(tmp_path, "finetune/rating")
-    targets, _ = Targets.of(histories, c.TEST)
-    with pytest.raises(ConfigError, match="predicts no clicks"):
-        model.clicks(targets.histories, targets)
+    found = evaluation.examples(Asked(), batch, None)
+    m = len(batch.owner)
+    yes = batch.event == 2
+    assert yes.any()
+    assert found["label"].tolist() == yes.astype(float).tolist() + [0.0] * (2 * int(yes.sum()))
+    assert asked[:m] == list(zip(batch.user.tolist(), batch.item.tolist(), strict=True))
+    whole = batch.everything
+    had = {
+        int(user): set(whole.item[a:b].tolist())
+        for user, a, b in zip(whole.user, whole.offsets, whole.offsets[1:], strict=False)
+    }
+    assert sorted(u for u, _ in asked[m:]) == sorted(np.repeat(batch.user[yes], 2).tolist())
+    assert all(item not in had[user] for user, item in asked[m:])
 
 
 def test_a_stage_without_checkpoint(tmp_path: Path) -> None:

@@ -8,34 +8,36 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from p5dist.config.model import HstuEncoder, MeanEncoder, TransformerEncoder
 from p5dist.data.batch import Batch
 from p5dist.feed.collate import Collate
-from p5dist.models.backbone import ENCODERS
 from p5dist.models.encoders.bias import INTERVALS, IntervalClasses, interval_class
-from p5dist.models.encoders.transformer import Attention
+from p5dist.models.encoders.encoder import Encoder
+from p5dist.models.encoders.hstu import Hstu
+from p5dist.models.encoders.mean import Mean
+from p5dist.models.encoders.transformer import Transformer
+from p5dist.models.encoders.transformer.module import Attention
 from tests.data.test_histories import histories
 
 DIM = 8
 MAX_LENGTH = 40
 LENGTHS = [1, 30, 7, 0, 22, 2, 30, 19]
 ALL = {
-    "transformer": TransformerEncoder(),
-    "from_end": TransformerEncoder(positions="learned_from_end"),
-    "rotary": TransformerEncoder(positions="rotary"),
-    "intervals": TransformerEncoder(positions="none", time_intervals=True),
-    "hstu": HstuEncoder(kind="hstu"),
-    "hstu_without_time": HstuEncoder(kind="hstu", time_intervals=False),
-    "mean": MeanEncoder(kind="mean", dropout=0.2),
-    "mean_of_three": MeanEncoder(kind="mean", last=3),
+    "transformer": Transformer(),
+    "from_end": Transformer(positions="learned_from_end"),
+    "rotary": Transformer(positions="rotary"),
+    "intervals": Transformer(positions="none", time_intervals=True),
+    "hstu": Hstu(kind="hstu"),
+    "hstu_without_time": Hstu(kind="hstu", time_intervals=False),
+    "mean": Mean(kind="mean", dropout=0.2),
+    "mean_of_three": Mean(kind="mean", last=3),
 }
-BOTH_WAYS = {name: e for name, e in ALL.items() if e.bidirectional_ok}
+BOTH_WAYS = {name: e for name, e in ALL.items() if e.sees_both_sides}
 
 
-def build(config: object, *, causal: bool = True) -> nn.Module:
+def build(config: Encoder, *, causal: bool = True) -> nn.Module:
     """An encoder whose every parameter matters (biases start at zero)."""
     torch.manual_seed(0)
-    encoder = ENCODERS[type(config)](config, dim=DIM, max_length=MAX_LENGTH, causal=causal)
+    encoder = config.build(dim=DIM, max_length=MAX_LENGTH, causal=causal)
     for p in encoder.parameters():
         nn.init.normal_(p, std=0.5)
     return encoder.eval()
@@ -165,7 +167,7 @@ def plain_attention(qkv: Tensor, heads: int, causal: bool, bias: Tensor) -> Tens
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("intervals", [True, False])
 def test_softmax_attention_is_the_formula_history_by_history(causal: bool, intervals: bool) -> None:
-    config = TransformerEncoder(heads=2, time_intervals=intervals, positions="none")
+    config = Transformer(heads=2, time_intervals=intervals, positions="none")
     attention = Attention(config, DIM, 40, causal)
     batch = batch_of(LENGTHS)
     x = torch.randn(sum(LENGTHS), DIM)
@@ -193,7 +195,7 @@ def test_interval_classes_double() -> None:
 
 
 def test_hstu_is_its_formula() -> None:
-    model = build(HstuEncoder(kind="hstu", layers=1, heads=2))
+    model = build(Hstu(kind="hstu", layers=1, heads=2))
     batch = batch_of([6])
     x = torch.randn(6, DIM)
     layer = model.layers[0]
@@ -215,7 +217,7 @@ def test_hstu_is_its_formula() -> None:
 
 
 def test_mean_of_the_last_three() -> None:
-    model = build(MeanEncoder(kind="mean", last=3))
+    model = build(Mean(kind="mean", last=3))
     x = torch.randn(7, DIM)
     expected = [x[:1], x[:2], x[:3], x[1:4], x[2:5], x[5:6], x[5:7]]
     means = torch.stack([part.mean(0) for part in expected])
@@ -224,7 +226,7 @@ def test_mean_of_the_last_three() -> None:
 
 def test_rotary_attention_depends_on_the_distance_only() -> None:
     """The same two interactions, moved to later positions, have the same score."""
-    config = TransformerEncoder(heads=1, positions="rotary")
+    config = Transformer(heads=1, positions="rotary")
     attention = Attention(config, DIM, 40, True)
     assert attention.rotary is not None
     q, k = torch.randn(2, 1, 1, DIM).expand(2, 3, 1, DIM)

@@ -14,7 +14,7 @@ from p5dist.data.attributes import Attributes
 from p5dist.data.batch import Batch
 from p5dist.data.manifest import Manifest
 from p5dist.feed.collate import Collate
-from p5dist.models.backbone import Recommender
+from p5dist.models.backbone import Backbone
 from p5dist.models.inputs import Inputs, gap_class
 from tests.data.test_histories import histories
 
@@ -106,10 +106,10 @@ def test_item_dropout_hides_whole_items_in_training_only() -> None:
     assert (kept.float().mean(0) - 0.5).abs().max() < 0.13
 
 
-def recommender(**settings: Any) -> Recommender:
+def recommender(**settings: Any) -> Backbone:
     torch.manual_seed(0)
     config = Model(dim=DIM, **settings)
-    return Recommender(config, MANIFEST, max_length=5, device=torch.device("cpu"))
+    return Backbone(config, MANIFEST, max_length=5, device=torch.device("cpu"))
 
 
 def test_cosine_products_are_cosines_over_the_temperature() -> None:

@@ -14,8 +14,8 @@ from p5dist.data.histories import Histories
 from p5dist.data.manifest import Manifest
 from p5dist.feed.collate import Collate
 from p5dist.feed.negatives import Candidates
-from p5dist.models.backbone import Recommender
-from p5dist.tasks.causal import Causal
+from p5dist.models.backbone import Backbone
+from p5dist.tasks.causal.module import CausalModule
 from tests.data.test_histories import histories
 
 ITEMS, SEEN, GENRES = 44, 40, 4
@@ -25,7 +25,7 @@ GENRE = Attributes(
 
 
 @pytest.fixture(scope="module")
-def trained() -> tuple[Recommender, Collate]:
+def trained() -> tuple[Backbone, Collate]:
     """Users who stay in one genre; 60 steps of Adam over the whole catalogue."""
     rng = np.random.default_rng(0)
     counts = np.append(np.full(SEEN, 100), np.zeros(ITEMS - SEEN, dtype=np.int64))
@@ -34,12 +34,12 @@ def trained() -> tuple[Recommender, Collate]:
     )
     torch.manual_seed(0)
     config = Model(dim=16, item_attributes=("genre",), inputs={"id_dropout": 0.1})
-    model = Recommender(config, manifest, max_length=8, device=torch.device("cpu")).train()
+    model = Backbone(config, manifest, max_length=8, device=torch.device("cpu")).train()
     collate = Collate(1, GENRE, unseen=np.append(False, counts == 0))
     candidates, log_q = Candidates(FullSoftmax(), counts, 1, only_seen=True).at(
         0, Histories.empty()
     )
-    head = Causal(FullSoftmax(), [1.0])
+    head = CausalModule(FullSoftmax(), [1.0])
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-2)
     for step in range(60):
         genre = rng.integers(0, GENRES, 16)
@@ -54,7 +54,7 @@ def trained() -> tuple[Recommender, Collate]:
 
 
 def test_an_unseen_item_is_near_the_items_of_its_attributes_and_ranked_with_them(
-    trained: tuple[Recommender, Collate],
+    trained: tuple[Backbone, Collate],
 ) -> None:
     model, collate = trained
     batch = collate(Histories.empty(), candidates=np.arange(1, ITEMS + 1))
@@ -76,7 +76,7 @@ def test_an_unseen_item_is_near_the_items_of_its_attributes_and_ranked_with_them
 
 
 def test_the_row_of_id_zero_is_neither_used_nor_trained(
-    trained: tuple[Recommender, Collate],
+    trained: tuple[Backbone, Collate],
 ) -> None:
     model, collate = trained
     batch = collate(histories([[41, 42]]))

@@ -45,7 +45,7 @@ class Accountant(Recorder):
 def train(job: RunConfig, attempt: str, stop_at: int | None, die_at: int | None) -> None:
     session = open_stage(job, "pretrain")
     folder = RunFolder.of(job.storage, job.name)
-    readers = session.mix.readers(job, shuffled=session.training.shuffled)
+    readers = session.mix.readers(job, session.training)
     stream = LaneStream(readers, dist.get_rank(), dist.get_world_size(), 10, 1, read_here)
     ledger = LedgerWriter(
         folder.training("pretrain"), attempt=attempt, start=session.start, rank=dist.get_rank()

@@ -7,6 +7,8 @@ import pyarrow as pa
 
 from p5dist.data import columns as c
 from p5dist.data.histories import Histories
+from p5dist.data.jagged import Jagged
+from p5dist.data.users import Users
 
 
 def histories(
@@ -16,6 +18,20 @@ def histories(
 ) -> Histories:
     """Users 1, 2, … with these item ids; no ratings, all train, unless given."""
     return Histories.from_table(table(items, ratings, splits))
+
+
+def items_of(users: Histories) -> Jagged:
+    """The items of each history."""
+    return Jagged(users.offsets, users.item)
+
+
+def whole_users(users: Histories, session: list[int] | None = None) -> Users:
+    """Users of one history each.
+
+    Args:
+        session: [T] number of the session of each interaction; left out: one a user.
+    """
+    return Users(users, users.owner() if session is None else np.asarray(session))
 
 
 def table(

@@ -11,7 +11,7 @@ from p5dist.data.histories import Histories
 from p5dist.ranking import baselines, topk
 from p5dist.ranking.baselines import Biases, ItemRate, ItemToItem, Popularity
 from p5dist.ranking.topk import Ranker, top_k
-from tests.ranking.histories_of import histories
+from tests.ranking.histories_of import histories, items_of
 
 
 def scores_of(ranker: Ranker, users: Histories) -> np.ndarray:
@@ -19,7 +19,8 @@ def scores_of(ranker: Ranker, users: Histories) -> np.ndarray:
 
 
 def test_popularity() -> None:
-    lists = top_k(Popularity(np.array([5, 7, 7, 0])), histories([[2], []]), 3, mask_seen=True)
+    users = histories([[2], []])
+    lists = top_k(Popularity(np.array([5, 7, 7, 0])), users, 3, seen=items_of(users))
     assert lists.ids.tolist() == [[3, 1, 4], [2, 3, 1]]
 
 

@@ -60,7 +60,7 @@ def test_ranks_by_both() -> None:
     lists = {
         share: top_k(
             Mixture(Scores([[0.0, 0.7, 1.6]]), Scores([[3.0, 0.0, 1.0]]), share),
-            histories([[1], [1, 2]]), 3, mask_seen=False,
+            histories([[1], [1, 2]]), 3, seen=None,
         ).ids.tolist()
         for share in (0.01, 0.9)
     }  # fmt: skip

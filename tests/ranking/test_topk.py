@@ -11,8 +11,8 @@ import torch
 from p5dist.data.histories import Histories
 from p5dist.errors import TrainingError
 from p5dist.ranking import topk
-from p5dist.ranking.topk import VectorRanker, rank_and_list, rank_of, top_k
-from tests.ranking.histories_of import histories
+from p5dist.ranking.topk import MISSED, VectorRanker, rank_and_list, rank_of, top_k
+from tests.ranking.histories_of import histories, items_of
 
 
 class Fixed:
@@ -52,15 +52,16 @@ def test_like_a_plain_sort(step: int, mask_seen: bool, monkeypatch: pytest.Monke
     scores, seen, targets = random_case(step)
     owner = np.repeat(np.arange(20), [len(t) for t in targets])
     flat = np.concatenate(targets).astype(np.int64)
+    users = histories(seen)
     ranks, lists = rank_and_list(
-        Fixed(scores, step), histories(seen), owner, flat, 7, mask_seen=mask_seen
+        Fixed(scores, step), users, owner, flat, 7, seen=items_of(users) if mask_seen else None
     )
     expected_ranks, expected_lists = [], []
     for user in range(20):
         hidden = set(seen[user]) if mask_seen else set()
         for target in targets[user]:
-            ids = sorted_ids(scores[user], hidden - {target})
-            expected_ranks.append(ids.index(target) + 1)
+            ids = sorted_ids(scores[user], hidden)
+            expected_ranks.append(MISSED if target in hidden else ids.index(target) + 1)
         best = sorted_ids(scores[user], hidden)[:7]
         expected_lists.append(best + [0] * (7 - len(best)))
     assert ranks.tolist() == expected_ranks
@@ -71,26 +72,26 @@ def test_like_a_plain_sort(step: int, mask_seen: bool, monkeypatch: pytest.Monke
     assert (lists.scores[~listed] == -np.inf).all()
 
 
-def test_a_seen_target_is_still_ranked() -> None:
-    # Item 2 is seen and the target; items 1 and 2 are masked for the lists, 1 for the rank.
+def test_a_seen_target_is_masked_like_any_seen_item() -> None:
+    """It would be the only seen item of the list, which gives it away."""
     scores = np.array([[4.0, 3.0, 2.0, 5.0]])
-    ranks = rank_of(
-        Fixed(scores), histories([[1, 2]]), np.array([0]), np.array([2]), mask_seen=True
-    )
-    assert ranks.tolist() == [2]
-    assert top_k(Fixed(scores), histories([[1, 2]]), 4, mask_seen=True).ids.tolist() == [
-        [4, 3, 0, 0]
-    ]
+    users = histories([[1, 2]])
+    target = np.array([2])
+    ranks = rank_of(Fixed(scores), users, np.array([0]), target, seen=items_of(users))
+    assert ranks.tolist() == [MISSED]
+    assert rank_of(Fixed(scores), users, np.array([0]), target, seen=None).tolist() == [3]
+    lists = top_k(Fixed(scores), users, 4, seen=items_of(users))
+    assert lists.ids.tolist() == [[4, 3, 0, 0]]
 
 
 def test_k_above_the_catalogue_lists_everything() -> None:
-    lists = top_k(Fixed(np.array([[1.0, 2.0]])), histories([[1]]), 10, mask_seen=False)
+    lists = top_k(Fixed(np.array([[1.0, 2.0]])), histories([[1]]), 10, seen=None)
     assert lists.ids.tolist() == [[2, 1]]
 
 
 def test_nan_is_an_error() -> None:
     with pytest.raises(TrainingError, match="fixed"):
-        top_k(Fixed(np.array([[1.0, np.nan]])), histories([[1]]), 1, mask_seen=False)
+        top_k(Fixed(np.array([[1.0, np.nan]])), histories([[1]]), 1, seen=None)
 
 
 def test_vectors_rank_by_inner_products(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,8 +108,8 @@ def test_vectors_rank_by_inner_products(monkeypatch: pytest.MonkeyPatch) -> None
 
     users = histories([[1]] * 9)
     scores = Model().user_vectors(users) @ Model().item_vectors().T
-    whole = top_k(VectorRanker(Model()), users, 5, mask_seen=False)
+    whole = top_k(VectorRanker(Model()), users, 5, seen=None)
     monkeypatch.setattr(topk, "BLOCK", 120)
-    parts = top_k(VectorRanker(Model()), users, 5, mask_seen=False)
+    parts = top_k(VectorRanker(Model()), users, 5, seen=None)
     for lists in (whole, parts):
         assert lists.ids.tolist() == [sorted_ids(s, set())[:5] for s in scores.numpy()]

@@ -66,6 +66,7 @@ def write_prepared(job: RunConfig, folder: RunFolder, titles: list[str | None] =
         rows_rejected={"duplicate": 1, "bad_rating": 2},
         rows_by_split={"train": 4, "validation": 3, "test": 3},
         users=3,
+        users_by_split={"train": 3, "validation": 3, "test": 3},
         items=5,
         longest_history=4,
         split="leave one out",
@@ -185,7 +186,7 @@ def _histories(users: list[int]) -> pa.Table:
         c.SPLIT: splits,
     }
     table = pa.table(values, schema=c.HISTORY)
-    return table.append_column(c.LATEST, pa.repeat(True, len(table)))
+    return table.append_column(c.CONTINUES, pa.repeat(False, len(table)))
 
 
 def _vocabulary(place: Path, names: list[str]) -> None:

@@ -15,17 +15,18 @@ from p5dist.data.attributes import Attributes
 from p5dist.data.batch import Batch
 from p5dist.data.histories import Histories
 from p5dist.data.labels import AttributeLabels
-from p5dist.feed.cloze import Cloze
+from p5dist.feed.batch_fields import BatchFields
 from p5dist.feed.collate import Collate
-from p5dist.feed.extras import Extras
-from p5dist.feed.pairs import SkipGrams
 from p5dist.models.backbone import Encoded
-from p5dist.tasks.attributes import AttributePrediction
-from p5dist.tasks.causal import Causal
-from p5dist.tasks.head import Head
-from p5dist.tasks.masked import Masked
-from p5dist.tasks.multi import Multi
-from p5dist.tasks.skip_gram import SkipGram
+from p5dist.tasks.attributes import LabelFields
+from p5dist.tasks.attributes.module import AttributeModule
+from p5dist.tasks.causal.module import CausalModule
+from p5dist.tasks.masked.masking import Cloze
+from p5dist.tasks.masked.module import MaskedModule
+from p5dist.tasks.module import TaskModule
+from p5dist.tasks.multi.module import MultiModule
+from p5dist.tasks.skip_gram.module import SkipGramModule
+from p5dist.tasks.skip_gram.pairs import SkipGrams
 from tests.data.test_histories import histories
 
 ITEMS, DIM = 7, 6
@@ -42,10 +43,10 @@ def given() -> Histories:
     return replace(histories(LISTS), event=event)
 
 
-def batch_of(**extras: object) -> tuple[Batch, Encoded]:
+def batch_of(cloze: Cloze | None = None, **fields: BatchFields) -> tuple[Batch, Encoded]:
     """Histories are in the order of falling length already."""
     everything = np.arange(1, ITEMS + 1)
-    collate = Collate(1, extras=Extras(**extras))  # type: ignore[arg-type]
+    collate = Collate(1, masking=cloze, fields=fields)
     batch = collate(given(), step=3, candidates=everything)
     vectors = torch.randn(ITEMS + 1, DIM, generator=torch.Generator().manual_seed(1))
     states = torch.randn(len(batch.token), DIM, generator=torch.Generator().manual_seed(0))
@@ -62,7 +63,7 @@ def cross_entropy(state: Tensor, item: int, batch: Batch, encoded: Encoded) -> f
     return math.log(sum(map(math.exp, logits.values()))) - logits[item]
 
 
-def mean_loss(head: Head, encoded: Encoded, batch: Batch) -> float:
+def mean_loss(head: TaskModule, encoded: Encoded, batch: Batch) -> float:
     losses = head.losses(encoded, batch)
     assert losses.shape == (len(head.names),)
     return float(head.combine(losses / torch.tensor(head.counts(batch))))
@@ -78,7 +79,7 @@ def test_causal_weights_targets_by_their_event(weights: list[float]) -> None:
         weights[flat[to]] * cross_entropy(encoded.states[t], item_at(batch, to), batch, encoded)
         for t, to in pairs
     )
-    assert mean_loss(Causal(LOSS, weights), encoded, batch) == pytest.approx(
+    assert mean_loss(CausalModule(LOSS, weights), encoded, batch) == pytest.approx(
         expected / total, rel=1e-5
     )
 
@@ -95,23 +96,22 @@ def test_masked_predicts_what_the_batch_chose(weights: list[float]) -> None:
         weights[flat[t]] * cross_entropy(encoded.states[t], item_at(batch, t), batch, encoded)
         for t in chosen
     )
-    assert mean_loss(Masked(LOSS, weights), encoded, batch) == pytest.approx(
+    assert mean_loss(MaskedModule(LOSS, weights), encoded, batch) == pytest.approx(
         expected / total, rel=1e-5
     )
 
 
 def test_skip_gram_predicts_contexts_of_centres() -> None:
     batch, encoded = batch_of(pairs=SkipGrams.of(2, 0.0, np.ones(ITEMS, dtype=np.int64), 1))
-    head = SkipGram(LOSS, dim=DIM, user_items=2)
+    head = SkipGramModule(LOSS, "pairs", dim=DIM, user_items=2)
     with torch.no_grad():
         head.to_context.weight.copy_(torch.randn(DIM, DIM))
-    assert batch.pairs is not None
     expected = [
         cross_entropy(
             head.to_context.weight @ (encoded.items[batch.token[centre]] * DIM**0.5),
             item_at(batch, context), batch, encoded,
         )
-        for centre, context in batch.pairs.T.tolist()
+        for centre, context in batch.fields["pairs"]["pairs"].T.tolist()
     ]  # fmt: skip
     assert len(expected) >= 4
     assert mean_loss(head, encoded, batch) == pytest.approx(np.mean(expected), rel=1e-5)
@@ -132,7 +132,7 @@ def labels() -> AttributeLabels:
 
 
 def test_attributes_are_predicted_one_by_one() -> None:
-    batch, encoded = batch_of(labels=labels(), cloze=Cloze(0.5, 0.0, ITEMS, 1))
+    batch, encoded = batch_of(labels=LabelFields(labels()), cloze=Cloze(0.5, 0.0, ITEMS, 1))
     assert batch.predicted is not None
     chosen = torch.nonzero(batch.predicted).squeeze(1).tolist()
     positions = {
@@ -147,7 +147,7 @@ def test_attributes_are_predicted_one_by_one() -> None:
         ],
     }  # item 3 has no attribute: nothing is known
     for of, pairs in positions.items():
-        head = AttributePrediction(of, dim=DIM, labels=5)  # type: ignore[arg-type]
+        head = AttributeModule(of, "labels", dim=DIM, labels=5)  # type: ignore[arg-type]
         expected = []
         for vector, item in pairs:
             probability = torch.sigmoid(head.out(vector))
@@ -161,12 +161,12 @@ def test_attributes_are_predicted_one_by_one() -> None:
 
 
 def test_attributes_in_chunks_have_the_same_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
-    batch, encoded = batch_of(labels=labels())
+    batch, encoded = batch_of(labels=LabelFields(labels()))
     gradients = []
     for logits in (1 << 20, 5):
-        monkeypatch.setattr("p5dist.tasks.attributes._LOGITS", logits)
+        monkeypatch.setattr("p5dist.tasks.attributes.module._LOGITS", logits)
         torch.manual_seed(0)
-        head = AttributePrediction("item", dim=DIM, labels=5)
+        head = AttributeModule("item", "labels", dim=DIM, labels=5)
         torch.autograd.backward(head.losses(encoded, batch).sum())
         assert head.out.weight.grad is not None
         gradients.append(head.out.weight.grad)
@@ -174,26 +174,26 @@ def test_attributes_in_chunks_have_the_same_gradient(monkeypatch: pytest.MonkeyP
 
 
 def test_several_objectives_are_a_weighted_sum() -> None:
-    batch, encoded = batch_of(labels=labels())
-    parts: dict[str, Head] = {
-        "next": Causal(LOSS, ALIKE),
-        "genres": AttributePrediction("next", dim=DIM, labels=5),
+    batch, encoded = batch_of(labels=LabelFields(labels()))
+    parts: dict[str, TaskModule] = {
+        "next": CausalModule(LOSS, ALIKE),
+        "genres": AttributeModule("next", "labels", dim=DIM, labels=5),
     }
     one, other = (mean_loss(part, encoded, batch) for part in parts.values())
-    fixed = Multi(parts, {"genres": 0.2})
+    fixed = MultiModule(parts, {"genres": 0.2})
     assert fixed.names == ("next", "genres")
     assert mean_loss(fixed, encoded, batch) == pytest.approx(one + 0.2 * other, rel=1e-5)
 
 
 def test_learned_weights_are_those_of_uncertainty() -> None:
     """exp(-s) L + s / 2, which is least where exp(s) = 2 L."""
-    batch, encoded = batch_of(labels=labels())
-    parts: dict[str, Head] = {
-        "next": Causal(LOSS, ALIKE),
-        "genres": AttributePrediction("next", dim=DIM, labels=5),
+    batch, encoded = batch_of(labels=LabelFields(labels()))
+    parts: dict[str, TaskModule] = {
+        "next": CausalModule(LOSS, ALIKE),
+        "genres": AttributeModule("next", "labels", dim=DIM, labels=5),
     }
     one, other = (mean_loss(part, encoded, batch) for part in parts.values())
-    learned = Multi(parts, None)
+    learned = MultiModule(parts, None)
     assert learned.log_variance is not None
     with torch.no_grad():
         learned.log_variance.copy_(torch.tensor([2 * one, 2 * other]).log())

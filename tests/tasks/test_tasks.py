@@ -9,16 +9,17 @@ import numpy as np
 import pytest
 import torch
 
-from p5dist.config.heads import ClickTask, RatingTask
 from p5dist.data.batch import Batch
+from p5dist.data.jagged import Jagged
 from p5dist.data.manifest import Manifest
 from p5dist.feed.collate import Collate
-from p5dist.feed.extras import Extras
-from p5dist.feed.unclicked import Unclicked
 from p5dist.models.backbone import Encoded
-from p5dist.tasks.click import Click, HistoryFacts, dense_features
+from p5dist.tasks.click import Click
+from p5dist.tasks.click.module import ClickModule, HistoryFacts, dense_features
+from p5dist.tasks.click.negatives import Unclicked
 from p5dist.tasks.interactions import CrossNetwork, DotInteraction
 from p5dist.tasks.rating import Rating
+from p5dist.tasks.rating.module import RatingModule
 from tests.data.test_histories import histories
 
 DIM = 6
@@ -28,20 +29,23 @@ RATINGS = [4.0, np.nan, 2.0, 5.0, 1.0, 3.0, 2.0]
 TIMES = [0, 10, 4000, 90_000, 5, 6, 7]
 MANIFEST = Manifest(
     fingerprint="", shards=(), rows_in=7, rows_kept=7, rows_rejected={}, rows_by_split={},
-    users=20, items=9, events={"view": 1.0, "buy": 1.0}, longest_history=4, rating_mean=3.0,
-    split="",
+    users=20, users_by_split={}, items=9, events={"view": 1.0, "buy": 1.0}, longest_history=4,
+    rating_mean=3.0, split="",
 )  # fmt: skip
 
 
 def batch_of(negatives: int = 0) -> tuple[Batch, Encoded]:
+    whole = histories(LISTS)
     given = replace(
-        histories(LISTS),
+        whole,
+        had=Jagged(whole.offsets, whole.item),
+        had_of=np.arange(len(whole)),
         event=np.asarray(EVENTS, dtype=np.int8),
         rating=np.asarray(RATINGS, dtype=np.float32),
         timestamp=np.asarray(TIMES),
     )
-    extras = Extras(unclicked=Unclicked(negatives, 9, 1) if negatives else None)
-    batch = Collate(1, extras=extras)(given)
+    fields = {"": Unclicked(negatives, 9, 1)} if negatives else {}
+    batch = Collate(1, fields=fields)(given)
     vectors = torch.randn(10, DIM, generator=torch.Generator().manual_seed(1))
     states = torch.randn(7, DIM, generator=torch.Generator().manual_seed(0))
     return batch, Encoded(states, vectors[batch.items.values()])
@@ -50,19 +54,19 @@ def batch_of(negatives: int = 0) -> tuple[Batch, Encoded]:
 PAIRS = [(0, 1), (1, 2), (2, 3), (4, 5)]
 
 
-def click(weights: tuple[float, ...] = (1, 1, 1), **settings: object) -> Click:
+def click(weights: tuple[float, ...] = (1, 1, 1), **settings: object) -> ClickModule:
     torch.manual_seed(0)
-    config = ClickTask.model_validate({"kind": "click", "dim": 4, "dropout": 0, **settings})
-    return Click(
-        config, MANIFEST, weights=list(weights), dim=DIM, user_attributes=(),
+    config = Click.model_validate({"kind": "click", "dim": 4, "dropout": 0, **settings})
+    return ClickModule(
+        config, "", MANIFEST, weights=list(weights), dim=DIM, user_attributes=(),
         device=torch.device("cpu"),
     )  # fmt: skip
 
 
-def probability(head: Click, batch: Batch, encoded: Encoded, t: int, item: int) -> float:
+def probability(head: ClickModule, batch: Batch, encoded: Encoded, t: int, item: int) -> float:
     """Of an example after interaction ``t``, computed alone."""
     users = head.rows_of_users(batch)
-    logit = head.predict(
+    logit = head.logits(
         HistoryFacts(3.0)(batch)[t : t + 1],
         batch.timestamp[t : t + 1],
         batch.timestamp[t + 1 : t + 2],
@@ -101,12 +105,13 @@ def test_click_is_log_loss_of_labelled_targets(
 def test_drawn_items_are_a_no_beside_every_yes() -> None:
     batch, encoded = batch_of(negatives=3)
     head = click(positive=["buy"], negatives=3, user_table=False)
-    assert batch.unclicked is not None
     loss, count = 0.0, 0
     for (t, to), label in zip(PAIRS, [1, 0, 1, 1], strict=True):
         examples = [(int(batch.token[to]), label)]
         if label:
-            examples += [(item, 0) for item in batch.unclicked[to].tolist() if item >= 0]
+            examples += [
+                (item, 0) for item in batch.fields[""]["unclicked"][to].tolist() if item >= 0
+            ]
         for item, yes in examples:
             p = probability(head, batch, encoded, t, item)
             loss -= math.log(p if yes else 1 - p)
@@ -158,9 +163,9 @@ def test_cross_network_by_hand(rank: int | None) -> None:
 @pytest.mark.parametrize("score", ["dot", "mlp", "both"])
 def test_rating_scores_by_hand(score: str) -> None:
     torch.manual_seed(0)
-    config = RatingTask.model_validate({"kind": "rating", "score": score, "dropout": 0})
+    config = Rating.model_validate({"kind": "rating", "score": score, "dropout": 0})
     device = torch.device("cpu")
-    head = Rating(config, MANIFEST, dim=DIM, user_attributes=(), device=device)
+    head = RatingModule(config, MANIFEST, dim=DIM, user_attributes=(), device=device)
     batch, encoded = batch_of()
     table = head.users.bags.embedding_bags["user"].weight  # type: ignore[union-attr]
     if head.mlp is not None:

@@ -1,211 +1,136 @@
-"""What a scoring actor does with the histories of a unit: ranks and predictions of the targets."""
+"""What scoring does with the users of a portion: ranks of the targets, examples of the tasks."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
-import ray
-import torch
 
 from p5dist.config import RunConfig
-from p5dist.config.heads import ClickTask
+from p5dist.config.output import Evaluate
 from p5dist.data import columns as c
-from p5dist.data.histories import Histories
-from p5dist.data.jagged import Ints
+from p5dist.data.jagged import Array, Ints
 from p5dist.data.manifest import Manifest
-from p5dist.data.randomness import Stream, uniform
-from p5dist.errors import TrainingError
-from p5dist.inference.actors import Load, Predictor, Reader, Unit, training_sample
-from p5dist.ranking.baselines import Biases, ItemRate, ItemToItem, Popularity
-from p5dist.ranking.interpolation import Mixture
-from p5dist.ranking.targets import Targets
-from p5dist.ranking.topk import Lists, Ranker, VectorRanker, rank_and_list
+from p5dist.data.reader import Portion
+from p5dist.data.users import Users
+from p5dist.inference.actors import value_of
+from p5dist.inference.fitting import Fitted, task_evaluations
+from p5dist.inference.rankers import all_rankers
+from p5dist.ranking.targets import Rule, TargetBatch, Targets
+from p5dist.ranking.topk import Lists, Ranker, rank_and_list
 from p5dist.storage import RunFolder
-from p5dist.tasks.click import Label
+from p5dist.tasks.evaluation import Evaluation, Predictor
 
-MODEL, MODEL_ALONE = "model", "model_alone"
-PREDICTED = "predicted"
-PREDICTED_BIAS = "predicted_bias"
-SKIPPED = "skipped"
-CLICK_USER, LABEL, PROBABILITY, ITEM_RATE = "click_user", "label", "probability", "item_rate"
+Load = Callable[[RunConfig, RunFolder, str], Any]
+"""(job, folder, training stage) → the trained stage, see :class:`.scorer.Scorer`."""
+
+UNLISTED = 1 << 30
+"""Place of an item that is in no list."""
+REPEATED, SKIPPED = "repeated", "skipped"
+RANK, LISTED, PLACE, TASK, LEFT_OUT = "rank", "listed", "place", "task", "left_out"
+"""Begin the names of columns: ``rank:<ranker>``, ``task:<path>:<array>``, ``left_out:<reason>``."""
 
 
-@dataclass(frozen=True)
-class Baselines:
-    """Fitted on training interactions."""
-
-    popularity: Popularity
-    item_to_item: ItemToItem
-    biases: Biases | None
-    item_rate: ItemRate | None
-    interactions: int
-    """Those that all but popularity were fitted on."""
-
-    @classmethod
-    def fit(cls, reader: Reader, manifest: Manifest, click: ClickTask | None) -> Baselines:
-        """Read the training interactions and fit; runs in one Ray task.
-
-        Args:
-            click: the task whose labels have a baseline.
-        """
-        count = (reader.prepare / "vocabulary" / "item.parquet").read_table([c.COUNT])
-        parts = training_sample(reader, manifest)
-        return cls(
-            popularity=Popularity(count[c.COUNT].to_numpy()),
-            item_to_item=ItemToItem.fit(parts, manifest.items),
-            biases=Biases.fit(parts, manifest.items) if c.RATING in reader.columns else None,
-            item_rate=None if click is None else _item_rate(click, manifest, parts),
-            interactions=sum(len(part.item) for part in parts),
-        )
+def rule_of(job: RunConfig, config: Evaluate, manifest: Manifest) -> Rule:
+    """Which held-out interactions the evaluation takes."""
+    users = manifest.users_by_split[config.split]
+    share = 1.0 if config.users is None or not users else min(config.users / users, 1.0)
+    return Rule(
+        split=c.SPLIT_CODES[config.split],
+        sessions=job.prepare.session_gap is not None,
+        targets=config.targets,
+        share=share,
+        seed=job.seed,
+    )
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is evaluated; makes an actor's :class:`TargetScorer`."""
+    """What is evaluated; makes the :class:`TargetScorer` of an actor."""
 
     job: RunConfig
     folder: RunFolder
+    manifest: Manifest
     ranking: str | None
     """Training stage whose model ranks."""
-    rating: str | None
-    """Training stage that predicts ratings."""
-    click: str | None
-    """Training stage that predicts clicks."""
-    rating_range: tuple[float, float] | None
-    baselines: Any
-    """Object reference of the fitted Baselines."""
+    fitted: Any
+    """What :func:`.actors.run_task` gave for the fitted baselines."""
     load: Load
-    share: float = 1.0
-    """Of the users; the others are not evaluated."""
 
     def __call__(self) -> TargetScorer:
-        stages = {self.ranking, self.rating, self.click}
-        loaded = {s: self.load(self.job, self.folder, s) for s in stages if s}
-        baselines: Baselines = ray.get(self.baselines)
-        rankers: dict[str, Ranker] = {}
-        if self.ranking is not None:
-            rankers = {MODEL: VectorRanker(loaded[self.ranking])}
-            share = self.job.ranking.item_to_item
-            if share:
-                alone = rankers[MODEL]
-                rankers[MODEL] = Mixture(alone, baselines.item_to_item, share)
-                rankers[MODEL_ALONE] = alone
-            rankers |= {b.name: b for b in (baselines.popularity, baselines.item_to_item)}
-        return TargetScorer(self, rankers, loaded, baselines)
+        fitted: Fitted = value_of(self.fitted)
+        loaded: dict[str, Any] = {}
+
+        def stage(name: str) -> Any:
+            if name not in loaded:
+                loaded[name] = self.load(self.job, self.folder, name)
+            return loaded[name]
+
+        rankers = {} if self.ranking is None else all_rankers(self.job, stage(self.ranking), fitted)
+        paths = self.job.predicting_tasks()
+        tasks = {
+            path: (evaluation, stage(paths[path][0]).task(paths[path][1]))
+            for path, evaluation in task_evaluations(self.job, self.folder, self.manifest).items()
+        }
+        return TargetScorer(self.job, self.manifest, rankers, tasks, fitted.tasks)
 
 
 class TargetScorer:
-    """Scores units with the model and the baselines.
+    """Scores portions with the model and the baselines.
 
-    The result is one row: lists ``user``, ``item``, ``rank:<ranker>`` and predictions with an
-    entry a target; ``click_user``, ``label``, ``probability`` and ``item_rate`` with an entry an
-    example of the click task; ``listed:<ranker>`` with the distinct items in the lists of the unit
-    and ``place:<ranker>`` with the best place of each; the number ``skipped``.
+    The result is one row: lists ``user``, ``item``, ``repeated`` and ``rank:<ranker>`` with an
+    entry a target; ``task:<path>:<array>`` with an entry an example of that task;
+    ``listed:<ranker>`` with the distinct items in the lists and ``place:<ranker>`` with the best
+    place of each; the numbers ``left_out:<reason>`` and ``skipped``.
     """
 
     def __init__(
         self,
-        plan: Plan,
-        rankers: dict[str, Ranker],
-        loaded: dict[str, Predictor],
-        baselines: Baselines | None,
+        job: RunConfig,
+        manifest: Manifest,
+        rankers: Mapping[str, Ranker],
+        tasks: Mapping[str, tuple[Evaluation, Predictor]],
+        baselines: Mapping[str, Any],
     ) -> None:
-        self.plan, self.rankers = plan, rankers
-        self.predictor = loaded.get(plan.rating or "")
-        self.clicker = loaded.get(plan.click or "")
-        self.biases = None if baselines is None else baselines.biases
-        self.item_rate = None if baselines is None else baselines.item_rate
-        assert plan.job.evaluate is not None
-        self.config = plan.job.evaluate
+        assert job.evaluate is not None
+        self.config = job.evaluate
+        self.rule = rule_of(job, job.evaluate, manifest)
+        self.rankers, self.tasks, self.baselines = rankers, tasks, baselines
 
-    def __call__(self, unit: Unit, histories: Histories) -> pa.Table:
-        if self.plan.share < 1:
-            chosen = (
-                uniform(self.plan.job.seed, Stream.EVALUATED_USERS, histories.user)
-                < self.plan.share
-            )
-            histories = histories.take(np.flatnonzero(chosen))
-        targets, skipped = Targets.of(histories, c.SPLIT_CODES[self.config.split])
-        found: dict[str, list[npt.NDArray[Any]]] = {
-            name: [np.empty(0, kind)] for name, kind in self._columns().items()
-        }
+    def __call__(self, portion: Portion, users: Users) -> pa.Table:
+        targets = Targets.find(users, self.rule)
+        found: dict[str, list[Array]] = {}
         first = {name: unlisted(ranker.items) for name, ranker in self.rankers.items()}
-        for part in targets.batches(self.config.batch_size):
-            row = {c.USER: part.user, c.ITEM: part.item}
-            row |= {**self._ratings(part), **self._clicks(part)}
-            for name, ranker in self.rankers.items():
-                ranks, lists = rank_and_list(
-                    ranker, part.histories, part.owner, part.item, max(self.config.k),
-                    mask_seen=self.config.mask_seen,
-                )  # fmt: skip
-                row[f"rank:{name}"] = ranks
-                np.minimum(first[name], _places(lists, ranker.items), out=first[name])
-            for name, values in row.items():
-                found[name].append(values)
+        batches = targets.batches(self.config.batch_size) if len(targets) else [targets.nothing()]
+        for batch in batches:
+            for name, values in self._score(batch, first).items():
+                found.setdefault(name, []).append(values)
         result = {name: _list(np.concatenate(parts)) for name, parts in found.items()}
         for name, place in first.items():
             listed = np.flatnonzero(place < UNLISTED)
-            result[f"listed:{name}"] = _list(listed)
-            result[f"place:{name}"] = _list(place[listed])
-        return pa.table({SKIPPED: [skipped], **result})
+            result[f"{LISTED}:{name}"] = _list(listed)
+            result[f"{PLACE}:{name}"] = _list(place[listed])
+        counts = {f"{LEFT_OUT}:{reason}": [n] for reason, n in targets.left_out.items()}
+        return pa.table({SKIPPED: [targets.users_without_history], **counts, **result})
 
-    def _columns(self) -> dict[str, type]:
-        names: dict[str, type] = {c.USER: np.int64, c.ITEM: np.int64}
-        names |= {f"rank:{name}": np.int64 for name in self.rankers}
-        if self.predictor is not None and self.biases is not None:
-            names |= dict.fromkeys((c.RATING, PREDICTED, PREDICTED_BIAS), np.float64)
-        if self.clicker is not None and self.item_rate is not None:
-            names |= {CLICK_USER: np.int64}
-            names |= dict.fromkeys((LABEL, PROBABILITY, ITEM_RATE), np.float64)
-        return names
-
-    def _ratings(self, part: Targets) -> dict[str, npt.NDArray[Any]]:
-        if self.predictor is None or self.biases is None:
-            return {}
-        owner, item = part.owner, part.item
-        predicted = {
-            PREDICTED: self.predictor.ratings(part.histories, owner, item).double().numpy(),
-            PREDICTED_BIAS: self.biases.predict(part.histories, owner, item),
-        }
-        if np.isnan(predicted[PREDICTED]).any():
-            raise TrainingError(
-                "predicted ratings are not numbers (NaN)", where=self.plan.rating,
-                fix="look at the loss of the training stage; train again with lower learning rates",
-            )  # fmt: skip
-        if self.plan.rating_range is not None:
-            predicted = {n: np.clip(v, *self.plan.rating_range) for n, v in predicted.items()}
-        return {c.RATING: part.rating.astype(np.float64), **predicted}
-
-    def _clicks(self, part: Targets) -> dict[str, npt.NDArray[Any]]:
-        if self.clicker is None or self.item_rate is None:
-            return {}
-        found = self.clicker.clicks(part.histories, part)
-        if np.isnan(found.probability).any():
-            raise TrainingError(
-                "predicted probabilities are not numbers (NaN)", where=self.plan.click,
-                fix="look at the loss of the training stage; train again with lower learning rates",
-            )  # fmt: skip
-        return {
-            CLICK_USER: part.histories.user[found.owner],
-            LABEL: found.label,
-            PROBABILITY: found.probability,
-            ITEM_RATE: self.item_rate.probability[found.item - 1],
-        }
-
-
-def _item_rate(click: ClickTask, manifest: Manifest, parts: list[Histories]) -> ItemRate:
-    rule = Label(click, manifest)
-    item = np.concatenate([part.item for part in parts])
-    event = torch.from_numpy(np.concatenate([part.event for part in parts]))
-    rating = torch.from_numpy(np.concatenate([part.rating for part in parts]))
-    return ItemRate.fit(item, rule(event.long(), rating).numpy(), manifest.items, click.negatives)
-
-
-UNLISTED = 1 << 30
+    def _score(self, batch: TargetBatch, first: dict[str, Ints]) -> dict[str, Array]:
+        found: dict[str, Array] = {
+            c.USER: batch.user, c.ITEM: batch.item, REPEATED: batch.repeated
+        }  # fmt: skip
+        seen = batch.seen if self.config.mask_seen else None
+        for name, ranker in self.rankers.items():
+            ranks, lists = rank_and_list(
+                ranker, batch.histories, batch.owner, batch.item, max(self.config.k), seen=seen
+            )
+            found[f"{RANK}:{name}"] = ranks
+            np.minimum(first[name], _places(lists, ranker.items), out=first[name])
+        for path, (evaluation, predictor) in self.tasks.items():
+            examples = evaluation.examples(predictor, batch, self.baselines.get(path))
+            found |= {f"{TASK}:{path}:{name}": values for name, values in examples.items()}
+        return found
 
 
 def unlisted(items: int) -> Ints:
@@ -213,7 +138,7 @@ def unlisted(items: int) -> Ints:
     return np.full(items, UNLISTED, dtype=np.int64)
 
 
-def _list(values: npt.NDArray[Any]) -> pa.Array:
+def _list(values: Array) -> pa.Array:
     """A column of one row that holds all values."""
     return pa.ListArray.from_arrays([0, len(values)], pa.array(values))
 

@@ -1,9 +1,8 @@
 """The evaluate stage: the trained stages beside the baselines, exactly, over the whole catalogue.
 
-Every interaction of the evaluated split is a target. The history of a target is the user's
-interactions of the earlier splits (train, and validation before test); with ``mask_seen`` its items
-are left out of the ranking, the target never. Model and baselines see the same targets, histories
-and masks.
+Every interaction of the evaluated split is a target or left out under a reason that is counted (see
+:mod:`p5dist.ranking.targets`, which also says what the history of a target is and what is masked).
+Model and baselines see the same targets, histories and masks.
 """
 
 from __future__ import annotations
@@ -14,45 +13,50 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
-import ray
 
 from p5dist.config import RunConfig
-from p5dist.config.heads import ClickTask
 from p5dist.data import columns as c
-from p5dist.data.jagged import Ints
+from p5dist.data.jagged import Array, Ints
 from p5dist.data.manifest import Manifest
 from p5dist.environment.provenance import provenance
 from p5dist.errors import ConfigError, DataError
-from p5dist.inference.actors import Load, Reader, errors_as_raised, score_all
+from p5dist.inference.actors import run_task, score_all, value_of
 from p5dist.inference.evaluate.score import (
-    CLICK_USER,
-    ITEM_RATE,
-    LABEL,
-    MODEL,
-    PREDICTED,
-    PREDICTED_BIAS,
-    PROBABILITY,
+    LEFT_OUT,
+    LISTED,
+    PLACE,
+    RANK,
+    REPEATED,
     SKIPPED,
-    Baselines,
+    TASK,
+    Load,
     Plan,
+    rule_of,
     unlisted,
 )
+from p5dist.inference.fitting import fit, task_evaluations
+from p5dist.inference.rankers import MODEL
 from p5dist.inference.scorer import load_scorer
-from p5dist.ranking.metrics import click_metrics, coverage, error_values, estimate, rank_values
+from p5dist.ranking.metrics import Estimate, coverage, estimate, rank_values, ranking_labels
+from p5dist.ranking.topk import MISSED
 from p5dist.storage import RunFolder
+from p5dist.tasks.build import task_of
+from p5dist.tasks.evaluation import Evaluation
 
 RESULT = "result.json"
 TARGETS = "targets.parquet"
 TIES = "equal scores: the lower item id first"
+RANKING = "Ranking"
+"""Heading of the ranking metrics."""
 
-Values = dict[str, npt.NDArray[Any]]
+Metrics = dict[str, dict[str, float | None]]
+Baselines = dict[str, dict[str, float]]
 
 
 def run(job: RunConfig, folder: RunFolder, *, load: Load = load_scorer) -> dict[str, Any]:
     """Evaluate, write ``evaluate/targets.parquet`` and ``evaluate/result.json`` (last);
-    Ray must be connected.
+    Ray must be connected unless :func:`p5dist.inference.actors.scores_here`.
 
     Args:
         load: gives the trained stage that ranks or predicts.
@@ -67,175 +71,216 @@ def run(job: RunConfig, folder: RunFolder, *, load: Load = load_scorer) -> dict[
         TrainingError: scores or predictions that are not numbers.
     """
     began = time.time()
-    assert job.evaluate is not None
-    ranking, rating, click = _stages(job)
+    config = job.evaluate
+    assert config is not None
+    ranking = _ranking_stage(job)
     manifest = Manifest.load(folder.prepare)
-    if not manifest.rows_by_split[job.evaluate.split]:
-        raise _no_targets(job, manifest)
+    if not manifest.rows_by_split[config.split]:
+        raise _no_targets(job, manifest, {})
     (folder.evaluate / RESULT).remove()
     folder.evaluate.remove()
     folder.evaluate.make()
 
-    with errors_as_raised():
-        task = ray.remote(_fit).options(num_returns=2)
-        fitted, interactions = task.remote(
-            Reader.of(job, folder), manifest, _click_task(job, click)
-        )
-        interactions = ray.get(interactions)
-    share = 1.0 if job.evaluate.users is None else job.evaluate.users / manifest.users
-    plan = Plan(job, folder, ranking, rating, click, manifest.rating_range, fitted, load, share)
+    fitted = run_task(job, fit, job, folder, manifest, True)
     found = _Found(manifest.items)
-    found.add(score_all(plan, job, folder, manifest, "score"))
-    if not len(found.values.get(c.USER, ())):
-        raise _no_targets(job, manifest) if share >= 1 else _no_users(job, manifest)
-    _write_targets(folder, found.values)
-    metrics, baselines = _metrics(job, manifest, found)
+    found.add(
+        score_all(
+            Plan(job, folder, manifest, ranking, fitted, load), job, folder, manifest, "score"
+        )
+    )
+    rule = rule_of(job, config, manifest)
+    if not len(found.values[c.USER]):
+        raise (
+            _no_users(job, manifest)
+            if rule.share < 1
+            else _no_targets(job, manifest, found.left_out)
+        )
+    evaluations = task_evaluations(job, folder, manifest)
+    tasks = {path: _measured(job, path, e, found) for path, e in evaluations.items()}
+    _write_targets(folder, evaluations, found)
+    metrics, baselines = _ranking_metrics(job, found)
+    for measured in tasks.values():  # of tasks with equal metrics the last one's
+        metrics |= measured["metrics"]
+        for name, values in measured["baselines"].items():
+            baselines[name] = baselines.get(name, {}) | values
     result = {
         "metrics": metrics,
         "baselines": baselines,
+        "tasks": tasks,
+        "metric_info": _metric_info(job, evaluations),
         "protocol": {
-            "split": job.evaluate.split,
+            "split": config.split,
             "catalogue": manifest.items,
-            "mask_seen": job.evaluate.mask_seen,
+            "mask_seen": config.mask_seen,
             "max_length": job.feed.max_length,
             "ties": TIES,
             "seed": job.seed,
             "users": len(np.unique(found.values[c.USER])),
             "targets": len(found.values[c.USER]),
-            "share_of_users": min(share, 1.0),
+            "targets_wanted": config.targets,
+            "repeats": int(found.values[REPEATED].sum()) + found.left_out.get(REPEATED, 0),
+            "interactions": manifest.rows_by_split[config.split],
+            "left_out": found.left_out,
+            "histories": "sessions" if rule.sessions else "users",
+            "share_of_users": rule.share,
             "skipped": found.skipped,
             "ranking_from": ranking,
             "ranking_item_to_item": job.ranking.item_to_item,
-            "rating_from": rating,
-            "click_from": click,
-            "baseline_interactions": interactions,
+            **_sources(job),
+            "baseline_interactions": value_of(fitted).interactions,
         },
         **provenance(job, "evaluate", data=manifest.fingerprint, seconds=time.time() - began),
     }
+    counted = len(found.values[c.USER]) + sum(found.left_out.values())
+    assert counted == manifest.rows_by_split[config.split], "every interaction is accounted for"
     (folder.evaluate / RESULT).write_json(result)
     return result
 
 
 @dataclass
 class _Found:
-    """What the actors found, put together."""
+    """What all portions gave, put together."""
 
     items: int
-    values: Values = field(default_factory=dict)
-    """[M] by column."""
+    values: dict[str, Array] = field(default_factory=dict)
+    """By column."""
     places: dict[str, Ints] = field(default_factory=dict)
     """By ranker: [items] best place of each item in any list."""
+    left_out: dict[str, int] = field(default_factory=dict)
     skipped: int = 0
 
     def add(self, results: Iterable[pa.Table]) -> None:
-        parts: dict[str, list[npt.NDArray[Any]]] = {}
+        parts: dict[str, list[Array]] = {}
         for result in results:
             self.skipped += result[SKIPPED][0].as_py()
             for name in result.column_names:
-                kind, _, ranker = name.partition(":")
-                if kind == "listed":
-                    place = self.places.setdefault(ranker, unlisted(self.items))
+                kind, _, about = name.partition(":")
+                if kind == LISTED:
+                    place = self.places.setdefault(about, unlisted(self.items))
                     listed = _values(result, name)
-                    place[listed] = np.minimum(place[listed], _values(result, f"place:{ranker}"))
-                elif kind not in ("place", SKIPPED):
+                    place[listed] = np.minimum(place[listed], _values(result, f"{PLACE}:{about}"))
+                elif kind == LEFT_OUT:
+                    self.left_out[about] = self.left_out.get(about, 0) + result[name][0].as_py()
+                elif kind not in (PLACE, SKIPPED):
                     parts.setdefault(name, []).append(_values(result, name))
         self.values = {name: np.concatenate(columns) for name, columns in parts.items()}
 
+    def examples(self, path: str) -> dict[str, Array]:
+        """The arrays of a task."""
+        begin = f"{TASK}:{path}:"
+        return {
+            name.removeprefix(begin): values
+            for name, values in self.values.items()
+            if name.startswith(begin)
+        }
 
-def _metrics(
-    job: RunConfig, manifest: Manifest, found: _Found
-) -> tuple[dict[str, dict[str, float | None]], dict[str, dict[str, float]]]:
-    """The metrics of the model with intervals, and those of each baseline."""
+
+def _ranking_metrics(job: RunConfig, found: _Found) -> tuple[Metrics, Baselines]:
+    """The ranking metrics of the model with intervals, and those of each baseline."""
     config = job.evaluate
     assert config is not None
-    ks, user = tuple(sorted(set(config.k))), found.values[c.USER]
-    metrics: dict[str, dict[str, float | None]] = {}
-    baselines: dict[str, dict[str, float]] = {}
-
-    def add(name: str, values: dict[str, npt.NDArray[np.float64]], user: Ints) -> None:
-        resamples = config.bootstrap if name == MODEL else 0
-        for key, e in estimate(values, user, resamples=resamples, seed=job.seed).items():
-            if name == MODEL:
-                metrics[key] = asdict(e)
-            else:
-                baselines.setdefault(name, {})[key] = e.value
-
+    ks = tuple(sorted(set(config.k)))
+    metrics: Metrics = {}
+    baselines: Baselines = {}
     for name, place in found.places.items():
-        add(name, rank_values(found.values[f"rank:{name}"], ks), user)
-        covered = coverage(place, ks)
-        if name == MODEL:
-            metrics |= {key: {"value": v, "low": None, "high": None} for key, v in covered.items()}
+        own = name == MODEL
+        measured = estimate(
+            rank_values(found.values[f"{RANK}:{name}"], ks), found.values[c.USER],
+            resamples=config.bootstrap if own else 0, seed=job.seed,
+        )  # fmt: skip
+        covered = {key: Estimate(value) for key, value in coverage(place, ks).items()}
+        if own:
+            metrics |= {key: asdict(e) for key, e in (measured | covered).items()}
         else:
-            baselines[name] |= covered
-    if PREDICTED in found.values and manifest.rating_mean is not None:
-        rating = found.values[c.RATING]
-        rated = ~np.isnan(rating)
-        mean = np.full(len(rating), manifest.rating_mean)
-        predictions = {MODEL: found.values[PREDICTED], "global_mean": mean}
-        predictions["user_item_bias"] = found.values[PREDICTED_BIAS]
-        for name, predicted in predictions.items():
-            add(name, error_values(predicted[rated], rating[rated]), user[rated])
-    for name, column in ((MODEL, PROBABILITY), (ITEM_RATE, ITEM_RATE)):
-        if column in found.values:
-            measured = click_metrics(
-                found.values[LABEL], found.values[column], found.values[CLICK_USER],
-                resamples=config.bootstrap if name == MODEL else 0, seed=job.seed,
-            )  # fmt: skip
-            if name == MODEL:
-                metrics |= {key: asdict(e) for key, e in measured.items()}
-            else:
-                baselines[name] = {key: e.value for key, e in measured.items()}
+            baselines[name] = {key: e.value for key, e in (measured | covered).items()}
     return metrics, baselines
 
 
-def _write_targets(folder: RunFolder, values: Values) -> None:
-    """One row a target with internal ids: user, item, rank, and rating and prediction."""
-    names = {c.USER: c.USER, c.ITEM: c.ITEM, f"rank:{MODEL}": c.RANK}
-    names |= {c.RATING: c.RATING, PREDICTED: PREDICTED}
-    table = pa.table({new: values[name] for name, new in names.items() if name in values})
-    (folder.evaluate / TARGETS).write_table(table)
+def _measured(job: RunConfig, path: str, evaluation: Evaluation, found: _Found) -> dict[str, Any]:
+    """The metrics of a predicting task, and those of its baselines."""
+    config = job.evaluate
+    assert config is not None
+    measured = evaluation.measure(found.examples(path), resamples=config.bootstrap, seed=job.seed)
+    stage, name = job.predicting_tasks()[path]
+    return {
+        "kind": task_of(job, stage, name).kind,
+        "metrics": {key: asdict(e) for key, e in measured.get(MODEL, {}).items()},
+        "baselines": {
+            other: {key: e.value for key, e in values.items()}
+            for other, values in measured.items()
+            if other != MODEL
+        },
+    }
 
 
-def _no_targets(job: RunConfig, manifest: Manifest) -> DataError:
+def _metric_info(job: RunConfig, evaluations: dict[str, Evaluation]) -> dict[str, dict[str, Any]]:
+    """Of every metric its heading, label and direction."""
+    config = job.evaluate
+    assert config is not None
+    found: dict[str, dict[str, Any]] = {
+        key: {"title": RANKING, "label": label, "higher_is_better": True}
+        for key, label in ranking_labels(tuple(sorted(set(config.k)))).items()
+    }
+    for path, evaluation in evaluations.items():
+        task = task_of(job, *job.predicting_tasks()[path])
+        for key, metric in task.metrics.items():
+            found[key] = {"title": evaluation.title, **metric.model_dump()}
+    return found
+
+
+def _sources(job: RunConfig) -> dict[str, str | None]:
+    """``<kind>_from``: the (last) training stage of every kind of predicting task."""
+    found: dict[str, str | None] = {"rating_from": None, "click_from": None}
+    for stage, name in job.predicting_tasks().values():
+        found[f"{task_of(job, stage, name).kind}_from"] = stage
+    return found
+
+
+def _write_targets(folder: RunFolder, evaluations: dict[str, Evaluation], found: _Found) -> None:
+    """One row a target with internal ids: user, item, rank (null: cannot be listed), and what
+    tasks say of it."""
+    columns: dict[str, Any] = {c.USER: found.values[c.USER], c.ITEM: found.values[c.ITEM]}
+    rank = found.values.get(f"{RANK}:{MODEL}")
+    if rank is not None:
+        columns[c.RANK] = pa.array(rank, mask=rank == MISSED)
+    for path, evaluation in evaluations.items():
+        columns |= evaluation.columns(found.examples(path))
+    (folder.evaluate / TARGETS).write_table(pa.table(columns))
+
+
+def _no_targets(job: RunConfig, manifest: Manifest, left_out: dict[str, int]) -> DataError:
     assert job.evaluate is not None
+    counted = ", ".join(f"{reason} {n:,}" for reason, n in left_out.items())
     return DataError(
         f"no {job.evaluate.split} interactions to evaluate", where="evaluate.split",
-        value=manifest.split, rule="a target needs earlier interactions of its user",
+        value=manifest.split + (f"; left out: {counted}" if counted else ""),
+        rule="a target needs earlier interactions of its user",
         fix="set evaluate.split to another split, or change prepare.split",
     )  # fmt: skip
 
 
 def _no_users(job: RunConfig, manifest: Manifest) -> DataError:
     assert job.evaluate is not None
+    users = manifest.users_by_split[job.evaluate.split]
     return DataError(
-        f"none of the users chosen by chance has a {job.evaluate.split} interaction",
+        f"none of the users chosen by chance has a {job.evaluate.split} interaction to evaluate",
         where="evaluate.users", value=job.evaluate.users,
-        rule=f"each of {manifest.users:,} users is chosen alike",
+        rule=f"each of {users:,} users with such an interaction is chosen alike",
         fix="raise evaluate.users, or leave it out: all are evaluated then",
     )  # fmt: skip
 
 
-def _fit(reader: Reader, manifest: Manifest, click: ClickTask | None) -> tuple[Baselines, int]:
-    baselines = Baselines.fit(reader, manifest, click)
-    return baselines, baselines.interactions
-
-
-def _values(table: pa.Table, name: str) -> npt.NDArray[Any]:
+def _values(table: pa.Table, name: str) -> Array:
     return np.asarray(table[name].combine_chunks().flatten())
 
 
-def _click_task(job: RunConfig, stage: str | None) -> ClickTask | None:
-    heads = job.trainings()[stage].heads().values() if stage is not None else ()
-    return next((head for head in heads if isinstance(head, ClickTask)), None)
-
-
-def _stages(job: RunConfig) -> tuple[str | None, str | None, str | None]:
-    """The training stages that rank, predict ratings and predict clicks."""
+def _ranking_stage(job: RunConfig) -> str | None:
+    """The training stage that ranks; None where none does."""
     assert job.evaluate is not None
-    ranking, rating, click = job.ranking_stages(), job.rating_stage(), job.click_stage()
-    if not ranking and rating is None and click is None:
+    stages = job.ranking_stages()
+    if not stages and not job.predicting_tasks():
         raise ConfigError(
             "nothing to evaluate", where="evaluate", rule="evaluation needs a trained stage",
             fix="add a pretrain or finetune section, or set evaluate to null",
         )  # fmt: skip
-    return job.evaluate.ranking_from or (ranking[-1] if ranking else None), rating, click
+    return job.evaluate.ranking_from or (stages[-1] if stages else None)

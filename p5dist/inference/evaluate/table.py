@@ -7,20 +7,18 @@ from typing import Any
 from rich.console import Group
 from rich.table import Table
 
-_KINDS = {"rmse": "Rating", "mae": "Rating", "auc": "Click", "logloss": "Click",
-          "calibration": "Click"}  # fmt: skip
-
 
 def table(result: dict[str, Any]) -> Group:
-    """A table of ranking metrics, one of rating and one of click metrics, as far as there are any.
+    """A table of the ranking metrics and one of each kind of task, as far as there are any, and a
+    line about the interactions that are no targets.
 
     Args:
         result: what evaluate/result.json holds.
     """
-    protocol = result["protocol"]
-    found = []
-    for title in ("Ranking", "Rating", "Click"):
-        keys = [key for key in result["metrics"] if _KINDS.get(key, "Ranking") == title]
+    protocol, info = result["protocol"], result["metric_info"]
+    found: list[Table | str] = []
+    for title in dict.fromkeys(entry["title"] for entry in info.values()):
+        keys = [key for key in result["metrics"] if info[key]["title"] == title]
         if keys:
             about = f"{title} of {protocol['targets']:,} {protocol['split']} interactions"
             if title == "Ranking":
@@ -28,7 +26,27 @@ def table(result: dict[str, Any]) -> Group:
                 if protocol["ranking_item_to_item"]:
                     about += f", {protocol['ranking_item_to_item']:.0%} by item to item"
             found.append(_table(about, keys, result))
+    found.append(accounts(protocol))
     return Group(*found)
+
+
+def accounts(protocol: dict[str, Any]) -> str:
+    """Where every interaction of the split went, in a sentence."""
+    words = {
+        "no_history": "without an earlier interaction to predict from",
+        "repeated": "repeats (evaluate.targets: new)",
+        "user_not_chosen": "of users that evaluate.users does not choose",
+    }
+    text = (
+        f"{protocol['interactions']:,} {protocol['split']} interactions: "
+        f"{protocol['targets']:,} targets"
+    )
+    for reason, number in protocol["left_out"].items():
+        text += f", {number:,} {words.get(reason, reason)}"
+    if protocol["repeats"] and protocol["targets_wanted"] == "all":
+        fate = "count as misses (mask_seen)" if protocol["mask_seen"] else "are ranked as any"
+        text += f"; {protocol['repeats']:,} targets repeat an item of their user and {fate}"
+    return text
 
 
 def _table(title: str, keys: list[str], result: dict[str, Any]) -> Table:

@@ -61,9 +61,14 @@ def cases(folder: RunFolder, split: int) -> Iterator[tuple[int, list[int], int, 
                 yield row[c.USER], [i for i, s, _ in rows if s < split], item, rating
 
 
-def order(scores: np.ndarray, history: list[int], target: int) -> list[int]:
-    ids = [i for i in range(1, ITEMS + 1) if i == target or i not in history]
+def order(scores: np.ndarray, history: list[int]) -> list[int]:
+    ids = [i for i in range(1, ITEMS + 1) if i not in history]
     return sorted(ids, key=lambda i: (-scores[i - 1], i))
+
+
+def rank_in(ids: list[int], target: int) -> int | None:
+    """From 1; None for a target that the user has had, which cannot be listed."""
+    return ids.index(target) + 1 if target in ids else None
 
 
 def model_scores(history: list[int]) -> np.ndarray:
@@ -77,19 +82,16 @@ def test_ranking_metrics(prepared: tuple[RunConfig, RunFolder], result: dict[str
     train = [i for r in users_of(folder) for i, s in zip(r[c.ITEM], r[c.SPLIT]) if s == c.TRAIN]  # noqa: B905
     popularity = np.bincount(train, minlength=ITEMS + 1)[1:]
     for name, scores_of in (("model", model_scores), ("popularity", lambda _: popularity)):
-        lists = [order(scores_of(history), history, target) for _, history, target, _ in targets]
-        ranks = np.array([ids.index(t) + 1 for ids, (*_, t, _) in zip(lists, targets, strict=True)])
+        lists = [order(scores_of(history), history) for _, history, _, _ in targets]
+        found_ranks = [rank_in(ids, t) for ids, (*_, t, _) in zip(lists, targets, strict=True)]
+        ranks = np.array([10**9 if rank is None else rank for rank in found_ranks])
+        assert None in found_ranks, "no target repeats an item, which proves less"
         expected = {"accuracy": (ranks == 1).mean()}
         for k in (1, 5, 10):
             expected[f"hr@{k}"] = (ranks <= k).mean()
             expected[f"ndcg@{k}"] = np.where(ranks <= k, 1 / np.log2(ranks + 1), 0).mean()
             expected[f"mrr@{k}"] = np.where(ranks <= k, 1 / ranks, 0).mean()
-            # The list that a user would see: items of the history are not in it, be they a target.
-            shown = [
-                [i for i in ids if i not in history][:k]
-                for ids, (_, history, *_) in zip(lists, targets, strict=True)
-            ]
-            expected[f"coverage@{k}"] = len({i for ids in shown for i in ids}) / ITEMS
+            expected[f"coverage@{k}"] = len({i for ids in lists for i in ids[:k]}) / ITEMS
         if name == "model":
             metrics = result["metrics"]
             found = {k: m["value"] for k, m in metrics.items() if k not in ("rmse", "mae")}
@@ -113,7 +115,7 @@ def test_counts_share_the_ranking(tmp_path: Path) -> None:
         [i for i, s in zip(row[c.ITEM], row[c.SPLIT], strict=True) if s == c.TRAIN] for row in rows
     ]
     counts = ItemToItem.fit([histories(train)], ITEMS)
-    ranks: dict[str, list[int]] = {"model": [], "model_alone": []}
+    ranks: dict[str, list[int | None]] = {"model": [], "model_alone": []}
     for _, history, target, _ in cases(folder, c.TEST):
         ((_, counted),) = counts.blocks(histories([history]))
         remembered = counted[0].double().numpy()
@@ -121,11 +123,11 @@ def test_counts_share_the_ranking(tmp_path: Path) -> None:
         learned = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
         both = (1 - share) * learned + share * remembered / remembered.sum()
         for name, scores in (("model", both), ("model_alone", learned)):
-            ranks[name].append(order(scores, history, target).index(target) + 1)
+            ranks[name].append(rank_in(order(scores, history), target))
     assert ranks["model"] != ranks["model_alone"]
     written = pq.read_table(Path(folder.evaluate.path, "targets.parquet"))
     assert written[c.RANK].to_pylist() == ranks["model"]
-    alone = np.array(ranks["model_alone"])
+    alone = np.array([10**9 if rank is None else rank for rank in ranks["model_alone"]])
     expected = np.where(alone <= 10, 1 / np.log2(alone + 1), 0).mean()
     assert result["baselines"]["model_alone"]["ndcg@10"] == pytest.approx(expected)
     assert result["protocol"]["ranking_item_to_item"] == share
@@ -172,12 +174,14 @@ def test_what_is_on_disk(prepared: tuple[RunConfig, RunFolder], result: dict[str
     assert protocol["users"] == protocol["targets"] == len(targets)
     assert (protocol["split"], protocol["catalogue"], protocol["skipped"]) == ("test", ITEMS, 0)
     assert protocol["mask_seen"] is True and protocol["max_length"] == 8 and protocol["seed"] == 3
+    assert protocol["repeats"] == sum(item in history for _, history, item, _ in targets) > 0
+    assert protocol["left_out"] == {} and protocol["interactions"] == len(targets)
     assert result["job_fingerprint"] == job.fingerprint("evaluate")
     assert result["data_fingerprint"] == "small"
     rows = (folder.evaluate / "targets.parquet").read_table().to_pylist()
     assert [(row["user"], row["item"]) for row in rows] == [(u, i) for u, _, i, _ in targets]
     for row, (_, history, target, rating) in zip(rows, targets, strict=True):
-        assert row["rank"] == order(model_scores(history), history, target).index(target) + 1
+        assert row["rank"] == rank_in(order(model_scores(history), history), target)
         assert row["rating"] == rating
     assert folder.evaluate.children() == ["result.json", "targets.parquet"]
 

@@ -8,12 +8,12 @@ from torch import Tensor, nn
 
 from p5dist.config.losses import Loss
 from p5dist.data.batch import Batch
-from p5dist.models.backbone import Encoded, Recommender
+from p5dist.models.backbone import Backbone, Encoded
 from p5dist.models.losses import catalogue_loss
-from p5dist.tasks.head import Head
+from p5dist.tasks.module import TaskModule
 
 
-class SkipGram(Head):
+class SkipGramModule(TaskModule):
     """Loss of a context item given a centre item.
 
     word2vec has two tables, one of centres and one of contexts. Here a square matrix maps the one
@@ -21,6 +21,7 @@ class SkipGram(Head):
 
     Args:
         loss: over the catalogue.
+        name: of the task, under which the batch has its pairs.
         dim: width of item vectors.
         user_items: last items of a history whose mean is the vector of its user.
     """
@@ -28,9 +29,10 @@ class SkipGram(Head):
     reads_states = False
     ranks = True
 
-    def __init__(self, loss: Loss, *, dim: int, user_items: int) -> None:
+    def __init__(self, loss: Loss, name: str, *, dim: int, user_items: int) -> None:
         super().__init__()
         self.loss = loss
+        self.name = name
         self.user_items = user_items
         self.scale = dim**0.5  # as the input of an encoder, so that logits have a useful range
         self.to_context = nn.Linear(dim, dim, bias=False)
@@ -38,19 +40,17 @@ class SkipGram(Head):
 
     def counts(self, batch: Batch) -> list[float]:
         """Pairs."""
-        assert batch.pairs is not None
-        return [float(batch.pairs.shape[1])]
+        return [float(batch.fields[self.name]["pairs"].shape[1])]
 
     def losses(self, encoded: Encoded, batch: Batch) -> Tensor:
         """[1]"""
-        assert batch.pairs is not None
-        centre, context = batch.token[batch.pairs]
+        centre, context = batch.token[batch.fields[self.name]["pairs"]]
         # Mapped once per item, and not once per pair.
         mapped = self.to_context(encoded.items * self.scale)
         states = F.embedding(centre, mapped)
         return catalogue_loss(states, context, encoded.items, batch, loss=self.loss).reshape(1)
 
-    def user_vectors(self, backbone: Recommender, batch: Batch) -> Tensor:
+    def user_vectors(self, backbone: Backbone, batch: Batch) -> Tensor:
         """[B, dim] the mean of the last items of each history, mapped to contexts; zero for an
         empty one."""
         items = self.encode(backbone, batch).items

@@ -8,25 +8,26 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from p5dist.config.heads import ClickTask, Dcn
 from p5dist.data.batch import Batch
 from p5dist.data.manifest import Manifest
 from p5dist.models.backbone import Encoded
-from p5dist.models.dropout import HashedDropout
+from p5dist.models.dropout import HashedDropout, Site
 from p5dist.models.tables import UserTables
-from p5dist.tasks.head import Head, TargetWeight
+from p5dist.tasks.click import Click, Dcn
 from p5dist.tasks.interactions import CrossNetwork, DotInteraction, mlp
+from p5dist.tasks.module import Asked, TargetWeight, TaskModule
 
 _DENSE = 5
 _DAY = 86_400
 
 
-class Click(Head):
+class ClickModule(TaskModule):
     """Log loss of a network over feature vectors: what is known of the history, the item with its
     attributes, the user with theirs, the state of the encoder before the item.
 
     Args:
         config: the task section.
+        name: of the task, under which the batch has the drawn negatives.
         manifest: events, mean rating and id spaces.
         weights: of targets by code of their event.
         dim: width of item vectors and states.
@@ -36,7 +37,8 @@ class Click(Head):
 
     def __init__(
         self,
-        config: ClickTask,
+        config: Click,
+        name: str,
         manifest: Manifest,
         *,
         weights: list[float],
@@ -46,6 +48,7 @@ class Click(Head):
     ) -> None:
         super().__init__()
         width = config.dim
+        self.name, self.draws = name, config.negatives > 0
         self.label = Label(config, manifest)
         self.weight = TargetWeight(weights)
         self.facts = HistoryFacts(manifest.rating_mean or 0.0)
@@ -64,7 +67,7 @@ class Click(Head):
             if isinstance(how, Dcn)
             else DotInteraction(features, width, config.hidden)
         )
-        self.dropout = HashedDropout(config.dropout, site=1011)
+        self.dropout = HashedDropout(config.dropout, site=Site.CLICK_FEATURES)
 
     def counts(self, batch: Batch) -> list[float]:
         """Weight of the examples."""
@@ -75,7 +78,7 @@ class Click(Head):
         """[1] the log loss"""
         now, item, label, weight = self._examples(batch)
         users = self.rows_of_users(batch)
-        logits = self.predict(
+        logits = self.logits(
             self.facts(batch)[now],
             batch.timestamp[now],
             batch.timestamp[now + 1],
@@ -91,7 +94,21 @@ class Click(Head):
         """[B, dim of the task]; None without a user table."""
         return None if self.users is None else self.users(batch.users)
 
-    def predict(
+    def predict(self, asked: Asked) -> Tensor:
+        """[E] probabilities of a yes, float64"""
+        users = self.rows_of_users(asked.batch)
+        before = asked.last(asked.batch.timestamp)
+        logits = self.logits(
+            asked.last(self.facts(asked.batch)),
+            torch.where(asked.known, before, asked.timestamp),
+            asked.timestamp,
+            asked.items,
+            asked.last(asked.states),
+            None if users is None else users[asked.history],
+        )
+        return torch.sigmoid(logits.double())
+
+    def logits(
         self,
         facts: Tensor,
         before: Tensor,
@@ -128,8 +145,8 @@ class Click(Head):
         label = self.label(batch.event, batch.rating)
         now = torch.nonzero(batch.has_next & ~torch.isnan(torch.roll(label, -1))).squeeze(1)
         item, label, event = batch.token[now + 1], label[now + 1], batch.event[now + 1]
-        if batch.unclicked is not None:
-            drawn = batch.unclicked[now + 1]
+        if self.draws:
+            drawn = batch.fields[self.name]["unclicked"][now + 1]
             owner, column = torch.nonzero((drawn >= 0) & (label == 1).unsqueeze(1), as_tuple=True)
             now, item = torch.cat([now, now[owner]]), torch.cat([item, drawn[owner, column]])
             event = torch.cat([event, event[owner]])
@@ -145,7 +162,7 @@ class Label(nn.Module):
         manifest: names the events.
     """
 
-    def __init__(self, config: ClickTask, manifest: Manifest) -> None:
+    def __init__(self, config: Click, manifest: Manifest) -> None:
         super().__init__()
         self.threshold = config.threshold
         positive = config.positive

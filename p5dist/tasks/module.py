@@ -1,20 +1,47 @@
-"""The contract of objectives and tasks."""
+"""The contract of the modules of objectives and tasks."""
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from typing import TypeVar
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from p5dist.data.batch import Batch
-from p5dist.models.backbone import Encoded, Recommender
-
-AnyHead = TypeVar("AnyHead", bound="Head")
+from p5dist.models.backbone import Backbone, Encoded
 
 
-class Head(nn.Module):
+@dataclass(frozen=True)
+class Asked:
+    """E examples whose predictions are asked of a trained task: an item and a history each."""
+
+    batch: Batch
+    """Of the histories."""
+    states: Tensor
+    """[T, dim] see :class:`.Encoded`; empty where the task reads none"""
+    items: Tensor
+    """[E, dim] vectors of the items"""
+    timestamp: Tensor
+    """[E] int64 seconds at which the item is asked for"""
+    history: Tensor
+    """[E] index of the history in the batch"""
+    end: Tensor
+    """[E] index of the last interaction of the history; -1 where it has none"""
+
+    @property
+    def known(self) -> Tensor:
+        """[E] whether the history has interactions."""
+        return self.end >= 0
+
+    def last(self, values: Tensor) -> Tensor:
+        """[E, …] of ``values`` [T, …] those of the last interaction, zero where there is none."""
+        if not len(values):
+            return values.new_zeros(len(self.end), *values.shape[1:])
+        chosen = values[self.end.clamp(min=0)]
+        return chosen * self.known.view(-1, *[1] * (values.dim() - 1)).to(values.dtype)
+
+
+class TaskModule(nn.Module):
     """What one training stage learns: K losses over the batch, K = 1 for most.
 
     A loss is a sum here; the training loop divides each by its count over the global batch, so
@@ -30,19 +57,20 @@ class Head(nn.Module):
     squared_error = False
     """Whether the loss is a squared error, as of a normal distribution."""
 
-    @abstractmethod
     def counts(self, batch: Batch) -> list[float]:
         """[K] what each sum is divided by: predictions (or their weight) of this worker's batch."""
+        raise NotImplementedError
 
-    @abstractmethod
     def losses(self, encoded: Encoded, batch: Batch) -> Tensor:
-        """[K] sums over the predictions of this worker's batch."""
+        """[K] sums over the predictions of this worker's batch; with a gradient for every
+        parameter also where the batch is empty."""
+        raise NotImplementedError
 
-    def forward(self, backbone: Recommender, batch: Batch) -> Tensor:
+    def forward(self, backbone: Backbone, batch: Batch) -> Tensor:
         """As :meth:`losses`, of what ``backbone`` makes of the batch."""
         return self.losses(self.encode(backbone, batch), batch)
 
-    def encode(self, backbone: Recommender, batch: Batch) -> Encoded:
+    def encode(self, backbone: Backbone, batch: Batch) -> Encoded:
         """What the losses work on; without states where none are read."""
         if self.reads_states:
             encoded: Encoded = backbone(batch)
@@ -54,17 +82,22 @@ class Head(nn.Module):
         """The scalar that is minimised, of the K mean losses [K]; linear in them."""
         return losses.sum()
 
-    def part(self, kind: type[AnyHead]) -> AnyHead | None:
-        """This head, or the part of it, that is of a kind; None where there is none."""
-        return self if isinstance(self, kind) else None
+    def part(self, name: str) -> TaskModule:
+        """The module of the task ``name``; the empty name is the module itself."""
+        assert not name, f"one task only, which is not called {name}"
+        return self
 
-    def user_vectors(self, backbone: Recommender, batch: Batch) -> Tensor:
+    def user_vectors(self, backbone: Backbone, batch: Batch) -> Tensor:
         """[B, dim] what ranks items by its product with theirs: the last state of each history;
         zero for an empty one."""
         states = self.encode(backbone, batch).states
         ends = torch.nonzero(~batch.has_next).squeeze(1)
         vectors = states.new_zeros(batch.histories, states.shape[1])
         return vectors.index_copy(0, batch.owner[ends], states[ends])
+
+    def predict(self, asked: Asked) -> Tensor:
+        """[E] predictions; for tasks that have an evaluation."""
+        raise NotImplementedError
 
 
 class TargetWeight(nn.Module):

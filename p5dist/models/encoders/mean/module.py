@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from p5dist.config.model import MeanEncoder as Config
 from p5dist.data.batch import Batch
-from p5dist.models.dropout import HashedDropout
+from p5dist.models.dropout import HashedDropout, Site
+from p5dist.models.encoders.mean import Mean as Config
 
 
 class MeanEncoder(nn.Module):
@@ -17,7 +17,7 @@ class MeanEncoder(nn.Module):
         super().__init__()
         assert causal, "the config forbids objectives that hide interactions"
         self.last = min(config.last or max_length, max_length)
-        self.dropout = HashedDropout(config.dropout, site=0)
+        self.dropout = HashedDropout(config.dropout, site=Site.ENCODER)
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, x: Tensor, batch: Batch) -> Tensor:

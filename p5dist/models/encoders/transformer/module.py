@@ -6,12 +6,12 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from p5dist.config.model import TransformerEncoder as Config
 from p5dist.data.batch import Batch
-from p5dist.models.dropout import HashedDropout
+from p5dist.models.dropout import HashedDropout, Site
 from p5dist.models.encoders.bias import HIDDEN, IntervalBias, IntervalClasses, unseen, unused
 from p5dist.models.encoders.positions import LearnedPositions, RotaryPositions
 from p5dist.models.encoders.rectangles import from_rectangles, to_rectangles
+from p5dist.models.encoders.transformer import Transformer as Config
 
 
 class TransformerEncoder(nn.Module):
@@ -33,7 +33,7 @@ class TransformerEncoder(nn.Module):
             else None
         )
         self.time_intervals = config.time_intervals
-        self.dropout = HashedDropout(config.dropout, site=0)
+        self.dropout = HashedDropout(config.dropout, site=Site.ENCODER)
         self.layers = nn.ModuleList(
             Layer(config, dim, i, max_length, causal) for i in range(config.layers)
         )
@@ -65,8 +65,8 @@ class Layer(nn.Module):
         self.ffn_norm = nn.LayerNorm(dim)
         self.up = nn.Linear(dim, width)
         self.down = nn.Linear(width, dim)
-        self.attention_dropout = HashedDropout(config.dropout, site=2 * number + 1)
-        self.ffn_dropout = HashedDropout(config.dropout, site=2 * number + 2)
+        self.attention_dropout = HashedDropout(config.dropout, site=Site.ENCODER + 2 * number + 1)
+        self.ffn_dropout = HashedDropout(config.dropout, site=Site.ENCODER + 2 * number + 2)
 
     def forward(self, x: Tensor, batch: Batch, intervals: IntervalClasses | None) -> Tensor:
         """[T, dim] → [T, dim]"""

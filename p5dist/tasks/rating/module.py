@@ -5,16 +5,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from p5dist.config.heads import RatingTask
 from p5dist.data.batch import Batch
 from p5dist.data.manifest import Manifest
 from p5dist.models.backbone import Encoded
-from p5dist.models.dropout import HashedDropout
+from p5dist.models.dropout import HashedDropout, Site
 from p5dist.models.tables import UserTables
-from p5dist.tasks.head import Head
+from p5dist.tasks.module import Asked, TaskModule
+from p5dist.tasks.rating import Rating
 
 
-class Rating(Head):
+class RatingModule(TaskModule):
     """Mean + bias of the item + bias of the user + a product of both, + an MLP, or one of these.
 
     The user is the state of the encoder before the item and, with ``user_table``, a row of the
@@ -33,7 +33,7 @@ class Rating(Head):
 
     def __init__(
         self,
-        config: RatingTask,
+        config: Rating,
         manifest: Manifest,
         *,
         dim: int,
@@ -50,9 +50,9 @@ class Rating(Head):
         user_width = dim + (width if config.user_table else 0)
         self.product = None if config.score == "mlp" else BiasedProduct(user_width, dim, width)
         self.mlp = None if config.score == "dot" else Mlp(user_width + dim, 2 * width)
-        self.state_dropout = HashedDropout(config.dropout, site=1001)
-        self.item_dropout = HashedDropout(config.dropout, site=1002)
-        self.user_dropout = HashedDropout(config.dropout, site=1003)
+        self.state_dropout = HashedDropout(config.dropout, site=Site.RATING_STATE)
+        self.item_dropout = HashedDropout(config.dropout, site=Site.RATING_ITEM)
+        self.user_dropout = HashedDropout(config.dropout, site=Site.RATING_USER)
 
     def counts(self, batch: Batch) -> list[float]:
         """Rated positions."""
@@ -63,7 +63,7 @@ class Rating(Head):
         now = self._rated(batch)
         key = batch.dropout_key[now]
         users = self.rows_of_users(batch)
-        predicted = self.predict(
+        predicted = self.ratings(
             self.state_dropout(encoded.states[now], key),
             self.item_dropout(encoded.items[batch.token[now + 1]], key),
             None if users is None else self.user_dropout(users[batch.owner[now]], key),
@@ -74,7 +74,14 @@ class Rating(Head):
         """[B, user_dim]; None without a user table."""
         return None if self.users is None else self.users(batch.users)
 
-    def predict(self, states: Tensor, items: Tensor, users: Tensor | None) -> Tensor:
+    def predict(self, asked: Asked) -> Tensor:
+        """[E] ratings, not clipped"""
+        users = self.rows_of_users(asked.batch)
+        return self.ratings(
+            asked.last(asked.states), asked.items, None if users is None else users[asked.history]
+        )
+
+    def ratings(self, states: Tensor, items: Tensor, users: Tensor | None) -> Tensor:
         """Ratings [M] of items [M, dim] by users with states [M, dim] and vectors [M, user_dim]
         (None without a user table)."""
         user = states if users is None else torch.cat([states, users], dim=1)

@@ -1,30 +1,15 @@
-"""What a masked objective hides."""
+"""The positions that the masked objective hides."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from p5dist.data.histories import Histories
-from p5dist.data.jagged import Ints
+from p5dist.data.jagged import Bools, Floats, Ints
 from p5dist.data.randomness import Stream, uniform
-
-Bools = npt.NDArray[np.bool_]
-
-
-@dataclass(frozen=True)
-class Hidden:
-    """The chosen positions of a batch's T interactions."""
-
-    predicted: Bools
-    """[T] chosen"""
-    hidden: Bools
-    """[T] the encoder sees the mask and nothing else"""
-    shown: Ints
-    """[T] item id that the encoder sees where nothing is hidden"""
+from p5dist.feed.masking import Hidden
 
 
 @dataclass(frozen=True)
@@ -35,7 +20,7 @@ class Cloze:
     others 80 % are hidden, 10 % show a random item, 10 % stay (Devlin et al. 2019).
 
     Args:
-        probability, last_share: as in config.heads.MaskedObjective.
+        probability, last_share: as in :class:`p5dist.tasks.masked.Masked`.
         items: largest item id.
         seed: of the job.
     """
@@ -78,28 +63,5 @@ class Cloze:
         """[B]"""
         return self._uniform(Stream.MASKED_LAST, step, histories.row) < self.last_share
 
-    def _uniform(self, kind: int, step: int, *coordinates: Ints) -> npt.NDArray[np.float64]:
+    def _uniform(self, kind: int, step: int, *coordinates: Ints) -> Floats:
         return uniform(self.seed, kind, step, *coordinates)[: len(coordinates[0])]
-
-
-def with_masked_next(histories: Histories) -> tuple[Histories, Hidden]:
-    """Every history with one more, hidden interaction at its end, as a model that learned to fill
-    gaps is asked for the next item."""
-    ends = histories.offsets[1:]
-    after = np.maximum(ends - 1, 0)
-    time = histories.timestamp[after] if len(histories.timestamp) else np.zeros(len(ends))
-
-    def longer(values: npt.NDArray[Any], added: Any) -> npt.NDArray[Any]:
-        return np.insert(values, ends, added)
-
-    found = replace(
-        histories,
-        offsets=histories.offsets + np.arange(len(ends) + 1),
-        item=longer(histories.item, 0),
-        timestamp=longer(histories.timestamp, time),
-        event=longer(histories.event, 0),
-        rating=longer(histories.rating, np.nan),
-        split=longer(histories.split, 0),
-    )
-    hidden = longer(np.zeros(len(histories.item), dtype=bool), True)
-    return found, Hidden(hidden, hidden, found.item)

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from p5dist.data.batch import Batch
-from p5dist.models.backbone import Encoded, Recommender
-from p5dist.tasks.head import AnyHead, Head
+from p5dist.models.backbone import Backbone, Encoded
+from p5dist.tasks.module import TaskModule
 
 
-class Multi(Head):
+class MultiModule(TaskModule):
     """The losses of its parts, combined with factors.
 
     Learned factors are those of homoscedastic uncertainty (Kendall, Gal and Cipolla 2018): loss k
@@ -22,7 +22,7 @@ class Multi(Head):
         weights: factor on each; None: learned.
     """
 
-    def __init__(self, parts: dict[str, Head], weights: dict[str, float] | None) -> None:
+    def __init__(self, parts: dict[str, TaskModule], weights: dict[str, float] | None) -> None:
         super().__init__()
         self.names = tuple(parts)
         self.parts = nn.ModuleList(parts.values())
@@ -49,15 +49,14 @@ class Multi(Head):
             return weighted.sum()
         return (torch.exp(-self.log_variance) * weighted + self.log_variance / 2).sum()
 
-    def part(self, kind: type[AnyHead]) -> AnyHead | None:
-        """The (last) part of that kind."""
-        found = [part for part in self._parts() if isinstance(part, kind)]
-        return found[-1] if found else None
+    def part(self, name: str) -> TaskModule:
+        """The part of that name."""
+        return self._parts()[self.names.index(name)]
 
-    def user_vectors(self, backbone: Recommender, batch: Batch) -> Tensor:
+    def user_vectors(self, backbone: Backbone, batch: Batch) -> Tensor:
         """Those of the first part that ranks."""
         ranking = next(part for part in self._parts() if part.ranks)
         return ranking.user_vectors(backbone, batch)
 
-    def _parts(self) -> list[Head]:
+    def _parts(self) -> list[TaskModule]:
         return list(self.parts)  # type: ignore[arg-type]

@@ -1,19 +1,22 @@
-"""What objectives want in a batch: hidden positions, pairs, drawn items, attribute labels."""
+"""What tasks add to a batch: hidden positions, pairs, drawn items, attribute labels."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
 
 from p5dist.data.attributes import Attributes
 from p5dist.data.histories import Histories
+from p5dist.data.jagged import Jagged
 from p5dist.data.labels import AttributeLabels
-from p5dist.feed.cloze import Cloze, with_masked_next
 from p5dist.feed.collate import Collate
-from p5dist.feed.extras import Extras
-from p5dist.feed.pairs import SkipGrams
-from p5dist.feed.unclicked import Unclicked
+from p5dist.feed.masking import with_masked_next
+from p5dist.tasks.attributes import LabelFields
+from p5dist.tasks.click.negatives import Unclicked
+from p5dist.tasks.masked.masking import Cloze
+from p5dist.tasks.skip_gram.pairs import SkipGrams
 from tests.data.test_histories import histories
 
 MANY = histories([[1 + (7 * i + j) % 40 for j in range(20)] for i in range(200)])
@@ -114,11 +117,11 @@ def plain_pairs(lists: list[list[int]], window: int) -> set[tuple[int, int]]:
 def test_skip_gram_pairs_are_those_of_a_plain_loop() -> None:
     lists = [[1, 2, 3, 4, 5, 6], [7], [], [8, 9]]
     nothing_left_out = SkipGrams.of(1, 0.0, np.ones(9, dtype=np.int64), 1)
-    found = nothing_left_out(histories(lists), 0)
+    found = nothing_left_out.pairs(histories(lists), 0)
     assert found.shape[1] == len(plain_pairs(lists, 1))
     assert set(map(tuple, found.T.tolist())) == plain_pairs(lists, 1)
     # A wider window is drawn from 1…5: a pair at distance d stays with probability (6 - d) / 5.
-    pairs = SkipGrams.of(5, 0.0, np.ones(40, dtype=np.int64), 1)(MANY, 0)
+    pairs = SkipGrams.of(5, 0.0, np.ones(40, dtype=np.int64), 1).pairs(MANY, 0)
     assert set(map(tuple, pairs.T.tolist())) < plain_pairs(MANY.item.reshape(200, 20).tolist(), 5)
     distance = np.bincount(abs(pairs[0] - pairs[1]))
     for d in range(1, 6):
@@ -130,7 +133,7 @@ def test_skip_grams_leave_out_frequent_items() -> None:
     counts = np.full(40, 10)
     counts[0] = 4000
     # Item 1 has a share of 0.911: it stays with √(0.05 / 0.911) = 0.234; others always.
-    pairs = SkipGrams.of(1, 0.05, counts, 1)(MANY, 0)
+    pairs = SkipGrams.of(1, 0.05, counts, 1).pairs(MANY, 0)
     kept = np.unique(pairs[0][MANY.item[pairs[0]] == 1])
     there = (MANY.item == 1).sum()
     assert abs(len(kept) / there - 0.234) < 4 * (0.18 / there) ** 0.5
@@ -139,15 +142,31 @@ def test_skip_grams_leave_out_frequent_items() -> None:
     assert abs(pairs[0] - pairs[1]).max() == 2
 
 
-def test_drawn_items_are_not_of_the_history() -> None:
+def knowing(given: Histories, had: list[list[int]], had_of: list[int]) -> Histories:
+    """The histories of users who have had more than what is in them."""
+    offsets = np.cumsum([0, *map(len, had)])
+    flat = np.asarray([item for items in had for item in items], dtype=np.int64)
+    return replace(given, had=Jagged(offsets, flat), had_of=np.asarray(had_of))
+
+
+def test_drawn_items_are_not_of_the_user() -> None:
     lists = [[1, 2, 3], [4] * 5, list(range(1, 7))]
-    drawn = Unclicked(4, items=6, seed=1)(histories(lists), 2)
+    given = knowing(histories(lists), [list(range(1, 7)), [1, 2, 3], [4]], [1, 2, 0])
+    drawn = Unclicked(4, catalogue=6, seed=1).drawn(given, 2)
     assert drawn.shape == (14, 4)
     assert not (drawn[8:]).any(), "a user that had all items"
     for row, own in zip(drawn[:8], [lists[0]] * 3 + [lists[1]] * 5, strict=True):
         assert not set(row.tolist()) & set(own)
     assert (drawn[:8] > 0).mean() > 0.9
     assert len({tuple(row) for row in drawn[:8].tolist()}) > 5
+
+
+def test_drawn_items_are_not_of_the_user_where_the_history_is_cut() -> None:
+    """The history is the last two interactions of a user who has had all items but item 6."""
+    given = knowing(histories([[4, 5], [1]]), [[1, 2, 3, 4, 5], [1]], [0, 1])
+    drawn = Unclicked(9, catalogue=6, seed=1).drawn(given, 0)
+    assert set(drawn[:2].reshape(-1).tolist()) == {0, 6}
+    assert len(set(drawn[2].tolist())) > 2
 
 
 def test_batches_hold_what_was_asked_for() -> None:
@@ -160,29 +179,42 @@ def test_batches_hold_what_was_asked_for() -> None:
     # Items 1, 2, 3 have the genres [2, 1], [], [3] and the brands [], [2], [].
     offsets, values = labels(np.asarray([1, 2, 3]))
     assert offsets.tolist() == [0, 2, 3, 4] and values.tolist() == [1, 0, 4, 2]
-    extras = Extras(
-        cloze=Cloze(0.5, 0.0, items=3, seed=1),
-        pairs=SkipGrams.of(2, 0.0, np.ones(3, dtype=np.int64), 1),
-        unclicked=Unclicked(2, items=3, seed=1),
-        labels=labels,
+    fields = {
+        "near": SkipGrams.of(2, 0.0, np.ones(3, dtype=np.int64), 1),
+        "buys": Unclicked(2, catalogue=3, seed=1),
+        "genres": LabelFields(labels),
+    }
+    cloze = Cloze(0.5, 0.0, items=3, seed=1)
+    given = knowing(
+        histories([[1, 2], [3], [], [1, 2, 3]]), [[1, 2], [3], [], [1, 2, 3]], [0, 1, 2, 3]
     )
-    given = histories([[1, 2], [3], [], [1, 2, 3]])
-    batch = Collate(1, extras=extras)(given, step=4)
+    batch = Collate(1, masking=cloze, fields=fields)(given, step=4)
     ids = batch.items.values()
     assert ids[batch.token].tolist() == [1, 2, 3, 1, 2, 3]
-    assert batch.hidden is not None and batch.predicted is not None and batch.pairs is not None
-    assert batch.unclicked is not None and batch.label_offsets is not None
+    assert batch.hidden is not None and batch.predicted is not None
     ordered = given.take(np.asarray([3, 0, 1, 2]))
-    found = Cloze(0.5, 0.0, items=3, seed=1)(ordered, 4)
+    found = cloze(ordered, 4)
     assert ids[batch.seen].tolist() == found.shown.tolist()
     assert batch.hidden.tolist() == found.hidden.tolist()
-    assert batch.pairs.shape[1] > 0
-    assert (batch.unclicked[:3] == -1).all()
-    assert set(ids[batch.unclicked[3:5]].reshape(-1).tolist()) == {3}
-    assert len(batch.label_offsets) == len(ids) + 1
+    assert batch.fields["near"]["pairs"].shape[1] > 0
+    unclicked = batch.fields["buys"]["unclicked"]
+    assert (unclicked[:3] == -1).all()
+    assert set(ids[unclicked[3:5]].reshape(-1).tolist()) == {3}
+    assert len(batch.fields["genres"]["label_offsets"]) == len(ids) + 1
     plain = Collate(1)(given)
-    assert plain.hidden is None and plain.pairs is None and plain.labels is None
+    assert plain.hidden is None and plain.fields == {}
     assert plain.seen.tolist() == plain.token.tolist()
-    empty = Collate(1, extras=extras)(Histories.empty())
-    assert empty.pairs is not None and empty.pairs.shape == (2, 0)
-    assert empty.unclicked is not None and empty.unclicked.shape == (0, 2)
+    empty = Collate(1, masking=cloze, fields=fields)(Histories.empty())
+    assert empty.fields["near"]["pairs"].shape == (2, 0)
+    assert empty.fields["buys"]["unclicked"].shape == (0, 2)
+
+
+def test_two_tasks_of_one_kind_have_fields_of_their_own() -> None:
+    given = knowing(histories([[1, 2], [3]]), [[1, 2], [3]], [0, 1])
+    fields = {"a": Unclicked(2, catalogue=9, seed=1), "b": Unclicked(5, catalogue=9, seed=2)}
+    batch = Collate(1, fields=fields)(given)
+    ids = batch.items.values().numpy()
+    for name, makes in fields.items():
+        expected = makes.drawn(given, 0)
+        index = batch.fields[name]["unclicked"].numpy()
+        assert np.where(index >= 0, ids[index], 0).tolist() == expected.tolist()

@@ -10,15 +10,16 @@ import numpy.typing as npt
 from p5dist.data.histories import Histories
 from p5dist.data.jagged import Ints
 from p5dist.data.randomness import Stream, uniform
+from p5dist.feed.batch_fields import BatchFields
 
 
 @dataclass(frozen=True)
-class SkipGrams:
+class SkipGrams(BatchFields):
     """Centres and their contexts (Mikolov et al. 2013): frequent items are left out at random,
     then every centre takes the 1…window items on each side, the number drawn evenly.
 
     Args:
-        window: as in config.heads.SkipGramObjective.
+        window: as in :class:`p5dist.tasks.skip_gram.SkipGram`.
         keep: [items] probability that an interaction with item id i + 1 stays.
         seed: of the job.
     """
@@ -37,8 +38,12 @@ class SkipGrams:
         keep = np.sqrt(subsample / frequency) if subsample else np.ones(len(counts))
         return cls(window, np.minimum(keep, 1).astype(np.float32), seed)
 
-    def __call__(self, histories: Histories, step: int) -> Ints:
-        """[2, P] indices among the T interactions: centre, context."""
+    def arrays(self, histories: Histories, step: int, ids: Ints) -> dict[str, Ints]:
+        """``pairs`` [2, P]: indices among the T interactions of centre and context."""
+        return {"pairs": self.pairs(histories, step)}
+
+    def pairs(self, histories: Histories, step: int) -> Ints:
+        """[2, P] as above."""
         if not len(histories.item):
             return np.zeros((2, 0), np.int64)
         owner, position = histories.owner(), histories.position()

@@ -9,11 +9,11 @@ from p5dist.config.losses import Loss
 from p5dist.data.batch import Batch
 from p5dist.models.backbone import Encoded
 from p5dist.models.losses import catalogue_loss
-from p5dist.tasks.head import Head, TargetWeight
+from p5dist.tasks.module import TargetWeight, TaskModule
 
 
-class Causal(Head):
-    """Loss of the next item; also the head of the next_item task.
+class CausalModule(TaskModule):
+    """Loss of the next item; also of the next_item task.
 
     Args:
         loss: over the catalogue.

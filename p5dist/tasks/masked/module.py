@@ -9,12 +9,12 @@ from p5dist.config.losses import Loss
 from p5dist.data.batch import Batch
 from p5dist.models.backbone import Encoded
 from p5dist.models.losses import catalogue_loss
-from p5dist.tasks.head import Head, TargetWeight
+from p5dist.tasks.module import TargetWeight, TaskModule
 
 
-class Masked(Head):
-    """Loss of the items at the positions that the batch names as predicted; also the head of a
-    next_item task that hides the last item.
+class MaskedModule(TaskModule):
+    """Loss of the items at the positions that the batch names as predicted; also of a next_item
+    task that hides the last item.
 
     Args:
         loss: over the catalogue.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -12,23 +13,27 @@ from torch.utils.checkpoint import checkpoint
 
 from p5dist.data.batch import Batch
 from p5dist.models.backbone import Encoded
-from p5dist.tasks.head import Head
+from p5dist.tasks.module import TaskModule
 
 _LOGITS = 1 << 22  # held at once
 
 
-class AttributePrediction(Head):
+class AttributeModule(TaskModule):
     """Binary cross-entropy of every attribute value of an item, summed over the values.
 
     Args:
-        of: whose values are predicted, see config.heads.AttributesObjective.
+        of: whose values are predicted, see :class:`p5dist.tasks.attributes.Attributes`.
+        name: of the task, under which the batch has the labels.
         dim: width of states and item vectors.
         labels: number of values of all attributes together.
     """
 
-    def __init__(self, of: Literal["next", "masked", "item"], *, dim: int, labels: int) -> None:
+    def __init__(
+        self, of: Literal["next", "masked", "item"], name: str, *, dim: int, labels: int
+    ) -> None:
         super().__init__()
         self.of = of
+        self.name = name
         self.reads_states = of != "item"
         self.out = nn.Linear(dim, labels)
         nn.init.normal_(self.out.weight, std=0.02)
@@ -43,7 +48,7 @@ class AttributePrediction(Head):
         """[1]"""
         at, item = self._targets(batch)
         vectors = encoded.items[item] if self.of == "item" else encoded.states[at]
-        owner, label = labels_of(item, batch)
+        owner, label = labels_of(item, batch.fields[self.name])
         rows = max(_LOGITS // self.out.out_features, 1)
         total = self._loss(vectors[:0], owner[:0], label[:0])
         for first in range(0, len(item), rows):
@@ -62,7 +67,6 @@ class AttributePrediction(Head):
     def _targets(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Positions [M] and the items there [M] whose values are predicted, as far as they have
         any."""
-        assert batch.label_offsets is not None
         if self.of == "next":
             at = torch.nonzero(batch.has_next).squeeze(1)
             item = batch.token[at + 1]
@@ -72,16 +76,19 @@ class AttributePrediction(Head):
             item = batch.token[at]
         else:
             at, item = torch.arange(len(batch.token), device=batch.token.device), batch.token
-        known = torch.diff(batch.label_offsets)[item] > 0
+        known = torch.diff(batch.fields[self.name]["label_offsets"])[item] > 0
         return at[known], item[known]
 
 
-def labels_of(item: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-    """(index into ``item`` [M], label) of every label of the items, index by index."""
-    assert batch.label_offsets is not None and batch.labels is not None
-    first = batch.label_offsets[item]
-    length = batch.label_offsets[item + 1] - first
+def labels_of(item: Tensor, fields: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """(index into ``item`` [M], label) of every label of the items, index by index.
+
+    Args:
+        fields: what :class:`p5dist.tasks.attributes.LabelFields` made.
+    """
+    first = fields["label_offsets"][item]
+    length = fields["label_offsets"][item + 1] - first
     owner = torch.repeat_interleave(torch.arange(len(item), device=item.device), length)
     start = torch.cumsum(length, 0) - length
     within = torch.arange(len(owner), device=item.device) - start[owner]
-    return owner, batch.labels[first[owner] + within]
+    return owner, fields["labels"][first[owner] + within]

@@ -6,9 +6,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from p5dist.config.model import HstuEncoder as Config
 from p5dist.data.batch import Batch
-from p5dist.models.dropout import HashedDropout
+from p5dist.models.dropout import HashedDropout, Site
 from p5dist.models.encoders.bias import (
     HIDDEN,
     DistanceBias,
@@ -17,6 +16,7 @@ from p5dist.models.encoders.bias import (
     unseen,
     unused,
 )
+from p5dist.models.encoders.hstu import Hstu as Config
 from p5dist.models.encoders.positions import LearnedPositions
 from p5dist.models.encoders.rectangles import from_rectangles, to_rectangles, visible
 
@@ -29,7 +29,7 @@ class HstuEncoder(nn.Module):
         self.causal = causal
         self.positions = LearnedPositions(max_length, dim, causal=causal)
         self.time_intervals = config.time_intervals
-        self.dropout = HashedDropout(config.dropout, site=0)
+        self.dropout = HashedDropout(config.dropout, site=Site.ENCODER)
         self.layers = nn.ModuleList(
             Layer(config, dim, i, max_length, causal) for i in range(config.layers)
         )
@@ -64,7 +64,7 @@ class Layer(nn.Module):
         self.out = nn.Linear(dim, dim)
         self.distance_bias = DistanceBias(max_length, causal=causal)
         self.interval_bias = IntervalBias(1) if config.time_intervals else None
-        self.dropout = HashedDropout(config.dropout, site=number + 1)
+        self.dropout = HashedDropout(config.dropout, site=Site.ENCODER + number + 1)
 
     def forward(self, x: Tensor, batch: Batch, intervals: IntervalClasses | None) -> Tensor:
         """[T, dim] → [T, dim]"""

@@ -1,0 +1,60 @@
+"""Interactions that the encoder does not see, and the hidden next one of a masked model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from p5dist.data.histories import Histories
+from p5dist.data.jagged import Bools, Ints
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """The chosen positions of a batch's T interactions."""
+
+    predicted: Bools
+    """[T] chosen"""
+    hidden: Bools
+    """[T] the encoder sees the mask and nothing else"""
+    shown: Ints
+    """[T] item id that the encoder sees where nothing is hidden"""
+
+
+class Masking(Protocol):
+    """What an objective hides in training; there is one in a batch, since all of its tasks read the
+    same states."""
+
+    def cut(self, histories: Histories, step: int) -> Histories:
+        """The histories as they are trained on, some of them ending earlier."""
+        ...
+
+    def __call__(self, histories: Histories, step: int) -> Hidden:
+        """The choices for global step ``step``: a function of (seed, step, row, position)."""
+        ...
+
+
+def with_masked_next(histories: Histories) -> tuple[Histories, Hidden]:
+    """Every history with one more, hidden interaction at its end, as a model that learned to fill
+    gaps is asked for the next item."""
+    ends = histories.offsets[1:]
+    after = np.maximum(ends - 1, 0)
+    time = histories.timestamp[after] if len(histories.timestamp) else np.zeros(len(ends))
+
+    def longer(values: npt.NDArray[Any], added: Any) -> npt.NDArray[Any]:
+        return np.insert(values, ends, added)
+
+    found = replace(
+        histories,
+        offsets=histories.offsets + np.arange(len(ends) + 1),
+        item=longer(histories.item, 0),
+        timestamp=longer(histories.timestamp, time),
+        event=longer(histories.event, 0),
+        rating=longer(histories.rating, np.nan),
+        split=longer(histories.split, 0),
+    )
+    hidden = longer(np.zeros(len(histories.item), dtype=bool), True)
+    return found, Hidden(hidden, hidden, found.item)

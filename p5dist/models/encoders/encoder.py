@@ -1,0 +1,36 @@
+"""The contract of encoders: interactions → states."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from p5dist.config.sections import EncoderSection
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class Encoder(EncoderSection):
+    """An encoder: its section of the job file, and what makes its module.
+
+    A subclass adds its settings as fields. It is imported whenever a job file names it, so that it
+    imports PyTorch inside of :meth:`build` only.
+    """
+
+    def build(self, *, dim: int, max_length: int, causal: bool) -> nn.Module:
+        """The module. Its forward takes the inputs [T, dim] of T interactions and the
+        :class:`p5dist.data.batch.Batch`, and gives their states [T, dim]; a state depends on the
+        interactions of its own history only, and where ``causal`` on none after its own. Random
+        numbers come from ``batch.dropout_key`` (see :class:`p5dist.models.dropout.HashedDropout`),
+        so that the losses do not depend on the number of workers.
+
+        Args:
+            dim: width of inputs and states.
+            max_length: interactions of the longest history.
+            causal: the state of an interaction sees no later one.
+        """
+        raise NotImplementedError
+
+    def layer_count(self) -> int:
+        """Layers, for the estimate of ``p5dist plan``."""
+        return 1

@@ -1,0 +1,27 @@
+"""The mean of a history's interactions as its encoder."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field, PositiveInt
+
+from p5dist.models.encoders.encoder import Encoder
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class Mean(Encoder):
+    """Mean of the interactions so far."""
+
+    adaptable = False
+    kind: Literal["mean"]
+    last: PositiveInt | None = None
+    """Interactions that count; left out: all that the feed gives."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+    def build(self, *, dim: int, max_length: int, causal: bool) -> nn.Module:
+        from p5dist.models.encoders.mean.module import MeanEncoder
+
+        return MeanEncoder(self, dim=dim, max_length=max_length, causal=causal)

@@ -1,0 +1,61 @@
+"""The transformer encoder, causal or bidirectional."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field, PositiveInt
+
+from p5dist.config.base import Column
+from p5dist.models.encoders.encoder import Encoder
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Dropout = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Transformer(Encoder):
+    """Pre-norm transformer: causal (SASRec, Kang and McAuley 2018) or, where the objective hides
+    items, bidirectional (BERT4Rec, Sun et al. 2019)."""
+
+    sees_both_sides = True
+    kind: Literal["transformer"] = "transformer"
+    layers: PositiveInt = 2
+    heads: PositiveInt = 2
+    ffn_dim: PositiveInt | None = None
+    """Width of the feed-forward part; left out: 4 · dim."""
+    positions: Literal["learned", "learned_from_end", "rotary", "none"] = "learned"
+    """learned: a vector a position, from the first interaction on; learned_from_end: from the
+    last one back, as SASRec's padding on the left does; rotary: RoPE (Su et al. 2021)."""
+    time_intervals: bool = False
+    """Attention also depends on the time between two interactions: a learned bias for each
+    doubling of the seconds and head (after TiSASRec, Li et al. 2020)."""
+    dropout: Dropout = 0.2
+    """Of the input and of what attention and feed-forward add."""
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        return ("timestamp",) if self.time_intervals else ()
+
+    def check(self, dim: int) -> None:
+        check_heads(dim, self.heads)
+        if self.positions == "rotary" and dim // self.heads % 2:
+            raise ValueError(
+                f"encoder.positions rotary turns pairs of channels, but a head has "
+                f"{dim // self.heads} (dim {dim} / heads {self.heads}): make that even"
+            )
+
+    def build(self, *, dim: int, max_length: int, causal: bool) -> nn.Module:
+        from p5dist.models.encoders.transformer.module import TransformerEncoder
+
+        return TransformerEncoder(self, dim=dim, max_length=max_length, causal=causal)
+
+    def layer_count(self) -> int:
+        return self.layers
+
+
+def check_heads(dim: int, heads: int) -> None:
+    """Raise ValueError where the width cannot be divided among the heads."""
+    if dim % heads:
+        raise ValueError(f"dim {dim} must be a multiple of encoder.heads {heads}")

@@ -1,0 +1,85 @@
+"""Pre-training on item attributes (S³-Rec, Zhou et al. 2020)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+
+from p5dist.config import RunConfig
+from p5dist.data.attributes import Attributes as AttributeTables
+from p5dist.data.histories import Histories
+from p5dist.data.jagged import Ints
+from p5dist.data.labels import AttributeLabels
+from p5dist.errors import ConfigError
+from p5dist.feed.batch_fields import BatchFields
+from p5dist.tasks.task import Context, Task
+
+if TYPE_CHECKING:
+    import torch
+
+    from p5dist.tasks.module import TaskModule
+
+_LARGEST_LAYER = 200_000
+
+
+class Attributes(Task):
+    """Predict the attribute values of an item, each yes or no (S³-Rec, Zhou et al. 2020)."""
+
+    kind: Literal["attributes"]
+    attributes: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Names under prepare.items.attributes."""
+    of: Literal["next", "masked", "item"] = "next"
+    """next: of the next item, from the state before it; masked: of the items that a masked
+    objective beside it hides (under kind: multi); item: of every item, from its own vector."""
+
+    @property
+    def sees(self) -> Literal["past", "both"] | None:
+        return {"next": "past", "masked": "both", "item": None}[self.of]
+
+    def check(self, job: RunConfig, key: str) -> None:
+        known = job.readable_attributes("items")
+        for name in self.attributes:
+            if name not in known:
+                raise ValueError(
+                    f"{key}.attributes names '{name}', which prepare.items.attributes does "
+                    f"not define (it has: {', '.join(known) or 'none'})"
+                )
+        if self.of == "masked" and key == "pretrain.objective":
+            raise ValueError(
+                f"{key}.of is 'masked', but nothing hides items: use kind: multi with a "
+                "masked objective beside it"
+            )
+
+    def batch_fields(self, context: Context) -> LabelFields:
+        tables = AttributeTables.load(context.folder, "item", self.attributes)
+        assert tables is not None
+        return LabelFields(AttributeLabels(tables, self._sizes(context)))
+
+    def build(self, context: Context, device: torch.device) -> TaskModule:
+        from p5dist.tasks.attributes.module import AttributeModule
+
+        labels = sum(self._sizes(context))
+        if labels > _LARGEST_LAYER:
+            raise ConfigError(
+                "too many attribute values to predict", where="pretrain.objective.attributes",
+                value=f"{labels:,} values of {', '.join(self.attributes)}",
+                rule=f"each has a row of a dense layer, at most {_LARGEST_LAYER:,}",
+                fix="name attributes with fewer values",
+            )  # fmt: skip
+        return AttributeModule(self.of, context.name, dim=context.job.model.dim, labels=labels)
+
+    def _sizes(self, context: Context) -> tuple[int, ...]:
+        return tuple(context.manifest.item_attributes[name] for name in self.attributes)
+
+
+class LabelFields(BatchFields):
+    """``labels`` [V]: the attribute values of the U items of a batch as labels from 0; those of
+    item i begin at ``label_offsets[i]`` [U + 1]."""
+
+    def __init__(self, labels: AttributeLabels) -> None:
+        self._labels = labels
+
+    def arrays(self, histories: Histories, step: int, ids: Ints) -> dict[str, Ints]:
+        offsets, labels = self._labels(ids)
+        return {"label_offsets": offsets, "labels": labels}

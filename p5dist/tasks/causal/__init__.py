@@ -1,0 +1,34 @@
+"""Causal pre-training (GPT): predict the next item at every position."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from p5dist.config.losses import FullSoftmax, Loss
+from p5dist.tasks.task import Context, Task, event_weights
+
+if TYPE_CHECKING:
+    import torch
+
+    from p5dist.tasks.module import TaskModule
+
+
+class Causal(Task):
+    """Predict the next item at every position (GPT)."""
+
+    ranks = True
+    kind: Literal["causal"] = "causal"
+    loss: Loss = FullSoftmax()
+
+    @property
+    def own_parameters(self) -> bool:
+        return False
+
+    @property
+    def catalogue_loss(self) -> Loss:
+        return self.loss
+
+    def build(self, context: Context, device: torch.device) -> TaskModule:
+        from p5dist.tasks.causal.module import CausalModule
+
+        return CausalModule(self.loss, event_weights(context.manifest))

@@ -1,0 +1,122 @@
+"""Fine-tuning to clicks, conversions, likes: yes or no."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+
+from p5dist.config import RunConfig
+from p5dist.config.base import Column, Section
+from p5dist.tasks.click.negatives import Unclicked
+from p5dist.tasks.task import (
+    Context,
+    Metric,
+    Task,
+    check_columns,
+    check_events,
+    event_weights,
+)
+
+if TYPE_CHECKING:
+    import torch
+
+    from p5dist.tasks.click.evaluation import ClickEvaluation
+    from p5dist.tasks.module import TaskModule
+
+
+class Dlrm(Section):
+    """Products of all pairs of feature vectors (DLRM, Naumov et al. 2019)."""
+
+    kind: Literal["dlrm"] = "dlrm"
+
+
+class Dcn(Section):
+    """Cross layers beside a deep network (DCN-V2, Wang et al. 2021)."""
+
+    kind: Literal["dcn"]
+    layers: PositiveInt = 3
+    rank: PositiveInt | None = None
+    """Of the matrix of a cross layer; left out: full."""
+
+
+class Click(Task):
+    """Predict whether an interaction is a click, a conversion, a like: yes or no; log loss."""
+
+    metrics = {
+        "auc": Metric(label="AUC", higher_is_better=True),
+        "logloss": Metric(label="log loss", higher_is_better=False),
+        "calibration": Metric(label="calibration", higher_is_better=True),
+    }
+    kind: Literal["click"]
+    positive: tuple[str, ...] | None = None
+    """Events that mean yes; all others mean no."""
+    threshold: float | None = None
+    """Ratings from here on mean yes, lower ones no; interactions without rating do not count."""
+    negatives: NonNegativeInt = 0
+    """Items drawn for every positive that the user has not had, as a no: for logs that hold
+    positives only. Probabilities are then of this mixture, not of the log."""
+    interaction: Annotated[Dlrm | Dcn, Field(discriminator="kind")] = Dlrm()
+    dim: PositiveInt = 32
+    """Width of the feature vectors."""
+    hidden: tuple[PositiveInt, ...] = (64, 32)
+    """Widths of the network on top."""
+    state: bool = True
+    """Read the state of the encoder before the item: the pre-trained vector of the user."""
+    user_table: bool = True
+    """Read an embedding row of the user's own and model.user_attributes."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Of the feature vectors."""
+
+    @model_validator(mode="after")
+    def _label(self) -> Click:
+        if self.positive is not None and self.threshold is not None:
+            raise ValueError("positive and threshold exclude each other: a label has one source")
+        if self.positive is None and self.threshold is None and not self.negatives:
+            raise ValueError(
+                "nothing says what a no is: name the positive events, give a threshold of the "
+                "rating, or set negatives"
+            )
+        return self
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        return ("rating", "event", "timestamp")
+
+    @property
+    def reads_whole_users(self) -> bool:
+        return self.negatives > 0
+
+    def check(self, job: RunConfig, key: str) -> None:
+        if self.threshold is not None:
+            check_columns(job, key, "rating")
+        if self.positive is not None and job.prepare.source.columns.event is None:
+            raise ValueError(
+                f"{key} names events, but prepare.source.columns.event names no column"
+            )
+
+    def batch_fields(self, context: Context) -> Unclicked | None:
+        return self.drawn(context) if self.negatives else None
+
+    def drawn(self, context: Context) -> Unclicked:
+        """What draws the negatives."""
+        return Unclicked(self.negatives, context.manifest.items, context.job.seed)
+
+    def build(self, context: Context, device: torch.device) -> TaskModule:
+        from p5dist.tasks.click.module import ClickModule
+
+        check_events(context.manifest, self.positive or (), "positive")
+        return ClickModule(
+            self,
+            context.name,
+            context.manifest,
+            weights=event_weights(context.manifest),
+            dim=context.job.model.dim,
+            user_attributes=context.job.model.user_attributes,
+            device=device,
+        )
+
+    def evaluation(self, context: Context) -> ClickEvaluation:
+        from p5dist.tasks.click.evaluation import ClickEvaluation
+
+        return ClickEvaluation(self, context)

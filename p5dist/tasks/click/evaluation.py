@@ -1,0 +1,91 @@
+"""Predicted probabilities of a yes beside the share of yes of the item."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import torch
+
+from p5dist.data.histories import Histories
+from p5dist.data.jagged import Array, Ints
+from p5dist.ranking.baselines import ItemRate
+from p5dist.ranking.metrics import Estimate, click_metrics
+from p5dist.ranking.targets import TargetBatch
+from p5dist.tasks.click import Click
+from p5dist.tasks.click.module import Label
+from p5dist.tasks.evaluation import MODEL, USER, Evaluation, Predictor
+from p5dist.tasks.task import Context
+
+LABEL, ITEM_RATE = "label", "item_rate"
+
+
+class ClickEvaluation(Evaluation):
+    """AUC, log loss and calibration of the targets that have a label and, where the task draws
+    negatives, of items drawn beside each yes that the user has not had; the draws are the same
+    for any batch.
+
+    Args:
+        config: the task section.
+        context: of the task.
+    """
+
+    title = "Click"
+
+    def __init__(self, config: Click, context: Context) -> None:
+        self._config = config
+        self._items = context.manifest.items
+        self._label = Label(config, context.manifest)
+        self._draw = config.drawn(context) if config.negatives else None
+
+    def fit(self, parts: Iterable[Histories]) -> ItemRate:
+        parts = list(parts)
+        item = np.concatenate([part.item for part in parts])
+        label = np.concatenate([self._labels(part.event, part.rating) for part in parts])
+        return ItemRate.fit(item, label, self._items, self._config.negatives)
+
+    def examples(
+        self, predictor: Predictor, batch: TargetBatch, baselines: ItemRate | None
+    ) -> Mapping[str, Array]:
+        label = self._labels(batch.event, batch.rating)
+        target = np.flatnonzero(~np.isnan(label))
+        item, label = batch.item[target], label[target]
+        if self._draw is not None:
+            owner = batch.owner[target]
+            row, number = batch.histories.user[owner], _number_of_owner(owner)
+            drawn = self._draw.draw(batch.had, owner, row, number, 0)
+            of, column = np.nonzero((drawn > 0) & (label == 1)[:, None])
+            target = np.concatenate([target, target[of]])
+            item = np.concatenate([item, drawn[of, column]])
+            label = np.concatenate([label, np.zeros(len(of), np.float32)])
+        owner = batch.owner[target]
+        found: dict[str, Array] = {
+            USER: batch.histories.user[owner],
+            LABEL: label.astype(np.float64),
+            MODEL: predictor.predict(batch.histories, owner, item, batch.timestamp[target]),
+        }
+        if baselines is not None:
+            found[ITEM_RATE] = baselines.probability[item - 1]
+        return found
+
+    def measure(
+        self, examples: Mapping[str, Array], *, resamples: int, seed: int
+    ) -> Mapping[str, Mapping[str, Estimate]]:
+        return {
+            name: click_metrics(
+                examples[LABEL], examples[name], examples[USER],
+                resamples=resamples if name == MODEL else 0, seed=seed,
+            )
+            for name in (MODEL, ITEM_RATE)
+            if name in examples
+        }  # fmt: skip
+
+    def _labels(self, event: Array, rating: Array) -> Array:
+        codes, ratings = torch.from_numpy(event.copy()).long(), torch.from_numpy(rating.copy())
+        labels: Array = self._label(codes, ratings).numpy()
+        return labels
+
+
+def _number_of_owner(owner: Ints) -> Ints:
+    """[M] how many targets of the same owner come before; ``owner`` rises."""
+    return np.arange(len(owner)) - np.searchsorted(owner, owner)

@@ -1,0 +1,67 @@
+"""Items drawn as negatives of a task whose log holds positives only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from p5dist.data.histories import Histories
+from p5dist.data.jagged import Ints, Jagged, contains
+from p5dist.data.randomness import Stream, uniform
+from p5dist.feed.batch_fields import BatchFields
+
+_TRIES = 4
+
+
+@dataclass(frozen=True)
+class Unclicked(BatchFields):
+    """Draws items that a user has not had, evenly among the catalogue.
+
+    What a user has had is decided from all training interactions of the user, also those that the
+    encoder does not see: ``feed.max_length`` and windows cut histories.
+
+    Args:
+        number: n of each interaction.
+        catalogue: largest item id.
+        seed: of the job.
+    """
+
+    number: int
+    catalogue: int
+    seed: int
+
+    def drawn(self, histories: Histories, step: int) -> Ints:
+        """[T, n] item ids for every interaction, a function of (seed, step, row, position); 0
+        where four draws gave items of the user."""
+        if not len(histories):
+            return np.zeros((0, self.number), dtype=np.int64)
+        assert histories.had is not None and histories.had_of is not None, "the feed reads them"
+        owner = histories.owner()
+        users, of = np.unique(histories.had_of, return_inverse=True)
+        had = histories.had.take(users)
+        return self.draw(had, of[owner], histories.row[owner], histories.position(), step)
+
+    def items(self, histories: Histories, step: int) -> dict[str, Ints]:
+        """``unclicked`` [T, n]: indices of the drawn items; -1: none."""
+        return {"unclicked": self.drawn(histories, step)}
+
+    def draw(self, had: Jagged, owner: Ints, row: Ints, position: Ints, step: int) -> Ints:
+        """[M, n] as above for M targets, each known by its ``row`` and ``position``.
+
+        Args:
+            had: items that are not drawn.
+            owner: [M] index of the list in ``had``.
+        """
+        keys = np.unique(had.owner() * (self.catalogue + 1) + had.values)
+        found = np.zeros((len(owner), self.number), dtype=np.int64)
+        column = np.arange(self.number)
+        for attempt in range(_TRIES):
+            number = uniform(
+                self.seed, Stream.CLICK_NEGATIVES, step, row[:, None], position[:, None],
+                column, attempt,
+            ).reshape(-1, self.number)[: len(owner)]  # fmt: skip
+            candidate = 1 + (number * self.catalogue).astype(np.int64)
+            new = ~contains(keys, owner[:, None] * (self.catalogue + 1) + candidate)
+            found = np.where((found == 0) & new, candidate, found)
+        return found

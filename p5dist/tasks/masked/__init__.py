@@ -1,0 +1,54 @@
+"""Masked pre-training (BERT4Rec): predict hidden items from both sides."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+
+from p5dist.config.losses import FullSoftmax, Loss
+from p5dist.tasks.masked.masking import Cloze
+from p5dist.tasks.task import Context, Task, event_weights
+
+if TYPE_CHECKING:
+    import torch
+
+    from p5dist.tasks.module import TaskModule
+
+
+class Masked(Task):
+    """Predict hidden items from both sides (cloze, BERT4Rec, Sun et al. 2019). Of the chosen
+    positions 80 % are hidden, 10 % show another item, 10 % stay (Devlin et al. 2019)."""
+
+    ranks = True
+    kind: Literal["masked"]
+    probability: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """That a position is chosen; a history of which none is chosen hides its last."""
+    last_share: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """Share of the histories of a step that end at a random item and hide only that, as ranking
+    hides the one to come."""
+    loss: Loss = FullSoftmax()
+
+    @property
+    def sees(self) -> Literal["both"]:
+        return "both"
+
+    @property
+    def hides(self) -> bool:
+        return True
+
+    @property
+    def own_parameters(self) -> bool:
+        return False
+
+    @property
+    def catalogue_loss(self) -> Loss:
+        return self.loss
+
+    def masking(self, context: Context) -> Cloze:
+        return Cloze(self.probability, self.last_share, context.manifest.items, context.job.seed)
+
+    def build(self, context: Context, device: torch.device) -> TaskModule:
+        from p5dist.tasks.masked.module import MaskedModule
+
+        return MaskedModule(self.loss, event_weights(context.manifest))

@@ -1,0 +1,69 @@
+"""Fine-tuning to the next item."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import NonNegativeFloat
+
+from p5dist.config import RunConfig
+from p5dist.config.losses import FullSoftmax, Loss
+from p5dist.tasks.masked.masking import Cloze
+from p5dist.tasks.task import Context, Task, event_weights
+
+if TYPE_CHECKING:
+    import torch
+
+    from p5dist.tasks.module import TaskModule
+
+
+class NextItem(Task):
+    """Rank the next item."""
+
+    ranks = True
+    kind: Literal["next_item"]
+    by: Literal["causal", "masked"] = "causal"
+    """causal: the loss is taken at every position, the encoder sees the past only; masked: every
+    history ends at a random item, at each step another, which is hidden and predicted (fine-tuning
+    of BERT4Rec), after a masked pre-training."""
+    events: dict[str, NonNegativeFloat] | None = None
+    """Weight of the targets of each event; those not named are no targets. Left out: the weights
+    of prepare.events."""
+    loss: Loss = FullSoftmax()
+
+    @property
+    def sees(self) -> Literal["past", "both"]:
+        return "both" if self.by == "masked" else "past"
+
+    @property
+    def hides(self) -> bool:
+        return self.by == "masked"
+
+    @property
+    def own_parameters(self) -> bool:
+        return False
+
+    @property
+    def catalogue_loss(self) -> Loss:
+        return self.loss
+
+    def check(self, job: RunConfig, key: str) -> None:
+        if self.events is not None and job.prepare.source.columns.event is None:
+            raise ValueError(
+                f"{key} names events, but prepare.source.columns.event names no column"
+            )
+
+    def masking(self, context: Context) -> Cloze | None:
+        if self.by == "causal":
+            return None
+        return Cloze(0.0, 1.0, context.manifest.items, context.job.seed)
+
+    def build(self, context: Context, device: torch.device) -> TaskModule:
+        weights = event_weights(context.manifest, self.events)
+        if self.by == "masked":
+            from p5dist.tasks.masked.module import MaskedModule
+
+            return MaskedModule(self.loss, weights)
+        from p5dist.tasks.causal.module import CausalModule
+
+        return CausalModule(self.loss, weights)

@@ -1,0 +1,62 @@
+"""Fine-tuning to ratings."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field, PositiveInt
+
+from p5dist.config import RunConfig
+from p5dist.tasks.task import Context, Metric, Task, check_columns
+
+if TYPE_CHECKING:
+    import torch
+
+    from p5dist.tasks.module import TaskModule
+    from p5dist.tasks.rating.evaluation import RatingEvaluation
+
+
+class Rating(Task):
+    """Predict the rating of the next interaction; squared error."""
+
+    metrics = {
+        "rmse": Metric(label="RMSE", higher_is_better=False),
+        "mae": Metric(label="MAE", higher_is_better=False),
+    }
+    kind: Literal["rating"]
+    score: Literal["dot", "mlp", "both"] = "both"
+    """Mean rating plus, dot: biases of user and item and the product of their vectors; mlp: a
+    network over both vectors; both: the sum of these."""
+    user_table: bool = True
+    """Give every user an embedding row of their own beside what the encoder reads from the
+    history; needed for a bias of users whose history says little."""
+    user_dim: PositiveInt = 32
+    history: Literal["shuffled", "time"] = "shuffled"
+    """shuffled: the encoder sees other interactions of the user in random order, whenever they
+    were; time: those before the rated one. Ratings depend little on the order, and a test split
+    at random asks for items from the middle of the history."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    """Of states, item and user vectors before the prediction."""
+
+    @property
+    def shuffled(self) -> bool:
+        return self.history == "shuffled"
+
+    def check(self, job: RunConfig, key: str) -> None:
+        check_columns(job, key, "rating")
+
+    def build(self, context: Context, device: torch.device) -> TaskModule:
+        from p5dist.tasks.rating.module import RatingModule
+
+        return RatingModule(
+            self,
+            context.manifest,
+            dim=context.job.model.dim,
+            user_attributes=context.job.model.user_attributes,
+            device=device,
+        )
+
+    def evaluation(self, context: Context) -> RatingEvaluation:
+        from p5dist.tasks.rating.evaluation import RatingEvaluation
+
+        return RatingEvaluation(context.manifest)

@@ -1,0 +1,53 @@
+"""Skip-gram pre-training (word2vec): predict the items around an item."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field, PositiveInt
+
+from p5dist.config.losses import FullSoftmax, Loss
+from p5dist.data import columns as c
+from p5dist.tasks.skip_gram.pairs import SkipGrams
+from p5dist.tasks.task import Context, Task
+
+if TYPE_CHECKING:
+    import torch
+
+    from p5dist.tasks.module import TaskModule
+
+
+class SkipGram(Task):
+    """Predict the items around an item (word2vec, Mikolov et al. 2013). The encoder takes no part:
+    the vector of a user is a mean of item vectors."""
+
+    ranks = True
+    kind: Literal["skip_gram"]
+    window: PositiveInt = 5
+    """Items on each side, after subsampling; for every centre it is drawn from 1…window."""
+    subsample: Annotated[float, Field(ge=0)] = 1e-3
+    """An item of relative frequency f stays with probability √(subsample / f); 0: all stay."""
+    user_items: PositiveInt = 10
+    """The last items of a history whose mean is the vector of its user."""
+    loss: Loss = FullSoftmax()
+
+    @property
+    def sees(self) -> None:
+        return None
+
+    @property
+    def catalogue_loss(self) -> Loss:
+        return self.loss
+
+    def batch_fields(self, context: Context) -> SkipGrams:
+        counts = (context.folder / "vocabulary/item.parquet").read_table([c.COUNT])
+        return SkipGrams.of(
+            self.window, self.subsample, counts[c.COUNT].to_numpy(), context.job.seed
+        )
+
+    def build(self, context: Context, device: torch.device) -> TaskModule:
+        from p5dist.tasks.skip_gram.module import SkipGramModule
+
+        return SkipGramModule(
+            self.loss, context.name, dim=context.job.model.dim, user_items=self.user_items
+        )

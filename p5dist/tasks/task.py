@@ -1,0 +1,111 @@
+"""The contract of objectives and tasks: everything that is said about one is in its class.
+
+A subclass adds its settings as fields, and overrides what it needs. It is imported whenever a job
+file names it, so that it imports PyTorch inside of :meth:`Task.build` and the functions that run
+only. A task of another package is named ``kind: package.module:Class`` or registered as an entry
+point (see :mod:`p5dist.config.registry`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from p5dist.config import RunConfig
+from p5dist.config.base import Column
+from p5dist.config.sections import Metric, TaskSection
+from p5dist.data.manifest import Manifest
+from p5dist.errors import ConfigError
+from p5dist.feed.batch_fields import BatchFields
+from p5dist.feed.masking import Masking
+from p5dist.storage import Folder
+
+if TYPE_CHECKING:
+    import torch
+
+    from p5dist.tasks.evaluation import Evaluation
+    from p5dist.tasks.module import TaskModule
+
+__all__ = ["Context", "Metric", "Task", "check_columns", "check_events", "event_weights"]
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a task is put together from."""
+
+    job: RunConfig
+    manifest: Manifest
+    prepare: Folder | None
+    """The prepare folder; None where only sizes matter (``p5dist plan``)."""
+    name: str = ""
+    """Of the task in its stage: empty where there is one only."""
+
+    @property
+    def folder(self) -> Folder:
+        """The prepare folder, which must be there."""
+        assert self.prepare is not None, "batches and evaluations need prepared data"
+        return self.prepare
+
+
+class Task(TaskSection):
+    """An objective or a task."""
+
+    def masking(self, context: Context) -> Masking | None:
+        """What the encoder does not see in training."""
+        return None
+
+    def batch_fields(self, context: Context) -> BatchFields | None:
+        """What the task adds to a batch in training."""
+        return None
+
+    def build(self, context: Context, device: torch.device) -> TaskModule:
+        """The module: losses as sums, their counts, predictions.
+
+        Args:
+            device: of embedding tables; ``meta`` before sharding.
+
+        Raises:
+            ConfigError: the data does not fit the task.
+        """
+        raise NotImplementedError
+
+    def evaluation(self, context: Context) -> Evaluation | None:
+        """How predictions are evaluated; None where the task predicts nothing but ranks."""
+        return None
+
+
+def check_columns(job: RunConfig, key: str, *names: Column) -> None:
+    """Raise ValueError where the log lacks a column that the task ``key`` cannot do without."""
+    nouns = {"rating": "ratings", "event": "events", "timestamp": "times"}
+    for name in names:
+        if getattr(job.prepare.source.columns, name) is None:
+            raise ValueError(
+                f"{key} needs {nouns[name]}, but prepare.source.columns.{name} names no column"
+            )
+
+
+def event_weights(manifest: Manifest, chosen: Mapping[str, float] | None = None) -> list[float]:
+    """Weight of a target by code of its event; code 0 is an interaction without event.
+
+    Args:
+        chosen: weights by event, those not named are 0; None: those of prepare.events.
+
+    Raises:
+        ConfigError: an event that the log does not have.
+    """
+    if chosen is None:
+        return [1.0, *manifest.events.values()]
+    check_events(manifest, chosen, "events")
+    return [0.0, *(chosen.get(event, 0.0) for event in manifest.events)]
+
+
+def check_events(manifest: Manifest, names: Any, key: str) -> None:
+    """Raise a ConfigError if the log has no such event."""
+    for name in names:
+        if name not in manifest.events:
+            raise ConfigError(
+                "no such event in the log", where=f"{key} of a task", value=name,
+                rule=f"its events: {', '.join(manifest.events) or 'none'}",
+                fix="name one of them, with the column named by prepare.source.columns.event",
+            )  # fmt: skip

@@ -41,7 +41,7 @@ class Registry:
 
     def names(self) -> list[str]:
         """All names that a job file may give: ours, then those of installed packages."""
-        return [*self.ours, *sorted(self._others)]
+        return [*self.ours, *sorted(self._others.keys() - self.ours.keys())]
 
     def find(self, kind: str) -> type[Any]:
         """The class of a kind.

@@ -13,6 +13,7 @@ from p5dist.config.registry import ATTRIBUTES, FORMATS, Chosen, Named, Registry
 Share = Annotated[float, Field(gt=0, lt=1)]
 NonNegativeFinite = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 _ONCE_EVERYWHERE = {"separator": "|", "bins": None}
+"""Settings that attributes of every kind had, with their defaults."""
 
 
 class Attribute(Section):
@@ -28,15 +29,15 @@ class Attribute(Section):
     min_count: PositiveInt = 1
     """Values that fewer rows have are left out."""
 
-    readable: ClassVar[bool] = True
+    for_models: ClassVar[bool] = True
     """Whether models can read it: it has values, which are counted and get ids."""
-    one_value: ClassVar[bool] = False
-    """Whether a row has at most one value, as the context of an interaction must."""
+    for_context: ClassVar[bool] = False
+    """Whether it can describe the context of an interaction, which has one value a column."""
 
     @model_validator(mode="before")
     @classmethod
     def _from_earlier(cls, values: Any) -> Any:
-        """The settings of one kind stood in every attribute of a job.yaml, as defaults."""
+        """Leave out what job.yaml of an earlier run has as a default of another kind."""
         if not isinstance(values, dict):
             return values
         return {
@@ -47,7 +48,7 @@ class Attribute(Section):
 
     @model_validator(mode="after")
     def _counted(self) -> Attribute:
-        if self.min_count > 1 and not self.readable:
+        if self.min_count > 1 and not self.for_models:
             raise ValueError(f"min_count: kind '{self.kind}' has no values to count; remove it")
         return self
 
@@ -74,10 +75,10 @@ class Columns(Section):
     @classmethod
     def _one_value(cls, context: dict[str, AnyAttribute]) -> dict[str, AnyAttribute]:
         for name, attribute in context.items():
-            if not attribute.one_value:
+            if not attribute.for_context:
                 raise ValueError(
                     f"'{name}' is of kind '{attribute.kind}', but a context column has one value "
-                    f"an interaction: use kind {_ours(ATTRIBUTES, 'one_value', 'or')}"
+                    f"an interaction: use kind {_ours(ATTRIBUTES, 'for_context', 'or')}"
                 )
             if attribute.min_count > 1:
                 raise ValueError(

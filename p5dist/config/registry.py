@@ -225,7 +225,7 @@ TASKS = Registry(
     },
 )
 ATTRIBUTES = Registry(
-    "kind of attribute",
+    "attribute kind",
     "p5dist.attributes",
     "p5dist.prepare.attribute_kinds.kind:AttributeKind",
     {

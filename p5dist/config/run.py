@@ -71,7 +71,7 @@ class RunConfig(Section):
             ("users", self.prepare.users, self.model.user_attributes),
         ):
             named = {} if table is None else table.attributes
-            known = [name for name, attribute in named.items() if attribute.readable]
+            known = [name for name, attribute in named.items() if attribute.for_models]
             for name in used:
                 if name not in known:
                     raise ValueError(
@@ -168,7 +168,7 @@ class RunConfig(Section):
         if isinstance(head, AttributesObjective):
             table = self.prepare.items
             named = {} if table is None else table.attributes
-            known = [name for name, attribute in named.items() if attribute.readable]
+            known = [name for name, attribute in named.items() if attribute.for_models]
             for name in head.attributes:
                 if name not in known:
                     raise ValueError(

@@ -79,7 +79,7 @@ def write_attributes(
         columns[c.TITLE] = shown(c.TITLE) if table.title else pa.nulls(len(ids), pa.string())
     sizes = {}
     for name, attribute in table.attributes.items():
-        if not attribute.readable:
+        if not attribute.for_models:
             columns[name] = shown(f"attribute.{name}")
             continue
         counted = found.values[name].take(first).value
@@ -95,7 +95,7 @@ def write_attributes(
             if len(counted):
                 rows = f"no value is in min_count {attribute.min_count} rows"
             warnings.append(f"prepare.{side}s.attributes.{name}: {rows}")
-    texts = [name for name, attribute in table.attributes.items() if not attribute.readable]
+    texts = [name for name, attribute in table.attributes.items() if not attribute.for_models]
     schema = c.attribute_schema(tuple(table.attributes), title=side == "item", text=texts)
     (prepare / f"attributes/{side}.parquet").write_table(pa.table(columns, schema=schema))
     return sizes, warnings
@@ -103,7 +103,7 @@ def write_attributes(
 
 def _read(table: AttributeTable, files: list[SourceFile], side: str) -> Described:
     layout = Layout.of_attributes(table, f"prepare.{side}s")
-    counted = {name: a for name, a in kinds_of(table.attributes).items() if a.readable}
+    counted = {name: a for name, a in kinds_of(table.attributes).items() if a.for_models}
     values: dict[str, list[Values]] = {name: [] for name in counted}
     texts = []
     for part in cut_files(files, layout):

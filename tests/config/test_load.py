@@ -124,7 +124,7 @@ def test_wrong_values_name_path_value_and_knob() -> None:
         ("prepare.split.test=b.csv", "prepare.split.kind: missing",
          "leave_one_out, time, ratio, given"),
         ("prepare.items={files: i.csv, id: i, attributes: {g: {kind: multy}}}",
-         "prepare.items.attributes.g.kind: unknown kind of attribute",
+         "prepare.items.attributes.g.kind: unknown attribute kind",
          "category, multi, words, numeric, text"),
         ("prepare.source.format=cvs", "prepare.source.format: unknown source format",
          "csv, tsv, jsonl, parquet, sequences"),

@@ -14,4 +14,4 @@ class Category(AttributeKind):
     kind: str = "category"
 
     role: ClassVar[Role] = "labels"
-    one_value: ClassVar[bool] = True
+    for_context: ClassVar[bool] = True

@@ -49,7 +49,7 @@ class AttributeKind(Attribute):
     A job file names a kind by its name in :data:`p5dist.config.registry.ATTRIBUTES` or as
     ``kind: package.module:Class``. A kind of your own adds its settings as fields, and overrides
     :meth:`label` (another text for each value) or :meth:`split` (several values a row); what it
-    does not override is that of ``category``. ``readable`` and ``one_value`` are those of
+    does not override is that of ``category``. ``for_models`` and ``for_context`` are those of
     :class:`p5dist.config.prepare.Attribute`.
     """
 

@@ -24,7 +24,7 @@ class Numeric(AttributeKind):
     """Upper edges of all bins but the last, rising."""
 
     role: ClassVar[Role] = "number"
-    one_value: ClassVar[bool] = True
+    for_context: ClassVar[bool] = True
 
     @field_validator("bins")
     @classmethod

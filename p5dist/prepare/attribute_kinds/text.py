@@ -12,4 +12,4 @@ class Text(AttributeKind):
 
     kind: str = "text"
 
-    readable: ClassVar[bool] = False
+    for_models: ClassVar[bool] = False

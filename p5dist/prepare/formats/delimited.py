@@ -26,7 +26,7 @@ class Delimited(TextFormat):
     quoted: ClassVar[bool]
     """Whether a value in quotes may hold delimiters and line ends."""
 
-    def first_columns(self, head: bytes, url: str, position: int) -> tuple[str, ...]:
+    def columns_of_head(self, head: bytes, url: str, position: int) -> tuple[str, ...]:
         first = head.split(b"\n", 1)[0].rstrip(b"\r")
         try:
             first.decode()

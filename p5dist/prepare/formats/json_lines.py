@@ -25,7 +25,7 @@ class JsonLines(LineFormat):
     """A JSON object a line; a key that an object lacks is null. A line is malformed if it is no
     object, or has a value that the column cannot have (see :func:`parse_json_lines`)."""
 
-    def first_columns(self, head: bytes, url: str, position: int) -> tuple[str, ...]:
+    def columns_of_head(self, head: bytes, url: str, position: int) -> tuple[str, ...]:
         lines = head.rpartition(b"\n")[0]
         try:
             lines.decode()

@@ -26,7 +26,7 @@ class TextFormat(SourceFormat):
     lines that start in it. Compressed files are never cut."""
 
     @abstractmethod
-    def first_columns(self, head: bytes, url: str, position: int) -> tuple[str, ...]:
+    def columns_of_head(self, head: bytes, url: str, position: int) -> tuple[str, ...]:
         """Names of the columns in a file that is not empty.
 
         Args:
@@ -48,7 +48,7 @@ class TextFormat(SourceFormat):
         head = head.removeprefix(_BYTE_ORDER_MARK).lstrip(b"\r\n")
         if not head.strip():
             return ()
-        return self.first_columns(head, url, size - len(head))
+        return self.columns_of_head(head, url, size - len(head))
 
     def edges(self, file: SourceFile, range_bytes: int) -> list[int]:
         if file.size <= range_bytes or file.compressed:
@@ -76,7 +76,7 @@ class TextFormat(SourceFormat):
 
 
 class LineFormat(TextFormat):
-    """Text with one record a line. A format of your own needs :meth:`first_columns` and
+    """Text with one record a line. A format of your own needs :meth:`columns_of_head` and
     :meth:`parse`."""
 
     @abstractmethod

@@ -19,7 +19,7 @@ class Sequences(LineFormat):
     optional_columns = ()
     describes = False
 
-    def first_columns(self, head: bytes, url: str, position: int) -> tuple[str, ...]:
+    def columns_of_head(self, head: bytes, url: str, position: int) -> tuple[str, ...]:
         if not any(len(line.split()) > 1 for line in whole_lines(head).split(b"\n")):
             raise DataError(
                 "no line has a user and an item", where=url, value=head[:200],

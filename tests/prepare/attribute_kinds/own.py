@@ -16,7 +16,7 @@ class Prefix(AttributeKind):
 
     length: PositiveInt
 
-    one_value: ClassVar[bool] = True
+    for_context: ClassVar[bool] = True
 
     def label(self, values: pa.Array) -> pa.StringArray:
         return pc.utf8_slice_codeunits(super().label(values), 0, self.length)

@@ -76,7 +76,7 @@ def test_a_value_twice_in_a_row_counts_once() -> None:
 
 def test_the_context_of_an_interaction_has_one_value(kind: AttributeKind) -> None:
     settings = {"context": {"a": {"kind": kind.kind, **SETTINGS.get(kind.kind, {})}}}
-    if not kind.one_value:
+    if not kind.for_context:
         with pytest.raises(ValidationError, match="use kind category or numeric"):
             Columns.model_validate(settings)
         return
@@ -88,7 +88,7 @@ def test_the_context_of_an_interaction_has_one_value(kind: AttributeKind) -> Non
 
 
 def test_only_what_models_read_is_counted(kind: AttributeKind) -> None:
-    if kind.readable:
+    if kind.for_models:
         assert attribute(kind.kind, min_count=2).min_count == 2
         return
     with pytest.raises(ValidationError, match=f"kind '{kind.kind}' has no values to count"):

@@ -36,7 +36,7 @@ class Ini(SourceFormat):
 class FixedWidth(LineFormat):
     """Four characters of user, four of item, twelve of time."""
 
-    def first_columns(self, head: bytes, url: str, position: int) -> tuple[str, ...]:
+    def columns_of_head(self, head: bytes, url: str, position: int) -> tuple[str, ...]:
         return ("user", "item", "timestamp")
 
     def parse(self, data: bytes, file: SourceFile) -> tuple[pa.Table, int]:

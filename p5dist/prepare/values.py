@@ -8,6 +8,7 @@ that clean typed columns cost next to nothing.
 from __future__ import annotations
 
 import re
+from functools import cache
 
 import numpy as np
 import pyarrow as pa
@@ -22,7 +23,6 @@ NULLS = ("", "NULL", "null", "NaN", "nan", r"\N")
 
 PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 
-_NULLS = pa.array(NULLS)
 _NUMBER = r"^-?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?$"
 _LATEST = 2**62
 _LARGEST_INT64 = "9223372036854775807"
@@ -35,10 +35,16 @@ _DATE_TIME = (
 )
 
 
+@cache
+def _nulls() -> pa.Array:
+    """NULLS; made when it is used, since pyarrow imports pandas to make an array."""
+    return pa.array(NULLS)
+
+
 def is_null(column: pa.ChunkedArray | pa.Array) -> Bools | None:
     """[n] whether there is no value: null, or text that stands for none."""
     if kind_of(column.type) == "text":
-        null = np.asarray(pc.or_(pc.is_null(column), pc.is_in(column, value_set=_NULLS)))
+        null = np.asarray(pc.or_(pc.is_null(column), pc.is_in(column, value_set=_nulls())))
     elif column.null_count:
         null = np.asarray(pc.is_null(column))
     else:

@@ -88,6 +88,12 @@ def test_what_is_no_format(formats: Registry, path: str) -> None:
     assert "subclass of p5dist.prepare.formats.format.SourceFormat" in (found.rule or "")
 
 
+def test_what_lacks_methods(formats: Registry) -> None:
+    found = error(formats, f"{OWN}:Unfinished")
+    assert found.what == "a source format that is not complete"
+    assert found.rule == "the class defines read" and found.value == f"{OWN}:Unfinished"
+
+
 @pytest.mark.parametrize(
     "points",
     [

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from p5dist.prepare.formats.delimited import Delimited
 from p5dist.prepare.formats.format import SourceFormat
 from p5dist.prepare.formats.lines import LineFormat
 from p5dist.prepare.layout import FileRange, SourceFile
@@ -45,6 +46,19 @@ class FixedWidth(LineFormat):
         fields = {"user": (0, 4), "item": (4, 8), "timestamp": (8, 20)}
         table = {name: [line[a:b].strip() for line in good] for name, (a, b) in fields.items()}
         return pa.table(table), len(lines) - len(good)
+
+
+class Semicolons(Delimited):
+    """As spreadsheets write it where the comma is the decimal point."""
+
+    delimiter, quoted = ";", True
+
+
+class Unfinished(SourceFormat):
+    """Cannot read."""
+
+    def columns(self, url: str) -> tuple[str, ...]:
+        return ("user", "item")
 
 
 class Forgetful(Ini):

@@ -63,6 +63,17 @@ def test_a_whole_file_is_one_range_unless_the_format_says_more(tmp_path: Path) -
         assert len(rows) == len(ROWS) and ranges == many
 
 
+def test_another_delimiter(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text('user;item\n"a;b";1,5\nc;2\n')
+    columns = {"user": "user", "item": "item"}
+    how = layout(format=f"{OWN}:Semicolons", columns=columns)
+    assert read(str(tmp_path / "log.csv"), how)[0] == [("a;b", "1,5"), ("c", "2")]
+    (tmp_path / "log.csv").write_text("a;1\nb;2\n")
+    how = layout(format=f"{OWN}:Semicolons", columns=columns, names=["user", "item"])
+    rows, _, ranges = read(str(tmp_path / "log.csv"), how, range_bytes=4)
+    assert rows == [("a", "1"), ("b", "2")] and ranges == 2
+
+
 def test_what_a_format_of_a_user_lacks(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"has users, items and timestamp only; remove it"):
         Source.model_validate(

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "p5dist"
+JOB = str(PACKAGE.parent / "jobs/ml-100k.yaml")
 
 # From the bottom up; a part imports lower lines only, not its neighbours.
 LAYERS = (
@@ -78,6 +79,7 @@ def test_imports_go_downwards(path: Path) -> None:
     "code",
     [
         "import p5dist.config",
+        f"from p5dist.config import load_job; load_job({JOB!r})",
         "import p5dist.report.stage",
         "import p5dist.environment.doctor, p5dist.datasets.public, p5dist.observe.status",
         "import p5dist.submit.show, p5dist.submit.local, p5dist.cli.cluster",

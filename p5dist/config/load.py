@@ -106,8 +106,9 @@ def _explain(error: ValidationError, values: dict[str, Any], where: str) -> Conf
         what, fix, value = f"{path}: missing", f"add {path} to the job file", None
     elif first["type"] == "kind":
         context = first["ctx"]
-        what, rule, value = f"{path}.kind: {context['what']}", context["rule"], context["value"]
-        fix = context["fix"] or f"set {path}.kind"
+        key = f"{path}.kind" if isinstance(value, dict) else path  # a section, or a name
+        what, rule, value = f"{key}: {context['what']}", context["rule"], context["value"]
+        fix = context["fix"] or f"set {key}"
     elif first["type"].startswith("union_tag"):
         kinds = [
             get_args(s.model_fields["kind"].annotation)[0] for s in _sections_at(parts, values)

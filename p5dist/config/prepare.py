@@ -3,46 +3,57 @@
 from __future__ import annotations
 
 from datetime import datetime, timezone
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 
 from p5dist.config.base import Section
+from p5dist.config.registry import ATTRIBUTES, FORMATS, Chosen, Named, Registry
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 NonNegativeFinite = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-TableFormat = Literal["csv", "tsv", "parquet", "jsonl"]
-"""What tables are read from; a name that ends in .gz, .zst, .bz2 or .lz4 is decompressed."""
+_ONCE_EVERYWHERE = {"separator": "|", "bins": None}
+"""Settings that attributes of every kind had, with their defaults."""
 
 
 class Attribute(Section):
-    """One attribute of an item, of a user, or of the context of an interaction."""
+    """One attribute of an item, of a user, or of the context of an interaction: what all kinds
+    have. The kind adds its settings (:mod:`p5dist.prepare.attribute_kinds`)."""
 
-    kind: Literal["category", "multi", "words", "numeric", "text"] = "category"
+    kind: str
     """category: one value; multi: several, split at ``separator``; words: the words of a text
     (runs of letters and digits) in lower case; numeric: binned at ``bins``; text: for people to
-    read, not for models."""
+    read, not for models; or ``package.module:Class``."""
     column: str | None = None
-    """Column it is read from. Left out: the one of its own name."""
-    separator: str = Field(default="|", min_length=1)
-    bins: tuple[float, ...] | None = None
-    """Upper edges of all bins but the last, rising."""
+    """Column that the attribute is read from. Left out: the one of its own name."""
     min_count: PositiveInt = 1
     """Values that fewer rows have are left out."""
 
-    @model_validator(mode="after")
-    def _bins(self) -> Attribute:
-        if (self.kind == "numeric") != (self.bins is not None):
-            raise ValueError("bins belong to kind 'numeric', which needs them")
-        if self.bins is not None and list(self.bins) != sorted(set(self.bins)):
-            raise ValueError("bins must rise")
-        return self
+    for_models: ClassVar[bool] = True
+    """Whether models can read it: it has values, which are counted and get ids."""
+    for_context: ClassVar[bool] = False
+    """Whether it can describe the context of an interaction, which has one value a column."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_earlier(cls, values: Any) -> Any:
+        """Leave out what job.yaml of an earlier run has as a default of another kind."""
+        if not isinstance(values, dict):
+            return values
+        return {
+            key: value
+            for key, value in values.items()
+            if key in cls.model_fields or (key, value) not in _ONCE_EVERYWHERE.items()
+        }
 
     @model_validator(mode="after")
     def _counted(self) -> Attribute:
-        if self.min_count > 1 and self.kind == "text":
-            raise ValueError("min_count: kind 'text' has no values to count; remove it")
+        if self.min_count > 1 and not self.for_models:
+            raise ValueError(f"min_count: kind '{self.kind}' has no values to count; remove it")
         return self
+
+
+AnyAttribute = Annotated[Attribute, Chosen(ATTRIBUTES, "category")]
 
 
 class Columns(Section):
@@ -57,17 +68,17 @@ class Columns(Section):
     """Left out: the order of the log is the order of time."""
     rating: str | None = None
     event: str | None = None
-    context: dict[str, Attribute] = {}
+    context: dict[str, AnyAttribute] = {}
     """Columns that say where and how the interaction came about: device, shop, hour."""
 
     @field_validator("context")
     @classmethod
-    def _one_value(cls, context: dict[str, Attribute]) -> dict[str, Attribute]:
+    def _one_value(cls, context: dict[str, AnyAttribute]) -> dict[str, AnyAttribute]:
         for name, attribute in context.items():
-            if attribute.kind not in ("category", "numeric"):
+            if not attribute.for_context:
                 raise ValueError(
                     f"'{name}' is of kind '{attribute.kind}', but a context column has one value "
-                    "an interaction: use kind category or numeric"
+                    f"an interaction: use kind {_ours(ATTRIBUTES, 'for_context', 'or')}"
                 )
             if attribute.min_count > 1:
                 raise ValueError(
@@ -77,55 +88,72 @@ class Columns(Section):
         return context
 
 
-class Source(Section):
-    """The raw interaction log."""
+class RawFiles(Section):
+    """Files of one format."""
 
     files: str | tuple[str, ...]
     """A path, a glob, a folder (with all folders in it), a URL, ``dataset:NAME/FILE`` (see
     ``p5dist datasets``), or several. The files of one entry are read in the order of their
     paths."""
-    format: TableFormat | Literal["sequences"] = "csv"
-    """sequences: a line of text a user, ``user item item …`` in the order of time."""
+    format: Annotated[str, Named(FORMATS)] = "csv"
+    """csv, tsv, jsonl, parquet, sequences (a line of text a user, ``user item item …`` in the order
+    of time), or ``package.module:Class``. Text in a file whose name ends in .gz, .zst, .bz2 or .lz4
+    is decompressed."""
     names: tuple[str, ...] | None = None
     """Column names of csv and tsv files that have no header line."""
+
+    @model_validator(mode="after")
+    def _names(self) -> RawFiles:
+        if self.names is not None and not FORMATS.find(self.format).takes_names:
+            raise ValueError(
+                f"names belong to {_ours(FORMATS, 'takes_names', 'and')} files, not to "
+                f"{self.format}; remove it"
+            )
+        return self
+
+
+class Source(RawFiles):
+    """The raw interaction log."""
+
     columns: Columns = Columns()
     timestamp_unit: Literal["s", "ms", "us", "ns", "iso"] = "s"
     """Of numbers, counted from 1970. iso: text such as 2024-05-01 or 2024-05-01T12:30:00.5+02:00
     (UTC where it names no zone). Parquet's own times and dates need no unit."""
 
     @model_validator(mode="after")
-    def _sequences(self) -> Source:
-        if self.format != "sequences":
-            return self
+    def _columns(self) -> Source:
+        there = FORMATS.find(self.format).optional_columns
         for name in ("timestamp", "rating", "event", "context"):
-            if getattr(self.columns, name):
+            if getattr(self.columns, name) and name not in there:
+                has = _words(["users", "items", *there], "and")
                 raise ValueError(
-                    f"columns.{name}: format 'sequences' has users and items only; remove it"
+                    f"columns.{name}: format '{self.format}' has {has} only; remove it"
                 )
         return self
 
-    @model_validator(mode="after")
-    def _names(self) -> Source:
-        if self.names is not None and self.format not in ("csv", "tsv"):
-            raise ValueError(f"names belong to csv and tsv files, not to {self.format}; remove it")
-        return self
 
-
-class AttributeTable(Section):
+class AttributeTable(RawFiles):
     """A table that describes items or users."""
 
-    files: str | tuple[str, ...]
-    format: TableFormat = "csv"
-    names: tuple[str, ...] | None = None
     id: str
     """Column with the id that the log uses."""
     title: str | None = None
     """Column shown to people (items only)."""
-    attributes: dict[str, Attribute] = {}
+    attributes: dict[str, AnyAttribute] = {}
+
+    @field_validator("format")
+    @classmethod
+    def _describes(cls, format: str) -> str:
+        if not FORMATS.find(format).describes:
+            raise ValueError(
+                f"format '{format}' has nothing about items or users: use "
+                f"{_ours(FORMATS, 'describes', 'or')}"
+            )
+        return format
 
     @field_validator("attributes")
     @classmethod
-    def _names(cls, attributes: dict[str, Attribute]) -> dict[str, Attribute]:
+    def _not_taken(cls, attributes: dict[str, AnyAttribute]) -> dict[str, AnyAttribute]:
         for name in ("id", "title"):
             if name in attributes:
                 raise ValueError(
@@ -230,6 +258,19 @@ class GivenSplit(Section):
     kind: Literal["given"]
     validation: str | tuple[str, ...] | None = None
     test: str | tuple[str, ...]
+
+
+def _ours(registry: Registry, fact: str, conjunction: str) -> str:
+    """Those of our kinds that say yes to ``fact``, in words."""
+    return _words(
+        [name for name in registry.ours if getattr(registry.find(name), fact)], conjunction
+    )
+
+
+def _words(names: list[str], conjunction: str) -> str:
+    """``a, b and c``."""
+    *others, last = names
+    return f"{', '.join(others)} {conjunction} {last}" if others else last
 
 
 Split = Annotated[LeaveOneOut | TimeSplit | RatioSplit | GivenSplit, Field(discriminator="kind")]

@@ -41,7 +41,7 @@ class Registry:
 
     def names(self) -> list[str]:
         """All names that a job file may give: ours, then those of installed packages."""
-        return [*self.ours, *sorted(self._others)]
+        return [*self.ours, *sorted(self._others.keys() - self.ours.keys())]
 
     def without(self, *names: str) -> Registry:
         """The same without some of ours."""
@@ -55,8 +55,8 @@ class Registry:
             kind: a name, or ``package.module:Class``.
 
         Raises:
-            ConfigError: no such name, a class that cannot be imported, is no subclass of the base,
-                or two packages with one name.
+            ConfigError: no such name, a class that cannot be imported, is no subclass of the base
+                or lacks methods, or two packages with one name.
         """
         if kind in self.ours:
             return self._check(kind, load(self.ours[kind], self.noun))
@@ -78,6 +78,12 @@ class Registry:
                 f"not a {self.noun}", value=kind,
                 rule=f"a {self.noun} is a subclass of {module}.{name}",
                 fix="correct the name, or derive the class",
+            )  # fmt: skip
+        if missing := sorted(getattr(found, "__abstractmethods__", ())):
+            raise ConfigError(
+                f"a {self.noun} that is not complete", value=kind,
+                rule=f"the class defines {', '.join(missing)}",
+                fix=f"define what {self.base.partition(':')[2]} says of these methods",
             )  # fmt: skip
         return found
 
@@ -234,7 +240,7 @@ TASKS = Registry(
     },
 )
 ATTRIBUTES = Registry(
-    "kind of attribute",
+    "attribute kind",
     "p5dist.attributes",
     "p5dist.prepare.attribute_kinds.kind:AttributeKind",
     {

@@ -167,7 +167,7 @@ class RunConfig(Section):
         """Names of the attributes of ``items`` or ``users`` that models can read: not texts."""
         table = getattr(self.prepare, side)
         named = {} if table is None else table.attributes
-        return [name for name, attribute in named.items() if attribute.kind != "text"]
+        return [name for name, attribute in named.items() if attribute.for_models]
 
     def trainings(self) -> dict[str, Training]:
         """Training stages by folder name, in the order in which they run."""

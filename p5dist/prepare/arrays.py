@@ -1,4 +1,5 @@
-"""Vectorised pieces that the stage is built from: hashes, counts, text columns."""
+"""Operations on columns of external ids and counts that NumPy and Arrow lack: hashes that are the
+same everywhere, sorting by several keys, sums of counts, the order of ids."""
 
 from __future__ import annotations
 
@@ -57,14 +58,14 @@ def stable_order(*keys: Ints | Codes | npt.NDArray[np.int8]) -> Ints:
     n = len(keys[0])
     order: Ints | None = None
     bits = max(n - 1, 0).bit_length()
-    mask, place = (1 << bits) - 1, np.arange(n, dtype=np.int64)
+    mask, position = (1 << bits) - 1, np.arange(n, dtype=np.int64)
     word, used = np.zeros(0, np.int64), 0  # keys to sort by next, and their bits
 
     def then(step: Ints) -> Ints:
         return step if order is None else order[step]
 
     def sort_word() -> Ints:
-        packed = (word if order is None else word[order]) << bits | place
+        packed = (word if order is None else word[order]) << bits | position
         packed.sort()
         return then(packed & mask)
 
@@ -83,7 +84,7 @@ def stable_order(*keys: Ints | Codes | npt.NDArray[np.int8]) -> Ints:
             used += width
     if used:
         order = sort_word()
-    return place if order is None else order
+    return position if order is None else order
 
 
 def merge_counts(parts: Iterable[tuple[Array, Ints]]) -> tuple[Array, Ints]:

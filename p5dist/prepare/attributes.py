@@ -9,45 +9,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from p5dist.config.prepare import Attribute, AttributeTable
+from p5dist.config.prepare import AttributeTable
 from p5dist.data import columns as c
-from p5dist.data.jagged import Array, Bools, Ints, ranges
+from p5dist.data.jagged import Ints
 from p5dist.prepare.arrays import Ids
-from p5dist.prepare.column_types import kind_of
+from p5dist.prepare.attribute_kinds.kind import Values, kinds_of
 from p5dist.prepare.layout import Layout, SourceFile
-from p5dist.prepare.reading import read_unit
-from p5dist.prepare.sources import plan_units
-from p5dist.prepare.values import as_text, is_null, labels
+from p5dist.prepare.reading import read_range
+from p5dist.prepare.sources import cut_files
+from p5dist.prepare.values import as_text, is_null
 from p5dist.prepare.vocabulary import Vocabulary
 from p5dist.storage import Folder
-
-_BETWEEN_WORDS = r"[^\p{L}\p{M}\p{N}]+"
-
-
-@dataclass(frozen=True)
-class Values:
-    """Attribute values of n rows, laid end to end."""
-
-    lengths: Ints
-    """[n] number of values of each row."""
-    value: pa.StringArray
-    """[sum of lengths]"""
-
-    @classmethod
-    def concat(cls, parts: list[Values]) -> Values:
-        return cls(
-            np.concatenate([part.lengths for part in parts]),
-            pa.concat_arrays([part.value for part in parts]),
-        )
-
-    def take(self, rows: Ints) -> Values:
-        """Values of the given rows, none where one is -1."""
-        known = rows >= 0
-        lengths = np.zeros(len(rows), np.int64)
-        lengths[known] = self.lengths[rows[known]]
-        starts = np.cumsum(self.lengths) - self.lengths
-        index = ranges(starts[rows[known]], lengths[known])
-        return Values(lengths, self.value.take(pa.array(index)))
 
 
 @dataclass(frozen=True)
@@ -55,7 +27,7 @@ class Described:
     """An attribute table as it was read."""
 
     text: pa.Table
-    """Text of the id, the title and the attributes of kind ``text``."""
+    """Text of the id, the title and the attributes that models cannot read."""
     values: dict[str, Values]
     """Of the other attributes."""
 
@@ -107,7 +79,7 @@ def write_attributes(
         columns[c.TITLE] = shown(c.TITLE) if table.title else pa.nulls(len(ids), pa.string())
     sizes = {}
     for name, attribute in table.attributes.items():
-        if attribute.kind == "text":
+        if not attribute.for_models:
             columns[name] = shown(f"attribute.{name}")
             continue
         counted = found.values[name].take(first).value
@@ -123,39 +95,21 @@ def write_attributes(
             if len(counted):
                 rows = f"no value is in min_count {attribute.min_count} rows"
             warnings.append(f"prepare.{side}s.attributes.{name}: {rows}")
-    texts = [name for name, attribute in table.attributes.items() if attribute.kind == "text"]
+    texts = [name for name, attribute in table.attributes.items() if not attribute.for_models]
     schema = c.attribute_schema(tuple(table.attributes), title=side == "item", text=texts)
     (prepare / f"attributes/{side}.parquet").write_table(pa.table(columns, schema=schema))
     return sizes, warnings
 
 
-def parse(column: pa.ChunkedArray, attribute: Attribute) -> Values:
-    """Values of every row: none where it is null; a value twice in a row counts once."""
-    flat = _one_chunk(column)
-    if attribute.kind == "multi" and kind_of(flat.type) != "list":
-        flat = pc.split_pattern(as_text(flat), attribute.separator)
-    elif attribute.kind == "words":
-        flat = pc.split_pattern_regex(pc.utf8_lower(as_text(flat)), _BETWEEN_WORDS)
-    row: Array = np.arange(len(column))
-    if kind_of(flat.type) == "list":
-        row, flat = np.asarray(pc.list_parent_indices(flat)), pc.list_flatten(flat)
-    text = labels(flat, attribute)
-    keep = np.asarray(pc.is_valid(text))
-    row, text = row[keep].astype(np.int64), text.filter(pa.array(keep))
-    first = _first_of_pair(row, text)
-    row, text = row[first], text.filter(pa.array(first))
-    return Values(np.bincount(row, minlength=len(column)).astype(np.int64), text)
-
-
 def _read(table: AttributeTable, files: list[SourceFile], side: str) -> Described:
     layout = Layout.of_attributes(table, f"prepare.{side}s")
-    named = [(name, a) for name, a in table.attributes.items() if a.kind != "text"]
-    values: dict[str, list[Values]] = {name: [] for name, _ in named}
+    counted = {name: a for name, a in kinds_of(table.attributes).items() if a.for_models}
+    values: dict[str, list[Values]] = {name: [] for name in counted}
     texts = []
-    for unit in plan_units(files, layout):
-        for raw, _ in read_unit(unit, layout):
-            for name, attribute in named:
-                values[name].append(parse(raw.column(f"attribute.{name}"), attribute))
+    for part in cut_files(files, layout):
+        for raw, _ in read_range(part, layout):
+            for name, attribute in counted.items():
+                values[name].append(attribute.parse(raw.column(f"attribute.{name}")))
             rest = [n for n in raw.column_names if n.removeprefix("attribute.") not in values]
             texts.append(pa.table({n: as_text(raw[n]) for n in rest}))
     return Described(
@@ -181,17 +135,3 @@ def _first_of_id(ids: pa.ChunkedArray) -> Ints:
     _, first = np.unique(codes, return_index=True)
     first = np.sort(first)
     return first[codes[first] >= 0].astype(np.int64)
-
-
-def _first_of_pair(row: Ints, text: pa.StringArray) -> Bools:
-    codes = np.asarray(text.dictionary_encode().indices).astype(np.int64)
-    keep = np.zeros(len(row), np.bool_)
-    if len(row):
-        _, first = np.unique(row * (codes.max() + 1) + codes, return_index=True)
-        keep[first] = True
-    return keep
-
-
-def _one_chunk(column: pa.ChunkedArray) -> pa.Array:
-    array = column.combine_chunks()
-    return pa.concat_arrays(array.chunks) if isinstance(array, pa.ChunkedArray) else array

@@ -12,18 +12,16 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from p5dist.config.prepare import Attribute, Prepare
+from p5dist.config.prepare import Prepare
 from p5dist.data import columns as c
 from p5dist.data.jagged import Array, Bools
+from p5dist.prepare.attribute_kinds.kind import kinds_of
 from p5dist.prepare.layout import Layout
 from p5dist.prepare.values import (
     as_text,
     coded,
     is_null,
-    is_numeric,
-    labels,
     ratings,
     seconds,
 )
@@ -71,7 +69,7 @@ class Cleaned:
 
 
 def clean(raw: pa.Table, prepare: Prepare, layout: Layout) -> Cleaned:
-    """Judge every row of ``raw`` (see :func:`.reading.read_unit`).
+    """Judge every row of ``raw`` (see :func:`.reading.read_range`).
 
     Null is an absent or empty value, or one of NULL, null, NaN, nan, \\N. A null rating is no
     rating, not a bad one.
@@ -99,8 +97,8 @@ def clean(raw: pa.Table, prepare: Prepare, layout: Layout) -> Cleaned:
         other = prepare.events.get(OTHER_EVENTS, 1.0)
         weights = np.array([prepare.events.get(name, other) for name in events.to_pylist()])
         verdict.reject("dropped_event", (weights == 0)[code])
-    for name, attribute in prepare.source.columns.context.items():
-        found[c.CONTEXT + name] = _context(raw[c.CONTEXT + name], attribute)
+    for name, attribute in kinds_of(prepare.source.columns.context).items():
+        found[c.CONTEXT + name] = attribute.context(raw[c.CONTEXT + name])
     if prepare.clean.keep_rejected:
         found[RAW] = _as_read(raw, layout)
     return verdict.divide(pa.table(found))
@@ -140,13 +138,6 @@ def _outside(values: Array, limits: tuple[float, float] | None) -> Bools | None:
         return None
     outside: Bools = (values < limits[0]) | (values > limits[1])
     return outside
-
-
-def _context(column: pa.ChunkedArray, attribute: Attribute) -> pa.Array:
-    if is_numeric(column.type) and attribute.kind == "numeric":
-        return pc.fill_null(labels(column.combine_chunks(), attribute), "")
-    values, code = coded(column)
-    return pc.fill_null(labels(values, attribute), "").take(pa.array(code))
 
 
 def _as_read(raw: pa.Table, layout: Layout) -> pa.StructArray:

@@ -123,8 +123,8 @@ def sort(
     users, user = encode(rows[c.USER])
     hashes = hash_ids(users)
     by_hash = np.lexsort((np.argsort(_id_rank(users)), hashes))
-    place = np.empty(len(users), np.int32)
-    place[by_hash] = np.arange(len(users), dtype=np.int32)
+    position = np.empty(len(users), np.int32)
+    position[by_hash] = np.arange(len(users), dtype=np.int32)
     items, item = encode(rows[c.ITEM])
     time = rows[c.TIMESTAMP if c.TIMESTAMP in rows.column_names else ROW].to_numpy()
     coded = {
@@ -136,7 +136,7 @@ def sort(
     if c.RATING in rows.column_names:
         rating = rows[c.RATING].to_numpy() + np.float32(0)  # -0.0 becomes 0.0
     found = Interactions(
-        user=place[user],
+        user=position[user],
         item=item,
         time=time,
         rating=rating,
@@ -161,7 +161,7 @@ def _backwards(user: Codes, time: Ints) -> tuple[int, int]:
 
 
 def judge(rows: Interactions, clean: Clean) -> npt.NDArray[np.int8]:
-    """[n] 0, or 1 + the place in USER_REASONS of why an interaction is dropped."""
+    """[n] 0, or 1 + the position in USER_REASONS of why an interaction is dropped."""
     reason = np.zeros(len(rows), np.int8)
     if clean.duplicates == "drop":
         reason[_duplicates(rows)] = 1 + USER_REASONS.index("duplicate")

@@ -1,22 +1,27 @@
-"""What the files of a raw table are: columns, parts that tasks read, sizes."""
+"""What the files of a raw table are: columns, ranges that tasks read, sizes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from p5dist.config.prepare import AttributeTable, Source
+from p5dist.config.registry import FORMATS
 from p5dist.data import columns as c
+from p5dist.prepare.attribute_kinds.kind import kinds_of
 from p5dist.prepare.column_types import Role
+
+if TYPE_CHECKING:
+    from p5dist.prepare.formats.format import SourceFormat
 
 MAX_ROWS = 4 << 20
 MAX_BYTES = 256 << 20
-"""About the largest table that a unit is read in."""
+"""About the largest table that a range is read in."""
 
 _COMPRESSED = (".gz", ".bz2", ".zst", ".lz4")
-_ROLES: dict[str, Role] = {"category": "labels", "multi": "labels", "numeric": "number"}
 
 
 @dataclass(frozen=True)
@@ -24,6 +29,7 @@ class Layout:
     """How the files of one table are read."""
 
     format: str
+    """Name of the source format."""
     names: tuple[str, ...] | None
     columns: Mapping[str, str]
     """Our name → name in the files."""
@@ -41,16 +47,16 @@ class Layout:
 
     @classmethod
     def of_log(cls, source: Source, id_types: Mapping[str, pa.DataType] | None = None) -> Layout:
-        """Of the log; ``id_types`` is needed to clean what is read."""
+        """Of the log; ``id_types`` is needed to clean the rows that are read."""
         time: Role = "iso" if source.timestamp_unit == "iso" else "time"
         roles: dict[str, Role] = {
             c.USER: "id", c.ITEM: "id", c.TIMESTAMP: time, c.EVENT: "label", c.RATING: "number"
         }  # fmt: skip
         columns = {k: v for k in roles if (v := getattr(source.columns, k)) is not None}
         knobs = {k: f"prepare.source.columns.{k}" for k in columns}
-        for name, attribute in source.columns.context.items():
+        for name, attribute in kinds_of(source.columns.context).items():
             columns[ours := c.CONTEXT + name] = attribute.column or name
-            roles[ours] = "number" if attribute.kind == "numeric" else "label"
+            roles[ours] = "label" if attribute.role == "labels" else attribute.role
             knobs[ours] = f"prepare.source.columns.context.{name}"
         types = {} if id_types is None else {"id_types": id_types}
         return cls(
@@ -60,15 +66,22 @@ class Layout:
 
     @classmethod
     def of_attributes(cls, table: AttributeTable, section: str) -> Layout:
+        """Of a table about items or users."""
         columns, knobs = {c.ID: table.id}, {c.ID: f"{section}.id"}
         roles: dict[str, Role] = {c.ID: "id", c.TITLE: "label"}
         if table.title is not None:
             columns[c.TITLE], knobs[c.TITLE] = table.title, f"{section}.title"
-        for name, attribute in table.attributes.items():
+        for name, attribute in kinds_of(table.attributes).items():
             columns[ours := f"attribute.{name}"] = attribute.column or name
-            roles[ours] = _ROLES.get(attribute.kind, "label")
+            roles[ours] = attribute.role
             knobs[ours] = f"{section}.attributes.{name}"
         return cls(table.format, table.names, columns, roles, knobs, section)
+
+    @property
+    def source_format(self) -> SourceFormat:
+        """The format that reads these files."""
+        found: SourceFormat = FORMATS.find(self.format)(self)
+        return found
 
 
 @dataclass(frozen=True)
@@ -82,9 +95,9 @@ class SourceFile:
     partition: Mapping[str, str] = field(default_factory=dict)
     """Keys and values in the names of its folders: columns with one value."""
     types: Mapping[str, pa.DataType] = field(default_factory=dict)
-    """Parquet: our name → type."""
+    """Of a file with typed columns: our name → type."""
     groups: tuple[tuple[int, int], ...] = ()
-    """Parquet: rows and bytes (of the columns that are read) of each row group."""
+    """Of a file in groups of rows: rows and bytes (of the columns that are read) of each group."""
 
     @property
     def compressed(self) -> bool:
@@ -96,8 +109,12 @@ class SourceFile:
 
 
 @dataclass(frozen=True)
-class Unit:
-    """What one task reads: records that start in bytes ``start … stop`` (Parquet: row groups)."""
+class FileRange:
+    """What one task reads: the records between two edges of a file.
+
+    The format of the file says what an edge is: a byte, or the number of a group of rows (see
+    :meth:`.formats.format.SourceFormat.edges`).
+    """
 
     file: SourceFile
     start: int
@@ -107,6 +124,7 @@ class Unit:
 
     @property
     def whole(self) -> bool:
+        """Whether the range is the whole file, where edges are bytes."""
         return self.start == 0 and self.stop == self.file.size
 
 

@@ -1,4 +1,4 @@
-"""The passes of the stage over units and shards: what the driver starts, collects and decides."""
+"""The passes of the stage over ranges and shards: what the driver starts, collects and decides."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from p5dist.data import columns as c
 from p5dist.data.jagged import Ints
 from p5dist.data.manifest import MANIFEST, ShardFile
 from p5dist.errors import DataError, EmptyLogError
-from p5dist.prepare import finishing, tasks
+from p5dist.prepare import log_tasks, shard_tasks
 from p5dist.prepare.arrays import Ids
 from p5dist.prepare.layout import Layout
 from p5dist.prepare.profile import ShardProfile
-from p5dist.prepare.shards import group_rows
-from p5dist.prepare.sources import Inputs, estimate_rows, plan_units
+from p5dist.prepare.sources import Inputs, cut_files, estimate_rows
 from p5dist.prepare.split import Cuts, bin_width
 from p5dist.prepare.vocabulary import Vocabulary, expected_collisions, item_vocabulary
 from p5dist.prepare.workers import Workers
+from p5dist.prepare.write_shards import group_rows
 from p5dist.storage import Folder
 
 _EVENTS = 127
@@ -43,42 +43,44 @@ class Passes:
 
     def __init__(
         self, job: RunConfig, inputs: Inputs, prepare: Folder, workers: Workers, bar: Progress,
-        unit_bytes: int,
+        range_bytes: int,
     ) -> None:  # fmt: skip
         self.job, self.inputs, self.prepare, self.bar = job, inputs, prepare, bar
         self.workers, self.config = workers, job.prepare
         layout = Layout.of_log(self.config.source, inputs.id_types)
-        self.units = [
-            unit
+        self.ranges = [
+            file_range
             for part, files in enumerate((inputs.log, inputs.validation, inputs.test))
-            for unit in plan_units(files, layout, unit_bytes, part=part)
+            for file_range in cut_files(files, layout, range_bytes, part=part)
         ]
         rows = estimate_rows(inputs.rows, layout)
         self.shards = self.config.shards or max(_LEAST_SHARDS, -(-rows // _SHARD_ROWS))
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         compressed = not prepare.is_local or rows * _SCRATCH_ROW > memory // 4
-        self.stage = tasks.Stage(self.config, job.seed, self.shards, layout, prepare, compressed)
+        self.stage = log_tasks.Stage(
+            self.config, job.seed, self.shards, layout, prepare, compressed
+        )
         self.shared = workers.share(self.stage)
         self.catalogue: Any = None
         self.rejected: dict[str, int] = {}
         self.warnings: list[str] = []
 
-    def read(self) -> list[tasks.UnitCounts]:
-        calls = [(self.shared, unit, i) for i, unit in enumerate(self.units)]
-        counts: list[tasks.UnitCounts] = self._all("read", tasks.read, calls)
+    def read(self) -> list[log_tasks.RangeCounts]:
+        calls = [(self.shared, part, i) for i, part in enumerate(self.ranges)]
+        counts: list[log_tasks.RangeCounts] = self._all("read", log_tasks.read, calls)
         for count in counts:
             self._reject(count.rejected)
         self.check_left(sum(n.rows for n in counts), sum(n.kept for n in counts))
         return counts
 
-    def group(self, counts: list[tasks.UnitCounts]) -> tuple[Ids, Ints]:
+    def group(self, counts: list[log_tasks.RangeCounts]) -> tuple[Ids, Ints]:
         """The catalogue: every item that is left in the log, in id order; and the interactions of
         each."""
         first = np.concatenate([[0], np.cumsum([n.kept for n in counts])]).astype(int)
-        units = self.workers.share(
-            [(u.part, int(n)) for u, n in zip(self.units, first[:-1], strict=True)]
+        ranges = self.workers.share(
+            [(r.part, int(n)) for r, n in zip(self.ranges, first[:-1], strict=True)]
         )
-        shards = self._all("sort", tasks.group, self._shard_calls(units))
+        shards = self._all("sort", log_tasks.group, self._shard_calls(ranges))
         for shard in shards:
             self._reject(shard.rejected)
         self._backwards_note(np.sum([shard.backwards for shard in shards], axis=0))
@@ -91,32 +93,32 @@ class Passes:
             parts = [files[i : i + n] for i in range(0, len(files), n)]
             files = [f"items-{level}-{i}.arrow" for i in range(len(parts))]
             calls = [(self.shared, *call) for call in zip(parts, files, strict=True)]
-            self._all("merge", tasks.merge_items, calls)
+            self._all("merge", log_tasks.merge_items, calls)
         merged = scratch.read_table(files[0]).combine_chunks()
         catalogue = scratch.read_column(files[0])
         self.catalogue = self.workers.share(catalogue)
         return catalogue, merged[c.COUNT].to_numpy()
 
     def core(self, seen: Ints) -> tuple[int, Ints]:
-        """Number of the last turn, and interactions of every item of the catalogue.
+        """Number of rounds, and interactions of every item of the catalogue.
 
         Args:
             seen: the same before.
         """
-        clean, turn, seen = self.config.clean, 0, seen.copy()
+        clean, rounds, seen = self.config.clean, 0, seen.copy()
         while True:
             rare = (seen > 0) & (seen < clean.min_item_interactions)
-            if not rare.any() and (turn or clean.min_user_interactions == 1):
-                return turn, seen
-            turn += 1
-            calls = self._shard_calls(turn, self.catalogue, self.workers.share(rare))
+            if not rare.any() and (rounds or clean.min_user_interactions == 1):
+                return rounds, seen
+            rounds += 1
+            calls = self._shard_calls(rounds, self.catalogue, self.workers.share(rare))
             for _, ((place, n), rejected) in self._each(
-                "k-core", tasks.drop_rare, calls, note=f"turn {turn}"
+                "k-core", shard_tasks.drop_rare, calls, note=f"round {rounds}"
             ):
                 seen[place] -= n
                 self._reject(rejected)
 
-    def cuts(self, counts: list[tasks.UnitCounts], turn: int) -> Cuts | None:
+    def cuts(self, counts: list[log_tasks.RangeCounts], rounds: int) -> Cuts | None:
         rule = self.config.split
         if not isinstance(rule, TimeSplit):
             return None
@@ -129,13 +131,13 @@ class Passes:
         width = bin_width(low, high)
         bins = (high - low) // width + 1
         histogram = np.zeros(bins, np.int64)
-        calls = self._shard_calls(turn, low, width, bins)
-        for _, counts_here in self._each("times", finishing.times, calls):
+        calls = self._shard_calls(rounds, low, width, bins)
+        for _, counts_here in self._each("times", shard_tasks.times, calls):
             histogram += counts_here
         return Cuts.at_shares(rule, histogram, low, width)
 
     def count(
-        self, catalogue: Ids, left: finishing.Left
+        self, catalogue: Ids, left: shard_tasks.Left
     ) -> tuple[Vocabulary, Ints, dict[str, Vocabulary], list[tuple[int, int]]]:
         """Item vocabulary, id of every item of the catalogue, vocabularies of event and context,
         and (histories, users) before every shard and in all."""
@@ -146,7 +148,7 @@ class Passes:
             sizes: list[tuple[int, int]] = [(0, 0)] * self.shards
             coded: dict[str, list[Any]] = {}
             calls = self._shard_calls(left, self.catalogue, known)
-            for shard, counted in self._each("count", finishing.count, calls):
+            for shard, counted in self._each("count", shard_tasks.count, calls):
                 sizes[shard] = (counted.histories, counted.users)
                 for total, (place, n) in ((train, counted.train), (seen, counted.seen)):
                     total[place] += n
@@ -168,7 +170,7 @@ class Passes:
 
     def write(
         self,
-        left: finishing.Left,
+        left: shard_tasks.Left,
         ids: Ints,
         coded: dict[str, Vocabulary],
         before: list[tuple[int, int]],
@@ -186,7 +188,7 @@ class Passes:
             target.fs.open_output_stream(target.path) as sink,
             pq.ParquetWriter(sink, c.VOCABULARY) as writer,
         ):
-            for part in self._in_order("write", finishing.write, calls):
+            for part in self._in_order("write", shard_tasks.write, calls):
                 self._reject(part.rejected)
                 writer.write_table(part.users)
                 if part.file is not None:
@@ -199,14 +201,14 @@ class Passes:
         rule = self.config.vocabulary.extend
         if rule is None:
             return None
-        place = Folder.open(rule) / f"prepare/vocabulary/{name}.parquet"
+        file = Folder.open(rule) / f"prepare/vocabulary/{name}.parquet"
         if not (Folder.open(rule) / "prepare" / MANIFEST).exists():
             raise DataError(
                 "no prepared data there", where="prepare.vocabulary.extend", value=rule,
                 rule="the folder of a run whose prepare stage is complete",
                 fix="name <storage>/<run name> of the earlier run",
             )  # fmt: skip
-        return Vocabulary.of_table(place.read_table()).external if place.exists() else None
+        return Vocabulary.of_table(file.read_table()).external if file.exists() else None
 
     def _backwards_note(self, sample: Ints) -> None:
         back, of = sample.tolist()
@@ -258,12 +260,12 @@ class Passes:
     def _in_order(
         self, what: str, task: Callable[..., Any], calls: list[tuple[Any, ...]]
     ) -> Iterator[Any]:
-        early, turn = {}, 0
+        early, due = {}, 0
         for number, result in self._each(what, task, calls):
             early[number] = result
-            while turn in early:
-                yield early.pop(turn)
-                turn += 1
+            while due in early:
+                yield early.pop(due)
+                due += 1
 
     def _all(self, what: str, task: Callable[..., Any], calls: list[tuple[Any, ...]]) -> list[Any]:
         return list(self._in_order(what, task, calls))

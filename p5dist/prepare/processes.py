@@ -91,9 +91,9 @@ class Processes:
             for connection in wait(list(busy)):
                 worker = busy[connection]  # type: ignore[index]
                 assert worker.owes is not None
-                (turn, number), worker.owes = worker.owes, None
+                (pass_, number), worker.owes = worker.owes, None
                 result, error = self._receive(worker)
-                if turn != this:  # of a pass that was given up
+                if pass_ != this:  # of a pass that was given up
                     give(worker)
                     continue
                 if error is not None:
@@ -152,7 +152,7 @@ def _start() -> _Process:
 def serve(fd: int) -> None:
     """What a worker does: answer calls until the driver is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is the driver's, who ends us
-    import p5dist.prepare.tasks  # noqa: F401  while the driver plans
+    import p5dist.prepare.shard_tasks  # noqa: F401  while the driver plans
 
     with Connection(fd) as driver:
         try:

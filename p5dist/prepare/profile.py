@@ -57,7 +57,7 @@ def profile_shard(histories: ShardHistories, names: Names, rank: Array) -> Shard
 
     Args:
         names: what the codes of the shard stand for.
-        rank: place of every item of the shard in the order of external ids.
+        rank: position of every item of the shard in the order of external ids.
     """
     rows, train = histories.rows, histories.split == c.TRAIN
     rating = rows.rating if rows.rating is not None else np.zeros(0, np.float32)

@@ -1,4 +1,4 @@
-"""How a read unit becomes tables of raw columns."""
+"""How a range of a file becomes tables of raw columns."""
 
 from __future__ import annotations
 
@@ -6,22 +6,16 @@ from collections.abc import Iterator
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.fs as pafs
-import pyarrow.parquet as pq
 
 from p5dist.errors import DataError
 from p5dist.prepare.column_types import kind_of, plain
-from p5dist.prepare.layout import MAX_ROWS, Layout, SourceFile, Unit, bounded
-from p5dist.prepare.lines import read_lines
+from p5dist.prepare.layout import MAX_ROWS, FileRange, Layout, SourceFile
 from p5dist.prepare.values import as_text
-from p5dist.storage import open_filesystem
-
-_BATCH_ROWS = 1 << 18
 
 
-def read_unit(unit: Unit, layout: Layout) -> Iterator[tuple[pa.Table, int]]:
-    """At least one table of the unit's rows, in order and under our names, each with the number of
-    malformed lines that came with it.
+def read_range(part: FileRange, layout: Layout) -> Iterator[tuple[pa.Table, int]]:
+    """At least one table of the rows of a range, in order and under our names, each with the number
+    of malformed records that came with it.
 
     Columns have the types of the file (see :mod:`.column_types`), text in any encoding being
     string or dictionary of string, and in text formats mostly all; a table has at most about
@@ -32,31 +26,15 @@ def read_unit(unit: Unit, layout: Layout) -> Iterator[tuple[pa.Table, int]]:
     """
     nothing = True
     try:
-        read = _read_parquet if layout.format == "parquet" else read_lines
-        for table, malformed in read(unit, layout):
+        for table, malformed in layout.source_format.read(part):
             for start in range(0, max(len(table), 1), MAX_ROWS):
-                part = table.slice(start, MAX_ROWS)
-                yield _under_our_names(part, unit.file, layout), 0 if start else malformed
+                rows = table.slice(start, MAX_ROWS)
+                yield _under_our_names(rows, part.file, layout), 0 if start else malformed
                 nothing = False
     except (OSError, pa.ArrowInvalid) as e:
-        raise DataError("a file cannot be read", where=unit.file.url, value=str(e)) from e
+        raise DataError("a file cannot be read", where=part.file.url, value=str(e)) from e
     if nothing:
         yield pa.table({ours: pa.array([], pa.string()) for ours in layout.columns}), 0
-
-
-def _read_parquet(unit: Unit, layout: Layout) -> Iterator[tuple[pa.Table, int]]:
-    """The row groups of a unit."""
-    fs, path = open_filesystem(unit.file.url)
-    few = [layout.columns[ours] for ours in unit.file.types if layout.roles[ours] == "label"]
-    with pq.ParquetFile(
-        path, filesystem=fs, coerce_int96_timestamp_unit="us", read_dictionary=few,
-        pre_buffer=not isinstance(fs, pafs.LocalFileSystem),
-    ) as file:  # fmt: skip
-        groups = list(range(unit.start, unit.stop))
-        for table in bounded(
-            file.iter_batches(_BATCH_ROWS, row_groups=groups, columns=unit.file.wanted(layout))
-        ):
-            yield table, 0
 
 
 def _under_our_names(table: pa.Table, file: SourceFile, layout: Layout) -> pa.Table:
@@ -64,6 +42,13 @@ def _under_our_names(table: pa.Table, file: SourceFile, layout: Layout) -> pa.Ta
     for ours, theirs in layout.columns.items():
         if theirs in table.column_names:
             found[ours] = _usual_text(table[theirs], theirs, file)
+        elif theirs in file.columns:
+            raise DataError(
+                f"format '{layout.format}' has not read column '{theirs}'", where=file.url,
+                value=f"columns of the table: {', '.join(table.column_names)}",
+                rule="a table has the columns that the file is said to have",
+                fix="correct columns() or read() of the format",
+            )  # fmt: skip
         else:
             code = pa.array(np.zeros(n, np.int32))
             value = pa.array([file.partition[theirs]])

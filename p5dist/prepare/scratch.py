@@ -40,12 +40,12 @@ class Scratch:
     def claim(self, key: str) -> bool:
         """Keep what an interrupted run with the same ``key`` left; throw away all else. Returns
         whether something was kept."""
-        place = self.folder / _KEY
-        if place.exists() and place.read_json() == key:
+        file = self.folder / _KEY
+        if file.exists() and file.read_json() == key:
             return True
-        place.remove()
+        file.remove()
         self.folder.remove()
-        place.write_json(key)
+        file.write_json(key)
         return False
 
     def has(self, name: str) -> bool:
@@ -94,8 +94,8 @@ class Scratch:
         return column.chunk(0) if column.num_chunks else pa.array([], column.type)
 
     def _source(self, name: str) -> pa.NativeFile:
-        place = self.folder / name
-        return pa.memory_map(place.path) if place.is_local else place.fs.open_input_file(place.path)
+        file = self.folder / name
+        return pa.memory_map(file.path) if file.is_local else file.fs.open_input_file(file.path)
 
     def write_array(self, name: str, values: Array) -> None:
         sink = io.BytesIO()

@@ -1,7 +1,7 @@
-"""Raw files: which there are, what columns they have, and how they are cut into read units.
+"""Raw files: which there are, what columns they have, and how they are cut into ranges.
 
-A *read unit* is what one task reads: a byte range of a file with one record a line, some row
-groups of a Parquet file, or a whole file. Units are numbered in the order of the log.
+A *range* is what one task reads: some bytes of a file with one record a line, some row groups of a
+Parquet file, or a whole file. Ranges are numbered in the order of the log.
 """
 
 from __future__ import annotations
@@ -17,19 +17,16 @@ from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.fs as pafs
-import pyarrow.parquet as pq
 
 from p5dist.config import RunConfig
 from p5dist.config.prepare import GivenSplit, Prepare
 from p5dist.data import columns as c
 from p5dist.errors import DataError, MissingColumnError
 from p5dist.prepare.column_types import check_same, check_type, id_type
-from p5dist.prepare.layout import MAX_ROWS, Layout, SourceFile, Unit
-from p5dist.prepare.lines import column_names
+from p5dist.prepare.layout import FileRange, Layout, SourceFile
 from p5dist.storage import open_filesystem
 
-UNIT_BYTES = 64 << 20
-_ROW_BYTES, _PACKED = 32, 4  # of a text row, and how much smaller compressed text is
+RANGE_BYTES = 64 << 20
 
 _HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 
@@ -119,39 +116,33 @@ def find_files(files: str | tuple[str, ...], layout: Layout) -> list[SourceFile]
     return found
 
 
-def plan_units(
+def cut_files(
     files: Iterable[SourceFile],
     layout: Layout,
-    unit_bytes: int = UNIT_BYTES,
+    range_bytes: int = RANGE_BYTES,
     *,
     part: int = c.TRAIN,
-) -> list[Unit]:
-    """Cut files into units of about ``unit_bytes``; empty files have none.
+) -> list[FileRange]:
+    """Cut files into ranges of about ``range_bytes``; an empty file has none.
 
-    A CSV file is cut only if it has no quote at all, since a quoted value may hold a line end;
-    compressed files are never cut. Such a file is one unit, read by one task, table after table.
+    A file that its format cannot cut is one range, read by one task, table after table.
+
+    Args:
+        part: split code of the rows, for a given split.
     """
-    units: list[Unit] = []
+    read_by, ranges = layout.source_format, list[FileRange]()
     for file in files:
-        if not file.columns:
-            continue
-        if layout.format == "parquet":
-            edges = _group_edges(file, unit_bytes)
-        elif file.size <= unit_bytes or file.compressed or (
-            layout.format == "csv" and _has_quote(file)
-        ):  # fmt: skip
-            edges = [0, file.size]
-        else:
-            edges = [*range(0, file.size, unit_bytes), file.size]
-        units += [Unit(replace(file, groups=()), a, b, part) for a, b in pairwise(edges)]
-    return units
+        if file.columns:
+            edges = read_by.edges(file, range_bytes)
+            bare = replace(file, groups=())
+            ranges += [FileRange(bare, a, b, part) for a, b in pairwise(edges)]
+    return ranges
 
 
 def estimate_rows(files: Iterable[SourceFile], layout: Layout) -> int:
-    """Rows of the files: exact for Parquet, of text a guess from its size."""
-    if layout.format == "parquet":
-        return sum(rows for file in files for rows, _ in file.groups)
-    return sum(file.size * (_PACKED if file.compressed else 1) // _ROW_BYTES for file in files)
+    """Rows of the files: exact where the format knows, else a guess from the size."""
+    read_by = layout.source_format
+    return sum(read_by.rows(file) for file in files)
 
 
 def last_change(file: SourceFile) -> tuple[int, int | None]:
@@ -187,7 +178,7 @@ def _expand(pattern: str, section: str) -> list[str]:
         else:
             found = fs.handler.fs.glob(path)
         outright = path[: mark.start()].rpartition("/")[0]
-        found = [place for place in found if not _is_hidden(place, outright)]
+        found = [name for name in found if not _is_hidden(name, outright)]
     else:
         found = [path]
     files: set[str] = set()
@@ -227,16 +218,16 @@ def _partition(path: str) -> dict[str, str]:
 def _inspect(url: str, layout: Layout) -> SourceFile:
     fs, path = open_filesystem(url)
     file = SourceFile(url, int(fs.get_file_info(path).size), (), _partition(path))
+    read_by = layout.source_format
     try:
-        if layout.format == "parquet":
-            file = _inspect_parquet(file, layout)
-        else:
-            file = replace(file, columns=column_names(url, layout))
+        file = read_by.inspect(file)
     except (pa.ArrowInvalid, OSError) as e:
         raise DataError(
             f"not a readable {layout.format} file", where=url, value=str(e),
             fix=f"correct {layout.section}.format or the file",
         ) from e  # fmt: skip
+    for ours, type_ in file.types.items():
+        check_type(type_, layout.roles[ours], layout.columns[ours], url, layout.knobs[ours])
     known = {*file.columns, *file.partition}
     for ours, theirs in layout.columns.items():
         if file.columns and theirs not in known:
@@ -245,52 +236,6 @@ def _inspect(url: str, layout: Layout) -> SourceFile:
                 rule=f"the columns there are: {', '.join((*file.columns, *file.partition))}",
                 fix=f"correct {layout.knobs[ours]}"
                 + (f", or give {layout.section}.names if the file has no header line"
-                   if layout.format in ("csv", "tsv") and layout.names is None else ""),
+                   if read_by.takes_names and layout.names is None else ""),
             )  # fmt: skip
     return file
-
-
-def _inspect_parquet(file: SourceFile, layout: Layout) -> SourceFile:
-    fs, path = open_filesystem(file.url)
-    with pq.ParquetFile(path, filesystem=fs) as opened:
-        meta, schema = opened.metadata, opened.schema_arrow
-    file = replace(file, columns=tuple(schema.names))
-    wanted = file.wanted(layout)
-    places = [
-        i for i in range(meta.num_columns)
-        if meta.schema.column(i).path.split(".", 1)[0] in wanted
-    ]  # fmt: skip
-    groups = [meta.row_group(i) for i in range(meta.num_row_groups)]
-    types = {
-        ours: schema.field(theirs).type
-        for ours, theirs in layout.columns.items() if theirs in wanted
-    }  # fmt: skip
-    for ours, type_ in types.items():
-        check_type(type_, layout.roles[ours], layout.columns[ours], file.url, layout.knobs[ours])
-    return replace(
-        file, types=types, groups=tuple(
-            (g.num_rows, sum(g.column(i).total_uncompressed_size for i in places)) for g in groups
-        ),
-    )  # fmt: skip
-
-
-def _group_edges(file: SourceFile, unit_bytes: int) -> list[int]:
-    edges, rows, size = [0], 0, 0
-    for i, (more_rows, more_bytes) in enumerate(file.groups):
-        rows, size = rows + more_rows, size + more_bytes
-        if size >= unit_bytes or rows >= MAX_ROWS or i == len(file.groups) - 1:
-            edges.append(i + 1)
-            rows = size = 0
-    return edges
-
-
-def _has_quote(file: SourceFile) -> bool:
-    """Whether a quote is below the first line (a header is never cut)."""
-    fs, path = open_filesystem(file.url)
-    with fs.open_input_stream(path) as stream:
-        block = stream.read(1 << 22).partition(b"\n")[2]
-        while block:
-            if b'"' in block:
-                return True
-            block = stream.read(1 << 22)
-    return False

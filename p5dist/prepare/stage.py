@@ -2,17 +2,17 @@
 
 ::
 
-    read     a task a read unit: parse, clean, divide the rows among the shards by user hash
+    read     a task a range of a file: parse, clean, divide the rows among the shards by user hash
     group    a task a shard: order of time; duplicates, repeats, bots
     merge    a task for several shards: the catalogue of the items of the whole log
-    core     a task a shard and turn: rare items, then rare users, until none is left
+    core     a task a shard and round: rare items, then rare users, until none is left
     count    a task a shard: histories, split; training interactions of every item
     write    a task a shard: external ids → internal ids, Parquet
 
 The exchange goes through files under prepare/scratch/ (see :mod:`.scratch`): the memory that a task
-needs follows the size of a unit or a shard, never that of the log, and a run that was interrupted
-keeps the units and shards that were done. The driver sees counts and vocabularies, never rows.
-Every task is a pure function of its unit or shard, so that one that is run again changes nothing.
+needs follows the size of a range or a shard, never that of the log, and a run that was interrupted
+keeps the ranges and shards that were done. The driver sees counts and vocabularies, never rows.
+Every task is a pure function of its range or shard, so that one that is run again changes nothing.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ from p5dist.environment.console import console, progress
 from p5dist.environment.provenance import provenance
 from p5dist.prepare.attributes import write_attributes
 from p5dist.prepare.cleaning import OTHER_EVENTS, REASONS
-from p5dist.prepare.finishing import Left
 from p5dist.prepare.passes import Passes
 from p5dist.prepare.profile import ShardProfile, build_profile
-from p5dist.prepare.sources import UNIT_BYTES, Inputs, last_change
+from p5dist.prepare.shard_tasks import Left
+from p5dist.prepare.sources import RANGE_BYTES, Inputs, last_change
 from p5dist.prepare.split import describe, knows
 from p5dist.prepare.vocabulary import Vocabulary
 from p5dist.prepare.workers import Workers
@@ -54,7 +54,7 @@ def fingerprint(job: RunConfig) -> str:
 
 
 def run(
-    job: RunConfig, folder: RunFolder, workers: Workers, *, unit_bytes: int = UNIT_BYTES
+    job: RunConfig, folder: RunFolder, workers: Workers, *, range_bytes: int = RANGE_BYTES
 ) -> Manifest:
     """Build ``prepare/`` of the run folder anew, manifest last.
 
@@ -65,7 +65,7 @@ def run(
         folder: of the run.
         workers: who runs the tasks (see :func:`.workers.workers_for`); changes nothing in what is
             written.
-        unit_bytes: about how much of the log one task reads; as little.
+        range_bytes: about how much of the log one task reads; as little.
 
     Raises:
         DataError: a file is missing or cannot be parsed.
@@ -78,7 +78,7 @@ def run(
     (prepare / MANIFEST).remove()
     with progress() as bar, ThreadPoolExecutor(1) as beside:
         digest = beside.submit(inputs.fingerprint, job)
-        passes = Passes(job, inputs, prepare.make(), workers, bar, unit_bytes)
+        passes = Passes(job, inputs, prepare.make(), workers, bar, range_bytes)
         _claim(passes)
         manifest, warnings = _build(passes, digest)
     facts = provenance(job, "prepare", data=manifest.fingerprint, seconds=time.time() - began)
@@ -91,9 +91,9 @@ def run(
 
 def _claim(passes: Passes) -> None:
     """Remove what other runs left, keep what this one did before it was interrupted."""
-    changed = {u.file.url: last_change(u.file) for u in passes.units if not u.start}
+    changed = {r.file.url: last_change(r.file) for r in passes.ranges if not r.start}
     settings = passes.job.fingerprint("prepare")
-    state = (__version__, settings, passes.units, passes.shards, changed)
+    state = (__version__, settings, passes.ranges, passes.shards, changed)
     if not passes.stage.scratch.claim(sha256(repr(state).encode()).hexdigest()):
         (passes.prepare / "rejected").remove()
     for name in ("shards", "vocabulary", "attributes", "profile.json", "result.json"):
@@ -106,9 +106,9 @@ def _build(passes: Passes, digest: Future[str]) -> tuple[Manifest, list[str]]:
     counts = passes.read()
     catalogue, seen = passes.group(counts)
     rows_in = sum(n.rows for n in counts)
-    turn, seen = passes.core(seen)
+    rounds, seen = passes.core(seen)
     passes.check_left(rows_in, int(seen.sum()))
-    left = Left(turn, passes.cuts(counts, turn))
+    left = Left(rounds, passes.cuts(counts, rounds))
     items, ids, coded, before = passes.count(catalogue, left)
     passes.check_left(rows_in, int(items.count.sum()))
     shards, profiles = passes.write(left, ids, coded, before)

@@ -8,13 +8,12 @@ that clean typed columns cost next to nothing.
 from __future__ import annotations
 
 import re
-from itertools import pairwise
+from functools import cache
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from p5dist.config.prepare import Attribute
 from p5dist.data.jagged import Array, Bools, Ints
 from p5dist.prepare.arrays import is_integer_text
 from p5dist.prepare.column_types import kind_of
@@ -24,7 +23,6 @@ NULLS = ("", "NULL", "null", "NaN", "nan", r"\N")
 
 PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 
-_NULLS = pa.array(NULLS)
 _NUMBER = r"^-?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?$"
 _LATEST = 2**62
 _LARGEST_INT64 = "9223372036854775807"
@@ -37,10 +35,16 @@ _DATE_TIME = (
 )
 
 
+@cache
+def _nulls() -> pa.Array:
+    """NULLS; made when it is used, since pyarrow imports pandas to make an array."""
+    return pa.array(NULLS)
+
+
 def is_null(column: pa.ChunkedArray | pa.Array) -> Bools | None:
     """[n] whether there is no value: null, or text that stands for none."""
     if kind_of(column.type) == "text":
-        null = np.asarray(pc.or_(pc.is_null(column), pc.is_in(column, value_set=_NULLS)))
+        null = np.asarray(pc.or_(pc.is_null(column), pc.is_in(column, value_set=_nulls())))
     elif column.null_count:
         null = np.asarray(pc.is_null(column))
     else:
@@ -86,7 +90,7 @@ def seconds(column: pa.ChunkedArray, unit: str) -> tuple[Ints, Bools | None]:
     elif kind == "text":
         time, bad = _iso(column) if unit == "iso" else _number_seconds(column, PER_SECOND[unit])
     else:
-        time, bad = _floor(_floats(column) / PER_SECOND.get(unit, 1))
+        time, bad = _floor(floats(column) / PER_SECOND.get(unit, 1))
     late = (time <= -_LATEST) | (time >= _LATEST)
     bad = late if bad is None else bad | late
     return time, bad if bad.any() else None
@@ -96,7 +100,7 @@ def ratings(column: pa.ChunkedArray) -> tuple[Array, Bools | None]:
     """[n] ratings (NaN where there is none; float32 if the column is so, else float64) and [n]
     whether the value is no number, or one beyond float32."""
     if kind_of(column.type) != "text" and not pa.types.is_dictionary(column.type):
-        return _finite(_floats(column))
+        return _finite(floats(column))
     values, code = coded(column)  # few values, many rows
     number, bad = numbers(pc.utf8_trim_whitespace(values))
     number, infinite = _finite(np.where(bad, np.nan, number))
@@ -113,25 +117,13 @@ def numbers(text: pa.Array | pa.ChunkedArray) -> tuple[Array, Bools]:
     return number, ~np.asarray(good)
 
 
-def labels(column: pa.Array, attribute: Attribute) -> pa.StringArray:
-    """[n] the category or the bin of each value, null where there is none.
-
-    A numeric value x becomes the bin (low, high] that holds it; what is no number is null.
-    """
-    none: Bools | None
-    if attribute.kind != "numeric":
-        text = pc.utf8_trim_whitespace(as_text(column))
-        none = is_null(text)
-    else:
-        assert attribute.bins is not None
-        if is_numeric(column.type):
-            number = _floats(column)
-            none = np.isnan(number)
-        else:
-            number, none = numbers(pc.utf8_trim_whitespace(as_text(column)))
-        place = np.searchsorted(np.array(attribute.bins), number, side="left")
-        text = _bin_names(attribute.bins).take(pa.array(place))
-    return text if none is None else pc.if_else(pa.array(none), pa.scalar(None, pa.string()), text)
+def floats(column: pa.Array | pa.ChunkedArray) -> Array:
+    """[n] the column (float32 stays so), NaN for null."""
+    if column.type != pa.float32():
+        column = column.cast(pa.float64(), safe=False)
+    if column.null_count:
+        column = column.fill_null(float("nan"))
+    return np.asarray(column)
 
 
 def is_numeric(type_: pa.DataType) -> bool:
@@ -188,15 +180,6 @@ def _integers(column: pa.ChunkedArray, divisor: int) -> Ints:
     """[n] the column, 0 for null, divided and rounded downwards."""
     number: Ints = column.cast(pa.int64()).fill_null(0).to_numpy()
     return number if divisor == 1 else number // divisor
-
-
-def _floats(column: pa.Array | pa.ChunkedArray) -> Array:
-    """[n] the column (float32 stays so), NaN for null."""
-    if column.type != pa.float32():
-        column = column.cast(pa.float64(), safe=False)
-    if column.null_count:
-        column = column.fill_null(float("nan"))
-    return np.asarray(column)
 
 
 def _floor(number: Array) -> tuple[Ints, Bools]:
@@ -263,8 +246,3 @@ def _iso_fields(text: pa.ChunkedArray) -> tuple[Ints, Bools]:
     zone = sign * clock("zone_hour", "zone_minute")
     time = 86400 * day.astype(np.int64) + clock("hour", "minute") + field("second") - zone
     return np.where(bad, 0, time), bad
-
-
-def _bin_names(bins: tuple[float, ...]) -> pa.StringArray:
-    edges = ["-inf", *(f"{edge:g}" for edge in bins), "inf"]
-    return pa.array([f"({a}, {b}]" for a, b in pairwise(edges)])

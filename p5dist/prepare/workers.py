@@ -19,8 +19,8 @@ class Workers(Protocol):
     """Runs calls of module-level functions side by side."""
 
     def share(self, value: Any) -> Any:
-        """What to pass instead of ``value``, as an argument by place, so that it does not travel
-        with every call. Tasks get the value itself, and must not change it."""
+        """A handle to pass as a positional argument instead of ``value``, which is shipped once.
+        Tasks get the value itself, and must not change it."""
 
     def results(
         self, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]]

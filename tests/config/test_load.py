@@ -90,6 +90,12 @@ def test_an_override_below_a_plain_value() -> None:
          "finetune.r.task.tasks.a.userdim", "did you mean 'user_dim'?"),
         ("prepare.items={files: i.csv, id: i, attributes: {g: {kinds: multi}}}",
          "prepare.items.attributes.g.kinds", "did you mean 'kind'?"),
+        ("prepare.items={files: i.csv, id: i, attributes: {g: {kind: words, separator: ','}}}",
+         "prepare.items.attributes.g.separator", "remove it"),
+        ("prepare.items={files: i.csv, id: i, attributes: {g: {kind: multi, bins: [1]}}}",
+         "prepare.items.attributes.g.bins", "remove it"),
+        ("prepare.source.columns={context: {shop: {seperator: a}}}",
+         "prepare.source.columns.context.shop.seperator", "remove it"),
     ],
 )  # fmt: skip
 def test_unknown_keys_name_path_and_neighbour(override: str, path: str, hint: str) -> None:
@@ -117,11 +123,42 @@ def test_wrong_values_name_path_value_and_knob() -> None:
          "finetune.r.task.tasks.a.kind: unknown task", "next_item, rating, click"),
         ("prepare.split.test=b.csv", "prepare.split.kind: missing",
          "leave_one_out, time, ratio, given"),
+        ("prepare.items={files: i.csv, id: i, attributes: {g: {kind: multy}}}",
+         "prepare.items.attributes.g.kind: unknown attribute kind",
+         "category, multi, words, numeric, text"),
+        ("prepare.source.format=cvs", "prepare.source.format: unknown source format",
+         "csv, tsv, jsonl, parquet, sequences"),
+        ("prepare.items={files: i.csv, id: i, format: cvs}",
+         "prepare.items.format: unknown source format", "csv, tsv, jsonl, parquet, sequences"),
     ],
 )  # fmt: skip
 def test_missing_and_unknown_kinds_list_the_known(override: str, what: str, kinds: str) -> None:
     error = _error(MINIMAL, override)
     assert error.what == what and error.rule == f"one of: {kinds}"
+
+
+def test_attributes_of_earlier_runs() -> None:
+    """Their job.yaml had the settings of every kind in every attribute, as defaults."""
+    rest = "column: null, min_count: 1"
+    text = (
+        "name: small\nprepare:\n  source: {files: log.csv}\n"
+        "  items: {files: i.csv, id: i, attributes: {"
+        f"a: {{kind: category, separator: '|', bins: null, {rest}}}, "
+        f"b: {{kind: multi, separator: ',', bins: null, {rest}}}, "
+        f"c: {{kind: numeric, separator: '|', bins: [1, 2], {rest}}}, "
+        "d: {}}}\n"
+    )
+    job = parse_job(text)
+    assert job.prepare.items is not None
+    found = job.model_dump(mode="json")["prepare"]["items"]["attributes"]
+    shared = {"column": None, "min_count": 1}
+    assert found == {
+        "a": {"kind": "category", **shared},
+        "b": {"kind": "multi", "separator": ",", **shared},
+        "c": {"kind": "numeric", "bins": [1.0, 2.0], **shared},
+        "d": {"kind": "category", **shared},
+    }
+    assert parse_job(dump_job(job)) == job
 
 
 def test_missing_keys_are_named() -> None:

@@ -58,13 +58,29 @@ def _job(*overrides: str) -> RunConfig:
         (["model.dim=7"], "dim 7 must be a multiple of encoder.heads 2"),
         (["pretrain.epochs=1"], "exactly one of steps and epochs"),
         (["pretrain.steps=null"], "exactly one of steps and epochs"),
-        (["prepare.items.attributes.genre.bins=[1]"], "bins belong to kind 'numeric'"),
-        (["prepare.items.attributes.genre={kind: numeric}"], "which needs them"),
+        (["prepare.items.attributes.genre={kind: numeric}"], "genre.bins: missing"),
         (["prepare.items.attributes.genre={kind: numeric, bins: [2, 1]}"], "bins must rise"),
         (["prepare.users={files: u.csv, id: u, title: name}"], "only items have a title"),
         (
             ["prepare.items.attributes.genre={kind: text, min_count: 2}"],
             "kind 'text' has no values to count",
+        ),
+        (
+            ["prepare.source={files: a, format: sequences, columns: {rating: r}}"],
+            "columns.rating: format 'sequences' has users and items only; remove it",
+        ),
+        (
+            ["prepare.source={files: a, format: jsonl, names: [a]}"],
+            "names belong to csv and tsv files, not to jsonl; remove it",
+        ),
+        (
+            ["prepare.items={files: a, format: jsonl, names: [a], id: a}"],
+            "names belong to csv and tsv files, not to jsonl; remove it",
+        ),
+        (
+            ["prepare.items={files: a, format: sequences, id: a}"],
+            "prepare.items.format: format 'sequences' has nothing about items or users: use csv, "
+            "tsv, jsonl or parquet",
         ),
         (
             ["prepare.items.attributes={title: {kind: words}}"],
@@ -117,7 +133,10 @@ def _job(*overrides: str) -> RunConfig:
             "ranking.item_to_item 0.3 shares the ranking with a model, but no stage of this job",
         ),
         (["prepare.events={view: 0}"], "events needs source.columns.event"),
-        (["prepare.source.columns.context={tags: {kind: multi}}"], "has one value an interaction"),
+        (
+            ["prepare.source.columns.context={tags: {kind: multi}}"],
+            "has one value an interaction: use kind category or numeric",
+        ),
     ],
 )
 def test_settings_that_do_not_fit_each_other(overrides: list[str], said: str) -> None:

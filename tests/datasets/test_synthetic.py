@@ -20,6 +20,7 @@ import torch
 
 from p5dist.data.histories import Histories
 from p5dist.data.jagged import Ints
+from p5dist.datasets import synthetic
 from p5dist.datasets.synthetic import plan
 from p5dist.datasets.synthetic_best import best_scores, likeliest, sample
 from p5dist.datasets.synthetic_process import (
@@ -31,7 +32,6 @@ from p5dist.datasets.synthetic_process import (
     power_law_place,
 )
 from p5dist.errors import ConfigError, RunFolderError
-from p5dist.prepare import synthetic
 from p5dist.ranking.topk import rank_of
 from p5dist.storage import Folder
 

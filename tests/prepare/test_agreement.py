@@ -64,13 +64,13 @@ SURE = [
 @given(
     log=st.lists(row, min_size=1, max_size=120),
     settings_=section,
-    unit_bytes=st.sampled_from([150, 10_000]),
+    range_bytes=st.sampled_from([150, 10_000]),
 )
 @settings(
     phases=[Phase.generate], max_examples=60, deadline=None, suppress_health_check=list(HealthCheck)
 )
 def test_counts_ids_and_splits_are_those_of_the_reference(
-    log: list[Row], settings_: dict[str, Any], unit_bytes: int
+    log: list[Row], settings_: dict[str, Any], range_bytes: int
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
         tmp = Path(folder)
@@ -78,7 +78,7 @@ def test_counts_ids_and_splits_are_those_of_the_reference(
         job = make_job(tmp, {"files": write_csv(tmp / "log.csv", log)}, **settings_)
         found = expected(job, log)
         assume(sum(found.items.values()))
-        manifest, prepare = prepared(job, unit_bytes=unit_bytes)
+        manifest, prepare = prepared(job, range_bytes=range_bytes)
         assert written(prepare) == found.histories
         assert manifest.rows_rejected == dict(found.rejected)
         vocabulary = pq.read_table(prepare / "vocabulary/item.parquet").to_pylist()

@@ -15,10 +15,10 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from p5dist.prepare import tasks
+from p5dist.prepare import log_tasks as tasks
 from p5dist.prepare.layout import Layout
 from p5dist.prepare.scratch import Scratch
-from p5dist.prepare.sources import Inputs, plan_units
+from p5dist.prepare.sources import Inputs, cut_files
 from p5dist.storage import Folder
 from tests.prepare.runs import make_job
 
@@ -53,7 +53,7 @@ def contents(storage: Path) -> dict[str, bytes]:
     return {str(f.relative_to(prepare)): f.read_bytes() for f in files}
 
 
-@pytest.mark.parametrize("after", ["read/unit-00003.json", "shard-00002/group.json"])
+@pytest.mark.parametrize("after", ["read/range-00003.json", "shard-00002/group.json"])
 def test_killed_and_started_again(tmp_path: Path, log: Path, after: str) -> None:
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
     subprocess.run(command(undisturbed, log), check=True, capture_output=True)
@@ -79,7 +79,7 @@ def test_what_is_done_is_not_done_again(tmp_path: Path, log: Path) -> None:
     inputs = Inputs.find(job.prepare)
     layout = Layout.of_log(job.prepare.source, inputs.id_types)
     stage = tasks.Stage(job.prepare, 1, 3, layout, Folder.open(str(tmp_path / "prepare")))
-    unit = plan_units(inputs.log, layout)[0]
+    unit = cut_files(inputs.log, layout)[0]
     first = tasks.read(stage, unit, 0)
     made = {f: f.stat().st_mtime_ns for f in tmp_path.rglob("*") if f.is_file()}
     assert tasks.read(stage, unit, 0) == first and first.rows == ROWS
@@ -89,6 +89,6 @@ def test_what_is_done_is_not_done_again(tmp_path: Path, log: Path) -> None:
 def test_only_the_scratch_of_the_same_input_and_settings_is_kept(tmp_path: Path) -> None:
     scratch = Scratch(Folder.open(str(tmp_path / "scratch")))
     assert not scratch.claim("one")
-    scratch.write_json("read/unit-00000.json", {"rows": 1})
-    assert scratch.claim("one") and scratch.has("read/unit-00000.json")
-    assert not scratch.claim("two") and not scratch.has("read/unit-00000.json")
+    scratch.write_json("read/range-00000.json", {"rows": 1})
+    assert scratch.claim("one") and scratch.has("read/range-00000.json")
+    assert not scratch.claim("two") and not scratch.has("read/range-00000.json")

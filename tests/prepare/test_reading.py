@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 from p5dist.config.prepare import Source
 from p5dist.errors import DataError, MissingColumnError
 from p5dist.prepare import layout as layout_module
-from p5dist.prepare import lines, reading
+from p5dist.prepare import reading
+from p5dist.prepare.formats import delimited, lines, parquet
 from p5dist.prepare.layout import Layout
-from p5dist.prepare.reading import read_unit
-from p5dist.prepare.sources import find_files, plan_units
+from p5dist.prepare.reading import read_range
+from p5dist.prepare.sources import cut_files, find_files
 from p5dist.prepare.values import as_text
 
 
@@ -30,11 +31,11 @@ def layout(**source: Any) -> Layout:
 
 
 def read(
-    files: Any, how: Layout, unit_bytes: int = 1 << 20
+    files: Any, how: Layout, range_bytes: int = 1 << 20
 ) -> tuple[list[tuple[Any, ...]], int, int]:
     """Rows as text, malformed lines and the number of units."""
-    units = plan_units(find_files(files, how), how, unit_bytes)
-    parts = [part for unit in units for part in read_unit(unit, how)]
+    units = cut_files(find_files(files, how), how, range_bytes)
+    parts = [part for unit in units for part in read_range(unit, how)]
     rows: list[tuple[Any, ...]] = []
     for table, _ in parts:
         assert table.column_names == list(how.columns)
@@ -44,29 +45,29 @@ def read(
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 @pytest.mark.parametrize("last", [True, False])
-@pytest.mark.parametrize("unit_bytes", [2, 7, 16, 1000])
+@pytest.mark.parametrize("range_bytes", [2, 7, 16, 1000])
 def test_every_line_is_read_once_wherever_the_file_is_cut(
-    tmp_path: Path, end: str, last: bool, unit_bytes: int
+    tmp_path: Path, end: str, last: bool, range_bytes: int
 ) -> None:
     rows = [(f"u{i}" * (i % 4 + 1), f"{i}") for i in range(12)]
     lines = ["\t".join(row) for row in rows]
     path = tmp_path / "log.tsv"
     path.write_bytes((end.join(lines) + end * last).encode())
-    found, _, units = read(str(path), layout(format="tsv", names=["u", "i"]), unit_bytes)
+    found, _, units = read(str(path), layout(format="tsv", names=["u", "i"]), range_bytes)
     assert found == rows
-    assert units == -(-path.stat().st_size // unit_bytes)
+    assert units == -(-path.stat().st_size // range_bytes)
     path.write_bytes((end.join(["u\ti", *lines]) + end * last).encode())
-    assert read(str(path), layout(format="tsv"), unit_bytes)[0] == rows
+    assert read(str(path), layout(format="tsv"), range_bytes)[0] == rows
     path.write_bytes(
         (end.join(json.dumps({"u": u, "i": i}) for u, i in rows) + end * last).encode()
     )
-    assert read(str(path), layout(format="jsonl"), unit_bytes)[0] == rows
+    assert read(str(path), layout(format="jsonl"), range_bytes)[0] == rows
 
 
 def test_quotes_in_csv_and_tsv(tmp_path: Path) -> None:
     csv, tsv = tmp_path / "log.csv", tmp_path / "log.tsv"
     csv.write_text('u,i\n"a\nb","x,""y"""\nc,d\n')
-    rows, _, units = read(str(csv), layout(), unit_bytes=4)
+    rows, _, units = read(str(csv), layout(), range_bytes=4)
     assert rows == [("a\nb", 'x,"y"'), ("c", "d")]
     assert units == 1
     tsv.write_text('u\ti\n"a\t"b" c\n')
@@ -77,7 +78,7 @@ def test_byte_order_mark_gzip_empty_lines_and_malformed_lines(tmp_path: Path) ->
     path = tmp_path / "log.csv.gz"
     text = "\ufeffu,more,i\n1,x,2\n\n3,4\n5,x,6,7\n8,x,9\n"
     path.write_bytes(gzip.compress(text.encode()))
-    rows, malformed, _ = read(str(path), layout(), unit_bytes=5)
+    rows, malformed, _ = read(str(path), layout(), range_bytes=5)
     assert rows == [("1", "2"), ("8", "9")]
     assert malformed == 2
 
@@ -131,9 +132,9 @@ def test_what_cannot_be_read_is_explained(tmp_path: Path) -> None:
     path = tmp_path / "log.tsv"
     path.write_bytes(b"u\ti\n1\t2\nfa\xe7ade\t3\n")
     how = layout(format="tsv")
-    for unit_bytes in (1 << 20, 9):
+    for range_bytes in (1 << 20, 9):
         with pytest.raises(DataError, match=f"{path}, byte 10") as error:
-            read(str(path), how, unit_bytes)
+            read(str(path), how, range_bytes)
         assert "iconv" in (error.value.fix or "")
     path.write_text("u\ti\n1\t2\n")
     with pytest.raises(DataError, match="not a readable parquet file"):
@@ -162,14 +163,14 @@ def test_compressed_files(
             stream.write(part.encode())
         data += Path(path).read_bytes()
     Path(path).write_bytes(data)
-    assert read(path, layout(format=format_), unit_bytes=7)[0] == rows
+    assert read(path, layout(format=format_), range_bytes=7)[0] == rows
 
 
-@pytest.mark.parametrize("unit_bytes", [1, 9, 1000])
-def test_sequences(tmp_path: Path, unit_bytes: int) -> None:
+@pytest.mark.parametrize("range_bytes", [1, 9, 1000])
+def test_sequences(tmp_path: Path, range_bytes: int) -> None:
     path = tmp_path / "log.txt"
     path.write_text("u1 7 8 7\n\nlonely\n  u2\t9   10 \r\nu1 11\n \nü é\n")
-    rows, malformed, _ = read(str(path), layout(format="sequences"), unit_bytes)
+    rows, malformed, _ = read(str(path), layout(format="sequences"), range_bytes)
     assert rows == [("u1", "7"), ("u1", "8"), ("u1", "7"), ("u2", "9"), ("u2", "10"), ("u1", "11"),
                     ("ü", "é")]  # fmt: skip
     assert malformed == 1
@@ -188,7 +189,7 @@ fields = st.one_of(
     st.integers(1, 40),
     st.sampled_from(["", ".gz"]),
 )
-def test_csv_agrees_with_python(rows: list[tuple[str, ...]], unit_bytes: int, suffix: str) -> None:
+def test_csv_agrees_with_python(rows: list[tuple[str, ...]], range_bytes: int, suffix: str) -> None:
     names = ("u", "i", "t", "e", "r")
     with tempfile.TemporaryDirectory() as folder:
         path = str(Path(folder) / f"log.csv{suffix}")
@@ -197,7 +198,7 @@ def test_csv_agrees_with_python(rows: list[tuple[str, ...]], unit_bytes: int, su
         with pa.output_stream(path, compression="detect") as stream:
             stream.write(text.getvalue().encode())
         columns = dict(zip(("user", "item", "timestamp", "event", "rating"), names, strict=True))
-        assert read(path, layout(columns=columns), unit_bytes)[0] == rows
+        assert read(path, layout(columns=columns), range_bytes)[0] == rows
 
 
 def test_large_files_come_in_tables_of_bounded_size(
@@ -211,8 +212,8 @@ def test_large_files_come_in_tables_of_bounded_size(
         pa.table({"u": [u for u, _ in rows], "i": range(30_000)}), tmp_path / "log.parquet"
     )
     (tmp_path / "log.txt").write_text("u " + " ".join(i for _, i in rows))
-    monkeypatch.setattr(lines, "_CSV_BLOCK_BYTES", 10_000)
-    monkeypatch.setattr(reading, "_BATCH_ROWS", 1_000)
+    monkeypatch.setattr(delimited, "_BLOCK_BYTES", 10_000)
+    monkeypatch.setattr(parquet, "_BATCH_ROWS", 1_000)
     monkeypatch.setattr(reading, "MAX_ROWS", 5_000)
     monkeypatch.setattr(layout_module, "MAX_ROWS", 5_000)
     for name, kind in (
@@ -220,18 +221,18 @@ def test_large_files_come_in_tables_of_bounded_size(
         ("log.txt", "sequences"),
     ):  # fmt: skip
         how = layout(format=kind)
-        [unit] = plan_units(find_files(str(tmp_path / name), how), how, 1 << 30)
-        sizes = [len(table) for table, _ in read_unit(unit, how)]
+        [unit] = cut_files(find_files(str(tmp_path / name), how), how, 1 << 30)
+        sizes = [len(table) for table, _ in read_range(unit, how)]
         assert sum(sizes) == 30_000 and 4 < len(sizes) < 12 and max(sizes) <= 5_000
         assert [i for _, i in read(str(tmp_path / name), how)[0]] == [i for _, i in rows]
     monkeypatch.setattr(layout_module, "MAX_BYTES", 10_000)
     how = layout(format="parquet")
-    [unit] = plan_units(find_files(str(tmp_path / "log.parquet"), how), how)
-    assert len([table for table, _ in read_unit(unit, how)]) == 30
+    [unit] = cut_files(find_files(str(tmp_path / "log.parquet"), how), how)
+    assert len([table for table, _ in read_range(unit, how)]) == 30
 
 
 def test_malformed_lines_count_once_in_streams(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(lines, "_CSV_BLOCK_BYTES", 1000)
+    monkeypatch.setattr(delimited, "_BLOCK_BYTES", 1000)
     monkeypatch.setattr(layout_module, "MAX_ROWS", 50)
     text = "u,i\n" + "".join(f"{n},1\n" if n % 10 else f"{n}\n" for n in range(1000))
     (tmp_path / "log.csv.gz").write_bytes(gzip.compress((text + "x\n" * 500).encode()))

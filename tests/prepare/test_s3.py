@@ -69,7 +69,7 @@ def job_at(storage: str, log: str, format: str) -> RunConfig:
 def contents(job: RunConfig) -> Files:
     """The files of the stage, run on the spot; what names the input apart."""
     folder = RunFolder.of(job.storage, job.name)
-    manifest = run(job, folder, RayTasks(job.scale), unit_bytes=20_000)
+    manifest = run(job, folder, RayTasks(job.scale), range_bytes=20_000)
     assert Manifest.load(folder.prepare) == manifest
     return files_of(folder)
 

@@ -16,8 +16,8 @@ from pydantic import ValidationError
 from p5dist.config.prepare import Prepare, Source
 from p5dist.errors import DataError, MissingColumnError
 from p5dist.prepare.layout import Layout
-from p5dist.prepare.reading import read_unit
-from p5dist.prepare.sources import Inputs, digest, find_files, plan_units
+from p5dist.prepare.reading import read_range
+from p5dist.prepare.sources import Inputs, cut_files, digest, find_files
 from tests.prepare.test_reading import layout, read
 from tests.s3 import Store
 
@@ -99,7 +99,7 @@ def test_s3(s3: Store) -> None:
     sink = pa.BufferOutputStream()
     pq.write_table(pa.table({"u": [1, 2, 3], "i": [4, 5, 6]}), sink, row_group_size=1)
     s3.client().put_object(Bucket=s3.bucket, Key="p/x.parquet", Body=sink.getvalue().to_pybytes())
-    rows, _, units = read(f"{s3.url}/p", layout(format="parquet"), unit_bytes=1)
+    rows, _, units = read(f"{s3.url}/p", layout(format="parquet"), range_bytes=1)
     assert rows == [("1", "4"), ("2", "5"), ("3", "6")] and units == 3
 
 
@@ -124,8 +124,8 @@ def test_empty_files(tmp_path: Path) -> None:
 def test_a_header_without_rows_is_a_table_without_rows(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("u,i\n")
     how = layout()
-    [unit] = plan_units(find_files(str(tmp_path), how), how)
-    [(table, malformed)] = read_unit(unit, how)
+    [unit] = cut_files(find_files(str(tmp_path), how), how)
+    [(table, malformed)] = read_range(unit, how)
     assert table.column_names == ["user", "item"] and len(table) == malformed == 0
 
 
@@ -232,5 +232,5 @@ def test_units_of_parquet_are_bounded_in_rows_and_bytes(tmp_path: Path) -> None:
     # Two columns of 8,000 bytes a group: what is not read does not count.
     assert [rows for rows, _ in files[0].groups] == [1000] * 3
     assert all(16_000 <= size < 17_000 for _, size in files[0].groups)
-    edges = [(unit.start, unit.stop) for unit in plan_units(files, how, 30_000)]
+    edges = [(unit.start, unit.stop) for unit in cut_files(files, how, 30_000)]
     assert edges == [(0, 2), (2, 3)]

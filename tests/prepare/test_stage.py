@@ -108,8 +108,8 @@ def test_shards_are_the_same_bytes_however_the_log_is_read(tmp_path: Path) -> No
         ({"files": str(tmp_path / "log.parquet"), "format": "parquet"}, 2_000),
     ]
     results = []
-    for source, unit_bytes in ways:
-        _, folder = prepared(make_job(tmp_path, source), unit_bytes=unit_bytes)
+    for source, range_bytes in ways:
+        _, folder = prepared(make_job(tmp_path, source), range_bytes=range_bytes)
         names = ("shards", "vocabulary")
         results.append({f.name: f.read_bytes() for n in names for f in (folder / n).iterdir()})
     assert len(results[0]) == 5  # 3 shards, 2 vocabularies
@@ -199,7 +199,7 @@ def test_no_timestamp_no_rating_and_events(tmp_path: Path) -> None:
             "columns": {"user": "u", "item": "i", "event": "what"},
         },
     )  # fmt: skip
-    manifest, folder = prepared(job, unit_bytes=12)
+    manifest, folder = prepared(job, range_bytes=12)
     # The row number is the time, so that nothing is a duplicate.
     assert written(folder) == {
         "u2": [[("b", 0, None, "train"), ("a", 2, None, "validation"), ("b", 3, None, "test")]],

@@ -64,7 +64,7 @@ def test_the_same_files(workers: Workers, tmp_path: Path) -> None:
     for name, runner in (("one", None), ("other", workers)):
         job = make_job(tmp_path / name, {"files": log}, clean=clean, split=split)
         options = {} if runner is None else {"workers": runner}
-        _, folder = prepared(job, unit_bytes=10_000, **options)
+        _, folder = prepared(job, range_bytes=10_000, **options)
         names = [f for f in folder.rglob("*") if f.is_file() and f.name != "result.json"]
         found.append({str(f.relative_to(folder)): f.read_bytes() for f in names})
     assert found[0] == found[1] and len(found[0]) > 8

@@ -11,12 +11,39 @@ import pyarrow.json as pajson
 
 from p5dist.errors import DataError
 from p5dist.prepare.column_types import Role
+from p5dist.prepare.formats.lines import LineFormat, not_utf8, whole_lines
+from p5dist.prepare.layout import SourceFile
 from p5dist.prepare.values import as_text
 
 _PIECE_BYTES = 1 << 20
 _BLOCK_BYTES = 16 << 20
 _SAMPLES = 64
 _BLANK = b" \t\r\n"
+
+
+class JsonLines(LineFormat):
+    """A JSON object a line; a key that an object lacks is null. A line is malformed if it is no
+    object, or has a value that the column cannot have (see :func:`parse_json_lines`)."""
+
+    def columns_of_head(self, head: bytes, url: str, position: int) -> tuple[str, ...]:
+        lines = head.rpartition(b"\n")[0]
+        try:
+            lines.decode()
+        except UnicodeDecodeError as e:
+            raise not_utf8(lines, e, url, position) from e
+        head = whole_lines(head)
+        keys = _first_keys(head, set(self.layout.columns.values()))
+        if keys is None:
+            raise DataError(
+                "not a readable jsonl file: none of the first lines is a JSON object", where=url,
+                value=head[:200].decode(errors="replace"),
+                fix=f"correct {self.layout.section}.format or the file",
+            )  # fmt: skip
+        return keys
+
+    def parse(self, data: bytes, file: SourceFile) -> tuple[pa.Table, int]:
+        roles = {theirs: self.layout.roles[ours] for ours, theirs in self.layout.columns.items()}
+        return parse_json_lines(data, {name: roles[name] for name in file.wanted(self.layout)})
 
 
 class _Whole(str):
@@ -54,12 +81,9 @@ def parse_json_lines(data: bytes, columns: Mapping[str, Role]) -> tuple[pa.Table
     return pa.concat_tables(tables), malformed
 
 
-def first_keys(head: bytes, wanted: set[str], url: str, section: str) -> tuple[str, ...]:
-    """Keys of the first objects, until all that are wanted are there.
-
-    Raises:
-        DataError: no line is a JSON object.
-    """
+def _first_keys(head: bytes, wanted: set[str]) -> tuple[str, ...] | None:
+    """Keys of the first objects, until all that are wanted are there; None if no line is an
+    object."""
     keys: dict[str, None] = {}
     objects = 0
     for line in head.split(b"\n"):
@@ -69,12 +93,7 @@ def first_keys(head: bytes, wanted: set[str], url: str, section: str) -> tuple[s
             keys.update(dict.fromkeys(row))
             if wanted <= keys.keys():
                 break
-    if not objects:
-        raise DataError(
-            "not a readable jsonl file: none of the first lines is a JSON object", where=url,
-            value=head[:200].decode(errors="replace"), fix=f"correct {section}.format or the file",
-        )  # fmt: skip
-    return tuple(keys)
+    return tuple(keys) if objects else None
 
 
 def _read_block(data: bytes, columns: Mapping[str, Role]) -> pa.Table | None:
@@ -179,11 +198,11 @@ def _array(values: list[Any]) -> pa.Array:
 def _samples(data: bytes) -> Iterator[bytes]:
     """Lines from all over the data, the first and the last among them."""
     last = data.rfind(b"\n") + 1
-    place = 0
-    while place < last:
-        end = data.index(b"\n", place)
-        yield data[place:end]
-        place = max(end + 1, data.find(b"\n", place + len(data) // _SAMPLES) + 1)
+    position = 0
+    while position < last:
+        end = data.index(b"\n", position)
+        yield data[position:end]
+        position = max(end + 1, data.find(b"\n", position + len(data) // _SAMPLES) + 1)
     yield data[last:]
 
 

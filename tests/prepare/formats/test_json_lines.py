@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from p5dist.prepare.json_lines import parse_json_lines
+from p5dist.prepare.formats.json_lines import parse_json_lines
 from p5dist.prepare.values import as_text
 from tests.prepare.test_reading import layout, read
 

@@ -1,6 +1,8 @@
-"""The tasks up to the k-core: functions of a read unit or a shard, whoever runs them.
+"""The tasks from the raw log to shards of sorted interactions: read a range of a file, group the
+rows of a shard, merge the items of several shards. The tasks that follow: :mod:`.shard_tasks`.
 
-Whatever they write has a name of its own, so that a task that is run again changes nothing.
+Tasks are functions of their arguments, whoever runs them. Every file that a task writes has a name
+of its own, so that a task that is run again changes nothing.
 """
 
 from __future__ import annotations
@@ -8,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
-from typing import TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -16,26 +17,20 @@ import pyarrow.compute as pc
 
 from p5dist.config.prepare import GivenSplit, Prepare
 from p5dist.data import columns as c
-from p5dist.data.jagged import Array, Bools, Ints
-from p5dist.prepare.arrays import Codes, Ids, hash_ids
+from p5dist.data.jagged import Array
+from p5dist.prepare.arrays import hash_ids
 from p5dist.prepare.cleaning import USER_REASONS, clean
 from p5dist.prepare.interactions import PART, ROW, judge, rejected, sort
-from p5dist.prepare.layout import Layout, Unit
-from p5dist.prepare.reading import read_unit
+from p5dist.prepare.layout import FileRange, Layout
+from p5dist.prepare.reading import read_range
 from p5dist.prepare.scratch import Scratch
-from p5dist.prepare.vocabulary import merge_counted, places
+from p5dist.prepare.vocabulary import merge_counted
 from p5dist.storage import Folder
-
-_RARE_ITEM, _RARE_USER = (1 + USER_REASONS.index(name) for name in ("rare_item", "rare_user"))
-
-ItemCounts: TypeAlias = tuple[Codes, Codes]
-"""Places of distinct items in the catalogue, and a count of each. A shard has a small part of a
-large catalogue, so that arrays as long as the catalogue would be most of the traffic."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """What all tasks share."""
+    """Arguments that all tasks have in common."""
 
     prepare: Prepare
     seed: int
@@ -60,8 +55,8 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class UnitCounts:
-    """What a read task tells the driver."""
+class RangeCounts:
+    """Result of a read task."""
 
     rows: int
     kept: int
@@ -72,7 +67,7 @@ class UnitCounts:
 
 @dataclass(frozen=True)
 class ShardCounts:
-    """What a group task tells the driver."""
+    """Result of a group task."""
 
     rows: int
     """Interactions left."""
@@ -81,18 +76,19 @@ class ShardCounts:
     """Of a sample of users, see :func:`.interactions.sort`."""
 
 
-def read(stage: Stage, unit: Unit, number: int) -> UnitCounts:
-    """Clean a unit and divide its valid rows among the shards: file ``read/unit-<number>`` has, for
-    every table that the unit is read in, one record batch a shard."""
-    scratch, done = stage.scratch, f"read/unit-{number:05d}.json"
+def read(stage: Stage, part: FileRange, number: int) -> RangeCounts:
+    """Clean a range of a file and divide its valid rows among the shards: file
+    ``read/range-<number>`` has one record batch a shard for every table that the range is read in.
+    """
+    scratch, done = stage.scratch, f"read/range-{number:05d}.json"
     if scratch.has(done):
-        return UnitCounts(**scratch.read_json(done))
+        return RangeCounts(**scratch.read_json(done))
     rows, kept, low, high = 0, 0, [], []
     counts: dict[str, int] = {}
 
     def pieces() -> Iterator[pa.Table]:
         nonlocal rows, kept
-        for i, (raw, malformed) in enumerate(read_unit(unit, stage.layout)):
+        for i, (raw, malformed) in enumerate(read_range(part, stage.layout)):
             cleaned = clean(raw, stage.prepare, stage.layout)
             stage.write_rejected(f"unit-{number:05d}-{i:03d}", cleaned.rejected_rows)
             for name, n in [*cleaned.rejected.items(), ("malformed", malformed)]:
@@ -108,25 +104,25 @@ def read(stage: Stage, unit: Unit, number: int) -> UnitCounts:
             rows, kept = rows + len(raw) + malformed, kept + len(valid)
             yield from _divide(valid, stage.shards)
 
-    parts = pieces()
-    first = next(parts)
-    scratch.write_batches(f"read/unit-{number:05d}.arrow", first.schema, _chain(first, parts))
-    found = UnitCounts(rows, kept, counts, (min(low), max(high)) if low else None)
+    tables = pieces()
+    first = next(tables)
+    scratch.write_batches(f"read/range-{number:05d}.arrow", first.schema, _chain(first, tables))
+    found = RangeCounts(rows, kept, counts, (min(low), max(high)) if low else None)
     scratch.write_json(done, asdict(found))
     return found
 
 
-def group(stage: Stage, shard: int, units: list[tuple[int, int]]) -> ShardCounts:
+def group(stage: Stage, shard: int, ranges: list[tuple[int, int]]) -> ShardCounts:
     """Sort a shard's interactions and drop duplicates, repeats and bots; count its items.
 
     Args:
-        units: of every read unit the split code of its files (of a given split), and the valid
-            rows before it.
+        ranges: of every range that was read the split code of its file (of a given split), and
+            the valid rows before it.
     """
     scratch, done = stage.shard(shard), "group.json"
     if scratch.has(done):
         return ShardCounts(**scratch.read_json(done))
-    rows, names, backwards = sort(_gather(stage, shard, units), stage.prepare, stage.seed)
+    rows, names, backwards = sort(_gather(stage, shard, ranges), stage.prepare, stage.seed)
     reason = judge(rows, stage.prepare.clean)
     stage.write_rejected(f"shard-{shard:05d}-0", rejected(rows, reason))
     if reason.any():
@@ -148,55 +144,6 @@ def merge_items(stage: Stage, parts: Sequence[str], merged: str) -> None:
     stage.scratch.write_table(merged, merge_counted(tables))
 
 
-def drop_rare(
-    stage: Stage, shard: int, turn: int, catalogue: Ids, rare: Bools
-) -> tuple[ItemCounts, dict[str, int]]:
-    """One turn of the k-core: drop interactions of rare items, then of users who have too few left;
-    interactions that this takes from items, and from the shard by reason.
-
-    Args:
-        turn: from 1; reads what earlier ones left, so that a turn can be run again.
-        rare: [catalogue] items that are rare.
-    """
-    scratch = stage.shard(shard)
-    place = item_places(scratch, catalogue)
-    rare_here = rare[place]
-    if turn > 1 and not rare_here.any():
-        return (np.zeros(0, np.int32), np.zeros(0, np.int32)), {}
-    rows = scratch.read_table("rows.arrow", [c.USER, c.ITEM])
-    user, item = rows[c.USER].to_numpy(), rows[c.ITEM].to_numpy()
-    before, written = reasons(scratch, turn - 1, len(user))
-    reason = before.copy()
-    reason[(before == 0) & rare_here[item]] = _RARE_ITEM
-    users = int(user[-1]) + 1 if len(user) else 0
-    gone = user[np.flatnonzero(reason)]
-    left = np.bincount(user, minlength=users) - np.bincount(gone, minlength=users)
-    few = left < stage.prepare.clean.min_user_interactions
-    if few.any():
-        reason[(reason == 0) & few[user]] = _RARE_USER
-    scratch.write_array(f"reason-{turn}.npy", reason)
-    for old in range(1, written):
-        (scratch.folder / f"reason-{old}.npy").remove()
-    now = np.flatnonzero(reason != before)
-    counts = np.bincount(item[now], minlength=len(place))
-    return item_counts(counts, place), by_reason(reason[now])
-
-
-def item_places(scratch: Scratch, catalogue: Ids) -> Codes:
-    """Where a shard's items are in the catalogue."""
-    if not scratch.has("place.npy"):
-        scratch.write_array("place.npy", places(scratch.read_column("items.arrow"), catalogue))
-    return scratch.read_array("place.npy")
-
-
-def reasons(scratch: Scratch, turn: int, rows: int) -> tuple[Array, int]:
-    """[rows] why each of a shard's grouped interactions is dropped after a turn of the k-core (0:
-    it is not), and the turn that found it so; turns that drop nothing write nothing."""
-    while turn and not scratch.has(f"reason-{turn}.npy"):
-        turn -= 1
-    return scratch.read_array(f"reason-{turn}.npy") if turn else np.zeros(rows, np.int8), turn
-
-
 def _divide(rows: pa.Table, shards: int) -> Iterator[pa.Table]:
     user = rows[c.USER].combine_chunks()
     if isinstance(user, pa.ChunkedArray):
@@ -214,11 +161,11 @@ def _chain(first: pa.Table, rest: Iterator[pa.Table]) -> Iterator[pa.Table]:
     yield from rest
 
 
-def _gather(stage: Stage, shard: int, units: list[tuple[int, int]]) -> pa.Table:
+def _gather(stage: Stage, shard: int, ranges: list[tuple[int, int]]) -> pa.Table:
     """A shard's cleaned rows in the order of the log."""
     tables = []
-    for number, (part, first) in enumerate(units):
-        with stage.scratch.open(f"read/unit-{number:05d}.arrow") as reader:
+    for number, (part, first) in enumerate(ranges):
+        with stage.scratch.open(f"read/range-{number:05d}.arrow") as reader:
             batches = [
                 reader.get_batch(i) for i in range(shard, reader.num_record_batches, stage.shards)
             ]
@@ -230,12 +177,6 @@ def _gather(stage: Stage, shard: int, units: list[tuple[int, int]]) -> pa.Table:
             table = table.append_column(PART, pa.repeat(pa.scalar(part, pa.int8()), len(table)))
         tables.append(table)
     return pa.concat_tables(tables)
-
-
-def item_counts(counts: Ints, place: Codes) -> ItemCounts:
-    """What a shard found: ``counts`` of its items, of which ``place`` is in the catalogue."""
-    there = np.flatnonzero(counts)
-    return place[there], counts[there].astype(np.int32)
 
 
 def by_reason(reason: Array) -> dict[str, int]:

@@ -1,9 +1,10 @@
-"""The tasks after the k-core: what is left becomes histories, is counted, and is written."""
+"""The tasks from the sorted interactions of a shard to its file: rounds of the k-core, histograms
+of time, counts over its histories, the file itself. The tasks before: :mod:`.log_tasks`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -15,28 +16,36 @@ from p5dist.prepare.arrays import Codes, Ids
 from p5dist.prepare.cleaning import USER_REASONS
 from p5dist.prepare.histories import ShardHistories, build, over_length, train_counts
 from p5dist.prepare.interactions import Interactions, Names, rejected
+from p5dist.prepare.log_tasks import Stage, by_reason
 from p5dist.prepare.profile import ShardProfile, profile_shard
-from p5dist.prepare.shards import history_table, write_shard
+from p5dist.prepare.scratch import Scratch
 from p5dist.prepare.split import Cuts
-from p5dist.prepare.tasks import ItemCounts, Stage, by_reason, item_counts, item_places, reasons
-from p5dist.prepare.vocabulary import Vocabulary
+from p5dist.prepare.vocabulary import Vocabulary, places
+from p5dist.prepare.write_shards import history_table, write_shard
 
-_OVER_LENGTH, _UNKNOWN = (1 + USER_REASONS.index(name) for name in ("over_length", "unknown_item"))
+_RARE_ITEM, _RARE_USER, _OVER_LENGTH, _UNKNOWN = (
+    1 + USER_REASONS.index(name)
+    for name in ("rare_item", "rare_user", "over_length", "unknown_item")
+)
+
+ItemCounts: TypeAlias = tuple[Codes, Codes]
+"""Places of distinct items in the catalogue, and a count of each. A shard has a small part of a
+large catalogue, so that arrays as long as the catalogue would be most of the traffic."""
 
 
 @dataclass(frozen=True)
 class Left:
-    """What the k-core has left, for all tasks of this module."""
+    """What decides which interactions are left, and how they are split."""
 
-    turn: int
-    """Its last turn"""
+    rounds: int
+    """Rounds that the k-core took."""
     cuts: Cuts | None
     """Of a time split"""
 
 
 @dataclass(frozen=True)
 class Counted:
-    """What a count task tells the driver."""
+    """Result of a count task."""
 
     histories: int
     users: int
@@ -47,9 +56,44 @@ class Counted:
     """By event and context: values, training interactions, interactions."""
 
 
-def times(stage: Stage, shard: int, turn: int, low: int, width: int, bins: int) -> Ints:
+def drop_rare(
+    stage: Stage, shard: int, core_round: int, catalogue: Ids, rare: Bools
+) -> tuple[ItemCounts, dict[str, int]]:
+    """One round of the k-core: drop interactions of rare items, then of users with too few others.
+
+    Returns the interactions that every item loses, and those that the shard loses by reason.
+
+    Args:
+        core_round: from 1; reads what earlier rounds left, so that a round can be run again.
+        rare: [catalogue] items that are rare.
+    """
+    scratch = stage.shard(shard)
+    place = _item_places(scratch, catalogue)
+    rare_here = rare[place]
+    if core_round > 1 and not rare_here.any():
+        return (np.zeros(0, np.int32), np.zeros(0, np.int32)), {}
+    rows = scratch.read_table("rows.arrow", [c.USER, c.ITEM])
+    user, item = rows[c.USER].to_numpy(), rows[c.ITEM].to_numpy()
+    before, written = _reasons(scratch, core_round - 1, len(user))
+    reason = before.copy()
+    reason[(before == 0) & rare_here[item]] = _RARE_ITEM
+    users = int(user[-1]) + 1 if len(user) else 0
+    gone = user[np.flatnonzero(reason)]
+    left = np.bincount(user, minlength=users) - np.bincount(gone, minlength=users)
+    few = left < stage.prepare.clean.min_user_interactions
+    if few.any():
+        reason[(reason == 0) & few[user]] = _RARE_USER
+    scratch.write_array(f"reason-{core_round}.npy", reason)
+    for old in range(1, written):
+        (scratch.folder / f"reason-{old}.npy").remove()
+    now = np.flatnonzero(reason != before)
+    counts = np.bincount(item[now], minlength=len(place))
+    return _item_counts(counts, place), by_reason(reason[now])
+
+
+def times(stage: Stage, shard: int, rounds: int, low: int, width: int, bins: int) -> Ints:
     """[bins] interactions by time, see :meth:`.split.Cuts.at_shares`."""
-    rows, _ = _rows(stage, shard, turn)
+    rows, _ = _rows(stage, shard, rounds)
     too_old = over_length(rows, stage.prepare)
     if too_old is not None:
         rows = rows.take(~too_old)
@@ -77,15 +121,15 @@ def count(stage: Stage, shard: int, left: Left, catalogue: Ids, known: Bools | N
     return Counted(
         histories=len(histories.lengths),
         users=len(np.unique(histories.user)),
-        train=item_counts(of_shard[0], place),
-        seen=item_counts(of_shard[1], place),
+        train=_item_counts(of_shard[0], place),
+        seen=_item_counts(of_shard[1], place),
         coded=coded,
     )
 
 
 @dataclass(frozen=True)
 class Written:
-    """What a write task tells the driver."""
+    """Result of a write task."""
 
     file: ShardFile | None
     """None where no history is left."""
@@ -139,10 +183,10 @@ def write(
     return Written(file, profile_shard(histories, names, place), users, rejected_here)
 
 
-def _rows(stage: Stage, shard: int, turn: int) -> tuple[Interactions, Array]:
+def _rows(stage: Stage, shard: int, rounds: int) -> tuple[Interactions, Array]:
     """A shard's interactions after the k-core, and why each of the grouped ones was dropped."""
     rows = Interactions.from_table(stage.shard(shard).read_table("rows.arrow"))
-    reason, found = reasons(stage.shard(shard), turn, len(rows))
+    reason, found = _reasons(stage.shard(shard), rounds, len(rows))
     return (rows.take(reason == 0) if found else rows), reason
 
 
@@ -150,8 +194,8 @@ def _histories(
     stage: Stage, shard: int, left: Left, catalogue: Ids, known: Bools | None
 ) -> tuple[ShardHistories, Codes, Array]:
     """Histories of a shard, places of its items in the catalogue, reason of every interaction."""
-    rows, reason = _rows(stage, shard, left.turn)
-    place = item_places(stage.shard(shard), catalogue)
+    rows, reason = _rows(stage, shard, left.rounds)
+    place = _item_places(stage.shard(shard), catalogue)
     too_old = over_length(rows, stage.prepare)
     if too_old is not None:
         reason[np.flatnonzero(reason == 0)[too_old]] = _OVER_LENGTH
@@ -161,3 +205,24 @@ def _histories(
         reason[np.flatnonzero(reason == 0)[~keep]] = _UNKNOWN
         histories = histories.where(keep)
     return histories, place, reason
+
+
+def _reasons(scratch: Scratch, rounds: int, rows: int) -> tuple[Array, int]:
+    """[rows] why each of a shard's grouped interactions is dropped after so many rounds of
+    the k-core (0: it is not), and the last round that dropped any; others write nothing."""
+    while rounds and not scratch.has(f"reason-{rounds}.npy"):
+        rounds -= 1
+    return scratch.read_array(f"reason-{rounds}.npy") if rounds else np.zeros(rows, np.int8), rounds
+
+
+def _item_places(scratch: Scratch, catalogue: Ids) -> Codes:
+    """Where a shard's items are in the catalogue."""
+    if not scratch.has("place.npy"):
+        scratch.write_array("place.npy", places(scratch.read_column("items.arrow"), catalogue))
+    return scratch.read_array("place.npy")
+
+
+def _item_counts(counts: Ints, place: Codes) -> ItemCounts:
+    """What a shard found: ``counts`` of its items, of which ``place`` is in the catalogue."""
+    there = np.flatnonzero(counts)
+    return place[there], counts[there].astype(np.int32)

@@ -9,8 +9,8 @@ import pytest
 from p5dist.config.prepare import Prepare, Source
 from p5dist.errors import DataError
 from p5dist.prepare.cleaning import clean
-from p5dist.prepare.reading import read_unit
-from p5dist.prepare.sources import find_files, plan_units
+from p5dist.prepare.reading import read_range
+from p5dist.prepare.sources import cut_files, find_files
 from tests.prepare.test_reading import layout, read
 
 
@@ -18,7 +18,7 @@ def test_parquet_is_cut_at_row_groups(tmp_path: Path) -> None:
     path = tmp_path / "log.parquet"
     table = pa.table({"u": [str(n) for n in range(10)], "i": ["x"] * 10})
     pq.write_table(table, path, row_group_size=3)
-    rows, _, units = read(str(path), layout(format="parquet"), unit_bytes=1)
+    rows, _, units = read(str(path), layout(format="parquet"), range_bytes=1)
     assert rows == [(str(n), "x") for n in range(10)] and units == 4
     assert read(str(path), layout(format="parquet"))[2] == 1
 
@@ -38,8 +38,8 @@ def test_parquet_keeps_the_types_that_matter(tmp_path: Path) -> None:
     how = layout(format="parquet", columns=columns)
     for int96 in (False, True):
         pq.write_table(pa.table(rows), path, use_deprecated_int96_timestamps=int96)
-        [unit] = plan_units(find_files(path, how), how)
-        [(table, _)] = read_unit(unit, how)
+        [unit] = cut_files(find_files(path, how), how)
+        [(table, _)] = read_range(unit, how)
         assert table.schema.types == [
             pa.uint16(), pa.string(), pa.timestamp("us"), pa.dictionary(pa.int32(), pa.string()),
         ]  # fmt: skip
@@ -56,8 +56,8 @@ def test_text_of_any_encoding(tmp_path: Path, kind: pa.DataType) -> None:
     values = {"u": "é", "i": "2", "t": "3", "r": "4.5", "e": "view"}
     rows = {name: pa.array([value.encode()]).cast(kind) for name, value in values.items()}
     pq.write_table(pa.table(rows), path)
-    [unit] = plan_units(find_files(path, how), how)
-    [(table, _)] = read_unit(unit, how)
+    [unit] = cut_files(find_files(path, how), how)
+    [(table, _)] = read_range(unit, how)
     source = Source.model_validate({"files": "unused", "columns": columns})
     assert clean(table, Prepare(source=source), how).rows.to_pylist() == [
         {"user": "é", "item": "2", "timestamp": 3, "rating": 4.5, "event": "view"}
@@ -65,5 +65,5 @@ def test_text_of_any_encoding(tmp_path: Path, kind: pa.DataType) -> None:
     if kind == pa.binary():
         pq.write_table(pa.table(rows | {"u": pa.array([b"\xff"])}), path)
         with pytest.raises(DataError, match="column 'u' holds bytes that are no UTF-8") as error:
-            list(read_unit(unit, how))
+            list(read_range(unit, how))
         assert error.value.where == path

@@ -1,0 +1,108 @@
+"""The contract of an attribute kind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from p5dist.config.prepare import Attribute
+from p5dist.data.jagged import Array, Bools, Ints, ranges
+from p5dist.prepare.column_types import Role, kind_of
+from p5dist.prepare.values import as_text, coded, is_null
+
+
+@dataclass(frozen=True)
+class Values:
+    """Attribute values of n rows, laid end to end."""
+
+    lengths: Ints
+    """[n] number of values of each row."""
+    value: pa.StringArray
+    """[sum of lengths]"""
+
+    @classmethod
+    def concat(cls, parts: list[Values]) -> Values:
+        return cls(
+            np.concatenate([part.lengths for part in parts]),
+            pa.concat_arrays([part.value for part in parts]),
+        )
+
+    def take(self, rows: Ints) -> Values:
+        """Values of the given rows, none where one is -1."""
+        known = rows >= 0
+        lengths = np.zeros(len(rows), np.int64)
+        lengths[known] = self.lengths[rows[known]]
+        starts = np.cumsum(self.lengths) - self.lengths
+        index = ranges(starts[rows[known]], lengths[known])
+        return Values(lengths, self.value.take(pa.array(index)))
+
+
+class AttributeKind(Attribute):
+    """Everything that is said about one kind of attribute: its settings, and how a raw column
+    becomes values.
+
+    A job file names a kind by its name in :data:`p5dist.config.registry.ATTRIBUTES` or as
+    ``kind: package.module:Class``. A kind of your own adds its settings as fields, and overrides
+    :meth:`label` (another text for each value) or :meth:`split` (several values a row); what it
+    does not override is that of ``category``. ``for_models`` and ``for_context`` are those of
+    :class:`p5dist.config.prepare.Attribute`.
+    """
+
+    role: ClassVar[Role] = "label"
+    """What the column of an item or user is for, by which its type is checked."""
+
+    def split(self, column: pa.Array) -> pa.Array:
+        """[n] a list of raw values for each row, or one raw value for each row."""
+        return column
+
+    def label(self, values: pa.Array) -> pa.StringArray:
+        """[n] the text that stands for each raw value; null where there is no value."""
+        text = pc.utf8_trim_whitespace(as_text(values))
+        return without(text, is_null(text))
+
+    def parse(self, column: pa.ChunkedArray) -> Values:
+        """Values of every row: none where the row is null; a value twice in a row counts once."""
+        flat = self.split(_one_chunk(column))
+        row: Array = np.arange(len(column))
+        if kind_of(flat.type) == "list":
+            row, flat = np.asarray(pc.list_parent_indices(flat)), pc.list_flatten(flat)
+        text = self.label(flat)
+        keep = np.asarray(pc.is_valid(text))
+        row, text = row[keep].astype(np.int64), text.filter(pa.array(keep))
+        first = _first_of_pair(row, text)
+        row, text = row[first], text.filter(pa.array(first))
+        return Values(np.bincount(row, minlength=len(column)).astype(np.int64), text)
+
+    def context(self, column: pa.ChunkedArray) -> pa.StringArray:
+        """[n] the value of every interaction, "" where there is none (of a kind with one value)."""
+        values, code = coded(column)
+        return pc.fill_null(self.label(values), "").take(pa.array(code))
+
+
+def kinds_of(attributes: Mapping[str, Attribute]) -> dict[str, AttributeKind]:
+    """The attributes of a section of the job file: each was made by its kind."""
+    return cast(dict[str, AttributeKind], dict(attributes))
+
+
+def without(text: pa.StringArray, none: Bools | None) -> pa.StringArray:
+    """``text``, and null where ``none`` says so."""
+    return text if none is None else pc.if_else(pa.array(none), pa.scalar(None, pa.string()), text)
+
+
+def _first_of_pair(row: Ints, text: pa.StringArray) -> Bools:
+    codes = np.asarray(text.dictionary_encode().indices).astype(np.int64)
+    keep = np.zeros(len(row), np.bool_)
+    if len(row):
+        _, first = np.unique(row * (codes.max() + 1) + codes, return_index=True)
+        keep[first] = True
+    return keep
+
+
+def _one_chunk(column: pa.ChunkedArray) -> pa.Array:
+    array = column.combine_chunks()
+    return pa.concat_arrays(array.chunks) if isinstance(array, pa.ChunkedArray) else array

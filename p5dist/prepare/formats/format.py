@@ -1,0 +1,73 @@
+"""The contract of a source format."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import ClassVar
+
+import pyarrow as pa
+
+from p5dist.prepare.layout import FileRange, Layout, SourceFile
+
+_ROW_BYTES, _PACKED = 32, 4  # of a text row, and how much smaller compressed text is
+
+
+class SourceFormat(ABC):
+    """Everything that is said about one format of raw files.
+
+    A job file names a format by its name in :data:`p5dist.config.registry.FORMATS` or as
+    ``package.module:Class``. A format of your own needs :meth:`columns` and :meth:`read`: one task
+    then reads each file as a whole. Text with one record a line is less work with
+    :class:`.lines.LineFormat`, which cuts large files as well.
+
+    Args:
+        layout: which columns of the files are read, and what each column is for.
+    """
+
+    takes_names: ClassVar[bool] = False
+    """Whether the job file may give ``names``, since the files need not name their columns."""
+    optional_columns: ClassVar[tuple[str, ...]] = ("timestamp", "rating", "event", "context")
+    """Columns that a log of this format may have beside user and item."""
+    describes: ClassVar[bool] = True
+    """Whether the tables about items and users may have this format."""
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+
+    @abstractmethod
+    def columns(self, url: str) -> tuple[str, ...]:
+        """Names of the columns in a file; no name if nothing is in the file.
+
+        Raises:
+            DataError: the file is of another format.
+            pa.ArrowInvalid, OSError: the same, for the caller to explain.
+        """
+
+    @abstractmethod
+    def read(self, part: FileRange) -> Iterator[tuple[pa.Table, int]]:
+        """Tables of the records of a range in their order, each with a number of malformed records:
+        those that were left out since the table before.
+
+        A table has the names of the file, and at least the columns that ``part.file.wanted`` names,
+        each of a type that :mod:`..column_types` allows for its role.
+
+        Raises:
+            DataError: the file is not of this format.
+            pa.ArrowInvalid, OSError: the same, for the caller to explain.
+        """
+
+    def inspect(self, file: SourceFile) -> SourceFile:
+        """The file with what is known before anything is read: columns, and in typed files the
+        types of the columns and the sizes of the groups of rows. Raises as :meth:`columns`."""
+        return replace(file, columns=self.columns(file.url))
+
+    def edges(self, file: SourceFile, range_bytes: int) -> list[int]:
+        """Where a file is cut into ranges of about ``range_bytes``, rising: from 0 to the end, in
+        bytes or in whatever :meth:`read` takes for ``start`` and ``stop``."""
+        return [0, file.size]
+
+    def rows(self, file: SourceFile) -> int:
+        """Records of a file; a guess from the size where a file does not say."""
+        return file.size * (_PACKED if file.compressed else 1) // _ROW_BYTES

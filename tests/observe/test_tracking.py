@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from p5dist.errors import InstallError, StoppedError
-from p5dist.observe.tracking import Tracker, evaluation, parameters, tracker
-from p5dist.train.following import Tracked
+from p5dist.observe.events import Logged, Validated
+from p5dist.observe.tracking import Tracked, Tracker, evaluation, parameters, tracker
 from tests.s3 import free_port
 from tests.small_data import small_job
 
@@ -40,9 +40,9 @@ def test_without_the_package_it_says_what_to_install(
 def _tell(tracked: Tracker, first: int) -> None:
     stage = Tracked("pretrain", tracked.metrics)
     for step in (first, first + 1):
-        stage.log({"step": step, "loss": 1 / step, "lr": 0.1, "samples_per_second": 10.0 * step})
-    stage.log({"step": first + 2, "loss": None, "lr": 0.2, "samples_per_second": 5.0})
-    stage.validated(first + 1, "ndcg@10", 0.25)
+        stage.on(Logged(step, 0, 1 / step, lr=0.1, samples_per_second=10.0 * step, seconds={}))
+    stage.on(Logged(first + 2, 0, None, lr=0.2, samples_per_second=5.0, seconds={}))
+    stage.on(Validated(first + 1, "ndcg@10", 0.25))
 
 
 def test_a_run_and_its_continuation_are_one_run(tmp_path: Path) -> None:

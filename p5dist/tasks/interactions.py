@@ -1,11 +1,13 @@
-"""Networks over feature vectors of equal width that end in one logit."""
+"""Networks over feature vectors of equal width that end in one logit, put together from the layers
+of TorchRec."""
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import torch
 from torch import Tensor, nn
+from torchrec.models.dlrm import InteractionArch
+from torchrec.modules.crossnet import CrossNet, LowRankCrossNet
+from torchrec.modules.mlp import MLP
 
 
 class DotInteraction(nn.Module):
@@ -14,23 +16,18 @@ class DotInteraction(nn.Module):
 
     Args:
         features: F, vectors of an example.
-        width: of each.
+        width: of each vector.
         hidden: widths of the network.
     """
 
     def __init__(self, features: int, width: int, hidden: tuple[int, ...]) -> None:
         super().__init__()
-        self.pairs: Tensor
-        self.register_buffer(
-            "pairs", torch.tril_indices(features, features, offset=-1), persistent=False
-        )
-        self.top = mlp(width + self.pairs.shape[1], *hidden, 1)
+        self.pairs = InteractionArch(features - 1)
+        self.top = mlp(width + features * (features - 1) // 2, *hidden, 1)
 
     def forward(self, vectors: Tensor) -> Tensor:
         """[M, F, width] → [M] logits"""
-        products = torch.bmm(vectors, vectors.transpose(1, 2))
-        pairs = products[:, self.pairs[0], self.pairs[1]]
-        logits: Tensor = self.top(torch.cat([vectors[:, 0], pairs], dim=1)).squeeze(1)
+        logits: Tensor = self.top(self.pairs(vectors[:, 0], vectors[:, 1:])).squeeze(1)
         return logits
 
 
@@ -48,27 +45,19 @@ class CrossNetwork(nn.Module):
     ) -> None:
         super().__init__()
         size = features * width
-        self.cross = nn.ModuleList(
-            nn.Linear(size, size)
-            if rank is None
-            else nn.Sequential(nn.Linear(size, rank, bias=False), nn.Linear(rank, size))
-            for _ in range(layers)
-        )
-        self.deep = mlp(size, *hidden)
-        self.out = nn.Linear(size + hidden[-1] if hidden else 2 * size, 1)
+        self.cross = CrossNet(size, layers) if rank is None else LowRankCrossNet(size, layers, rank)
+        self.deep = MLP(size, list(hidden))
+        self.out = nn.Linear(size + (hidden[-1] if hidden else size), 1)
 
     def forward(self, vectors: Tensor) -> Tensor:
         """[M, F, width] → [M] logits"""
-        first = x = vectors.flatten(1)
-        for layer in self.cross:
-            x = first * layer(x) + x
-        logits: Tensor = self.out(torch.cat([x, torch.relu(self.deep(first))], dim=1)).squeeze(1)
+        first = vectors.flatten(1)
+        both = torch.cat([self.cross(first), self.deep(first)], dim=1)
+        logits: Tensor = self.out(both).squeeze(1)
         return logits
 
 
-def mlp(*widths: int) -> nn.Sequential:
-    """Linear layers of these widths with ReLU between them."""
-    layers: list[nn.Module] = []
-    for inner, outer in pairwise(widths):
-        layers += [nn.ReLU(), nn.Linear(inner, outer)]
-    return nn.Sequential(*layers[1:])
+def mlp(*widths: int) -> nn.Module:
+    """Linear layers of these widths with ReLU between the layers."""
+    network: nn.Module = MLP(widths[0], list(widths[1:]), activation_on_last=False)
+    return network

@@ -1,5 +1,11 @@
 """A run in MLflow: the resolved job as parameters, numbers by step, the evaluation. Training never
-waits for the server, and goes on without it."""
+waits for the server, and goes on without it.
+
+Numbers go through a thread of p5dist's own and not through MLflow's asynchronous logging (3.17),
+which opens a run synchronously, tries every batch on a server that is away, logs an error with the
+server's URL and password for each batch, and lets the process end only when the last batch has
+failed, without a bound.
+"""
 
 from __future__ import annotations
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
+import socket
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from p5dist.errors import InstallError, StoppedError
+from p5dist.observe import tracking
 from p5dist.observe.events import Logged, Validated
 from p5dist.observe.tracking import Tracked, Tracker, evaluation, parameters, tracker
 from tests.s3 import free_port
@@ -96,3 +99,27 @@ def test_a_server_that_is_away_is_one_warning(
     assert record.name == "p5dist.observe.tracking"
     assert "nothing more is logged in MLflow" in record.getMessage()
     assert "planted" not in record.getMessage()
+
+
+def test_a_server_that_stays_silent_holds_nobody_up(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setattr(tracking, "_CLOSE_S", 0.5)
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,  # accepts, and never answers
+        caplog.at_level(logging.WARNING, "p5dist"),
+    ):
+        uri = f"http://127.0.0.1:{server.getsockname()[1]}"
+        with tracker(small_job(tmp_path, f"tracking.mlflow='{uri}'"), "runs/small") as tracked:
+            assert tracked is not None
+            begin = time.monotonic()
+            for step in range(1, 100, 3):
+                _tell(tracked, step)
+            assert time.monotonic() - begin < 0.4
+        assert time.monotonic() - begin < 4
+        assert [r.getMessage() for r in caplog.records] == [
+            "MLflow is slow; not everything was logged there"
+        ]

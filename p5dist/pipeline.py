@@ -15,7 +15,7 @@ from p5dist.environment.ray_session import connect
 from p5dist.environment.redact import redact, redact_text
 from p5dist.errors import P5Error, RunFolderError, StoppedError
 from p5dist.observe.stages import STATE, check_owner, marker, select, state_of
-from p5dist.observe.tracking import Tracker, evaluation, tracker
+from p5dist.observe.tracking import Tracked, Tracker, evaluation, tracker
 from p5dist.storage import RunFolder
 
 
@@ -76,7 +76,8 @@ def _run_stage(job: RunConfig, folder: RunFolder, stage: str, tracked: Tracker |
     if stage in job.trainings():
         from p5dist.train import driver
 
-        return driver.run(job, folder, stage, None if tracked is None else tracked.metrics)
+        callbacks = [] if tracked is None else [Tracked(stage, tracked.metrics)]
+        return driver.run(job, folder, stage, callbacks)
     if stage == "evaluate":
         from p5dist.inference.evaluate import stage as evaluate
 

@@ -7,8 +7,6 @@ data set is fetched.
 from __future__ import annotations
 
 import hashlib
-import http.client
-import io
 import json
 import os
 import re
@@ -16,7 +14,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import urllib.request
 import zipfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -149,13 +146,41 @@ def _fetch(dataset: Dataset) -> dict[str, bytes]:
     )
 
 
+def _download(url: str, digest: str, server: str, scratch: Path) -> Path:
+    """The file at ``url``, once its SHA-256 is ``digest``; tried twice.
+
+    Raises:
+        InstallError: the server cannot be reached, or the file has another digest.
+    """
+    import pooch
+
+    pooch.get_logger().setLevel("WARNING")  # the data set and its licence are shown already
+    name = url.rsplit("/", 1)[1]
+    files = pooch.create(
+        scratch, base_url="", registry={name: f"sha256:{digest}"}, urls={name: url},
+        retry_if_failed=1,
+    )  # fmt: skip
+    try:
+        return Path(files.fetch(name, downloader=pooch.HTTPDownloader(timeout=_SECONDS)))
+    except OSError as e:  # every error of requests is one
+        cause = str(getattr(e.args[0] if e.args else e, "reason", e))
+        cause = cause.partition("): ")[2] or cause  # without the object that names host and port
+        raise InstallError(f"{server} cannot be reached: {cause}", where=url) from e
+    except ValueError as e:
+        raise _other_file(name, str(e), digest) from e
+
+
 def _check(content: bytes, digest: str, name: str) -> None:
     found = hashlib.sha256(content).hexdigest()
     if found != digest:
-        raise InstallError(
-            f"{name} is not the file it should be", value=f"sha256 {found}",
-            rule=f"sha256 {digest}", fix="try again; a proxy may have changed or cut the download",
-        )  # fmt: skip
+        raise _other_file(name, f"sha256 {found}", digest)
+
+
+def _other_file(name: str, found: str, digest: str) -> InstallError:
+    return InstallError(
+        f"{name} is not the file it should be", value=found, rule=f"sha256 {digest}",
+        fix="try again; a proxy may have changed or cut the download",
+    )  # fmt: skip
 
 
 def _store(files: dict[str, bytes], folder: Path) -> None:
@@ -192,13 +217,8 @@ _TITLE_YEAR = re.compile(r"(.*?) *\((\d{4})\)")
 
 
 def _from_grouplens(scratch: Path) -> dict[str, bytes]:
-    try:
-        with urllib.request.urlopen(GROUPLENS_URL, timeout=_SECONDS) as answer:
-            content = answer.read()
-    except (OSError, http.client.HTTPException) as e:
-        raise InstallError(f"GroupLens cannot be reached: {e}", where=GROUPLENS_URL) from e
-    _check(content, GROUPLENS_SHA256, "ml-100k.zip")
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+    place = _download(GROUPLENS_URL, GROUPLENS_SHA256, "GroupLens", scratch)
+    with zipfile.ZipFile(place) as archive:
         log, items, users = (archive.read(f"ml-100k/u.{n}") for n in ("data", "item", "user"))
     rows = []
     for line in items.decode("latin-1").splitlines():
@@ -217,9 +237,9 @@ def _from_recbole(scratch: Path) -> dict[str, bytes]:
     except subprocess.SubprocessError as e:
         said = str(getattr(e, "stderr", None) or e).strip().splitlines()[-1]
         raise InstallError(f"pip cannot download {RECBOLE}: {said}") from e
-    content = next(scratch.glob("recbole-*.whl")).read_bytes()
-    _check(content, RECBOLE_SHA256, RECBOLE)
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+    wheel = next(scratch.glob("recbole-*.whl"))
+    _check(wheel.read_bytes(), RECBOLE_SHA256, RECBOLE)
+    with zipfile.ZipFile(wheel) as archive:
         log, items, users = (
             archive.read(f"recbole/dataset_example/ml-100k/ml-100k.{name}").split(b"\n", 1)[1]
             for name in ("inter", "item", "user")

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from ray.util.metrics import Gauge
 
-from p5dist.observe.listener import Listener
+from p5dist.observe.events import Callback, Event, Logged, Saved
 from p5dist.observe.metrics_log import DATA
 
 _GAUGES = {
@@ -19,7 +17,7 @@ _GAUGES = {
 }
 
 
-class Gauges(Listener):
+class Gauges(Callback):
     """``p5dist_<name>`` with the tags ``run`` and ``stage``; the process is a worker of Ray."""
 
     def __init__(self, run: str, stage: str, restarts: int) -> None:
@@ -31,13 +29,14 @@ class Gauges(Listener):
             gauge.set_default_tags({"run": run, "stage": stage})
         self._gauges["restarts"].set(restarts)
 
-    def log(self, values: dict[str, Any]) -> None:
-        seconds = values["seconds"]
-        told = {name: values[name] for name in ("step", "loss", "samples_per_second")}
-        told["data_wait_share"] = seconds[DATA] / (sum(seconds.values()) or 1.0)
-        for name, value in told.items():
-            if value is not None:  # the loss of a step that was skipped
-                self._gauges[name].set(value)
-
-    def saved(self, step: int, seconds: float) -> None:
-        self._gauges["checkpoint_seconds"].set(seconds)
+    def on(self, event: Event) -> None:
+        match event:
+            case Logged():
+                whole = sum(event.seconds.values()) or 1.0
+                self._gauges["step"].set(event.step)
+                if event.loss is not None:
+                    self._gauges["loss"].set(event.loss)
+                self._gauges["samples_per_second"].set(event.samples_per_second)
+                self._gauges["data_wait_share"].set(event.seconds[DATA] / whole)
+            case Saved():
+                self._gauges["checkpoint_seconds"].set(event.seconds)

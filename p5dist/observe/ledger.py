@@ -13,14 +13,15 @@ import numpy as np
 import pyarrow as pa
 
 from p5dist.data.jagged import Ints
+from p5dist.observe.events import Callback, Event, Saving, Trained
 from p5dist.storage import Folder
 
 LEDGER = "ledger"
 STEP, ROW = "step", "row"
 
 
-class LedgerWriter:
-    """Collects what one worker trains on.
+class LedgerWriter(Callback):
+    """Collects what one worker trains on, and writes it down as a checkpoint begins.
 
     Args:
         stage: folder of the stage.
@@ -35,13 +36,16 @@ class LedgerWriter:
         self._steps: list[Ints] = []
         self._rows: list[Ints] = []
 
-    def add(self, step: int, rows: Ints) -> None:
-        """Global step ``step`` (from 0) was taken with the row numbers ``rows`` [B]."""
-        self._steps.append(np.full(len(rows), step))
-        self._rows.append(rows)
+    def on(self, event: Event) -> None:
+        match event:
+            case Trained(step, rows):
+                self._steps.append(np.full(len(rows), step))
+                self._rows.append(rows)
+            case Saving(step):
+                self._flush(step)
 
-    def flush(self, step: int) -> None:
-        """Write down what was added, up to step ``step``."""
+    def _flush(self, step: int) -> None:
+        """Write down all rows up to step ``step``."""
         if not self._steps:
             return
         table = pa.table({STEP: np.concatenate(self._steps), ROW: np.concatenate(self._rows)})

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
-from p5dist.observe.listener import Listener
+from p5dist.observe.events import Callback, Closed, Event, Logged, Saved, Skipped, Validated
 from p5dist.storage import Folder
 
 METRICS = "metrics.jsonl"
@@ -44,12 +45,20 @@ def read_validation(stage: Folder) -> list[dict[str, Any]]:
     return list(_read(stage / VALIDATION))
 
 
+def line_of(logged: Logged) -> dict[str, Any]:
+    """A logged step as metrics.jsonl has it."""
+    values = asdict(logged)
+    if not logged.losses:
+        del values["losses"]
+    return values
+
+
 def _lines(values: list[dict[str, Any]]) -> str:
     return "".join(json.dumps(value) + "\n" for value in values)
 
 
-class MetricsWriter(Listener):
-    """Appends one JSON object a logged step.
+class MetricsWriter(Callback):
+    """Appends one JSON object a logged step; writes down validations and skipped steps.
 
     Args:
         stage: folder of the stage.
@@ -64,52 +73,52 @@ class MetricsWriter(Listener):
         self._write_all()
         self._skipped = [s for s in _read(stage / SKIPPED) if s["step"] < step]
         self._validated = [v for v in _read(stage / VALIDATION) if v["step"] <= step]
-        self._events = None
+        self._tensorboard = None
         if stage.is_local:  # event files are appended to, which object stores cannot do
             from torch.utils.tensorboard import SummaryWriter
 
-            self._events = SummaryWriter(f"{stage.path}/events", purge_step=step + 1, flush_secs=10)
+            self._tensorboard = SummaryWriter(
+                f"{stage.path}/events", purge_step=step + 1, flush_secs=10
+            )
 
-    def log(self, values: dict[str, Any]) -> None:
-        """Write one logged step."""
+    def on(self, event: Event) -> None:
+        match event:
+            case Logged():
+                self._log(line_of(event))
+            case Skipped():
+                self._skipped.append(asdict(event))
+                (self._stage / SKIPPED).write_text(_lines(self._skipped))
+            case Validated():
+                self._validated.append(asdict(event))
+                (self._stage / VALIDATION).write_text(_lines(self._validated))
+                if self._tensorboard is not None:
+                    name = f"validation/{event.metric}"
+                    self._tensorboard.add_scalar(name, event.value, event.step)
+            case Saved():
+                self._flush()
+            case Closed():
+                self._flush()
+                if self._tensorboard is not None:
+                    self._tensorboard.close()
+
+    def _log(self, values: dict[str, Any]) -> None:
         line = json.dumps(values)
         self._lines.append(line)
         if self._place.is_local:
             with open(self._place.path, "a") as f:  # noqa: PTH123
                 f.write(line + "\n")
-        if self._events is not None:
+        if self._tensorboard is not None:
             for name in ("loss", "lr", "samples_per_second"):
                 if values[name] is None:  # a step that was skipped
                     continue
-                self._events.add_scalar(name, values[name], values["step"])
-
-    def skipped(self, step: int, rows: list[list[int]]) -> None:
-        """Write down a step (from 0) that was not applied, and the rows that each worker had."""
-        self._skipped.append({"step": step, "rows": rows})
-        (self._stage / SKIPPED).write_text(_lines(self._skipped))
-
-    def validated(self, step: int, metric: str, value: float) -> None:
-        """Write down the validation after ``step`` steps."""
-        self._validated.append({"step": step, "metric": metric, "value": value})
-        (self._stage / VALIDATION).write_text(_lines(self._validated))
-        if self._events is not None:
-            self._events.add_scalar(f"validation/{metric}", value, step)
-
-    def saved(self, step: int, seconds: float) -> None:
-        """Make everything logged so far visible in storage."""
-        self._flush()
+                self._tensorboard.add_scalar(name, values[name], values["step"])
 
     def _flush(self) -> None:
+        """Make everything logged so far visible in storage."""
         if not self._place.is_local:
             self._write_all()
-        if self._events is not None:
-            self._events.flush()
-
-    def close(self) -> None:
-        """Flush and end."""
-        self._flush()
-        if self._events is not None:
-            self._events.close()
+        if self._tensorboard is not None:
+            self._tensorboard.flush()
 
     def _write_all(self) -> None:
         self._place.write_text("".join(line + "\n" for line in self._lines))

@@ -1,5 +1,11 @@
 """A run in MLflow: the resolved job as parameters, numbers by step, the evaluation. Training never
-waits for the server, and goes on without it."""
+waits for the server, and goes on without it.
+
+Numbers go through a thread of p5dist's own and not through MLflow's asynchronous logging (3.17),
+which opens a run synchronously, tries every batch on a server that is away, logs an error with the
+server's URL and password for each batch, and lets the process end only when the last batch has
+failed, without a bound.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +14,17 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from p5dist.config import RunConfig
 from p5dist.environment.redact import redact, redact_text
 from p5dist.errors import InstallError, StoppedError
+from p5dist.observe.events import Callback, Event, Logged, Saved, Validated
+
+Metrics = Callable[[dict[str, float], int], None]
+"""Takes numbers by name, and the number of steps taken when the numbers were true."""
 
 _Numbers = tuple[dict[str, float], int]
 
@@ -119,6 +129,27 @@ class Tracker:
         for start in range(0, len(entities), _PARAMETERS):
             client.log_batch(run.info.run_id, params=entities[start : start + _PARAMETERS])
         return str(run.info.run_id)
+
+
+class Tracked(Callback):
+    """Tracks the numbers of a stage, named after the stage."""
+
+    def __init__(self, stage: str, metrics: Metrics) -> None:
+        self._stage = stage
+        self._metrics = metrics
+
+    def on(self, event: Event) -> None:
+        match event:
+            case Logged(step=step, loss=loss, lr=lr, samples_per_second=rate):
+                numbers = {"lr": lr, "samples_per_second": rate}
+                self._tell(numbers if loss is None else {"loss": loss, **numbers}, step)
+            case Validated(step, metric, value):
+                self._tell({f"validation/{metric}": value}, step)
+            case Saved(step, seconds):
+                self._tell({"checkpoint_seconds": seconds}, step)
+
+    def _tell(self, values: dict[str, float], step: int) -> None:
+        self._metrics({f"{self._stage}/{name}": value for name, value in values.items()}, step)
 
 
 @contextmanager

@@ -1,6 +1,10 @@
 """The job server of a Ray cluster over HTTP, without Ray: submit, look, read logs, stop.
 
-Ray serves it beside the dashboard, on port 8265 of the head node. With RAY_AUTH_MODE=token the
+Ray serves it beside the dashboard, on port 8265 of the head node. Ray's own JobSubmissionClient
+(2.60) is not used: RAY_ADDRESS and RAY_API_SERVER_ADDRESS override the address that a caller passes
+to the client, so a job could reach another cluster than the one that the user named; the client
+waits without limit for a server that accepts a connection and stays silent, and has no call for
+the nodes of a cluster. With RAY_AUTH_MODE=token the
 token comes from where Ray's own clients take it: RAY_AUTH_TOKEN, the file that
 RAY_AUTH_TOKEN_PATH names, or ~/.ray/auth_token.
 """

@@ -26,18 +26,13 @@ from p5dist.environment.resources import in_words, scaling, worker_resources
 from p5dist.errors import StoppedError
 from p5dist.feed.mix import open_mix
 from p5dist.feed.order import total_steps
+from p5dist.observe.events import Callback, Closed, Failed, Stopping, tell
 from p5dist.observe.metrics_log import read_metrics
 from p5dist.storage import Folder, RunFolder
+from p5dist.train.callbacks.errors_log import ErrorsLog
+from p5dist.train.callbacks.summary import Summary
+from p5dist.train.callbacks.terminal import LogLines, ProgressBar
 from p5dist.train.failures import FailureNews, explain
-from p5dist.train.following import (
-    Bar,
-    ErrorsFile,
-    Follower,
-    LogLines,
-    Metrics,
-    Summary,
-    Tracked,
-)
 from p5dist.train.handover import FEED, Feed, LaneDataConfig, train_worker
 from p5dist.train.initial import REPORT as INIT_REPORT
 from p5dist.train.initial import Report
@@ -56,12 +51,12 @@ _SETTINGS = {
 
 
 def run(
-    job: RunConfig, folder: RunFolder, stage: str, metrics: Metrics | None = None
+    job: RunConfig, folder: RunFolder, stage: str, callbacks: Sequence[Callback] = ()
 ) -> dict[str, Any]:
     """Train ``stage`` (``pretrain`` or ``finetune/<task>``) from where it was left to its end.
 
     Args:
-        metrics: is told the numbers of every logged step.
+        callbacks: hear the events of the stage in this process, beside those that show progress.
 
     Raises:
         ResourceError: the cluster is too small; found before anything starts.
@@ -78,12 +73,15 @@ def run(
         os.environ.setdefault(name, value)
     trainer = _trainer(job, folder, stage, manifest, resources, monitor)
     summary = Summary()
-    followers = [summary, LogLines(job.name, stage), ErrorsFile(place)]
-    if metrics is not None:
-        followers.append(Tracked(stage, metrics))
     with progress("steps") as bar:
-        followers.append(Bar(bar, stage))
-        _watch(lambda: _fit(trainer, job.scale, monitor, place), monitor, followers)
+        everybody = [
+            summary,
+            LogLines(job.name, stage),
+            ErrorsLog(place),
+            *callbacks,
+            ProgressBar(bar, stage),
+        ]
+        _watch(lambda: _fit(trainer, job.scale, monitor, place), monitor, everybody)
     if summary.plan is not None:
         console.print(plan_table(summary.plan))
     if (place / INIT_REPORT).exists():
@@ -184,7 +182,7 @@ def _fit(trainer: TorchTrainer, scale: Scale, monitor: Any, place: Folder) -> No
             trainer.fit()
         except ray.train.ControllerError as e:
             error = explain(e, scale, place)
-            ray.get(monitor.tell.remote("failed", error.value, {0: str(e)}))
+            ray.get(monitor.tell.remote(Failed(str(error.value), {0: str(e)})))
             if attempt == scale.max_failures:
                 raise error from e
             continue
@@ -202,9 +200,9 @@ def _fit(trainer: TorchTrainer, scale: Scale, monitor: Any, place: Folder) -> No
         return
 
 
-def _watch(fit: Callable[[], None], monitor: Any, followers: Sequence[Follower]) -> None:
-    """Run ``fit`` in a thread; tell the followers what happens, and pass a request to stop on to
-    the workers. (In the main thread Ray Train would take Ctrl-C as an order to abort.)"""
+def _watch(fit: Callable[[], None], monitor: Any, callbacks: Sequence[Callback]) -> None:
+    """Run ``fit`` in a thread; hand events to the callbacks, and pass a request to stop on to the
+    workers. (In the main thread Ray Train would take Ctrl-C as an order to abort.)"""
     failed: list[BaseException] = []
 
     def run_fit() -> None:
@@ -214,20 +212,21 @@ def _watch(fit: Callable[[], None], monitor: Any, followers: Sequence[Follower])
             failed.append(e)
 
     thread = threading.Thread(target=run_fit, daemon=True)
-    with _stop_requests() as wanted:
-        thread.start()
-        told, running = False, True
-        while running:
-            thread.join(_REFRESH_S)
-            running = thread.is_alive()  # asked before the news, so that the last ones are told
-            if wanted.is_set() and not told:
-                monitor.ask_to_stop.remote()
-                told = True
-                for follower in followers:
-                    follower.stopping()
-            for news in ray.get(monitor.news.remote()):
-                for follower in followers:
-                    getattr(follower, news.method)(*news.arguments)
+    try:
+        with _stop_requests() as wanted:
+            thread.start()
+            told, running = False, True
+            while running:
+                thread.join(_REFRESH_S)
+                running = thread.is_alive()  # asked first, so that the last events are told
+                if wanted.is_set() and not told:
+                    monitor.ask_to_stop.remote()
+                    told = True
+                    tell(callbacks, Stopping())
+                for event in ray.get(monitor.events.remote()):
+                    tell(callbacks, event)
+    finally:
+        tell(callbacks, Closed())
     if failed:
         raise failed[0]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -18,8 +18,9 @@ from p5dist.data.histories import Histories
 from p5dist.errors import TrainingError
 from p5dist.feed.ahead import Ready, prefetch
 from p5dist.feed.stream import LaneStream
+from p5dist.observe.events import Callback, Logged, Saved, Saving, Skipped, Trained, Validated, tell
 from p5dist.observe.metrics_log import DATA
-from p5dist.train.control import NUMBER_OF_EVENTS, Events, OtherWorkerError, Outside
+from p5dist.train.agreement import NUMBER_OF_FLAGS, Flags, OtherWorkerError
 from p5dist.train.memory import FreeMemory
 from p5dist.train.meter import (
     BACKWARD,
@@ -30,6 +31,7 @@ from p5dist.train.meter import (
     meter_for,
     watch_tables,
 )
+from p5dist.train.requests import NoRequests, Requests
 from p5dist.train.session import Session
 from p5dist.train.validation import Validator
 
@@ -44,14 +46,16 @@ class _Step:
     losses: list[float]
     histories: float
     lr: float
-    events: Events
+    agreed: Flags
     applied: bool
 
 
 def run_steps(
     session: Session,
     stream: LaneStream,
-    outside: Outside = Outside(),  # noqa: B008
+    *,
+    callbacks: Sequence[Callback] = (),
+    requests: Requests = NoRequests(),  # noqa: B008
     validator: Validator | None = None,
 ) -> bool:
     """Take all steps from ``session.start`` on, with checkpoints on the way and at the end.
@@ -78,10 +82,10 @@ def run_steps(
         watch_tables(session.model, meter),
         prefetch(steps, partial(_batch, session), start=start, stop=stop) as batches,
     ):
-        newest, completed = _take_steps(session, batches, meter, outside, validator)
+        newest, completed = _take_steps(session, batches, meter, callbacks, requests, validator)
     _finish_saving(session)
     if newest > completed:
-        outside.saved(newest, session.saver.seconds)
+        tell(callbacks, Saved(newest, session.saver.seconds))
     return newest >= stop or session.selection.exhausted
 
 
@@ -89,7 +93,8 @@ def _take_steps(
     session: Session,
     batches: Iterator[Ready],
     meter: Meter,
-    outside: Outside,
+    callbacks: Sequence[Callback],
+    requests: Requests,
     validator: Validator | None,
 ) -> tuple[int, int]:
     """The steps of :func:`run_steps`; the step of the newest checkpoint, and of the newest one
@@ -105,33 +110,22 @@ def _take_steps(
             break
         step, batch = ready.step, ready.batch
         problem = session.saver.error or ready.error
-        local = Events(
-            stop=outside.stop(),
+        local = Flags(
+            stop=requests.stop(),
             problem=problem is not None,
-            look=outside.look(),
+            look=requests.look(),
             completed=session.saver.completed or 0,
         )
         taken = _step(session, step, batch, meter, local)
-        if taken.events.problem:
+        if taken.agreed.problem:
             raise problem or _other(session)
         if not taken.applied:
-            _skip(session, step, batch, taken.loss, outside)
-        outside.trained(step, batch.rows)
+            _skip(session, step, batch, taken.loss, callbacks)
+        tell(callbacks, Trained(step, batch.rows))
         histories_seen += taken.histories
         done = step + 1
         if done % every == 0 or done == stop:
-            seconds, parts = meter.take()
-            line = {
-                "step": done,
-                "epoch": session.order.locate(step)[0],
-                "loss": taken.loss if taken.applied else None,
-                "lr": taken.lr,
-                "samples_per_second": round(histories_seen / seconds, 1),
-                "seconds": parts,
-            }
-            if len(taken.losses) > 1:
-                line["losses"] = dict(zip(session.inner.head.names, taken.losses, strict=True))
-            outside.log(line)
+            tell(callbacks, _logged(session, step, taken, histories_seen, meter))
             histories_seen = 0.0
         if session.average is not None:
             with meter.part("average"):
@@ -139,33 +133,50 @@ def _take_steps(
         score: float | None = None
         if validator is not None and (done % validator.config.every == 0 or done == stop):
             with meter.part("validation"):
-                score = _validate(session, validator, done, outside)
-        stopping = taken.events.stop > 0
+                score = _validate(session, validator, done, callbacks)
+        stopping = taken.agreed.stop > 0
         ending = done == stop or stopping or session.selection.exhausted
         due = done % session.training.checkpoint.every == 0 or score is not None or ending
-        if due or (taken.events.look and outside.preempted()):
+        if due or (taken.agreed.look and requests.preempted()):
             with meter.part(CHECKPOINT):
-                outside.saving(done)
+                tell(callbacks, Saving(done))
                 session.save(done, score)
                 newest = done
-        if taken.events.completed > completed:
-            completed = int(taken.events.completed)
+        if taken.agreed.completed > completed:
+            completed = int(taken.agreed.completed)
             with meter.part(CHECKPOINT):
-                outside.saved(completed, session.saver.seconds)
+                tell(callbacks, Saved(completed, session.saver.seconds))
         memory.look()
         if ending:
             break
     return newest, completed
 
 
-def _validate(session: Session, validator: Validator, done: int, outside: Outside) -> float:
+def _logged(session: Session, step: int, taken: _Step, histories: float, meter: Meter) -> Logged:
+    """The numbers of a step, with rate and seconds since the preceding logged step."""
+    seconds, parts = meter.take()
+    several = len(taken.losses) > 1
+    return Logged(
+        step=step + 1,
+        epoch=session.order.locate(step)[0],
+        loss=taken.loss if taken.applied else None,
+        lr=taken.lr,
+        samples_per_second=round(histories / seconds, 1),
+        seconds=parts,
+        losses=dict(zip(session.inner.head.names, taken.losses, strict=True)) if several else {},
+    )
+
+
+def _validate(
+    session: Session, validator: Validator, done: int, callbacks: Sequence[Callback]
+) -> float:
     """The score after ``done`` steps, the higher the better."""
     average = nullcontext() if session.average is None else session.average.in_place()
     with average:
         value = validator()
     session.model.train()
     metric = validator.config.metric
-    outside.validated(done, metric, value)
+    tell(callbacks, Validated(done, metric, value))
     score = value if validator.higher_is_better else -value
     session.selection.add(score)
     return score
@@ -179,7 +190,7 @@ def _batch(session: Session, step: int, histories: Histories) -> Batch:
     return batch.to(session.device)
 
 
-def _step(session: Session, step: int, batch: Batch, meter: Meter, local: Events) -> _Step:
+def _step(session: Session, step: int, batch: Batch, meter: Meter, local: Flags) -> _Step:
     """Take one step; it is not applied where a worker has a problem or the loss is not finite."""
     head = session.inner.head
     known = [*local.values(), *head.counts(batch), float(batch.histories)]
@@ -191,11 +202,11 @@ def _step(session: Session, step: int, batch: Batch, meter: Meter, local: Events
         totals = torch.tensor(known, dtype=torch.float64, device=session.device)
         totals = torch.cat([totals, sums.detach().double()])
         dist.all_reduce(totals)
-        sizes = [NUMBER_OF_EVENTS, len(sums), 1, len(sums)]
-        events, counts, histories, total = totals.split_with_sizes(sizes)
+        sizes = [NUMBER_OF_FLAGS, len(sums), 1, len(sums)]
+        flags, counts, histories, total = totals.split_with_sizes(sizes)
         losses = torch.where(counts > 0, total / counts, 0.0)  # no target anywhere: no loss
         loss = head.combine(losses).item()
-    agreed = Events.agreed(events)
+    agreed = Flags.agreed(flags)
     applied = math.isfinite(loss)
     if applied and not agreed.problem and counts.any():
         with meter.part(BACKWARD):
@@ -207,7 +218,9 @@ def _step(session: Session, step: int, batch: Batch, meter: Meter, local: Events
     return _Step(loss, losses.tolist(), histories.item(), lr, agreed, applied)
 
 
-def _skip(session: Session, step: int, batch: Batch, loss: float, outside: Outside) -> None:
+def _skip(
+    session: Session, step: int, batch: Batch, loss: float, callbacks: Sequence[Callback]
+) -> None:
     """The loss is not finite: go on without this step if the job allows it."""
     rows: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(rows, batch.rows.tolist())
@@ -224,7 +237,7 @@ def _skip(session: Session, step: int, batch: Batch, loss: float, outside: Outsi
             f"{sorted(row for worker in rows for row in worker)[:50]} …",
         )
     session.skipped += 1
-    outside.skipped(step, rows)
+    tell(callbacks, Skipped(step, rows))
 
 
 def _finish_saving(session: Session) -> None:

@@ -2,39 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
-
-import ray
-
-from p5dist.observe.listener import Listener
-
-_CLOSE_S = 5.0
-
-
-class News(NamedTuple):
-    """A call of a method of :class:`p5dist.train.following.Follower`."""
-
-    method: str
-    arguments: tuple[Any, ...]
+from p5dist.observe.events import Event, Failed
 
 
 class Monitor:
-    """An actor that keeps news for the driver, and its requests for the workers."""
+    """An actor that keeps events for the driver, and the driver's requests for the workers."""
 
     def __init__(self) -> None:
-        self._news: list[News] = []
+        self._events: list[Event] = []
         self._traces: dict[int, str] = {}
         self._error: Exception | None = None
         self._stop = False
         self._stopped_at: int | None = None
 
-    def tell(self, method: str, *arguments: Any) -> None:
+    def tell(self, event: Event) -> None:
         """Something happened."""
-        self._news.append(News(method, arguments))
+        self._events.append(event)
 
-    def news(self) -> list[News]:
-        """What happened since the last call, in order."""
-        told, self._news = self._news, []
+    def events(self) -> list[Event]:
+        """The events since the last call, in order."""
+        told, self._events = self._events, []
         return told
 
     def raised(self, rank: int, trace: str) -> None:
@@ -45,7 +32,7 @@ class Monitor:
         """Workers failed; by rank what Ray Train says where the worker itself said nothing."""
         details = {rank: self._traces.get(rank, text) for rank, text in texts.items()}
         self._traces = {}
-        self.tell("failed", reason, details)
+        self.tell(Failed(reason, details))
 
     def give_up(self, error: Exception) -> None:
         """Training ended with an error that a restart cannot cure; the first one counts."""
@@ -70,26 +57,3 @@ class Monitor:
     def stopped_at(self) -> int | None:
         """The step of :meth:`stopped`; None where the stage goes on or is at its end."""
         return self._stopped_at
-
-
-class Relay(Listener):
-    """Tells the driver; the first worker has one."""
-
-    def __init__(self, monitor: Any) -> None:
-        self._monitor = monitor
-
-    def log(self, values: dict[str, Any]) -> None:
-        self._monitor.tell.remote("log", values)
-
-    def validated(self, step: int, metric: str, value: float) -> None:
-        self._monitor.tell.remote("validated", step, metric, value)
-
-    def skipped(self, step: int, rows: list[list[int]]) -> None:
-        self._monitor.tell.remote("skipped", step, rows)
-
-    def saved(self, step: int, seconds: float) -> None:
-        self._monitor.tell.remote("saved", step, seconds)
-
-    def close(self) -> None:
-        # Any answer comes after all that was told; a monitor that is gone gives none.
-        ray.wait([self._monitor.wants_stop.remote()], timeout=_CLOSE_S)

@@ -14,17 +14,17 @@ from p5dist.config import parse_job
 from p5dist.data.manifest import Manifest
 from p5dist.environment.console import console
 from p5dist.errors import P5Error
+from p5dist.observe.events import Callback, Closed, Started, tell
 from p5dist.observe.gauges import Gauges
 from p5dist.observe.ledger import LedgerWriter
-from p5dist.observe.listener import Listener
 from p5dist.observe.metrics_log import MetricsWriter
 from p5dist.storage import Folder, RunFolder
-from p5dist.train.control import OtherWorkerError
+from p5dist.train.agreement import OtherWorkerError
+from p5dist.train.callbacks.profiler import StepProfiler
+from p5dist.train.callbacks.ray_train import ForwardToDriver, ReportCheckpoints
 from p5dist.train.handover import FEED
 from p5dist.train.loop import run_steps
-from p5dist.train.monitor import Relay
-from p5dist.train.profiler import StepProfiler
-from p5dist.train.reporting import WorkerOutside
+from p5dist.train.requests import RayRequests
 from p5dist.train.session import Session, open_session
 from p5dist.train.sharding import describe
 from p5dist.train.validation import make_validator
@@ -53,10 +53,9 @@ def train(config: dict[str, Any], rank: int) -> None:
     monitor = config["monitor"]
     device = ray.train.torch.get_device()
     session = open_session(job, stage, folder, Manifest.read(folder.prepare), device)
-    listeners: list[Listener] = []
+    plan = describe(session.model.plan)
+    workers = ray.train.get_context().get_world_size()
     if rank == 0:
-        plan = describe(session.model.plan)
-        workers = ray.train.get_context().get_world_size()
         (place / "plan.json").write_json(plan)
         starts = read_starts(place)
         starts.append(
@@ -66,16 +65,16 @@ def train(config: dict[str, Any], rank: int) -> None:
             }
         )  # fmt: skip
         (place / STARTS).write_json(starts)
-        ray.get(monitor.tell.remote("started", session.start, session.total, workers, plan))
-        listeners = [Relay(monitor), *_listeners(session, place, restarts=len(starts) - 1)]
-
-    ledger = None
-    if session.training.ledger:
-        ledger = LedgerWriter(place, attempt=session.saver.attempt, start=session.start, rank=rank)
-    outside = WorkerOutside(session, place, monitor, ledger, listeners, first=rank == 0)
-    stream = ray.train.get_dataset_shard(FEED)
+    callbacks = make_callbacks(session, place, monitor, rank)
+    tell(callbacks, Started(session.start, session.total, workers, plan))
     try:
-        finished = run_steps(session, stream, outside, make_validator(session, folder))
+        finished = run_steps(
+            session,
+            ray.train.get_dataset_shard(FEED),
+            callbacks=callbacks,
+            requests=RayRequests(monitor, first=rank == 0),
+            validator=make_validator(session, folder),
+        )
         if rank == 0 and not finished:
             ray.get(monitor.stopped.remote(session.saver.completed))
     except OtherWorkerError:
@@ -85,16 +84,28 @@ def train(config: dict[str, Any], rank: int) -> None:
         ray.get(monitor.give_up.remote(e))
     finally:
         session.saver.close()
-        outside.close()
+        tell(callbacks, Closed())
 
 
-def _listeners(session: Session, place: Folder, restarts: int) -> list[Listener]:
-    """What the first worker writes and shows."""
-    found: list[Listener] = [
-        MetricsWriter(place, session.start),
-        Gauges(session.job.name, session.stage, restarts),
-    ]
-    if session.training.profile is not None:
-        config = session.training.profile
-        found.append(StepProfiler(config, place, session.start, session.device))
+def make_callbacks(session: Session, place: Folder, monitor: Any, rank: int) -> list[Callback]:
+    """The callbacks of worker ``rank``; what is written once is written by the first worker.
+
+    Args:
+        place: folder of the stage, with this start of the workers in ``starts.json``.
+    """
+    training = session.training
+    found: list[Callback] = []
+    if rank == 0:
+        restarts = len(read_starts(place)) - 1
+        found += [
+            ForwardToDriver(monitor),
+            MetricsWriter(place, session.start),
+            Gauges(session.job.name, session.stage, restarts),
+        ]
+        if training.profile is not None:
+            found.append(StepProfiler(training.profile, place, session.start, session.device))
+    if training.ledger:
+        attempt = session.saver.attempt
+        found.append(LedgerWriter(place, attempt=attempt, start=session.start, rank=rank))
+    found.append(ReportCheckpoints(session.saver.checkpoints))
     return found

@@ -11,8 +11,9 @@ import torch.distributed as dist
 from p5dist.config import RunConfig
 from p5dist.data.manifest import Manifest
 from p5dist.feed.stream import LaneStream, read_here
+from p5dist.observe.events import Callback, Event, Logged
+from p5dist.observe.metrics_log import line_of
 from p5dist.storage import RunFolder
-from p5dist.train.control import Outside
 from p5dist.train.loop import run_steps
 from p5dist.train.session import Session, open_session
 from p5dist.train.validation import make_validator
@@ -36,20 +37,22 @@ def run_session(job: RunConfig, stage: str) -> tuple[Session, list[dict[str, Any
     folder = RunFolder.of(job.storage, job.name)
     readers = session.mix.readers(job, session.training)
     stream = LaneStream(readers, dist.get_rank(), dist.get_world_size(), 10, 1, read_here)
-    outside = Recorder()
-    run_steps(session, stream, outside, make_validator(session, folder))
+    recorder = Recorder()
+    validator = make_validator(session, folder)
+    run_steps(session, stream, callbacks=[recorder], validator=validator)
     session.saver.close()
-    return session, outside.lines
+    return session, recorder.lines
 
 
-class Recorder(Outside):
-    """Keeps what was logged."""
+class Recorder(Callback):
+    """Keeps the logged steps."""
 
     def __init__(self) -> None:
         self.lines: list[dict[str, Any]] = []
 
-    def log(self, values: dict[str, Any]) -> None:
-        self.lines.append(values | {"at": time.perf_counter()})
+    def on(self, event: Event) -> None:
+        if isinstance(event, Logged):
+            self.lines.append(line_of(event) | {"at": time.perf_counter()})
 
 
 def local_state(job: RunConfig, stage: str) -> dict[str, tuple[list[int], Parts]]:

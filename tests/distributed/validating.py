@@ -9,6 +9,7 @@ import torch.distributed as dist
 
 from p5dist.config import RunConfig
 from p5dist.feed.stream import LaneStream, read_here
+from p5dist.observe.events import Event, Validated
 from p5dist.storage import RunFolder
 from p5dist.train.loop import run_steps
 from p5dist.train.session import Session
@@ -25,10 +26,12 @@ class Validations(Recorder):
         self.validations: list[tuple[int, float]] = []
         self.weights: list[tuple[int, Weights]] = []
 
-    def validated(self, step: int, _: str, value: float) -> None:
-        self.validations.append((step, value))
-        if dist.get_world_size() == 1:
-            self.weights.append((step, weights_of(self.session)))
+    def on(self, event: Event) -> None:
+        super().on(event)
+        if isinstance(event, Validated):
+            self.validations.append((event.step, event.value))
+            if dist.get_world_size() == 1:
+                self.weights.append((event.step, weights_of(self.session)))
 
 
 def weights_of(session: Session) -> Weights:
@@ -45,17 +48,18 @@ def run(job: RunConfig) -> dict[str, Any]:
     folder = RunFolder.of(job.storage, job.name)
     readers = session.mix.readers(job, session.training)
     stream = LaneStream(readers, dist.get_rank(), dist.get_world_size(), 10, 1, read_here)
-    outside = Validations(session)
+    heard = Validations(session)
     alone = dist.get_world_size() == 1
     start = weights_of(session) if alone else {}
-    finished = run_steps(session, stream, outside, make_validator(session, folder))
+    validator = make_validator(session, folder)
+    finished = run_steps(session, stream, callbacks=[heard], validator=validator)
     session.saver.close()
     average = {}
     if session.average is not None and alone:
         with session.average.in_place():
             average = weights_of(session)
     return {
-        "losses": [(line["step"], line["loss"]) for line in outside.lines],
-        "validations": outside.validations, "weights": outside.weights,
+        "losses": [(line["step"], line["loss"]) for line in heard.lines],
+        "validations": heard.validations, "weights": heard.weights,
         "start": start, "average": average, "finished": finished,
     }  # fmt: skip

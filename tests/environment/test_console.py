@@ -12,7 +12,8 @@ import pytest
 from rich.console import Console
 
 from p5dist.environment import console
-from p5dist.train.following import Bar, LogLines
+from p5dist.observe.events import Callback, Failed, Logged, Saved, Started, Validated, tell
+from p5dist.train.callbacks.terminal import LogLines, ProgressBar
 
 
 @pytest.fixture
@@ -25,14 +26,13 @@ def logger() -> Iterator[logging.Logger]:
     found.propagate = True
 
 
-def _stage(followers: list[Bar | LogLines]) -> None:
-    for follower in followers:
-        follower.started(0, 20, 2, {})
-        follower.log({"step": 5, "loss": 1.25, "samples_per_second": 1200.0})
-        follower.saved(5, 0.251)
-        follower.failed("worker 1 lost: its node is gone", {1: "…"})
-        follower.started(5, 20, 1, {})
-        follower.validated(5, "ndcg@10", 0.12345)
+def _stage(callbacks: list[Callback]) -> None:
+    tell(callbacks, Started(0, 20, 2, {}))
+    tell(callbacks, Logged(5, 0, 1.25, lr=0.1, samples_per_second=1200.0, seconds={}))
+    tell(callbacks, Saved(5, 0.251))
+    tell(callbacks, Failed("worker 1 lost: its node is gone", {1: "…"}))
+    tell(callbacks, Started(5, 20, 1, {}))
+    tell(callbacks, Validated(5, "ndcg@10", 0.12345))
 
 
 def test_on_a_terminal_the_bar_shows_the_steps(
@@ -44,7 +44,7 @@ def test_on_a_terminal_the_bar_shows_the_steps(
     console.show_log()
     logger.info("1/3 prepare started")
     with console.progress("steps") as bar:
-        _stage([LogLines("small", "pretrain"), Bar(bar, "pretrain")])
+        _stage([LogLines("small", "pretrain"), ProgressBar(bar, "pretrain")])
     text = re.sub(r"\x1b\[[^m]*m", "", out.getvalue())
     lines = [line.strip() for line in text.splitlines()]
     assert "1/3 prepare started" in lines

@@ -11,6 +11,7 @@ from p5dist import pipeline
 from p5dist.cli.main import main
 from p5dist.config.scale import Scale
 from p5dist.environment.ray_session import connect
+from p5dist.storage import Folder
 
 STEP = 7
 """It fails after so many steps."""
@@ -19,19 +20,27 @@ STEP = 7
 def failing_worker(config: dict[str, Any]) -> None:
     import ray.train
 
-    from p5dist.data.jagged import Ints
+    from p5dist.observe.events import Callback, Event, Trained
     from p5dist.train import handover, worker
 
-    class FailingOutside(worker.WorkerOutside):
-        def trained(self, step: int, rows: Ints) -> None:
-            super().trained(step, rows)
+    make_callbacks = worker.make_callbacks
+
+    class Failing(Callback):
+        def __init__(self, place: Folder) -> None:
+            self._place = place
+
+        def on(self, event: Event) -> None:
             context = ray.train.get_context()
-            if step + 1 == STEP and context.get_world_rank() == context.get_world_size() - 1:
+            last = context.get_world_rank() == context.get_world_size() - 1
+            if last and isinstance(event, Trained) and event.step + 1 == STEP:
                 if len(worker.read_starts(self._place)) == 1:
                     os.kill(os.getpid(), signal.SIGKILL)
                 raise RuntimeError("planted in the loop")
 
-    worker.WorkerOutside = FailingOutside  # type: ignore[misc]
+    def and_failing(session: Any, place: Folder, *rest: Any) -> list[Callback]:
+        return [*make_callbacks(session, place, *rest), Failing(place)]
+
+    worker.make_callbacks = and_failing
     handover.train_worker(config)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from p5dist.checkpoint.checkpoints import Checkpoints
+from p5dist.observe.events import Callback, Closed, Event, Failed, Logged, Saved, Started
 from p5dist.observe.metrics_log import read_metrics
 from p5dist.train import driver
 from tests.faults.killable import KillOneWorker
@@ -20,6 +21,16 @@ STEPS = (
 )
 
 
+class Recorder(Callback):
+    """Keeps the events that the driver hears."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def on(self, event: Event) -> None:
+        self.events.append(event)
+
+
 def test_the_run_goes_on_by_itself_with_the_losses_of_an_undisturbed_one(
     tmp_path: Path, ray_session: None
 ) -> None:
@@ -29,7 +40,8 @@ def test_the_run_goes_on_by_itself_with_the_losses_of_an_undisturbed_one(
         folder = write_small_data(job)
         stage = folder.training("pretrain")
         killer = KillOneWorker(stage, step=100) if name == "killed" else None
-        result = driver.run(job, folder, "pretrain")
+        heard = Recorder()
+        result = driver.run(job, folder, "pretrain", [heard])
         if killer is not None:
             assert killer.killed_at is not None
             assert killer.killed_at < 300, "the worker was killed after the end"
@@ -40,6 +52,10 @@ def test_the_run_goes_on_by_itself_with_the_losses_of_an_undisturbed_one(
         latest = Checkpoints(stage / "checkpoints").require()
         assert latest.step == 300
         curves.append([(m["step"], m["loss"]) for m in read_metrics(stage)])
+        assert dict(curves[-1]) == {e.step: e.loss for e in heard.events if isinstance(e, Logged)}
+        turns = [type(e) for e in heard.events if isinstance(e, Started | Failed | Closed)]
+        assert turns == [Started, *[Failed, Started] * (killer is not None), Closed]
+        assert [e.step for e in heard.events if isinstance(e, Saved)][-1] == 300
     undisturbed, killed = curves
     assert [step for step, _ in killed] == list(range(1, 301)), "a step is missing or twice"
     assert [loss for _, loss in killed] == pytest.approx(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch.distributed as dist
@@ -14,32 +13,25 @@ from p5dist.config import RunConfig
 from p5dist.errors import RunFolderError
 from p5dist.feed.stream import LaneStream, read_here
 from p5dist.observe.audit import audit
+from p5dist.observe.events import Callback, Event, Trained
 from p5dist.observe.ledger import LedgerWriter
 from p5dist.storage import RunFolder
 from p5dist.train.loop import run_steps
+from tests.distributed.agreeing import StopAfter
 from tests.distributed.stages import Recorder, open_stage
 from tests.processes import run_distributed
 from tests.small_data import small_job, write_small_data
 
 
-class Accountant(Recorder):
-    """Keeps the ledger of a worker; is asked to stop, or dies, after some steps."""
+class DieAt(Callback):
+    """A worker dies in a step."""
 
-    def __init__(self, ledger: LedgerWriter, stop_at: int | None, die_at: int | None) -> None:
-        super().__init__()
-        self.ledger = ledger
-        self.stop_at, self.die_at = stop_at, die_at
+    def __init__(self, step: int | None) -> None:
+        self.step = step
 
-    def trained(self, step: int, rows: np.ndarray) -> None:
-        if step == self.die_at:
+    def on(self, event: Event) -> None:
+        if isinstance(event, Trained) and event.step == self.step:
             raise KeyboardInterrupt
-        self.ledger.add(step, rows)
-
-    def saving(self, step: int) -> None:
-        self.ledger.flush(step)
-
-    def stop(self) -> bool:
-        return self.stop_at is not None and len(self.lines) >= self.stop_at
 
 
 def train(job: RunConfig, attempt: str, stop_at: int | None, die_at: int | None) -> None:
@@ -51,7 +43,13 @@ def train(job: RunConfig, attempt: str, stop_at: int | None, die_at: int | None)
         folder.training("pretrain"), attempt=attempt, start=session.start, rank=dist.get_rank()
     )
     try:
-        run_steps(session, stream, Accountant(ledger, stop_at, die_at))
+        recorder = Recorder()
+        run_steps(
+            session,
+            stream,
+            callbacks=[recorder, DieAt(die_at), ledger],
+            requests=StopAfter(recorder, stop_at),
+        )
     except KeyboardInterrupt:
         session.saver.wait()
     session.saver.close()

@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 import time
 import urllib.request
+from dataclasses import replace
 
 import ray
 
+from p5dist.observe.events import Logged, Saved
+
 
 class Stage:
-    """Tells what the first worker of a stage tells."""
+    """Events of the first worker of a stage."""
 
     def __init__(self) -> None:
         from p5dist.observe.gauges import Gauges
@@ -18,11 +21,11 @@ class Stage:
         self.gauges = Gauges("shop", "finetune/rating", restarts=2)
 
     def tell(self) -> None:
-        line = {"step": 40, "loss": 1.5, "samples_per_second": 120.0,
-                "seconds": {"data": 1.0, "forward": 2.0, "other": 1.0}}  # fmt: skip
-        self.gauges.log(line)
-        self.gauges.log(line | {"step": 50, "loss": None})  # the last step was skipped
-        self.gauges.saved(40, 2.25)
+        seconds = {"data": 1.0, "forward": 2.0, "other": 1.0}
+        logged = Logged(40, 0, 1.5, lr=0.1, samples_per_second=120.0, seconds=seconds)
+        self.gauges.on(logged)
+        self.gauges.on(replace(logged, step=50, loss=None))  # the last step was skipped
+        self.gauges.on(Saved(40, 2.25))
 
 
 def test_the_node_of_the_first_worker_exports_them(ray_session: None) -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
+import socket
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from p5dist.errors import InstallError, StoppedError
-from p5dist.observe.tracking import Tracker, evaluation, parameters, tracker
-from p5dist.train.following import Tracked
+from p5dist.observe import tracking
+from p5dist.observe.events import Logged, Validated
+from p5dist.observe.tracking import Tracked, Tracker, evaluation, parameters, tracker
 from tests.s3 import free_port
 from tests.small_data import small_job
 
@@ -40,9 +43,9 @@ def test_without_the_package_it_says_what_to_install(
 def _tell(tracked: Tracker, first: int) -> None:
     stage = Tracked("pretrain", tracked.metrics)
     for step in (first, first + 1):
-        stage.log({"step": step, "loss": 1 / step, "lr": 0.1, "samples_per_second": 10.0 * step})
-    stage.log({"step": first + 2, "loss": None, "lr": 0.2, "samples_per_second": 5.0})
-    stage.validated(first + 1, "ndcg@10", 0.25)
+        stage.on(Logged(step, 0, 1 / step, lr=0.1, samples_per_second=10.0 * step, seconds={}))
+    stage.on(Logged(first + 2, 0, None, lr=0.2, samples_per_second=5.0, seconds={}))
+    stage.on(Validated(first + 1, "ndcg@10", 0.25))
 
 
 def test_a_run_and_its_continuation_are_one_run(tmp_path: Path) -> None:
@@ -96,3 +99,27 @@ def test_a_server_that_is_away_is_one_warning(
     assert record.name == "p5dist.observe.tracking"
     assert "nothing more is logged in MLflow" in record.getMessage()
     assert "planted" not in record.getMessage()
+
+
+def test_a_server_that_stays_silent_holds_nobody_up(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setattr(tracking, "_CLOSE_S", 0.5)
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,  # accepts, and never answers
+        caplog.at_level(logging.WARNING, "p5dist"),
+    ):
+        uri = f"http://127.0.0.1:{server.getsockname()[1]}"
+        with tracker(small_job(tmp_path, f"tracking.mlflow='{uri}'"), "runs/small") as tracked:
+            assert tracked is not None
+            begin = time.monotonic()
+            for step in range(1, 100, 3):
+                _tell(tracked, step)
+            assert time.monotonic() - begin < 0.4
+        assert time.monotonic() - begin < 4
+        assert [r.getMessage() for r in caplog.records] == [
+            "MLflow is slow; not everything was logged there"
+        ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -15,9 +16,9 @@ from p5dist.data.manifest import Manifest
 from p5dist.feed.collate import Collate
 from p5dist.models.backbone import Encoded
 from p5dist.tasks.click import Click
+from p5dist.tasks.click.interactions import CrossNetwork, DotInteraction
 from p5dist.tasks.click.module import ClickModule, HistoryFacts, dense_features
 from p5dist.tasks.click.negatives import Unclicked
-from p5dist.tasks.interactions import CrossNetwork, DotInteraction
 from p5dist.tasks.rating import Rating
 from p5dist.tasks.rating.module import RatingModule
 from tests.data.test_histories import histories
@@ -134,29 +135,33 @@ def test_facts_of_a_history_are_of_it_alone_and_of_the_past() -> None:
 
 def test_dot_interaction_by_hand() -> None:
     torch.manual_seed(0)
-    network = DotInteraction(3, 4, (5,))
-    vectors = torch.randn(2, 3, 4)
+    network = DotInteraction(4, 3, (5,))
+    a, b, c, d = network.parameters()  # weight and bias of two layers
+    vectors = torch.randn(2, 4, 3)
     for row, logit in zip(vectors, network(vectors), strict=True):
-        products = [row[1] @ row[0], row[2] @ row[0], row[2] @ row[1]]
-        first, last = network.top[0], network.top[2]
-        hidden = torch.relu(first(torch.cat([row[0], torch.stack(products)])))
-        assert torch.allclose(last(hidden)[0], logit)
+        products = torch.stack([x @ y for x, y in combinations(row, 2)])
+        hidden = torch.relu(a @ torch.cat([row[0], products]) + b)
+        assert torch.allclose((c @ hidden + d)[0], logit)
 
 
 @pytest.mark.parametrize("rank", [None, 2])
 def test_cross_network_by_hand(rank: int | None) -> None:
     torch.manual_seed(0)
     network = CrossNetwork(2, 3, (5,), layers=2, rank=rank)
+    for bias in network.cross.bias:
+        torch.nn.init.normal_(bias)  # they are 0 at first
+    weight, deep_bias = network.deep.parameters()
     vectors = torch.randn(2, 2, 3)
     for row, logit in zip(vectors.flatten(1), network(vectors), strict=True):
         x = row
-        for layer in network.cross:
+        for layer in range(2):
             if rank is None:
-                matrix, bias = layer.weight, layer.bias
+                matrix = network.cross.kernels[layer]
             else:
-                matrix, bias = layer[1].weight @ layer[0].weight, layer[1].bias  # type: ignore[index]
+                matrix = network.cross.W_kernels[layer] @ network.cross.V_kernels[layer]
+            bias = network.cross.bias[layer].flatten()
             x = torch.stack([row[i] * (matrix[i] @ x + bias[i]) + x[i] for i in range(6)])
-        deep = torch.relu(network.deep(row))
+        deep = torch.relu(weight @ row + deep_bias)
         assert torch.allclose(network.out(torch.cat([x, deep]))[0], logit, atol=1e-6)
 
 

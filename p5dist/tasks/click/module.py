@@ -14,7 +14,7 @@ from p5dist.models.backbone import Encoded
 from p5dist.models.dropout import HashedDropout, Site
 from p5dist.models.tables import UserTables
 from p5dist.tasks.click import Click, Dcn
-from p5dist.tasks.interactions import CrossNetwork, DotInteraction, mlp
+from p5dist.tasks.click.interactions import CrossNetwork, DotInteraction, mlp
 from p5dist.tasks.module import Asked, TargetWeight, TaskModule
 
 _DENSE = 5

@@ -10,14 +10,13 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from p5dist.config.train import Profile
-from p5dist.data.jagged import Ints
-from p5dist.observe.listener import Listener
+from p5dist.observe.events import Callback, Closed, Event, Trained
 from p5dist.storage import Folder
 
 _OPERATORS = 40
 
 
-class StepProfiler(Listener):
+class StepProfiler(Callback):
     """Writes ``<stage>/profile/step-<n>.json.gz`` (Chrome's trace format) and ``step-<n>.txt``
     (the operators that took most time); n steps had been taken when the trace begins.
 
@@ -34,8 +33,12 @@ class StepProfiler(Listener):
         self._running: profile | None = None
         self._after(begin)
 
-    def trained(self, step: int, rows: Ints) -> None:
-        self._after(step + 1)
+    def on(self, event: Event) -> None:
+        match event:
+            case Trained(step):
+                self._after(step + 1)
+            case Closed():  # possibly before the last step of the trace
+                self._write()
 
     def _after(self, done: int) -> None:
         if self._running is not None:
@@ -45,10 +48,10 @@ class StepProfiler(Listener):
             self._running = profile(activities=activities, acc_events=True)
             self._running.start()
         elif done == self._last:
-            self.close()
+            self._write()
 
-    def close(self) -> None:
-        """End the trace, also before its last step, and write it."""
+    def _write(self) -> None:
+        """End the trace and write it."""
         if self._running is None:
             return
         ended, self._running = self._running, None

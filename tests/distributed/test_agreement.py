@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from p5dist.errors import ShardError, TrainingError
-from p5dist.train.control import OtherWorkerError
-from tests.distributed.events import BAD_STEPS, run
+from p5dist.train.agreement import OtherWorkerError
+from tests.distributed.agreeing import BAD_STEPS, run
 from tests.processes import run_distributed
 from tests.small_data import small_job, write_small_data
 

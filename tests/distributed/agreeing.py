@@ -1,4 +1,4 @@
-"""What the processes of test_events.py run."""
+"""What the processes of test_agreement.py run."""
 
 from __future__ import annotations
 
@@ -13,33 +13,43 @@ from p5dist.data.histories import Histories
 from p5dist.errors import P5Error, ShardError
 from p5dist.feed.stream import LaneStream, read_here
 from p5dist.feed.units import Unit, UnitReader
+from p5dist.observe.events import Event, Saved, Skipped, Trained
 from p5dist.train.loop import run_steps
+from p5dist.train.requests import NoRequests
 from tests.distributed.stages import Recorder, open_stage
 
 BAD_STEPS = (7, 8)
 
 
-class Events(Recorder):
-    def __init__(self, stop_at: int | None = None) -> None:
+class Heard(Recorder):
+    """Keeps the events of a worker."""
+
+    def __init__(self) -> None:
         super().__init__()
-        self.skipped_steps: list[tuple[int, list[list[int]]]] = []
+        self.skipped: list[tuple[int, list[list[int]]]] = []
         self.complete: list[int] = []
         self.rows: dict[int, list[int]] = {}
-        self.stop_at = stop_at
 
-    def trained(self, step: int, rows: Any) -> None:
-        self.rows[step] = rows.tolist()
+    def on(self, event: Event) -> None:
+        super().on(event)
+        match event:
+            case Trained(step, rows):
+                self.rows[step] = rows.tolist()
+            case Skipped(step, rows):
+                self.skipped.append((step, rows))
+            case Saved(step):
+                self.complete.append(step)
 
-    def skipped(self, step: int, rows: list[list[int]]) -> None:
-        self.skipped_steps.append((step, rows))
 
-    def saved(self, step: int, _: float) -> None:
-        self.complete.append(step)
+class StopAfter(NoRequests):
+    """Asks to stop once so many steps were logged."""
+
+    def __init__(self, recorder: Recorder, steps: int | None) -> None:
+        self.recorder = recorder
+        self.steps = steps
 
     def stop(self) -> bool:
-        """Only the last worker knows."""
-        last = dist.get_rank() == dist.get_world_size() - 1
-        return last and self.stop_at is not None and len(self.lines) >= self.stop_at
+        return self.steps is not None and len(self.recorder.lines) >= self.steps
 
 
 def broken_read(reader: UnitReader, plan: Iterable[Unit], _: int) -> Iterator[Histories]:
@@ -71,11 +81,13 @@ def run(
         return sums * float("nan") if last and step in bad_steps else sums
 
     head.forward = spoilt
-    events = Events(stop_at)
+    heard = Heard()
+    last = dist.get_rank() == dist.get_world_size() - 1
+    requests = StopAfter(heard, stop_at if last else None)  # only the last worker knows
     error: P5Error | None = None
     finished = False
     try:
-        finished = run_steps(session, stream, events)
+        finished = run_steps(session, stream, callbacks=[heard], requests=requests)
     except P5Error as e:
         error = e
     session.saver.close()
@@ -85,8 +97,8 @@ def run(
         if hasattr(value, "local_shards") and value.local_shards()
     }
     return {
-        "losses": [(line["step"], line["loss"]) for line in events.lines],
-        "skipped": events.skipped_steps, "complete": events.complete, "rows": events.rows,
+        "losses": [(line["step"], line["loss"]) for line in heard.lines],
+        "skipped": heard.skipped, "complete": heard.complete, "rows": heard.rows,
         "error": error, "finished": finished, "start": session.start, "state": state,
         "skipped_before": session.skipped,
     }  # fmt: skip

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from p5dist.config.train import Profile
+from p5dist.observe.events import Closed, Trained
 from p5dist.storage import Folder
-from p5dist.train.profiler import StepProfiler
+from p5dist.train.callbacks.profiler import StepProfiler
 from tests.s3 import Store
 from tests.small_data import small_job
 
@@ -25,8 +26,8 @@ def run(place: Folder, config: Profile, begin: int, steps: int) -> None:
     for step in range(begin, begin + steps):
         for _ in range(step + 1):
             torch.ones(2, 2) @ torch.ones(2, 2)
-        profiler.trained(step, ROWS)
-    profiler.close()
+        profiler.on(Trained(step, ROWS))
+    profiler.on(Closed())
 
 
 def products(place: Folder, name: str) -> int:

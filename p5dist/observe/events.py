@@ -1,0 +1,140 @@
+"""Events of a training stage, and the callbacks that hear them.
+
+Each worker hands its events to its own callbacks; on the first worker one of the callbacks forwards
+events to the driver, which hands them to the driver's callbacks. :class:`Failed` and
+:class:`Stopping` come from the driver's side only. A step is counted in two ways: ``step`` of
+:class:`Trained` and :class:`Skipped` is the number of a step from 0, everywhere else the number of
+steps taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeAlias
+
+from p5dist.data.jagged import Ints
+
+
+@dataclass(frozen=True)
+class Started:
+    """A group of workers begins, for the first time or after a failure."""
+
+    step: int
+    """Steps taken before."""
+    total: int
+    """Steps of the stage."""
+    workers: int
+    plan: dict[str, Any]
+    """Which worker holds which part of which table; as in ``plan.json``."""
+
+
+@dataclass(frozen=True)
+class Logged:
+    """Numbers of a step that is logged; the same on all workers but for the seconds."""
+
+    step: int
+    """Steps taken."""
+    epoch: int
+    """Epoch of the run's own data, from 0."""
+    loss: float | None
+    """Loss of the global batch; None for a skipped step."""
+    lr: float
+    """Learning rate of the dense parameters."""
+    samples_per_second: float
+    """Histories per second, over all workers, since the preceding logged step."""
+    seconds: dict[str, float]
+    """Seconds of this worker since the preceding logged step, by part of a step."""
+    losses: dict[str, float] = field(default_factory=dict)
+    """Loss by name of the objective; empty where the stage has only one."""
+
+
+@dataclass(frozen=True)
+class Validated:
+    """The model was validated."""
+
+    step: int
+    """Steps taken."""
+    metric: str
+    value: float
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """This worker took a step, possibly one that was skipped."""
+
+    step: int
+    """Number of the step, from 0."""
+    rows: Ints
+    """Row numbers of the histories of this worker's batch [B]."""
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A step was not applied, since the loss was not finite."""
+
+    step: int
+    """Number of the step, from 0."""
+    rows: list[list[int]]
+    """By worker, the row numbers of the worker's batch."""
+
+
+@dataclass(frozen=True)
+class Saving:
+    """A checkpoint begins."""
+
+    step: int
+    """Steps taken."""
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A checkpoint is complete."""
+
+    step: int
+    """Steps that had been taken when the checkpoint began."""
+    seconds: float
+    """From the beginning of the checkpoint until the checkpoint was complete; 0 on a worker that
+    does not know the time (all but the first)."""
+
+
+@dataclass(frozen=True)
+class Failed:
+    """Workers failed. The workers may start again afterwards."""
+
+    reason: str
+    """One line."""
+    details: dict[int, str]
+    """By rank of a failed worker, a traceback or what Ray says."""
+
+
+@dataclass(frozen=True)
+class Stopping:
+    """The job was asked to end after a checkpoint."""
+
+
+@dataclass(frozen=True)
+class Closed:
+    """The last event: a callback writes out what the callback still holds."""
+
+
+Event: TypeAlias = (
+    Started | Logged | Validated | Trained | Skipped | Saving | Saved | Failed | Stopping | Closed
+)
+
+
+class Callback(Protocol):
+    """Hears the events of a stage, in order, and acts on some of the events with ``match``.
+
+    A worker waits for its callbacks inside a step, so a callback must be fast; an error of a
+    callback ends the worker.
+    """
+
+    def on(self, event: Event) -> None:
+        """An event happened; kinds of events that the callback does not know are ignored."""
+
+
+def tell(callbacks: Iterable[Callback], event: Event) -> None:
+    """Hand an event to several callbacks, one after the other."""
+    for callback in callbacks:
+        callback.on(event)

@@ -1,0 +1,46 @@
+"""Flags that all workers agree on at each step.
+
+A worker may learn something alone: the worker is asked to end, cannot read data, cannot write a
+checkpoint. If the worker acted alone, the others would wait for it. So every worker puts its flags
+into the exchange that each step has anyway, and all workers see the same sums.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
+
+from p5dist.errors import TrainingError
+
+if TYPE_CHECKING:
+    from torch import Tensor  # the monitor's process has no use for PyTorch
+
+
+@dataclass
+class Flags:
+    """The flags of one worker; after the exchange, their sums over all workers."""
+
+    stop: float = 0.0
+    """Workers that are asked to end after a checkpoint."""
+    problem: float = 0.0
+    """Workers that cannot go on."""
+    look: float = 0.0
+    """Workers that find it time to ask for a preemption notice."""
+    completed: float = 0.0
+    """Step of the newest complete checkpoint; only the first worker knows the step."""
+
+    def values(self) -> list[float]:
+        """One number a flag, to be summed over the workers."""
+        return [getattr(self, field.name) for field in fields(self)]
+
+    @classmethod
+    def agreed(cls, sums: Tensor) -> Flags:
+        """From the sums over the workers of :meth:`values`."""
+        return cls(*sums.tolist())
+
+
+NUMBER_OF_FLAGS = len(fields(Flags))
+
+
+class OtherWorkerError(TrainingError):
+    """Another worker cannot go on and says why; this one ends in order."""

@@ -15,12 +15,18 @@ from p5dist.config import RunConfig
 from p5dist.data import columns as c
 from p5dist.data.manifest import Manifest
 from p5dist.data.reader import ShardReader
+from p5dist.inference.evaluate import stage as evaluate
 from p5dist.inference.scorer import load_scorer
 from p5dist.storage import RunFolder
+from tests.data.written import Row, as_windows, write
 from tests.distributed.validating import run
 from tests.processes import run_distributed
 from tests.small_data import small_job, write_small_data
 
+MANY = (
+    "finetune.rating.task={kind: multi, tasks: {a: {kind: rating, history: time}, "
+    "b: {kind: rating, history: time, score: dot}}}"
+)
 VALIDATE = "pretrain.validation={every: 5, users: 1000}"
 
 
@@ -121,3 +127,50 @@ def test_the_average_is_what_its_formula_says_and_is_ranked_with(tmp_path: Path)
     assert ndcg_by_hand(job) == pytest.approx(best)
     _, two = validated(tmp_path / "2", 2, VALIDATE, average)
     assert [v for _, v in two["validations"]] == pytest.approx([v for _, v in found["validations"]])
+
+
+@pytest.mark.parametrize(
+    ("stage", "metric", "settings"),
+    [
+        ("pretrain", "ndcg@10", []),
+        ("finetune/rating", "rmse", []),
+        ("finetune/rating", "b/mae", [MANY]),
+        ("finetune/rating", "auc", ["finetune.rating.task={kind: click, negatives: 2}"]),
+    ],
+)
+def test_on_all_users_it_is_the_evaluation_of_the_validation_split(
+    tmp_path: Path, stage: str, metric: str, settings: list[str]
+) -> None:
+    """Users with sessions and windows, on one worker and on two; also metrics that are no mean."""
+    section = stage.replace("/", ".")
+    job = small_job(
+        tmp_path, "prepare.items=null", "model.item_attributes=[]", "prepare.session_gap=10",
+        "prepare.source.columns.event=event", "finetune.rating.init_from=null",
+        f"{section}.validation={{every: 5, users: 1000, metric: {metric}}}", "report=null",
+        f"{section}.steps=5", "evaluate.split=validation", "evaluate.bootstrap=0", *settings,
+    )  # fmt: skip
+    if stage != "pretrain":
+        job = job.model_copy(update={"pretrain": None})
+    folder = RunFolder.of(job.storage, job.name)
+    rng = np.random.default_rng(4)
+    shards = [[_sessions(rng) for _ in range(20)] for _ in range(3)]
+    write(Path(folder.prepare.path), as_windows(shards, 2), items=30, group_rows=3)
+    one = run_distributed(run, 1, job, stage)[0]["validations"]
+    if stage == "pretrain":
+        job = job.model_copy(update={"finetune": {}})
+    name = metric.rsplit("/", 1)[-1]
+    expected = evaluate.run(job, folder)["metrics"][name]["value"]
+    assert one == [(5, pytest.approx(expected, rel=1e-6))]
+    (folder.training(stage)).remove()
+    two = run_distributed(run, 2, job, stage)[0]["validations"]
+    assert two == [(5, pytest.approx(expected, rel=1e-5))]
+
+
+def _sessions(rng: np.random.Generator) -> tuple[Row, ...]:
+    """One to four sessions of one user."""
+    rows = []
+    for _ in range(int(rng.integers(1, 5))):
+        n = int(rng.integers(1, 7))
+        splits = (0,) * max(n - 2, 0) + (1, 2)[: min(n, 2)]
+        rows.append(Row(False, tuple(int(i) for i in rng.integers(1, 31, n)), splits))
+    return tuple(rows)

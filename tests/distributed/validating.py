@@ -43,8 +43,8 @@ def weights_of(session: Session) -> Weights:
     return found
 
 
-def run(job: RunConfig) -> dict[str, Any]:
-    session = open_stage(job, "pretrain")
+def run(job: RunConfig, stage: str = "pretrain") -> dict[str, Any]:
+    session = open_stage(job, stage)
     folder = RunFolder.of(job.storage, job.name)
     readers = session.mix.readers(job, session.training)
     stream = LaneStream(readers, dist.get_rank(), dist.get_world_size(), 10, 1, read_here)

@@ -9,9 +9,14 @@ import pytest
 
 from p5dist.data import columns as c
 from p5dist.data.histories import Histories
+from p5dist.data.reader import ShardReader
 from p5dist.errors import ShardError
-from p5dist.feed.units import Unit, units
+from p5dist.feed.order import LaneOrder
+from p5dist.feed.stream import LaneStream, ReadUnits, read_here
+from p5dist.feed.units import Unit, UnitReader, units
 from p5dist.storage import RunFolder
+from p5dist.tasks.click.negatives import Unclicked
+from tests.data.written import Row, as_windows, write
 from tests.feed.streams import batches, reader
 from tests.small_data import small_job, write_small_data
 
@@ -99,3 +104,32 @@ def test_a_corrupt_row_group_names_the_file(tmp_path: Path) -> None:
     zero = np.zeros(1, np.int64)
     with pytest.raises(ShardError, match=r"part-00000\.parquet, row group 0"):
         source.read(Unit(zero, zero, zero))
+
+
+@pytest.mark.parametrize("keep", [False, True])
+@pytest.mark.parametrize("read_units", [read_here, None])
+def test_drawn_negatives_are_items_that_the_user_has_not_had_in_any_row(
+    tmp_path: Path, keep: bool, read_units: ReadUnits | None, request: pytest.FixtureRequest
+) -> None:
+    """Users with 20 of 24 items in windows of 3, of which the encoder sees 2."""
+    if read_units is None and not keep:
+        request.getfixturevalue("ray_session")
+    rng = np.random.default_rng(2)
+    had = [rng.permutation(24)[:20] + 1 for _ in range(30)]
+    users = [(Row(False, tuple(map(int, own)), (0,) * 19 + (2,)),) for own in had]
+    prepare, manifest = write(tmp_path, as_windows([users], 3), items=24, group_rows=4)
+    order = LaneOrder(manifest, lanes=2, batch_size=8, seed=1)
+    source = UnitReader(
+        ShardReader(prepare, manifest), order, 2, random_window=True, whole_users=True, keep=keep
+    )
+    draw = Unclicked(4, catalogue=24, seed=1)
+    stream = LaneStream((source,), 0, 1, 20, 1, read_units)
+    drawn = 0
+    for step, histories in stream.steps(0, 20):
+        assert histories.lengths.max() <= 2
+        owner, items = histories.user[histories.owner()], draw.drawn(histories, step)
+        for user, row in zip(owner, items, strict=True):
+            trained = set(had[user - 1][:19].tolist())
+            assert not trained & set(row.tolist())
+            drawn += int((row > 0).sum())
+    assert drawn > 200

@@ -5,15 +5,16 @@ from __future__ import annotations
 import fcntl
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from p5dist.config import RunConfig, dump_job
+from p5dist.config import RunConfig, dump_job, load_job
 from p5dist.environment.ray_session import connect
 from p5dist.environment.redact import redact, redact_text
-from p5dist.errors import P5Error, RunFolderError, StoppedError
+from p5dist.errors import ConfigError, P5Error, RunFolderError, StoppedError
+from p5dist.inference.actors import scores_here
 from p5dist.observe.stages import STATE, check_owner, marker, select, state_of
 from p5dist.observe.tracking import Tracked, Tracker, evaluation, tracker
 from p5dist.storage import RunFolder
@@ -60,6 +61,40 @@ def run(job: RunConfig, wanted: list[str], *, fresh: bool = False) -> dict[str, 
     return results
 
 
+def run_job(
+    job: RunConfig | str | Path,
+    stages: Sequence[str] = (),
+    *,
+    overrides: Sequence[str] = (),
+    fresh: bool = False,
+) -> dict[str, Any]:
+    """Run stages of a job, as the command ``p5dist run`` does: complete stages are skipped,
+    interrupted ones continue.
+
+    Args:
+        job: a job, or the path of a job file.
+        stages: such as ``["prepare", "pretrain"]``; none named: all of the job.
+        overrides: settings that replace those of a job file, such as ``pretrain.steps=100``.
+        fresh: throw away what these stages, and all that build on them, have made before.
+
+    Returns:
+        The result of each stage by name.
+
+    Raises:
+        ConfigError: the job file is wrong, or the job has no such stage.
+        P5Error: as the stages raise it.
+    """
+    if isinstance(job, RunConfig):
+        if overrides:
+            raise ConfigError(
+                "overrides are for job files", where="overrides", value=", ".join(overrides),
+                rule="a job that was built in Python has its settings already",
+                fix="pass the path of the job file, or use job.replaced(…)",
+            )  # fmt: skip
+        return run(job, list(stages), fresh=fresh)
+    return run(load_job(job, list(overrides)), list(stages), fresh=fresh)
+
+
 def _run_stage(job: RunConfig, folder: RunFolder, stage: str, tracked: Tracker | None) -> Any:
     if stage == "report":
         from p5dist.report import stage as report
@@ -72,7 +107,8 @@ def _run_stage(job: RunConfig, folder: RunFolder, stage: str, tracked: Tracker |
             from p5dist.prepare import stage as prepare
 
             return prepare.run(job, folder, workers).model_dump(mode="json")
-    connect(job.scale)
+    if stage in job.trainings() or not scores_here(job):
+        connect(job.scale)
     if stage in job.trainings():
         from p5dist.train import driver
 

@@ -4,6 +4,7 @@ knob."""
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
 
@@ -47,12 +48,11 @@ def parse_job(text: str, overrides: list[str] | None = None, *, where: str = "jo
             "the job file must be a mapping", where=where, value=values,
             fix="start from a file under jobs/",
         )  # fmt: skip
-    for override in overrides or []:
-        _apply(values, override)
+    apply_overrides(values, overrides or [])
     try:
         return RunConfig.model_validate(values)
     except ValidationError as e:
-        raise _explain(e, values, where) from None
+        raise explain(e, values, where) from None
 
 
 def dump_job(job: RunConfig, *, defaults: bool = True) -> str:
@@ -63,6 +63,16 @@ def dump_job(job: RunConfig, *, defaults: bool = True) -> str:
     """
     values = job.model_dump(mode="json", exclude_unset=not defaults)
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+
+
+def apply_overrides(values: dict[str, Any], overrides: Iterable[str]) -> None:
+    """Put settings such as ``pretrain.steps=100`` into ``values``.
+
+    Raises:
+        ConfigError: not an override, or one below a plain value.
+    """
+    for override in overrides:
+        _apply(values, override)
 
 
 def _apply(values: dict[str, Any], override: str) -> None:
@@ -87,8 +97,13 @@ def _apply(values: dict[str, Any], override: str) -> None:
     node[parts[-1]] = yaml.safe_load(text)
 
 
-def _explain(error: ValidationError, values: dict[str, Any], where: str) -> ConfigError:
-    """The first problem in full, the others in a line each."""
+def explain(error: ValidationError, values: dict[str, Any], where: str) -> ConfigError:
+    """The first problem in full, the others in a line each.
+
+    Args:
+        values: what was validated.
+        where: of what, for the message.
+    """
     first, *others = error.errors()
     parts = _path(first["loc"], values)
     path = ".".join(parts)

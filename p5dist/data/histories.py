@@ -46,9 +46,11 @@ class Histories:
     """[B] index of the user of each history in ``had``."""
 
     @classmethod
-    def empty(cls) -> Histories:
-        """No history at all."""
-        return cls.from_table(c.HISTORY.empty_table())
+    def empty(cls, number: int = 0) -> Histories:
+        """``number`` histories without interactions, of no user."""
+        nothing = cls.from_table(c.HISTORY.empty_table())
+        nobody = np.zeros(number, dtype=np.int64)
+        return replace(nothing, user=nobody, row=nobody, offsets=np.append(nobody, 0))
 
     def __len__(self) -> int:
         return len(self.user)

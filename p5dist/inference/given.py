@@ -1,0 +1,267 @@
+"""Histories that a caller gives with external ids → histories as the model reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from p5dist.config import RunConfig
+from p5dist.data import columns as c
+from p5dist.data.histories import Histories
+from p5dist.data.jagged import Array, Bools, Ints, offsets_of
+from p5dist.data.manifest import Manifest
+from p5dist.errors import ConfigError, DataError
+from p5dist.prepare.arrays import stable_hash
+from p5dist.storage import Folder
+
+Id = str | int
+Lists = Sequence[Sequence[Any]]
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Items:
+    """The items of a run: external ids, titles, training interactions."""
+
+    external: pa.StringArray
+    """[items] of each id from 1; null for a hashed id that no item has."""
+    titles: pa.StringArray | None
+    count: Ints
+    """[items] training interactions."""
+    described: Bools
+    """[items] whether the item has a value of an attribute that the model reads."""
+    hashed: int | None
+
+    @classmethod
+    def read(cls, job: RunConfig, prepare: Folder) -> Items:
+        """From the prepared data of a run."""
+        table = (prepare / "vocabulary/item.parquet").read_table([c.EXTERNAL_ID, c.COUNT])
+        titles = None
+        described = np.zeros(len(table), dtype=bool)
+        section = job.prepare.items
+        if section is not None:
+            names = [c.TITLE] if section.title is not None else []
+            read = (prepare / "attributes/item.parquet").read_table(
+                [*names, *job.model.item_attributes]
+            )
+            titles = _one(read[c.TITLE]) if names else None
+            for name in job.model.item_attributes:
+                described |= np.asarray(pc.list_value_length(_one(read[name])).fill_null(0)) > 0
+        return cls(
+            _one(table[c.EXTERNAL_ID]),
+            titles,
+            table[c.COUNT].to_numpy(),
+            described,
+            job.prepare.vocabulary.hashed,
+        )
+
+    def __len__(self) -> int:
+        return len(self.external)
+
+    @property
+    def has_vector(self) -> Bools:
+        """[items] whether training or the attributes say anything of the item."""
+        found: Bools = (self.count > 0) | self.described
+        return found
+
+    def ids(self, external: Sequence[Id]) -> Ints:
+        """[n] ids from 1; 0 for items that the run does not know."""
+        text = pa.array([str(item) for item in external], pa.string())
+        if self.hashed is not None:
+            hashed: Ints = (stable_hash(text) % np.uint64(self.hashed)).astype(np.int64)
+            return hashed + 1
+        index = pc.index_in(text, value_set=self.external)
+        return np.asarray(pc.fill_null(index, -1)).astype(np.int64) + 1
+
+
+def given_histories(
+    job: RunConfig,
+    manifest: Manifest,
+    items: Items,
+    histories: Sequence[Sequence[Id]],
+    *,
+    times: Lists | None,
+    events: Lists | None,
+    ratings: Lists | None,
+    users: Ints,
+    unknown: Literal["error", "skip"],
+) -> tuple[Histories, int]:
+    """The histories, and how many interactions were left out since the run does not know the item.
+
+    Args:
+        histories: external item ids, the oldest first.
+        times, events, ratings: one entry an interaction where the model reads them; None: none.
+        users: [B] internal user ids, 0 for users that the run does not know.
+        unknown: what happens with items that the run does not know.
+
+    Raises:
+        DataError: an unknown item, event or time; lists of other lengths; times that fall; a
+            column that the model reads and that is not given.
+    """
+    for number, history in enumerate(histories):
+        if isinstance(history, (str, bytes)) or not isinstance(history, Sequence | np.ndarray):
+            raise DataError(
+                "a history is no list of item ids", where=f"history {number}", value=history,
+                rule="histories are lists of lists: [['a', 'b'], ['c']]",
+                fix="put the ids of each history into a list of their own",
+            )  # fmt: skip
+    lengths = np.array([len(history) for history in histories], dtype=np.int64)
+    flat = [item for history in histories for item in history]
+    ids = items.ids(flat)
+    needed = {name: name in job.model.columns for name in (c.TIMESTAMP, c.EVENT, c.RATING)}
+    time = _column("times", times, lengths, _seconds, np.int64, 0, needed[c.TIMESTAMP])
+    event = _column("events", events, lengths, _event_codes(manifest), np.int8, 0, needed[c.EVENT])
+    rating = _column("ratings", ratings, lengths, float, np.float32, np.nan, needed[c.RATING])
+    offsets = offsets_of(lengths)
+    found = Histories(
+        user=users,
+        row=np.arange(len(histories), dtype=np.int64),
+        offsets=offsets,
+        item=ids,
+        timestamp=time,
+        event=event,
+        rating=rating,
+        split=np.zeros(len(flat), dtype=np.int8),
+    )
+    _check_order(found)
+    strange = np.flatnonzero(ids == 0)
+    if len(strange) and unknown == "error":
+        owner = found.owner()[strange]
+        named = ", ".join(
+            f"{flat[i]!r} (history {h})"
+            for i, h in zip(strange[:_SHOWN], owner[:_SHOWN], strict=True)
+        )
+        raise DataError(
+            "items that the run does not know", where="histories",
+            value=named + (" …" if len(strange) > _SHOWN else ""),
+            rule=f"the run knows {len(items):,} items, by the ids of its log",
+            fix="correct the ids, or pass unknown='skip' to leave these interactions out",
+        )  # fmt: skip
+    return found.where(ids > 0), len(strange)
+
+
+def given_times(times: Sequence[Any], number: int) -> Ints:
+    """[n] seconds since 1970 of one time for each of ``number`` histories.
+
+    Raises:
+        DataError: another number of times, or no time.
+    """
+    one_each = [[time] for time in times]
+    lengths = np.ones(number, dtype=np.int64)
+    found: Ints = _column("at", one_each, lengths, _seconds, np.int64, 0, False)
+    return found
+
+
+def known_items(items: Items, wanted: Sequence[Id], where: str) -> Ints:
+    """[n] ids of items that the run must know.
+
+    Raises:
+        DataError: it does not know one.
+    """
+    ids = items.ids(wanted)
+    if (ids == 0).any():
+        named = ", ".join(repr(wanted[i]) for i in np.flatnonzero(ids == 0)[:_SHOWN])
+        raise DataError(
+            "items that the run does not know", where=where, value=named,
+            rule=f"the run knows {len(items):,} items, by the ids of its log",
+            fix="correct the ids",
+        )  # fmt: skip
+    return ids
+
+
+def _column(
+    name: str,
+    given: Lists | None,
+    lengths: Ints,
+    parse: Any,
+    kind: type,
+    default: float,
+    needed: bool,
+) -> Array:
+    """[T] values of an interaction's column."""
+    if given is None:
+        if needed:
+            raise DataError(
+                f"the model reads the {name} of interactions", where=name,
+                rule="one entry for each interaction of each history", fix=f"pass {name}=[[…], …]",
+            )  # fmt: skip
+        return np.full(int(lengths.sum()), default, dtype=kind)
+    found = [len(values) for values in given]
+    if found != lengths.tolist():
+        at = next(
+            (i for i, (a, b) in enumerate(zip(found, lengths.tolist(), strict=False)) if a != b),
+            min(len(found), len(lengths)),
+        )
+        raise DataError(
+            f"{name} and histories have other lengths", where=f"{name}, history {at}",
+            value=f"{found[at] if at < len(found) else 'nothing'} for "
+            f"{lengths[at] if at < len(lengths) else 'no'} interactions",
+            rule="one entry for each interaction", fix=f"correct {name}",
+        )  # fmt: skip
+    values = []
+    for number, own in enumerate(given):
+        for position, value in enumerate(own):
+            try:
+                values.append(parse(value))
+            except (TypeError, ValueError, OverflowError, KeyError) as e:
+                raise DataError(
+                    f"not one of the {name}", where=f"{name}, history {number}, entry {position}",
+                    value=value, rule=getattr(parse, "rule", "a number"), fix=f"correct {name}",
+                ) from e  # fmt: skip
+    return np.array(values, dtype=kind)
+
+
+def _seconds(value: Any) -> int:
+    """Seconds since 1970."""
+    if isinstance(value, np.datetime64):
+        return int(value.astype("M8[s]").astype(np.int64))
+    if isinstance(value, str):
+        value = datetime.fromisoformat(value)
+    if isinstance(value, datetime):
+        aware = value if value.tzinfo else value.replace(tzinfo=timezone.utc)
+        return int(aware.timestamp() // 1)
+    return int(value // 1)
+
+
+_seconds.rule = "seconds since 1970, a datetime, or ISO 8601"  # type: ignore[attr-defined]
+
+
+def _event_codes(manifest: Manifest) -> Any:
+    codes: Mapping[str, int] = {name: i for i, name in enumerate(manifest.events, 1)}
+
+    def code(value: Any) -> int:
+        return 0 if value is None else codes[value]
+
+    code.rule = f"one of: {', '.join(codes) or 'none'}; None: no event"  # type: ignore[attr-defined]
+    return code
+
+
+def _check_order(histories: Histories) -> None:
+    time, owner = histories.timestamp, histories.owner()
+    falls = np.flatnonzero((np.diff(time) < 0) & (owner[1:] == owner[:-1])) + 1
+    if len(falls):
+        at = int(falls[0])
+        position = at - int(histories.offsets[owner[at]])
+        raise DataError(
+            "the times of a history fall", where=f"history {owner[at]}, interaction {position}",
+            value=f"{time[at]} after {time[at - 1]}",
+            rule="a history is in the order of time, the oldest interaction first",
+            fix="sort the interactions of the history by time",
+        )  # fmt: skip
+
+
+def _one(column: pa.ChunkedArray) -> Any:
+    array = column.combine_chunks()
+    return pa.concat_arrays(array.chunks) if isinstance(array, pa.ChunkedArray) else array
+
+
+def check_k(k: int) -> None:
+    """Raise ConfigError unless ``k`` is a number of items."""
+    if k < 1:
+        raise ConfigError("no list length", where="k", value=k, rule="at least 1", fix="raise k")

@@ -1,0 +1,431 @@
+"""A finished run in Python: recommend, score, similar items, vectors, metrics."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+
+from p5dist.config import RunConfig, parse_job
+from p5dist.data import columns as c
+from p5dist.data.histories import Histories
+from p5dist.data.jagged import Ints, Jagged
+from p5dist.data.manifest import Manifest
+from p5dist.errors import ConfigError, DataError, RunFolderError
+from p5dist.inference.fitting import Fitted, fit
+from p5dist.inference.given import (
+    Id,
+    Items,
+    Lists,
+    check_k,
+    given_histories,
+    given_times,
+    known_items,
+)
+from p5dist.inference.rankers import model_ranker
+from p5dist.inference.scorer import Scorer, load_scorer
+from p5dist.ranking.baselines import Popularity
+from p5dist.ranking.topk import Lists as RankedLists
+from p5dist.ranking.topk import Ranker, top_k
+from p5dist.storage import Folder, RunFolder
+
+_AT_ONCE = 1024
+SKIPPED, EMPTY = b"p5dist.interactions_skipped", b"p5dist.histories_without_items"
+"""Keys of the metadata of what :meth:`Run.recommend` returns."""
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """Vectors by external id."""
+
+    ids: list[str]
+    """[n]"""
+    values: npt.NDArray[np.float32]
+    """[n, dim]"""
+
+
+class Run:
+    """A run whose training is complete; made by :func:`load`. Needs no Ray.
+
+    Attributes:
+        job: the job of the run.
+        stage: the training stage whose model ranks; None where none does.
+    """
+
+    def __init__(self, job: RunConfig, folder: RunFolder, stage: str | None) -> None:
+        self.job, self.stage = job, stage
+        self._folder = folder
+        self._manifest = Manifest.load(folder.prepare)
+        self._scorers: dict[str, Scorer] = {}
+        for name in [stage] if stage else [s for s, _ in job.predicting_tasks().values()][:1]:
+            self._scorer(name)  # says at once where there is no checkpoint
+
+    def __repr__(self) -> str:
+        return f"<p5dist run {self.job.name}: {len(self._items):,} items, ranks by {self.stage}>"
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The metrics of the evaluation by name, such as ``ndcg@10``.
+
+        Raises:
+            RunFolderError: the run was not evaluated.
+        """
+        return {name: metric["value"] for name, metric in self.evaluation["metrics"].items()}
+
+    @property
+    def evaluation(self) -> dict[str, Any]:
+        """What evaluate/result.json holds: metrics with intervals, baselines, protocol.
+
+        Raises:
+            RunFolderError: the run was not evaluated.
+        """
+        file = self._folder.evaluate / "result.json"
+        if not file.exists():
+            raise RunFolderError(
+                "the run was not evaluated", where=str(file),
+                fix=f"p5dist run {self._folder.job} evaluate",
+            )  # fmt: skip
+        found: dict[str, Any] = file.read_json()
+        return found
+
+    def recommend(
+        self,
+        histories: Sequence[Sequence[Id]],
+        k: int = 10,
+        *,
+        times: Lists | None = None,
+        events: Lists | None = None,
+        ratings: Lists | None = None,
+        users: Sequence[Id | None] | None = None,
+        mask_seen: bool = True,
+        unknown: Literal["error", "skip"] = "error",
+    ) -> pa.Table:
+        """The best ``k`` items for each of B histories, exactly over the whole catalogue.
+
+        Args:
+            histories: external item ids, the oldest interaction first. An empty history gets the
+                most popular items, with the score NaN.
+            k: items of a list; fewer where ``mask_seen`` leaves fewer.
+            times: of every interaction: seconds since 1970, datetimes or ISO 8601. Needed where
+                the model reads times.
+            events: names of events; ratings: numbers. Likewise.
+            users: external user ids, where the model reads user ids or attributes; an unknown one
+                or None is a user of whom nothing is known.
+            mask_seen: items of the history are not listed.
+            unknown: items that the run does not know are an error, or left out with a warning.
+
+        Returns:
+            Columns ``history`` (int64, from 0), ``rank`` (from 1), ``item_id``, ``title`` (null
+            where the run has none) and ``score``; rows by history, then rank. The metadata counts
+            ``p5dist.interactions_skipped`` and ``p5dist.histories_without_items``.
+
+        Raises:
+            ConfigError: no stage of the run ranks items.
+            DataError: an unknown item or event, times that fall, a column that the model reads and
+                that is not given.
+        """
+        check_k(k)
+        given, skipped = self._given(
+            histories, times=times, events=events, ratings=ratings, users=users, unknown=unknown
+        )
+        parts = []
+        for begin in range(0, len(given), _AT_ONCE):
+            part = given.between(begin, min(begin + _AT_ONCE, len(given)))
+            parts.append(self._listed(part, k, mask_seen=mask_seen, first=begin))
+        columns = {c.RANK: pa.int32(), c.ITEM_ID: pa.string(), c.TITLE: pa.string(),
+                   c.SCORE: pa.float32()}  # fmt: skip
+        schema = pa.schema([("history", pa.int64()), *columns.items()])
+        table = pa.concat_tables([schema.empty_table(), *parts])
+        empty = int((given.lengths == 0).sum())
+        return table.replace_schema_metadata({SKIPPED: str(skipped), EMPTY: str(empty)})
+
+    def score(
+        self,
+        histories: Sequence[Sequence[Id]],
+        items: Sequence[Sequence[Id]],
+        *,
+        task: str | None = None,
+        at: Sequence[Any] | None = None,
+        times: Lists | None = None,
+        events: Lists | None = None,
+        ratings: Lists | None = None,
+        users: Sequence[Id | None] | None = None,
+        unknown: Literal["error", "skip"] = "error",
+    ) -> pa.Table:
+        """Predictions of a task (ratings, probabilities) for given items.
+
+        Args:
+            histories, times, events, ratings, users, unknown: as in :meth:`recommend`.
+            items: external ids of the items that are asked for, a list a history.
+            task: path of the task, such as ``finetune/rating``; left out: the last that predicts.
+            at: [B] time at which the items are asked for; left out: that of the last interaction.
+
+        Returns:
+            Columns ``history`` (from 0), ``item_id`` and ``score``, in the order of ``items``.
+
+        Raises:
+            ConfigError: no such task.
+            DataError: as :meth:`recommend`; an unknown item.
+        """
+        paths = self.job.predicting_tasks()
+        path = task or next(reversed(paths), None)
+        if path not in paths:
+            raise ConfigError(
+                "no such task" if task else "no task of this run predicts", where="task",
+                value=task, rule=f"the tasks of this run: {', '.join(paths) or 'none'}",
+                fix="name one of them" if paths else "recommend() ranks items",
+            )  # fmt: skip
+        given, _ = self._given(
+            histories, times=times, events=events, ratings=ratings, users=users, unknown=unknown
+        )
+        if len(items) != len(given):
+            raise DataError(
+                "items and histories have other lengths", where="items", value=len(items),
+                rule=f"one list for each of {len(given)} histories", fix="correct items",
+            )  # fmt: skip
+        owner = np.repeat(np.arange(len(items)), [len(own) for own in items]).astype(np.int64)
+        flat = [item for own in items for item in own]
+        ids = known_items(self._items, flat, "items")
+        last = np.zeros(len(given), dtype=np.int64)
+        filled = given.lengths > 0
+        last[filled] = given.timestamp[given.offsets[1:][filled] - 1]
+        if at is not None:
+            last = given_times(at, len(given))
+        stage, name = paths[path]
+        predicted = self._scorer(stage).predict(name, given, owner, ids, last[owner])
+        names = pa.array([str(item) for item in flat], pa.string())
+        return pa.table({"history": owner, c.ITEM_ID: names, c.SCORE: predicted})
+
+    def similar_items(self, items: Sequence[Id], k: int = 10) -> pa.Table:
+        """The items whose vectors have the largest cosine with that of each given item.
+
+        Returns:
+            Columns ``item_id``, ``rank`` (from 1), ``similar_id``, ``title`` and ``score`` (the
+            cosine).
+
+        Raises:
+            DataError: an item that the run does not know, or of which it has no vector.
+        """
+        check_k(k)
+        ids = self._with_vectors(items, "items")
+        normed = torch.nn.functional.normalize(self._item_vectors, dim=1, eps=1e-12)
+        cosine = normed[torch.from_numpy(ids - 1)] @ normed.T
+        cosine[:, torch.from_numpy(~self._items.has_vector)] = -torch.inf
+        cosine[torch.arange(len(ids)), torch.from_numpy(ids - 1)] = -torch.inf
+        found = top_k(_Given(cosine), Histories.empty(len(ids)), k, seen=None)
+        row, place = np.nonzero(found.ids > 0)
+        listed = pa.array(found.ids[row, place] - 1)
+        asked = pa.array([str(item) for item in items], pa.string())
+        return pa.table(
+            {
+                c.ITEM_ID: asked.take(pa.array(row)),
+                c.RANK: (place + 1).astype(np.int32),
+                "similar_id": self._items.external.take(listed),
+                c.TITLE: self._titles(listed),
+                c.SCORE: found.scores[row, place],
+            }
+        )
+
+    def item_vectors(self, items: Sequence[Id] | None = None) -> Vectors:
+        """Vectors of items; a user's score of an item is the inner product of their vectors.
+
+        Args:
+            items: external ids; left out: all items that have a vector.
+
+        Raises:
+            DataError: an item that the run does not know, or of which it has no vector, since
+                training has never seen the item and it has no attributes.
+        """
+        if items is None:
+            ids = np.flatnonzero(self._items.has_vector) + 1
+        else:
+            ids = self._with_vectors(items, "items")
+        names = self._items.external.take(pa.array(ids - 1)).to_pylist()
+        if items is not None:
+            names = [str(item) for item in items]
+        return Vectors(names, self._item_vectors[torch.from_numpy(ids - 1)].numpy())
+
+    def user_vectors(
+        self,
+        histories: Sequence[Sequence[Id]],
+        *,
+        times: Lists | None = None,
+        events: Lists | None = None,
+        ratings: Lists | None = None,
+        users: Sequence[Id | None] | None = None,
+        unknown: Literal["error", "skip"] = "error",
+    ) -> npt.NDArray[np.float32]:
+        """[B, dim] vectors of histories, which rank items by inner products; zero for an empty
+        history. Arguments and errors as in :meth:`recommend`."""
+        given, _ = self._given(
+            histories, times=times, events=events, ratings=ratings, users=users, unknown=unknown
+        )
+        scorer = self._scorer(self._ranking_stage())
+        parts = [
+            scorer.user_vectors(given.between(begin, min(begin + _AT_ONCE, len(given))))
+            for begin in range(0, max(len(given), 1), _AT_ONCE)
+        ]
+        vectors: npt.NDArray[np.float32] = torch.cat(parts).numpy()
+        return vectors
+
+    def _given(
+        self,
+        histories: Sequence[Sequence[Id]],
+        *,
+        times: Lists | None,
+        events: Lists | None,
+        ratings: Lists | None,
+        users: Sequence[Id | None] | None,
+        unknown: Literal["error", "skip"],
+    ) -> tuple[Histories, int]:
+        numbers = self._user_ids(users, len(histories))
+        given, skipped = given_histories(
+            self.job, self._manifest, self._items, histories, times=times, events=events,
+            ratings=ratings, users=numbers, unknown=unknown,
+        )  # fmt: skip
+        if skipped:
+            warnings.warn(
+                f"{skipped:,} interactions with items that the run does not know are left out",
+                stacklevel=3,
+            )
+        return given, skipped
+
+    def _user_ids(self, users: Sequence[Id | None] | None, number: int) -> Ints:
+        if users is None:
+            return np.zeros(number, dtype=np.int64)
+        if len(users) != number:
+            raise DataError(
+                "users and histories have other lengths", where="users", value=len(users),
+                rule=f"one for each of {number} histories", fix="correct users",
+            )  # fmt: skip
+        file = self._folder.prepare / "vocabulary/user.parquet"
+        known = file.read_table([c.EXTERNAL_ID])[c.EXTERNAL_ID].combine_chunks()
+        text = pa.array([None if user is None else str(user) for user in users], pa.string())
+        index = pc.index_in(text, value_set=known, skip_nulls=True)
+        return np.asarray(pc.fill_null(index, -1)).astype(np.int64) + 1
+
+    def _listed(self, part: Histories, k: int, *, mask_seen: bool, first: int) -> pa.Table:
+        seen = Jagged(part.offsets, part.item) if mask_seen else None
+        lists = top_k(self._ranker, part, k, seen=seen)
+        empty = np.flatnonzero(part.lengths == 0)
+        if len(empty):
+            popular = top_k(Popularity(self._items.count), part.take(empty), k, seen=None)
+            lists.ids[empty] = popular.ids
+            lists.scores[empty] = np.nan
+        return self._table(lists, first)
+
+    def _table(self, lists: RankedLists, first: int) -> pa.Table:
+        listed = lists.ids > 0
+        row, place = np.nonzero(listed)
+        items = pa.array(lists.ids[listed] - 1)
+        return pa.table(
+            {
+                "history": first + row,
+                c.RANK: (place + 1).astype(np.int32),
+                c.ITEM_ID: self._items.external.take(items),
+                c.TITLE: self._titles(items),
+                c.SCORE: lists.scores[listed],
+            }
+        )
+
+    def _titles(self, index: pa.Array) -> pa.Array:
+        titles = self._items.titles
+        return pa.nulls(len(index), pa.string()) if titles is None else titles.take(index)
+
+    def _with_vectors(self, items: Sequence[Id], where: str) -> Ints:
+        ids = known_items(self._items, items, where)
+        without = np.flatnonzero(~self._items.has_vector[ids - 1])
+        if len(without):
+            raise DataError(
+                "the run has no vector of an item", where=where,
+                value=", ".join(repr(items[i]) for i in without[:5]),
+                rule="training has seen the item, or it has attributes that the model reads",
+                fix="leave the item out, or describe items: model.item_attributes",
+            )  # fmt: skip
+        return ids
+
+    @cached_property
+    def _items(self) -> Items:
+        return Items.read(self.job, self._folder.prepare)
+
+    @cached_property
+    def _item_vectors(self) -> torch.Tensor:
+        return self._scorer(self._ranking_stage()).item_vectors()
+
+    @cached_property
+    def _ranker(self) -> Ranker:
+        fitted: Fitted | None = None
+        if self.job.ranking.item_to_item:
+            fitted = fit(self.job, self._folder, self._manifest, False)
+        return model_ranker(self.job, self._scorer(self._ranking_stage()), fitted)
+
+    def _ranking_stage(self) -> str:
+        if self.stage is None:
+            raise ConfigError(
+                "no stage of this run ranks items", where=str(self._folder.root),
+                rule=f"its stages: {', '.join(self.job.trainings())}",
+                fix="score() predicts for given items",
+            )  # fmt: skip
+        return self.stage
+
+    def _scorer(self, stage: str) -> Scorer:
+        if stage not in self._scorers:
+            self._scorers[stage] = load_scorer(self.job, self._folder, stage)
+        return self._scorers[stage]
+
+
+def load(run: str, *, stage: str | None = None) -> Run:
+    """A finished run.
+
+    Args:
+        run: its folder (``STORAGE/NAME``) or URL, such as ``s3://bucket/runs/shop``.
+        stage: the training stage whose model ranks; left out: the last that ranks.
+
+    Raises:
+        RunFolderError: no run is there.
+        ConfigError: no such stage; a kind of the job whose package is not installed.
+        ShardError: the prepared data is missing or damaged.
+        CheckpointError: the training has no complete checkpoint yet.
+    """
+    folder = RunFolder(Folder.open(str(run)))
+    if not folder.job.exists():
+        raise RunFolderError(
+            "no run here", where=str(folder.root), rule="a run folder has a job.yaml",
+            fix="give the folder STORAGE/NAME of a run, as p5dist run printed it",
+        )  # fmt: skip
+    job = parse_job(folder.job.read_bytes().decode(), where=str(folder.job))
+    stages = job.ranking_stages()
+    if stage is not None and stage not in stages:
+        raise ConfigError(
+            "no such stage, or none that ranks items", where="stage", value=stage,
+            rule=f"the stages of this run that rank: {', '.join(stages) or 'none'}",
+            fix="name one of them, or leave stage out",
+        )  # fmt: skip
+    if not job.trainings():
+        raise RunFolderError(
+            "the run trains nothing", where=str(folder.job),
+            rule="a model is trained by pretrain or finetune",
+            fix="add a training section to the job and run it",
+        )  # fmt: skip
+    return Run(job, folder, stage or (stages[-1] if stages else None))
+
+
+class _Given:
+    """Ranks by scores that are there."""
+
+    name = "cosine"
+
+    def __init__(self, scores: torch.Tensor) -> None:
+        self._scores, self.items = scores, scores.shape[1]
+
+    def blocks(self, histories: Histories) -> Any:
+        """See :class:`p5dist.ranking.topk.Ranker`."""
+        yield slice(0, len(self._scores)), self._scores

@@ -7,18 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torchrec.distributed.embedding import EmbeddingCollectionSharder
-from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder
-from torchrec.distributed.planner import EmbeddingShardingPlanner, ParameterConstraints, Topology
+from torchrec.distributed.planner import EmbeddingShardingPlanner, Topology
 from torchrec.distributed.planner.storage_reservations import FixedPercentageStorageReservation
 from torchrec.distributed.planner.types import PlannerError
-from torchrec.modules.embedding_modules import EmbeddingCollection
 
 from p5dist.capacity.machines import Machine
 from p5dist.config import RunConfig
 from p5dist.data.manifest import Manifest
 from p5dist.tasks.build import build_model
-from p5dist.train.sharding import configs_of, describe, tables_of
+from p5dist.train.sharding import configs_of, constraints, describe, sharders, tables_of
 
 _GIB = 1 << 30
 _GB = 1e9
@@ -46,14 +43,12 @@ def plan_tables(
 ) -> Tables:
     """Ask the planner, with the rules that training gives it."""
     model = build_model(job, stage, manifest, torch.device("meta"))
-    constraints, sizes = {}, {}
-    for module in tables_of(model):
-        for config in configs_of(module):
-            kind = "row_wise" if isinstance(module, EmbeddingCollection) else "table_wise"
-            constraints[config.name] = ParameterConstraints(
-                sharding_types=[kind], compute_kernels=["fused"]
-            )
-            sizes[config.name] = (config.num_embeddings, config.embedding_dim)
+    training = job.trainings()[stage]
+    sizes = [
+        (config.num_embeddings, config.embedding_dim)
+        for module in tables_of(model)
+        for config in configs_of(module)
+    ]
     tables = {id(p) for module in tables_of(model) for p in module.parameters()}
     dense = sum(p.numel() for p in model.parameters() if id(p) not in tables)
     logging.getLogger("torchrec").setLevel(logging.ERROR)
@@ -71,17 +66,16 @@ def plan_tables(
     )
     planner = EmbeddingShardingPlanner(
         topology=topology,
-        batch_size=max(job.trainings()[stage].batch_size // workers, 1),
+        batch_size=max(training.batch_size // workers, 1),
         storage_reservation=FixedPercentageStorageReservation(RESERVED),
-        constraints=constraints,
+        constraints=constraints(model, training.tables, job.scale.sharding, workers=workers),
         debug=False,
     )
-    sharders: list[Any] = [EmbeddingCollectionSharder(), EmbeddingBagCollectionSharder()]
-    rows = sum(size[0] for size in sizes.values())
+    rows = sum(size[0] for size in sizes)
     try:
-        entries = describe(planner.plan(model, sharders))["tables"]
+        entries = describe(planner.plan(model, sharders()))["tables"]
     except PlannerError as e:
-        even = sum(_bytes(*size) for size in sizes.values()) / workers
+        even = sum(_bytes(*size) for size in sizes) / workers
         return Tables(None, str(e).strip().splitlines()[0], [even] * workers, rows, dense)
     by_worker = [0.0] * workers
     for entry in entries:

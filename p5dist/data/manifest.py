@@ -100,7 +100,16 @@ class Manifest(BaseModel):
             ShardError: as :meth:`read`; a missing or truncated shard.
         """
         manifest = cls.read(prepare)
-        for shard in manifest.shards:
+        manifest.check_shards(prepare)
+        return manifest
+
+    def check_shards(self, prepare: Folder) -> None:
+        """Every shard has the size that the manifest states.
+
+        Raises:
+            ShardError: a missing or truncated shard.
+        """
+        for shard in self.shards:
             size = (prepare / shard.path).size()
             if size != shard.bytes:
                 raise ShardError(
@@ -110,7 +119,6 @@ class Manifest(BaseModel):
                     rule=f"the manifest states {shard.bytes} bytes",
                     fix="restore the file, or run the prepare stage again with --fresh",
                 )
-        return manifest
 
     @classmethod
     def read(cls, prepare: Folder) -> Manifest:

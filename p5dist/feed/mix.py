@@ -101,12 +101,14 @@ class Mix:
         )
 
     def check(self, job: RunConfig) -> None:
-        """Ids of items and events mean the same in all data sets.
+        """Ids of items and events mean the same in all data sets, and all shards are there.
 
         Raises:
             ConfigError: they do not; with the first id that differs.
+            ShardError: a shard of another data set is missing or truncated.
         """
         for other in self.sets[1:]:
+            other.manifest.check_shards(other.run.prepare)
             _check_items(job, self.own, other)
             own, events = list(self.own.manifest.events), list(other.manifest.events)
             if c.EVENT in job.history_columns() and events != own[: len(events)]:

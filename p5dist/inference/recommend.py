@@ -68,8 +68,8 @@ def run(job: RunConfig, folder: RunFolder, *, load: Load = load_scorer) -> dict[
     fitted = None
     if job.ranking.item_to_item:
         fitted = run_task(job, fit, job, folder, manifest, False)
-    plan = Recommend(job, folder, stage, load, fitted)
-    for written in score_all(plan, job, folder, manifest, "score"):
+    make_writer = ListWriterFactory(job, folder, stage, load, fitted)
+    for written in score_all(make_writer, job, folder, manifest, "score"):
         rows += written["rows"][0].as_py()
         users += written["users"][0].as_py()
     result = {
@@ -86,7 +86,7 @@ def run(job: RunConfig, folder: RunFolder, *, load: Load = load_scorer) -> dict[
 
 
 @dataclass(frozen=True)
-class Recommend:
+class ListWriterFactory:
     """What is recommended; makes the :class:`ListWriter` of an actor."""
 
     job: RunConfig
@@ -98,26 +98,27 @@ class Recommend:
 
     def __call__(self) -> ListWriter:
         model = self.load(self.job, self.folder, self.stage)
-        return ListWriter(self, model_ranker(self.job, model, value_of(self.fitted)))
+        ranker = model_ranker(self.job, model, value_of(self.fitted))
+        return ListWriter(self.job, self.folder, ranker)
 
 
 class ListWriter:
     """Writes the lists of a portion's users as one part file; the result row holds ``users`` and
     ``rows``."""
 
-    def __init__(self, plan: Recommend, ranker: Ranker) -> None:
-        self.plan, self.ranker = plan, ranker
-        prepare = plan.folder.prepare
-        self.items = (prepare / "vocabulary" / "item.parquet").read_table([c.EXTERNAL_ID])
-        self.titles = _titles(prepare, plan.job)
+    def __init__(self, job: RunConfig, folder: RunFolder, ranker: Ranker) -> None:
+        self.job, self.folder, self.ranker = job, folder, ranker
+        vocabulary = folder.prepare / "vocabulary"
+        self.items = (vocabulary / "item.parquet").read_table([c.EXTERNAL_ID])
+        self.titles = _titles(folder.prepare, job)
 
     def __call__(self, portion: Portion, users: Users) -> pa.Table:
-        config = self.plan.job.recommend
+        config = self.job.recommend
         assert config is not None
-        sessions = self.plan.job.prepare.session_gap is not None
+        sessions = self.job.prepare.session_gap is not None
         histories = users.latest_session() if sessions else users.histories
         everything = users.histories
-        names = _user_names(self.plan.folder.prepare, histories.user)
+        names = _user_names(self.folder.prepare, histories.user)
         tables = [c.RECOMMENDATION.empty_table()]
         for start in range(0, len(histories), config.batch_size):
             part = np.arange(start, min(start + config.batch_size, len(histories)))
@@ -128,7 +129,7 @@ class ListWriter:
             )  # fmt: skip
             tables.append(self._table(names.slice(start, len(part)), lists))
         table = pa.concat_tables(tables)
-        (self.plan.folder.recommend / f"part-{portion.number:05d}.parquet").write_table(table)
+        (self.folder.recommend / f"part-{portion.number:05d}.parquet").write_table(table)
         return pa.table({"users": [len(histories)], "rows": [len(table)]})
 
     def _table(self, users: pa.Array, lists: Lists) -> pa.Table:

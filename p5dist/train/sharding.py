@@ -61,30 +61,39 @@ def shard(
             module.parameters(),
             options,
         )
-    sharders = [EmbeddingCollectionSharder(), EmbeddingBagCollectionSharder()]
     planner = EmbeddingShardingPlanner(
         topology=Topology(world_size=dist.get_world_size(), compute_device=device.type),
         batch_size=batch_size,
-        constraints=_constraints(model, optimizer, sharding),
+        constraints=constraints(model, optimizer, sharding, workers=dist.get_world_size()),
         debug=False,
     )
-    plan = planner.collective_plan(model, sharders, dist.GroupMember.WORLD)
-    return DistributedModelParallel(model, device=device, plan=plan, sharders=sharders)
+    plan = planner.collective_plan(model, sharders(), dist.GroupMember.WORLD)
+    return DistributedModelParallel(model, device=device, plan=plan, sharders=sharders())
 
 
-def _constraints(
-    model: nn.Module, optimizer: TableOptimizer, sharding: Mapping[str, str]
+def sharders() -> list[Any]:
+    """What TorchRec needs to split each kind of table module."""
+    return [EmbeddingCollectionSharder(), EmbeddingBagCollectionSharder()]
+
+
+def constraints(
+    model: nn.Module, optimizer: TableOptimizer, sharding: Mapping[str, str], *, workers: int
 ) -> dict[str, ParameterConstraints]:
-    """Item rows are spread over all workers; a bag table lives on one worker. Row-wise Adagrad
-    would adapt to each part of a row on its own if it were split by column, and a data-parallel
-    table would need an optimizer of another kind: with either the curve would depend on the
-    plan."""
+    """What the planner may do with each table.
+
+    Item rows are spread over all workers; a bag table lives on one worker. Row-wise Adagrad would
+    adapt to each part of a row on its own if it were split by column, and a data-parallel table
+    would need an optimizer of another kind: with either the curve would depend on the plan.
+
+    Raises:
+        ConfigError: ``sharding`` names an unknown table, or a way that the table cannot be split.
+    """
     tables = {
         config.name: (type(module), config.embedding_dim)
         for module in tables_of(model)
         for config in configs_of(module)
     }
-    constraints = {}
+    allowed = {}
     for name, (kind, dim) in tables.items():
         chosen = sharding.get(name, _DEFAULT[kind])
         if chosen not in _ALLOWED[kind] or (
@@ -96,10 +105,10 @@ def _constraints(
                 rule=f"{', '.join(_ALLOWED[kind])}; column_wise only with tables.kind: sgd",
                 fix="leave it out, or choose another",
             )  # fmt: skip
-        constraints[name] = ParameterConstraints(
+        allowed[name] = ParameterConstraints(
             sharding_types=[chosen],
             compute_kernels=["fused"],
-            min_partition=max(dim // dist.get_world_size() // 4 * 4, 4),
+            min_partition=max(dim // workers // 4 * 4, 4),
         )
     for name in sharding:
         if name not in tables:
@@ -107,7 +116,7 @@ def _constraints(
                 "no such table", where="scale.sharding", value=name,
                 rule=f"the tables of this model: {', '.join(tables)}", fix="name one of them",
             )  # fmt: skip
-    return constraints
+    return allowed
 
 
 def tables_of(model: nn.Module) -> list[nn.Module]:

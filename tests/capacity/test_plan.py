@@ -53,6 +53,16 @@ def test_tables_are_split_evenly_and_fit() -> None:
     assert found.fits
 
 
+def test_the_planner_gets_the_rules_of_training() -> None:
+    found = planned(4, "scale.sharding={item: table_wise}")
+    (entry,) = found.tables.entries or []
+    assert (entry["sharding"], len(entry["ranks"])) == ("table_wise", 1)
+    with pytest.raises(ConfigError, match="a table cannot be split in that way"):
+        planned(4, "scale.sharding={item: column_wise}")  # with row-wise Adagrad
+    with pytest.raises(ConfigError, match="no such table"):
+        planned(4, "scale.sharding={films: table_wise}")
+
+
 def test_bytes_and_seconds_by_hand() -> None:
     found = planned(4)
     # 32 histories a worker · 10 interactions + 100 negatives = 420 rows of 32 float32 and an id.

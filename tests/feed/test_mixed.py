@@ -174,6 +174,14 @@ def test_data_that_is_not_there_is_named(tmp_path: Path) -> None:
         mix_of(job)
 
 
+def test_a_missing_shard_of_another_data_set_is_found_at_the_start(tmp_path: Path) -> None:
+    job = mixed_job(tmp_path)
+    mix_of(job).check(job)
+    next((tmp_path / "films/prepare/shards").iterdir()).unlink()
+    with pytest.raises(ShardError, match=r"a shard is missing[\s\S]*films/prepare"):
+        mix_of(job).check(job)
+
+
 def test_a_batch_must_have_room_for_each(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"at least 3 data sets · feed\.lanes 6"):
         mixed_job(tmp_path, "pretrain.batch_size=12")

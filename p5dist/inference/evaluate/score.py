@@ -48,7 +48,7 @@ def rule_of(job: RunConfig, config: Evaluate, manifest: Manifest) -> Rule:
 
 
 @dataclass(frozen=True)
-class Plan:
+class TargetScorerFactory:
     """What is evaluated; makes the :class:`TargetScorer` of an actor."""
 
     job: RunConfig

@@ -31,7 +31,7 @@ from p5dist.inference.evaluate.score import (
     SKIPPED,
     TASK,
     Load,
-    Plan,
+    TargetScorerFactory,
     rule_of,
     unlisted,
 )
@@ -85,7 +85,11 @@ def run(job: RunConfig, folder: RunFolder, *, load: Load = load_scorer) -> dict[
     found = _Found(manifest.items)
     found.add(
         score_all(
-            Plan(job, folder, manifest, ranking, fitted, load), job, folder, manifest, "score"
+            TargetScorerFactory(job, folder, manifest, ranking, fitted, load),
+            job,
+            folder,
+            manifest,
+            "score",
         )
     )
     rule = rule_of(job, config, manifest)

@@ -125,7 +125,7 @@ def test_a_portion_without_titles_and_masks(prepared: tuple[RunConfig, RunFolder
     )  # fmt: skip
     reader = ShardReader(folder.prepare, Manifest.load(folder.prepare))
     (portion,) = reader.portions(50)
-    writer = stage.Recommend(plain, folder, "pretrain", load_fake)()
+    writer = stage.ListWriterFactory(plain, folder, "pretrain", load_fake)()
     written = writer(portion, reader.users(portion))
     assert (written["users"][0].as_py(), written["rows"][0].as_py()) == (50, 50 * K)
     (folder.recommend / "result.json").write_text("")

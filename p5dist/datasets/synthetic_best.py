@@ -4,10 +4,8 @@ Leave-one-out as p5dist evaluates it: the last event of a user with at least thr
 the whole catalogue is ranked. With p the exact distribution of the target given all before it:
 
     unmasked    HR@k = Σ p of the k likeliest items; NDCG@k = Σ p(item at rank j) / log2(j + 1)
-    masked      items of the history are left out, except the target itself. A seen target thus
-                competes with unseen items only, and a model that scores seen items highest has all
-                of them at rank 1: HR@k = NDCG@k = Σ p of the seen, plus the sums above over the
-                unseen items
+    masked      items of the history are left out, and a target among them is a miss: the sums above
+                over the unseen items
 
 These are expectations over the target, so that the sample's noise is that of the states only.
 """
@@ -111,14 +109,11 @@ def best_scores(process: Process, file: int, users: int) -> dict[str, Floats]:
     gain = 1 / np.log2(np.arange(K) + 2.0)
     _, unmasked = likeliest(process, state, K)
     _, masked = likeliest(process, state, K, owner, seen)
-    p = process.probability(State(state.last[owner], state.home[owner], state.newest[owner]),
-                            seen[:, None])[:, 0]  # fmt: skip
-    known = np.bincount(owner, p, len(state.last))
     return {
         f"unmasked hr@{K}": unmasked.sum(1),
         f"unmasked ndcg@{K}": unmasked @ gain,
-        f"masked hr@{K}": known + masked.sum(1),
-        f"masked ndcg@{K}": known + masked @ gain,
+        f"masked hr@{K}": masked.sum(1),
+        f"masked ndcg@{K}": masked @ gain,
     }
 
 

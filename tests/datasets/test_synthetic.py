@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from p5dist.data.histories import Histories
-from p5dist.data.jagged import Ints
+from p5dist.data.jagged import Ints, Jagged
 from p5dist.datasets import synthetic
 from p5dist.datasets.synthetic import plan
 from p5dist.datasets.synthetic_best import best_scores, likeliest, sample
@@ -131,18 +131,15 @@ def test_histories_vary_and_times_are_spread() -> None:
 
 
 class Oracle:
-    """Ranks by the exact probability; seen items first, which is best where they are masked."""
+    """Ranks by the exact probability."""
 
     name = "oracle"
 
-    def __init__(self, p: npt.NDArray[np.float64], seen_first: bool) -> None:
-        self.p, self.items, self.seen_first = p, p.shape[1], seen_first
+    def __init__(self, p: npt.NDArray[np.float64]) -> None:
+        self.p, self.items = p, p.shape[1]
 
     def blocks(self, histories: Histories) -> Iterator[tuple[slice, torch.Tensor]]:
-        scores = torch.from_numpy(self.p.astype(np.float32))
-        if self.seen_first:
-            scores[histories.owner(), histories.item - 1] += 1
-        yield slice(0, len(histories)), scores
+        yield slice(0, len(histories)), torch.from_numpy(self.p.astype(np.float32))
 
 
 @pytest.mark.parametrize("protocol", ["masked", "unmasked"])
@@ -163,18 +160,18 @@ def test_best_scores_are_those_of_every_target_ranked(protocol: str) -> None:
             }
         )
     )
-    masked = protocol == "masked"
+    items = Jagged(histories.offsets, histories.item)
     rank = rank_of(
-        Oracle(p, masked),
+        Oracle(p),
         histories,
         np.repeat(np.arange(users), TINY.items),
         np.tile(everything + 1, users),
-        mask_seen=masked,
+        seen=items if protocol == "masked" else None,
     ).reshape(p.shape)
     hit = rank <= 10
     expected = (p * hit).sum(1)
     np.testing.assert_allclose(scores[f"{protocol} hr@10"], expected, rtol=1e-6)
-    expected = (p * hit / np.log2(rank + 1)).sum(1)
+    expected = (p * hit / np.log2(rank + 1.0)).sum(1)
     np.testing.assert_allclose(scores[f"{protocol} ndcg@10"], expected, rtol=1e-6)
 
 
@@ -192,16 +189,14 @@ def test_generated_targets_are_hit_as_often_as_the_best_score_says() -> None:
     process = plan(interactions=500_000, users=25_000, items=20_000)
     state, target, owner, seen = sample(process, process.events(0), 20_000)
     scores = best_scores(process, 0, 20_000)
-    known = np.zeros(len(target), np.bool_)
-    known[owner[seen == target[owner]]] = True
     cases = {
-        "unmasked": (likeliest(process, state, 10)[0], np.zeros_like(known)),
-        "masked": (likeliest(process, state, 10, owner, seen)[0], known),
+        "unmasked": likeliest(process, state, 10)[0],
+        "masked": likeliest(process, state, 10, owner, seen)[0],
     }
-    for protocol, (lists, sure) in cases.items():
-        place = np.where(sure, 0, 10)
+    for protocol, lists in cases.items():
+        place = np.full(len(target), 10)
         row, column = np.nonzero(lists == target[:, None])
-        place[row] = np.where(sure[row], 0, column)
+        place[row] = column
         gain = np.array([1 / log2(j + 2) for j in range(10)] + [0.0])[place]
         for name, found in (("hr@10", place < 10), ("ndcg@10", gain)):
             error = found.std() / len(found) ** 0.5

@@ -25,7 +25,7 @@ from outcome import RESULTS, circumstances, heading, write
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from p5dist.train.worker import read_starts
-from tests.faults.jobs import JobProcess
+from tests.faults.jobs import small_job_process
 
 PARTS = ("noticed and ended", "processes and imports", "model and state", "first step")
 EVERY = 50
@@ -62,7 +62,7 @@ def main() -> None:
 
 
 def _run(folder: Path, workers: int) -> dict[str, float]:
-    job = JobProcess(
+    job = small_job_process(
         folder, "pretrain.steps=2000", f"pretrain.checkpoint.every={EVERY}", "finetune={}",
         f"scale.workers={workers}",
     )  # fmt: skip

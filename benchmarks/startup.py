@@ -27,7 +27,7 @@ from outcome import RESULTS, circumstances, heading, write
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from p5dist.train.worker import read_starts
-from tests.faults.jobs import JobProcess
+from tests.faults.jobs import small_job_process
 
 PARTS = ("command", "imports and Ray", "workers", "model and state", "first step")
 STEPS = 20
@@ -63,7 +63,7 @@ def main() -> None:
 
 
 def _run(folder: Path, workers: int) -> dict[str, float]:
-    job = JobProcess(
+    job = small_job_process(
         folder, f"pretrain.steps={STEPS}", "pretrain.log_every=1", "finetune={}",
         f"scale.workers={workers}",
     )  # fmt: skip

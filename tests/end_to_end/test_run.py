@@ -1,21 +1,24 @@
-"""The command that a user types, raw log to report, with the driver killed on the way."""
+"""The command that a user types, raw log to report, stopped and killed on the way."""
 
 from __future__ import annotations
 
 import json
-import os
 import random
-import signal
 import subprocess
 import sys
-import time
+from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pyarrow.parquet as pq
 import pytest
 
+from p5dist.config import load_job
 from p5dist.data import columns as c
+from p5dist.storage import Folder
+from tests.faults.jobs import JobProcess, leftovers, losses_without_ray
 
+STEPS = 600
 JOB = """
 name: tiny
 storage: {folder}/runs
@@ -26,11 +29,11 @@ prepare:
   items: {{files: {folder}/items.csv, id: what, title: name, attributes: {{kind: {{kind: category}}}}}}
 feed: {{lanes: 4, max_length: 10}}
 model: {{dim: 16, encoder: {{layers: 1}}, item_attributes: [kind]}}
-pretrain: {{steps: 600, batch_size: 16, log_every: 1, checkpoint: {{every: 20}}}}
+pretrain: {{steps: STEPS, batch_size: 16, log_every: 1, checkpoint: {{every: 20}}}}
 finetune:
   rating: {{task: {{kind: rating}}, steps: 10, batch_size: 16}}
 scale: {{workers: 2}}
-"""  # noqa: E501
+""".replace("STEPS", str(STEPS))  # noqa: E501
 
 
 def write_log(folder: Path) -> None:
@@ -53,35 +56,62 @@ def command(folder: Path, *words: str) -> list[str]:
     return [sys.executable, "-m", "p5dist.cli.main", "run", str(folder / "job.yaml"), *words]
 
 
+@dataclass(frozen=True)
+class Disturbed:
+    """A run that was stopped, killed and started again to its end."""
+
+    folder: Path
+    """Of the run."""
+    results: dict[str, dict[str, object]]
+    """What the last command printed, by stage."""
+    stopped_at: int
+    """The last step in the log after SIGTERM."""
+    checkpoint: int
+    """The last one after SIGTERM."""
+    said: str
+    """What the stopped command printed."""
+    survivors: list[psutil.Process]
+    """Processes that were there a minute after SIGTERM or SIGKILL."""
+
+
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, dict[str, object]]]:
-    """A job killed with SIGKILL in the middle of pre-training and started again."""
+def run(tmp_path_factory: pytest.TempPathFactory) -> Disturbed:
+    """Stopped by SIGTERM early in pre-training, killed by SIGKILL later, started a third time."""
     folder = tmp_path_factory.mktemp("run")
     write_log(folder)
-    with (folder / "first.log").open("w") as log:
-        first = subprocess.Popen(command(folder), stdout=log, stderr=log, start_new_session=True)
-    marker = folder / "runs/tiny/pretrain/checkpoints"
-    end = time.monotonic() + 240
-    while not list(marker.glob("step-*/complete.json")):
-        assert first.poll() is None, (folder / "first.log").read_text()
-        assert time.monotonic() < end, (folder / "first.log").read_text()
-        time.sleep(0.05)
-    os.killpg(first.pid, signal.SIGKILL)
-    first.wait()
+    job = JobProcess("run", folder / "job.yaml")
+    job.start()
+    job.wait_for_step(60)
+    family = job.family()
+    family[0].terminate()
+    assert job.wait(60) == 143, job.log.read_text()
+    survivors = psutil.wait_procs(family, timeout=60)[1]
+    stopped_at, checkpoint, said = job.last_step(), job.checkpoints()[-1], job.log.read_text()
+    assert stopped_at < STEPS and leftovers(job.stage) == []
+
+    job.start()
+    job.wait_for_step(stopped_at + 60)
+    family = job.family()
+    family[0].kill()
+    job.wait()
+    survivors += psutil.wait_procs(family, timeout=60)[1]
     assert not (folder / "runs/tiny/pretrain/result.json").exists()
+
     again = subprocess.run(
         command(folder, "--json"), capture_output=True, text=True, check=False, timeout=400
     )
     assert again.returncode == 0, again.stderr
     assert "pretrain continues" in again.stderr
-    return folder / "runs/tiny", json.loads(again.stdout)
+    return Disturbed(
+        folder / "runs/tiny", json.loads(again.stdout), stopped_at, checkpoint, said, survivors
+    )
 
 
 def test_every_stage_ended_and_every_row_is_accounted_for(
-    run: tuple[Path, dict[str, dict[str, object]]],
+    run: Disturbed,
 ) -> None:
-    folder, results = run
-    assert list(results) == ["prepare", "pretrain", "finetune/rating", "evaluate", "recommend",
+    folder = run.folder
+    assert list(run.results) == ["prepare", "pretrain", "finetune/rating", "evaluate", "recommend",
                              "report"]  # fmt: skip
     manifest = json.loads((folder / "prepare/manifest.json").read_text())
     lines = (folder.parent.parent / "log.csv").read_text().splitlines()
@@ -90,17 +120,25 @@ def test_every_stage_ended_and_every_row_is_accounted_for(
     assert manifest["rows_kept"] == len(lines) - 2
 
 
-def test_no_step_is_missing_or_twice_after_the_kill(
-    run: tuple[Path, dict[str, dict[str, object]]],
-) -> None:
-    lines = (run[0] / "pretrain/metrics.jsonl").read_text().splitlines()
-    assert [json.loads(line)["step"] for line in lines] == list(range(1, 601))
+def test_sigterm_saves_a_checkpoint_and_ends_in_order(run: Disturbed) -> None:
+    assert run.checkpoint == run.stopped_at, "the last step before the end was saved"
+    assert f"stopped as asked, with a checkpoint after step {run.stopped_at}" in run.said
+    assert "the same command" in run.said
+    assert run.survivors == []
+
+
+def test_the_curve_is_that_of_an_undisturbed_process_without_ray(run: Disturbed) -> None:
+    lines = [json.loads(s) for s in (run.folder / "pretrain/metrics.jsonl").open()]
+    assert [line["step"] for line in lines] == list(range(1, STEPS + 1))
+    undisturbed = losses_without_ray(load_job(run.folder.parent.parent / "job.yaml"))
+    assert [line["loss"] for line in lines] == pytest.approx(undisturbed, rel=1e-5)
+    assert leftovers(Folder.open(str(run.folder / "pretrain"))) == []
 
 
 def test_results_have_the_documented_shape(
-    run: tuple[Path, dict[str, dict[str, object]]],
+    run: Disturbed,
 ) -> None:
-    result = json.loads((run[0] / "evaluate/result.json").read_text())
+    result = json.loads((run.folder / "evaluate/result.json").read_text())
     for key in ("hr@10", "ndcg@10", "mrr@10", "rmse", "mae"):
         metric = result["metrics"][key]
         assert metric["low"] <= metric["value"] <= metric["high"]
@@ -114,14 +152,14 @@ def test_results_have_the_documented_shape(
 
 
 def test_recommendations_have_the_ids_and_titles_of_the_log(
-    run: tuple[Path, dict[str, dict[str, object]]],
+    run: Disturbed,
 ) -> None:
-    table = pq.read_table(sorted((run[0] / "recommend").glob("part-*.parquet")))
+    table = pq.read_table(sorted((run.folder / "recommend").glob("part-*.parquet")))
     rows = table.to_pylist()
     assert {row[c.USER_ID] for row in rows} == {f"user{i}" for i in range(60)}
     assert all(row[c.TITLE] == f"Item number {row[c.ITEM_ID][4:]}" for row in rows)
     seen: dict[str, set[str]] = {}
-    log = (run[0].parent.parent / "log.csv").read_text().splitlines()[1:-1]
+    log = (run.folder.parent.parent / "log.csv").read_text().splitlines()[1:-1]
     for line in log:
         user, item, *_ = line.split(",")
         seen.setdefault(user, set()).add(item)
@@ -129,10 +167,10 @@ def test_recommendations_have_the_ids_and_titles_of_the_log(
 
 
 def test_the_report_is_there_and_a_third_start_has_nothing_to_do(
-    run: tuple[Path, dict[str, dict[str, object]]],
+    run: Disturbed,
 ) -> None:
-    assert "<html" in (run[0] / "report.html").read_text()
-    folder = run[0].parent.parent
+    assert "<html" in (run.folder / "report.html").read_text()
+    folder = run.folder.parent.parent
     dry = subprocess.run(
         command(folder, "--dry-run", "--json"), capture_output=True, text=True, check=True
     )

@@ -30,7 +30,7 @@ import psutil
 import torch
 
 from p5dist.checkpoint.checkpoints import Checkpoints
-from tests.faults.jobs import JobProcess, leftovers
+from tests.faults.jobs import JobProcess, leftovers, small_job_process
 
 STEPS = 600
 OVERRIDES = (
@@ -50,7 +50,7 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, default=None)
     arguments = parser.parse_args()
     folder: Path = arguments.folder or Path(tempfile.mkdtemp())
-    undisturbed = JobProcess(_made(folder / "undisturbed"), *OVERRIDES)
+    undisturbed = small_job_process(_made(folder / "undisturbed"), *OVERRIDES)
     undisturbed.start()
     assert undisturbed.wait() == 0, undisturbed.log.read_text()
     curve = undisturbed.losses()
@@ -75,7 +75,7 @@ def disturbed_run(
     """Disturb one run, see it to its end and check what it left."""
     workers = rng.choice((1, 2, 3))
     in_memory = rng.choice((0, 5_000_000))
-    job = JobProcess(
+    job = small_job_process(
         folder, *OVERRIDES, f"scale.workers={workers}", "scale.cpus_per_worker=0.4",
         f"feed.in_memory={in_memory}",
     )  # fmt: skip

@@ -9,27 +9,33 @@ from pathlib import Path
 
 import psutil
 
-from p5dist.config import RunConfig, dump_job
+from p5dist.config import RunConfig, dump_job, load_job
 from p5dist.observe.metrics_log import read_metrics
 from p5dist.storage import Folder, RunFolder
+from tests.distributed.heads import curves
+from tests.processes import run_distributed
 from tests.small_data import small_job, write_small_data
 
 
+def losses_without_ray(job: RunConfig) -> list[float]:
+    """Of all pre-training steps of a prepared job, from one process that reads the shards."""
+    (found,) = run_distributed(curves, 1, {"": (job, "pretrain")})
+    losses: list[float] = found[""][0]
+    return losses
+
+
 class JobProcess:
-    """``p5dist pretrain`` of a small job.
+    """``p5dist COMMAND JOB.yaml``, such as ``run`` or ``pretrain``.
 
     Args:
-        folder: gets the job file, its output and the run.
+        file: of the job; what the command prints is beside it.
     """
 
-    def __init__(self, folder: Path, *overrides: str) -> None:
-        self.job: RunConfig = small_job(folder, *overrides)
+    def __init__(self, command: str, file: Path) -> None:
+        self.command, self.file = command, file
+        self.job: RunConfig = load_job(file)
         self.run = RunFolder.of(self.job.storage, self.job.name)
-        if not self.run.prepare.exists():
-            write_small_data(self.job)
-        self.file = folder / "job.yaml"
-        self.file.write_text(dump_job(self.job))
-        self.log = folder / "output.txt"
+        self.log = file.parent / "output.txt"
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -39,7 +45,7 @@ class JobProcess:
     def start(self) -> None:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "p5dist.cli.main", "pretrain", str(self.file)],
+                [sys.executable, "-m", "p5dist.cli.main", self.command, str(self.file)],
                 stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
 
@@ -88,6 +94,16 @@ class JobProcess:
         own = psutil.Process(self.process.pid)
         below = own.children(recursive=True)
         return [own, *(p for p in below if "Agent" not in _name(p))]
+
+
+def small_job_process(folder: Path, *overrides: str) -> JobProcess:
+    """The pre-training of a small job, whose prepared data is written; all in ``folder``."""
+    job = small_job(folder, *overrides)
+    if not RunFolder.of(job.storage, job.name).prepare.exists():
+        write_small_data(job)
+    file = folder / "job.yaml"
+    file.write_text(dump_job(job))
+    return JobProcess("pretrain", file)
 
 
 def _name(process: psutil.Process) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from p5dist.checkpoint.checkpoints import Checkpoints
-from tests.faults.jobs import JobProcess, leftovers
+from tests.faults.jobs import JobProcess, leftovers, small_job_process
 from tests.faults.nodes import ray_nodes
 
 pytestmark = pytest.mark.slow
@@ -34,7 +34,7 @@ def assert_same(job: JobProcess, undisturbed: JobProcess) -> None:
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> JobProcess:
-    job = JobProcess(tmp_path_factory.mktemp("undisturbed"), *OVERRIDES)
+    job = small_job_process(tmp_path_factory.mktemp("undisturbed"), *OVERRIDES)
     job.start()
     assert job.wait() == 0, job.log.read_text()
     return job
@@ -44,7 +44,7 @@ def test_the_run_shrinks_when_a_node_is_lost_and_grows_when_it_is_back(
     tmp_path: Path, undisturbed: JobProcess
 ) -> None:
     with ray_nodes(2) as nodes:
-        job = JobProcess(
+        job = small_job_process(
             tmp_path, *OVERRIDES, "scale.workers={min: 1, max: 2, resize_every_s: 5}",
             f"scale.address='{nodes.address}'",
         )  # fmt: skip
@@ -66,7 +66,7 @@ def test_the_run_shrinks_when_a_node_is_lost_and_grows_when_it_is_back(
 
 def test_a_notice_leads_to_a_checkpoint_at_once(tmp_path: Path, undisturbed: JobProcess) -> None:
     with ray_nodes(3) as nodes:
-        job = JobProcess(
+        job = small_job_process(
             tmp_path, *OVERRIDES, "scale.workers=2", "scale.max_failures=0",
             f"scale.address='{nodes.address}'",
         )  # fmt: skip

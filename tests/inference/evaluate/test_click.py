@@ -15,7 +15,6 @@ from tests.fake_scorer import click_of, load_fake
 from tests.small_data import small_job, write_small_data
 
 
-@pytest.mark.usefixtures("ray_session")
 def test_click_metrics_of_the_stage(tmp_path: Path) -> None:
     job = small_job(
         tmp_path,

@@ -200,7 +200,7 @@ def test_table_shows_metrics_beside_baselines(result: dict[str, Any]) -> None:
 
 
 def test_nan_scores_leave_no_result(prepared: tuple[RunConfig, RunFolder], tmp_path: Path) -> None:
-    job = small_job(tmp_path)
+    job = small_job(tmp_path, "scale.actors=2")
     folder = write_small_data(job)
     folder.evaluate.make()
     (folder.evaluate / "result.json").write_text("of an earlier run")

@@ -1,5 +1,5 @@
-"""A job is asked to stop, its driver is killed, a worker hangs: the same command goes on, and
-what comes out is what an undisturbed run gives."""
+"""A worker hangs, or has no memory left: another takes its part, and what comes out is what an
+undisturbed run gives. tests/end_to_end stops and kills the driver."""
 
 from __future__ import annotations
 
@@ -13,22 +13,23 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.faults.jobs import JobProcess, leftovers
+from tests.faults.jobs import JobProcess, leftovers, losses_without_ray, small_job_process
+from tests.small_data import small_job, write_small_data
 
+pytestmark = pytest.mark.slow
 STEPS = ("pretrain.steps=400", "pretrain.checkpoint.every=50", "finetune={}")
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[tuple[int, float]]]:
-    job = JobProcess(tmp_path_factory.mktemp("undisturbed"), *STEPS)
-    job.start()
-    assert job.wait() == 0, job.log.read_text()
-    yield job.losses()
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[float]:
+    job = small_job(tmp_path_factory.mktemp("undisturbed"), *STEPS)
+    write_small_data(job)
+    return losses_without_ray(job)
 
 
-def assert_same(job: JobProcess, undisturbed: list[tuple[int, float]]) -> None:
+def assert_same(job: JobProcess, undisturbed: list[float]) -> None:
     assert [step for step, _ in job.losses()] == list(range(1, 401))
-    assert [x for _, x in job.losses()] == pytest.approx([x for _, x in undisturbed], rel=1e-5)
+    assert [loss for _, loss in job.losses()] == pytest.approx(undisturbed, rel=1e-5)
     assert job.checkpoints()[-1] == 400
     assert leftovers(job.stage) == []
 
@@ -38,47 +39,9 @@ def gone(processes: list[psutil.Process]) -> list[psutil.Process]:
     return psutil.wait_procs(processes, timeout=60)[1]
 
 
-def test_sigterm_saves_and_ends_in_order(
-    tmp_path: Path, undisturbed: list[tuple[int, float]]
-) -> None:
-    job = JobProcess(tmp_path, *STEPS)
-    job.start()
-    job.wait_for_step(60)
-    family = job.family()
-    os.kill(family[0].pid, signal.SIGTERM)
-    assert job.wait(60) == 143
-    stopped = job.checkpoints()[-1]
-    assert job.last_step() == stopped
-    assert stopped < 400
-    said = job.log.read_text()
-    assert f"stopped as asked, with a checkpoint after step {stopped}" in said
-    assert "the same command" in said
-    assert gone(family) == []
-    job.start()
-    assert job.wait() == 0, job.log.read_text()
-    assert_same(job, undisturbed)
-
-
-@pytest.mark.slow  # tests/end_to_end kills one too
-def test_the_driver_is_killed(tmp_path: Path, undisturbed: list[tuple[int, float]]) -> None:
-    job = JobProcess(tmp_path, *STEPS, "scale.workers=2")
-    job.start()
-    job.wait_for_step(120)
-    family = job.family()
-    os.kill(family[0].pid, signal.SIGKILL)
-    job.wait()
-    assert gone(family) == []
-    job.start()
-    assert job.wait() == 0, job.log.read_text()
-    assert_same(job, undisturbed)
-
-
-@pytest.mark.slow
-def test_a_worker_that_hangs_is_replaced(
-    tmp_path: Path, undisturbed: list[tuple[int, float]]
-) -> None:
+def test_a_worker_that_hangs_is_replaced(tmp_path: Path, undisturbed: list[float]) -> None:
     """SIGSTOP: the others notice when a collective takes longer than scale.timeout_s."""
-    job = JobProcess(tmp_path, *STEPS, "scale.workers=2", "scale.timeout_s=5")
+    job = small_job_process(tmp_path, *STEPS, "scale.workers=2", "scale.timeout_s=5")
     job.start()
     job.wait_for_step(60)
     workers = job.workers()
@@ -92,11 +55,10 @@ def test_a_worker_that_hangs_is_replaced(
     assert time.monotonic() - began > 5
 
 
-@pytest.mark.slow
 def test_the_kernel_kills_a_worker_that_has_no_memory_left(
-    tmp_path: Path, undisturbed: list[tuple[int, float]]
+    tmp_path: Path, undisturbed: list[float]
 ) -> None:
-    job = JobProcess(tmp_path, *STEPS, "scale.workers=2")
+    job = small_job_process(tmp_path, *STEPS, "scale.workers=2")
     job.start()
     job.wait_for_step(60)
     workers = job.workers()

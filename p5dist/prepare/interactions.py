@@ -66,7 +66,7 @@ class Interactions:
         )  # fmt: skip
 
     def tied(self) -> Bools:
-        """[n] whether user and time are those of the one before."""
+        """[n] whether user and time equal user and time of the preceding interaction."""
         same = np.zeros(len(self), np.bool_)
         same[1:] = (self.user[1:] == self.user[:-1]) & (self.time[1:] == self.time[:-1])
         return same
@@ -99,7 +99,7 @@ class Interactions:
 
 @dataclass(frozen=True)
 class Names:
-    """What the codes of a shard stand for."""
+    """The values of the codes of a shard."""
 
     users: Ids
     """In the order of (hash, external id)."""
@@ -244,7 +244,7 @@ def _tied_runs(rows: Interactions) -> tuple[Ints, Ints]:
 
 
 def _id_rank(ids: Ids) -> Ints:
-    """[n] indices that sort ids by their bytes or numbers: what decides where hashes are equal."""
+    """[n] indices that sort ids by their bytes or numbers, which decides between equal hashes."""
     return np.asarray(pc.sort_indices(ids)).astype(np.int64)
 
 

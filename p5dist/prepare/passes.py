@@ -1,4 +1,5 @@
-"""The passes of the stage over ranges and shards: what the driver starts, collects and decides."""
+"""The passes of the stage over ranges and shards: the driver starts tasks, collects their results
+and decides."""
 
 from __future__ import annotations
 
@@ -197,7 +198,7 @@ class Passes:
         return files, profiles
 
     def earlier(self, name: str) -> Ids | None:
-        """The vocabulary that ``vocabulary.extend`` goes on from."""
+        """The vocabulary that ``vocabulary.extend`` extends."""
         rule = self.config.vocabulary.extend
         if rule is None:
             return None
@@ -251,7 +252,7 @@ class Passes:
     def _each(
         self, what: str, task: Callable[..., Any], calls: list[tuple[Any, ...]], note: str = ""
     ) -> Iterator[tuple[int, Any]]:
-        """(number, result) of every call as it ends; results are let go of at once."""
+        """(number, result) of every call as it ends; no result is kept."""
         bar = self.bar.add_task(what, total=len(calls), note=note)
         for number, result in self.workers.results(task, calls):
             yield number, result

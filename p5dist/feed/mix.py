@@ -182,7 +182,7 @@ def _check_items(job: RunConfig, own: DataSet, other: DataSet) -> None:
         "the data sets of a mix do not have the same items",
         where=f"feed.mix.{other.name}.data: {other.run.root}",
         value=f"item id {at + 1} is {theirs[at].as_py()!r} there and {found!r} here",
-        rule="this job's vocabulary begins with that of every data set it mixes in",
+        rule="the vocabulary of this job begins with the vocabulary of every data set in feed.mix",
         fix="prepare this job last, with prepare.vocabulary.extend: the run that was prepared "
         "before it, which extends the one before that",
     )

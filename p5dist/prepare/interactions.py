@@ -110,9 +110,8 @@ class Names:
 def sort(
     rows: pa.Table, prepare: Prepare, seed: int
 ) -> tuple[Interactions, Names, tuple[int, int]]:
-    """Cleaned rows of a shard in the order of the log → interactions in the order of time; and of a
-    sample of the users, interactions that the log has behind a later one of the same user, and
-    interactions.
+    """Cleaned rows of a shard in the order of the log → interactions in the order of time. Also
+    returns, for a sample of users, the number of out-of-order interactions and of all interactions.
 
     Args:
         rows: see :mod:`.cleaning`, with PART for a given split, and ROW (numbers of the rows)

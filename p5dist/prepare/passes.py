@@ -216,8 +216,8 @@ class Passes:
         if back > _ODD_SHARE * of:
             self.warnings.append(
                 f"the log is not in the order of time: {back / of:.0%} of a sample of users' "
-                "interactions stand behind a later one. Histories are sorted by time, so this is "
-                "harmless where prepare.source.columns.timestamp is the time of the interaction"
+                "interactions follow a later one. Histories are sorted by time: this is harmless "
+                "if prepare.source.columns.timestamp is the time of the interaction"
             )
 
     def _hash_note(self, items: int, ids: Ints) -> None:
@@ -226,7 +226,7 @@ class Passes:
             shared = items - int((np.bincount(ids) == 1).sum())
             self.warnings.append(
                 f"{items:,} items share {size:,} hashed ids: {shared:,} of them have an id with "
-                f"another item, {expected_collisions(items, size):,.0f} were to be expected"
+                f"another item, {expected_collisions(items, size):,.0f} are expected by chance"
             )
 
     def _reject(self, counts: dict[str, int]) -> None:

@@ -133,7 +133,7 @@ class Processes:
         code = worker.process.wait()
         return ResourceError(
             "a worker process was lost", where="prepare", value=f"exit code {code}",
-            rule="-9 is what the system does where memory runs out",
+            rule="-9: the system kills processes when memory runs out",
             fix="give it more memory, or more prepare.shards; the same command continues",
         )  # fmt: skip
 

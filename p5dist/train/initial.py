@@ -67,7 +67,7 @@ class Source:
         if not (run / "prepare" / MANIFEST).exists():
             raise CheckpointError(
                 "no run around a checkpoint to start from", where=str(place),
-                rule="its ids are those of prepare/ of its run, two or three folders above",
+                rule="ids are read from prepare/ of its run, two or three folders above it",
                 fix="give the folder of a training stage inside of its whole run folder",
             )  # fmt: skip
         return cls(checkpoint, stage, run / "prepare")

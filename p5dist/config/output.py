@@ -10,7 +10,7 @@ from p5dist.config.base import Section
 
 
 class Ranking(Section):
-    """How evaluate and recommend rank items; validation during training ranks by the model."""
+    """How evaluate and recommend rank items; validation during training ignores the counts."""
 
     item_to_item: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of the probability of the next item that comes from counts of which items follow which

@@ -172,8 +172,8 @@ class Clean(Section):
     time_range: tuple[int, int] | None = None
     """Seconds since 1970, both ends included."""
     repeat_window: NonNegativeInt | None = None
-    """Drop an interaction whose user, item and event were seen at most so many seconds before
-    (in the row before of that kind, dropped or not)."""
+    """Seconds: drops an interaction if the preceding one of the same user, item and event, dropped
+    or not, is at most this much older."""
     max_user_interactions: PositiveInt | None = None
     """Users with more (once duplicates and repeats are gone) are taken for bots and dropped."""
     min_user_interactions: PositiveInt = 1

@@ -1,4 +1,5 @@
-"""The ``scale`` section: what the job runs on. Nothing here changes the training curve."""
+"""The ``scale`` section: workers and cluster. The same job gives the same losses on any number of
+workers."""
 
 from __future__ import annotations
 
@@ -16,8 +17,8 @@ class Elastic(Section):
     """Training waits while the cluster has room for fewer."""
     max: PositiveInt
     resize_every_s: PositiveFloat = 60.0
-    """How often it is looked whether there is room for more; a resize costs a restart from the
-    latest checkpoint."""
+    """Seconds between checks for free capacity; a resize costs a restart from the latest
+    checkpoint."""
 
     @model_validator(mode="after")
     def _order(self) -> Elastic:
@@ -45,8 +46,8 @@ class Scale(Section):
     max_preemptions: NonNegativeInt | None = None
     """Restarts after a node was taken away with notice; left out: without limit."""
     sharding: dict[str, Literal["row_wise", "table_wise", "column_wise"]] = {}
-    """How a table is split over the workers where it shall not be the planner's choice (row_wise
-    for items, table_wise for bags). column_wise needs tables.kind: sgd."""
+    """Overrides the planner, per table (it takes row_wise for items, table_wise for bags).
+    column_wise needs tables.kind: sgd."""
     timeout_s: PositiveFloat = 120.0
     """A collective that takes longer has failed."""
 

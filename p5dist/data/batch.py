@@ -1,4 +1,4 @@
-"""The batch: what the feed makes and the models take.
+"""The batch: the feed makes it, the models take it.
 
 Nothing is padded to the longest history. Interactions of all histories lie one after the other,
 histories sorted by falling length, so that attention can work on buckets of nearly equal length.
@@ -23,7 +23,7 @@ USER_FEATURE = "user"
 
 @dataclass(frozen=True)
 class Bucket:
-    """Histories of nearly equal length: what attention pads to one rectangle."""
+    """Histories of nearly equal length, which attention pads to one rectangle."""
 
     tokens: slice
     """Their interactions."""
@@ -31,7 +31,7 @@ class Bucket:
     length: int
     """Interactions of the longest."""
     area: slice
-    """Its rectangle, flattened, among those of the batch: histories · length slots."""
+    """Slots of its rectangle (histories · length) among the slots of all rectangles."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,8 @@ class Batch:
     token: Tensor
     """[T] index into ``items``"""
     seen: Tensor
-    """[T] index into ``items`` of what the encoder sees; as ``token`` unless a masked objective
-    shows another item"""
+    """[T] index into ``items`` of the item that the encoder sees; as ``token`` unless a masked
+    objective shows another item"""
     candidates: Tensor
     """[C] index into ``items``; the same items on every worker"""
     candidate_log_q: Tensor | None
@@ -59,7 +59,7 @@ class Batch:
     position: Tensor
     """[T] index in its history"""
     has_next: Tensor
-    """[T] bool: the history goes on; the next interaction is then at t + 1"""
+    """[T] bool: whether the history has a next interaction, which is then at t + 1"""
     timestamp: Tensor
     """[T] int64 seconds"""
     event: Tensor
@@ -82,7 +82,7 @@ class Batch:
     predicted: Tensor | None = None
     """[T] bool: chosen by a masked objective"""
     fields: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
-    """By name of an objective or task (empty where there is one only) what its BatchFields made."""
+    """By name of an objective or task (empty where there is one only) its extra fields."""
 
     @property
     def area(self) -> int:

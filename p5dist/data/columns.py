@@ -1,9 +1,9 @@
 """Every column name and the Arrow schema of every table that p5dist writes.
 
 An *interaction* is one event of the raw log, a *history* the interactions of one user in the
-order of time: all of them, those of a session, or those of a window of either. A row of a shard is
-one history; the rows of a user are adjacent, in the order of time, in one shard. Item ids are
-internal ids from 1 by falling frequency; 0 is padding, never an item.
+order of time: of all time, of one session, or of one window of either. A row of a shard is one
+history; the rows of a user are adjacent, in the order of time, in one shard. Item ids are internal
+ids from 1 by falling frequency; 0 is padding, never an item.
 """
 
 from __future__ import annotations
@@ -90,8 +90,8 @@ RECOMMENDATION = pa.schema(
 
 
 def shard_schema(context: Sequence[str] = ()) -> pa.Schema:
-    """HISTORY; whether the history goes on with the session of the row before it, as a later window
-    of that session; and a list of value ids (from 1; 0 is none) for every context column."""
+    """HISTORY; whether the row continues the session of the row before it, as a later window of the
+    same session; and a list of value ids (from 1; 0 is none) for every context column."""
     fields = [pa.field(CONTINUES, pa.bool_())]
     fields += [pa.field(name, pa.list_(pa.int32())) for name in context]
     return pa.schema([*HISTORY, *fields])
@@ -101,7 +101,7 @@ def attribute_schema(names: tuple[str, ...], *, title: bool, text: Sequence[str]
     """Schema of attributes/item.parquet or attributes/user.parquet.
 
     Row i belongs to id i + 1; every attribute is a list of attribute value ids from 1 (an empty
-    list where the id has none); those that ``text`` names are text.
+    list where the id has none); the attributes in ``text`` are text.
     """
     fields = [pa.field(ID, pa.int64())]
     if title:

@@ -40,8 +40,8 @@ class Histories:
     split: npt.NDArray[np.int8]
     """[T] columns.TRAIN, VALIDATION or TEST"""
     had: Jagged | None = None
-    """Where it is asked for: all distinct training items of some users, among them those of these
-    histories."""
+    """If asked for: all distinct training items of some users, the users of these histories among
+    them."""
     had_of: Ints | None = None
     """[B] index of the user of each history in ``had``."""
 
@@ -270,7 +270,7 @@ def _had_to(had: Jagged, had_of: Ints) -> pa.Array:
 
 
 def _had_from(column: pa.ChunkedArray, had_of: Ints) -> Jagged:
-    """What :func:`_had_to` was given, under the same numbers."""
+    """The inverse of :func:`_had_to`."""
     lists = column.combine_chunks()
     there = np.flatnonzero(np.asarray(lists.is_valid()))
     kept = lists.take(pa.array(there))

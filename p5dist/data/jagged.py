@@ -1,4 +1,4 @@
-"""Array types, and ranges of a flat array: what jagged columns are made of."""
+"""Array types, and ranges of a flat array: the parts of jagged columns."""
 
 from __future__ import annotations
 

@@ -84,8 +84,8 @@ class Manifest(BaseModel):
     split: str
     """The split rule in words."""
     made_from: dict[str, str] = {}
-    """By part of the data, the interactions that it was made from: what could know validation and
-    test."""
+    """By part of the data, the interactions that it was made from: whether validation and test
+    were among them."""
 
     @property
     def histories(self) -> int:

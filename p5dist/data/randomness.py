@@ -19,8 +19,8 @@ GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 @unique
 class Stream(IntEnum):
-    """What a random number decides. The second coordinate of a hash, after the seed of the job:
-    numbers of different streams are independent."""
+    """The use of a random number: the second coordinate of its hash, after the seed of the job.
+    Numbers of different streams are independent."""
 
     ROW_GROUPS = 1
     ROWS = 2

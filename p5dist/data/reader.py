@@ -76,11 +76,11 @@ class ShardReader:
         return self._histories(self._read(number, [c.USER, c.ITEM, c.SPLIT, *self.columns]), number)
 
     def training_items(self, number: int, rows: Histories) -> tuple[Jagged, Ints]:
-        """The distinct training items of every user in a row group, whatever row of the user they
-        are in; and [rows] the index of each row's user.
+        """The distinct training items of every user in a row group, from all rows of the user; and
+        [rows] the index of each row's user.
 
         Args:
-            rows: what :meth:`group` gives.
+            rows: the result of :meth:`group`.
         """
         parts = [rows]
         if self.users_span_rows:
@@ -154,7 +154,7 @@ class ShardReader:
 
     def _rows_of_users(self, first: int, end: int) -> list[tuple[Histories, Bools]]:
         """Rows of the users that begin in row groups ``first`` … ``end - 1`` of one shard, and
-        whether each row goes on with the session of the row before it."""
+        whether each row continues the session of the row before it."""
         parts = [self._group_with_sessions(number) for number in range(first, end)]
         if not self.users_span_rows:
             return parts

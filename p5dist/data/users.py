@@ -16,7 +16,7 @@ class Users:
 
     histories: Histories
     """One history a user, with all interactions of the user in the order of time; its row number
-    is that of the user's first row."""
+    is the number of the user's first row."""
     session: Ints
     """[T] number of the session that each interaction is in; rising, no two users share one."""
 
@@ -29,7 +29,7 @@ class Users:
 
         Args:
             rows: R histories, in memory one after the other.
-            continues: [R] whether a row goes on with the session of the row before it.
+            continues: [R] whether a row continues the session of the row before it.
         """
         new_user = np.ones(len(rows), dtype=bool)
         new_user[1:] = rows.user[1:] != rows.user[:-1]

@@ -44,12 +44,12 @@ def prefetch(
     step everywhere). The thread has ended when the context is left.
 
     Args:
-        steps: (global step, this worker's histories). After a P5Error it is not asked again.
+        steps: (global step, this worker's histories). After a P5Error nothing more is taken.
         make: batch of a step; called in the thread.
 
     Raises:
-        Exception: what ``steps`` (other than a P5Error) or ``make`` raised, to who asks for the
-            batch.
+        Exception: any error of ``make``, and any error of ``steps`` but a P5Error, when the batch
+            is taken.
     """
     maker = _Maker(steps, make, start, stop, ahead)
     maker.start()
@@ -89,7 +89,7 @@ class _Maker(threading.Thread):
             raise self._failure
 
     def end(self) -> None:
-        """Make no more than what was allowed, which is the same on all workers."""
+        """Make only the batches allowed so far, the same number on all workers."""
         with self._changed:
             self._ending = True
             self._changed.notify_all()

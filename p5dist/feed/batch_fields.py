@@ -1,4 +1,4 @@
-"""What an objective or task adds to a batch."""
+"""Extra batch fields of objectives and tasks."""
 
 from __future__ import annotations
 

@@ -26,10 +26,10 @@ class Collate:
     Args:
         seed: of the job.
         item_attributes, user_attributes: attribute tables, or None where the model has none.
-        masking: what the encoder does not see in training.
-        fields: by task what it adds to the batch in training.
-        masked_next: put a hidden interaction at the end of every history, as a masked model is
-            asked for the next item.
+        masking: hides interactions from the encoder in training.
+        fields: by task the extra batch fields of training.
+        masked_next: put a hidden interaction at the end of every history, at which a masked model
+            predicts the next item.
     """
 
     seed: int
@@ -43,7 +43,7 @@ class Collate:
     their attributes contribute."""
 
     def for_inference(self, *, masked_next: bool) -> Collate:
-        """The same without what training adds."""
+        """The same without masking and extra fields."""
         return replace(self, masking=None, fields={}, masked_next=masked_next)
 
     def __call__(

@@ -25,8 +25,8 @@ class Hidden:
 
 
 class Masking(Protocol):
-    """What an objective hides in training; there is one in a batch, since all of its tasks read the
-    same states."""
+    """Chooses the interactions that an objective hides in training. A batch has one masking, since
+    all tasks of a stage read the same states."""
 
     def cut(self, histories: Histories, step: int) -> Histories:
         """The histories as they are trained on, some of them ending earlier."""
@@ -38,8 +38,8 @@ class Masking(Protocol):
 
 
 def with_masked_next(histories: Histories) -> tuple[Histories, Hidden]:
-    """Every history with one more, hidden interaction at its end, as a model that learned to fill
-    gaps is asked for the next item."""
+    """Every history with one more, hidden interaction at its end, at which a masked model predicts
+    the next item."""
     ends = histories.offsets[1:]
     after = np.maximum(ends - 1, 0)
     time = histories.timestamp[after] if len(histories.timestamp) else np.zeros(len(ends))

@@ -1,8 +1,8 @@
-"""The data sets of a training stage: this job's own, and in pre-training those that it is mixed
-with. A single data set is a mix of one.
+"""The data sets of a training stage: the data set of this job and, in pre-training, the data sets
+of ``feed.mix``. A single data set is a mix of one.
 
 Every data set has its own order with the same lanes, its own rows per lane and step, and its own
-epochs; step s of a stage takes step s of each. So the position is one number still.
+epochs. Step s of a stage takes step s of each data set, so that the position is one number.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class Mix:
         return counts
 
     def readers(self, job: RunConfig, training: Training) -> tuple[UnitReader, ...]:
-        """What reads the shards of each data set for a training stage."""
+        """The reader of each data set for a training stage."""
         whole_users = any(task.reads_whole_users for task in training.tasks().values())
         return tuple(
             UnitReader(
@@ -158,8 +158,8 @@ def rows_by_weight(total: int, weights: Sequence[float]) -> list[int]:
 
 
 def largest_remainder(total: int, weights: Sequence[float]) -> Ints:
-    """Whole numbers in proportion to ``weights`` that add up to ``total``: rounded down, and one
-    more for those that lose most by it."""
+    """Whole numbers in proportion to ``weights`` that add up to ``total``: rounded down, then
+    raised by one where rounding removed most."""
     share = np.asarray(weights, dtype=np.float64)
     wanted = total * share / share.sum()
     whole: Ints = np.floor(wanted).astype(np.int64)
@@ -184,7 +184,7 @@ def _check_items(job: RunConfig, own: DataSet, other: DataSet) -> None:
         "the data sets of a mix do not have the same items",
         where=f"feed.mix.{other.name}.data: {other.run.root}",
         value=f"item id {at + 1} is {theirs[at].as_py()!r} there and {found!r} here",
-        rule="this job's vocabulary begins with that of every data set it mixes in",
+        rule="the vocabulary of this job begins with the vocabulary of every data set in feed.mix",
         fix="prepare this job last, with prepare.vocabulary.extend: the run that was prepared "
         "before it, which extends the one before that",
     )

@@ -26,7 +26,7 @@ def alone(values: Ints) -> list[Ints]:
 
 
 class Candidates:
-    """What the positives of a step are compared with, the same on every worker.
+    """The items that the targets of a step are compared with, the same on every worker.
 
     Args:
         loss: full softmax, sampled softmax or gBCE.
@@ -98,8 +98,8 @@ class Candidates:
     def _in_batch(self, n: int, step: int, histories: Histories) -> Ints:
         """Indices of the items of at most n interactions of the global batch.
 
-        Taken are those with the smallest hash, which is the same set however the batch is spread:
-        no worker has to send more than its own n smallest.
+        The interactions with the smallest hashes are taken: the same set however the batch is
+        spread over the workers, and no worker sends more than its own n smallest.
         """
         row, position = np.repeat(histories.row, histories.lengths), histories.position()
         key = (

@@ -1,7 +1,8 @@
 """The stream of a worker: its part of every global batch.
 
 Ray Data carries it: units are read by Ray tasks anywhere in the cluster and pulled in order, with
-back-pressure, by the worker that trains on them. Small data is read by the worker once, and kept.
+back-pressure, by the worker that trains on them. The worker reads a small data set itself, once,
+and keeps it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from p5dist.data.jagged import Ints
 from p5dist.errors import P5Error
 from p5dist.feed.units import Unit, UnitReader, units
 
-_SEGMENT = 256  # units per Ray Data execution: bounds what the worker keeps of the plan
+_SEGMENT = 256  # units per Ray Data execution: bounds the part of the plan in memory
 _IN_FLIGHT = 2  # units that Ray Data works on or hands over while others wait
 _BLOCK_ROWS = 4096  # put in the order of steps at once
 
@@ -144,8 +145,8 @@ class _Held:
 class LaneStream:
     """The histories that one worker contributes to every global batch.
 
-    What it holds goes piece by piece as steps are taken, and the next unit is taken as soon as it
-    fits. With L lanes of its own and row groups of at most G rows it holds at most
+    Steps remove histories from memory piece by piece, and the next unit is taken as soon as it
+    fits. With L lanes per worker and row groups of at most G rows, memory holds at most
     (L + 2) · G + 2 · unit_rows + 2 · 4,096 rows of each data set.
     """
 
@@ -156,7 +157,7 @@ class LaneStream:
     unit_rows: int
     read_ahead: int
     read_units: ReadUnits | None = None
-    """Left out: data that is kept in memory is read here, other data by Ray tasks."""
+    """Left out: the worker reads data that is kept in memory, Ray tasks read other data."""
 
     def steps(self, start: int, stop: int) -> Iterator[tuple[int, Histories]]:
         """(global step, this worker's histories) for the steps ``start`` … ``stop - 1``.

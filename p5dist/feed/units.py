@@ -1,4 +1,4 @@
-"""Read units: what one Ray task reads, and which step takes each of its rows.
+"""Read units: the row groups that one Ray task reads, and the step that takes each row.
 
 A worker's stream is the sequence of row groups of its lanes, epoch after epoch, cut into units of
 about ``unit_rows`` histories. A unit of a large data set is a part of one epoch; a unit of a small
@@ -90,11 +90,11 @@ class UnitReader:
         shards: reads row groups.
         order: of the stage.
         max_length: interactions kept of a longer history.
-        random_window: keep a random window that is different in every epoch, not the last one.
+        random_window: keep a random window, another one in every epoch, instead of the last window.
         shuffled: order the interactions of a history at random, another way in every epoch.
         whole_users: histories know all training items of their users (``Histories.had``).
-        strangers: the users are not those of the job, and get the id 0.
-        keep: keep in memory what was read.
+        strangers: the users are unknown to the job and get the id 0.
+        keep: keep row groups in memory once they are read.
     """
 
     shards: ShardReader
@@ -112,7 +112,7 @@ class UnitReader:
 
     @property
     def bytes_per_row(self) -> int:
-        """Of what is read, about: user, row and offset, and the interactions."""
+        """Approximate size of a history that was read: user, row, offset and interactions."""
         manifest = self.shards.manifest
         average = manifest.rows_kept / max(manifest.histories, 1)
         kinds = [c.HISTORY.field(name).type.value_type for name in self.shards.columns]

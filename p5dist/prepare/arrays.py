@@ -53,8 +53,8 @@ def hash_ids(ids: Ids) -> UInts:
 
 
 def stable_order(*keys: Ints | Codes | npt.NDArray[np.int8]) -> Ints:
-    """[n] what ``np.lexsort(keys)`` gives (the last key is the first one; equal rows keep their
-    order), several times faster: keys and position are packed into words, and words sorted."""
+    """[n] the result of ``np.lexsort(keys)`` (the last key is the primary one; equal rows keep
+    their order), several times faster: keys and position are packed into words that are sorted."""
     n = len(keys[0])
     order: Ints | None = None
     bits = max(n - 1, 0).bit_length()

@@ -119,7 +119,7 @@ def _read(table: AttributeTable, files: list[SourceFile], side: str) -> Describe
 
 
 def _lists(values: Values, vocabulary: Vocabulary) -> pa.ListArray:
-    """[n] value ids of every row, without those of values that have none."""
+    """[n] value ids of every row; values without an id are left out."""
     value = vocabulary.ids(values.value).astype(np.int32)
     known = np.concatenate([[0], np.cumsum(value > 0)])
     ends = np.concatenate([[0], np.cumsum(values.lengths)])

@@ -1,4 +1,4 @@
-"""What a typed file's columns may be: checked against the schema before any work is done."""
+"""The allowed types of columns in typed files, checked against the schema before any work."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import pyarrow as pa
 from p5dist.errors import DataError
 
 Role = Literal["id", "time", "iso", "number", "label", "labels"]
-"""What a column is for. iso: a time that is written as text, so that numbers are no times."""
+"""The use of a column. iso: a time written as text, so that numbers are no times."""
 
 Kind = Literal[
     "integer", "float", "decimal", "text", "uuid", "time", "bool", "list", "null", "other"
 ]
-"""What a column has, whatever the width."""
+"""The kind of the values of a column, of any width."""
 
 _NUMBERS: tuple[Kind, ...] = ("integer", "float", "decimal")
 _LABELS: tuple[Kind, ...] = (*_NUMBERS, "text", "uuid", "bool")
@@ -48,7 +48,7 @@ _WORDS: dict[Kind, str] = {
 
 
 def kind_of(type_: pa.DataType) -> Kind:
-    """The kind of an Arrow type; a dictionary is what its values are. Binary is UTF-8 text."""
+    """The kind of an Arrow type; a dictionary has the kind of its values. Binary is UTF-8 text."""
     t, type_ = pa.types, plain(type_)
     tests: dict[Kind, bool] = {
         "uuid": type_ == pa.binary(16) or isinstance(type_, pa.UuidType),
@@ -72,7 +72,7 @@ def kind_of(type_: pa.DataType) -> Kind:
 
 
 def check_type(type_: pa.DataType, role: Role, column: str, url: str, knob: str) -> None:
-    """Raises DataError if values of ``type_`` cannot be what ``role`` says."""
+    """Raises DataError if a column of type ``type_`` cannot have the role ``role``."""
     allowed = _ALLOWED[role]
     if kind_of(type_) not in (*allowed, "null"):
         raise DataError(

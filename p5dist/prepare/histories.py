@@ -16,7 +16,7 @@ from p5dist.prepare.split import Cuts, split_codes
 
 @dataclass(frozen=True)
 class ShardHistories:
-    """The B histories of a shard, T interactions together, ids still those of the shard."""
+    """The B histories of a shard, T interactions together, still with the ids of the shard."""
 
     user: Ints
     """[B] index of the user; one user's histories are in the order of time."""
@@ -51,7 +51,7 @@ def build(rows: Interactions, prepare: Prepare, cuts: Cuts | None) -> ShardHisto
     """Histories of all of a shard's interactions.
 
     Args:
-        rows: those that :func:`over_length` leaves.
+        rows: the interactions that :func:`over_length` keeps.
         prepare: the section of the job.
         cuts: of a time split.
     """
@@ -95,7 +95,7 @@ def _starts(rows: Interactions, gap: int | None) -> Ints:
 def _windows(starts: Ints, lengths: Ints, size: int) -> tuple[Ints, Ints]:
     """Starts and lengths of windows of ``size``, counted from each history's end."""
     pieces = -(-lengths // size)
-    first = lengths - (pieces - 1) * size  # the oldest window has what is left
+    first = lengths - (pieces - 1) * size  # the oldest window has the remainder
     number = ranges(np.zeros(len(pieces), np.int64), pieces)
     begin = np.repeat(starts, pieces)
     offset = np.where(number > 0, np.repeat(first, pieces) + (number - 1) * size, 0)

@@ -66,7 +66,7 @@ class Interactions:
         )  # fmt: skip
 
     def tied(self) -> Bools:
-        """[n] whether user and time are those of the one before."""
+        """[n] whether user and time equal user and time of the preceding interaction."""
         same = np.zeros(len(self), np.bool_)
         same[1:] = (self.user[1:] == self.user[:-1]) & (self.time[1:] == self.time[:-1])
         return same
@@ -99,7 +99,7 @@ class Interactions:
 
 @dataclass(frozen=True)
 class Names:
-    """What the codes of a shard stand for."""
+    """The values of the codes of a shard."""
 
     users: Ids
     """In the order of (hash, external id)."""
@@ -110,9 +110,8 @@ class Names:
 def sort(
     rows: pa.Table, prepare: Prepare, seed: int
 ) -> tuple[Interactions, Names, tuple[int, int]]:
-    """Cleaned rows of a shard in the order of the log → interactions in the order of time; and of a
-    sample of the users, interactions that the log has behind a later one of the same user, and
-    interactions.
+    """Cleaned rows of a shard in the order of the log → interactions in the order of time. Also
+    returns, for a sample of users, the number of out-of-order interactions and of all interactions.
 
     Args:
         rows: see :mod:`.cleaning`, with PART for a given split, and ROW (numbers of the rows)
@@ -244,7 +243,7 @@ def _tied_runs(rows: Interactions) -> tuple[Ints, Ints]:
 
 
 def _id_rank(ids: Ids) -> Ints:
-    """[n] indices that sort ids by their bytes or numbers: what decides where hashes are equal."""
+    """[n] indices that sort ids by their bytes or numbers, which decides between equal hashes."""
     return np.asarray(pc.sort_indices(ids)).astype(np.int64)
 
 

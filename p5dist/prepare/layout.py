@@ -1,4 +1,4 @@
-"""What the files of a raw table are: columns, ranges that tasks read, sizes."""
+"""The files of a raw table: columns, ranges that tasks read, sizes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 MAX_ROWS = 4 << 20
 MAX_BYTES = 256 << 20
-"""About the largest table that a range is read in."""
+"""Approximate size of the largest table that a range is read in."""
 
 _COMPRESSED = (".gz", ".bz2", ".zst", ".lz4")
 
@@ -34,7 +34,7 @@ class Layout:
     columns: Mapping[str, str]
     """Our name → name in the files."""
     roles: Mapping[str, Role]
-    """Our name → what the column is for."""
+    """Our name → role of the column."""
     knobs: Mapping[str, str]
     """Our name → key of the job file that holds the name in the files."""
     section: str
@@ -110,7 +110,7 @@ class SourceFile:
 
 @dataclass(frozen=True)
 class FileRange:
-    """What one task reads: the records between two edges of a file.
+    """The records between two edges of a file, read by one task.
 
     The format of the file says what an edge is: a byte, or the number of a group of rows (see
     :meth:`.formats.format.SourceFormat.edges`).

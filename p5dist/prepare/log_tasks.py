@@ -1,8 +1,8 @@
 """The tasks from the raw log to shards of sorted interactions: read a range of a file, group the
 rows of a shard, merge the items of several shards. The tasks that follow: :mod:`.shard_tasks`.
 
-Tasks are functions of their arguments, whoever runs them. Every file that a task writes has a name
-of its own, so that a task that is run again changes nothing.
+Tasks are functions of their arguments on any worker. No two tasks write the same file, so that
+running a task again changes nothing.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Stage:
     folder: Folder
     """prepare/ of the run"""
     compressed: bool = False
-    """Whether scratch files are"""
+    """Whether scratch files are compressed"""
 
     @property
     def scratch(self) -> Scratch:

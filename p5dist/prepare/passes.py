@@ -1,4 +1,5 @@
-"""The passes of the stage over ranges and shards: what the driver starts, collects and decides."""
+"""The passes of the stage over ranges and shards: the driver starts tasks, collects their results
+and decides."""
 
 from __future__ import annotations
 
@@ -197,7 +198,7 @@ class Passes:
         return files, profiles
 
     def earlier(self, name: str) -> Ids | None:
-        """The vocabulary that ``vocabulary.extend`` goes on from."""
+        """The vocabulary that ``vocabulary.extend`` extends."""
         rule = self.config.vocabulary.extend
         if rule is None:
             return None
@@ -215,8 +216,8 @@ class Passes:
         if back > _ODD_SHARE * of:
             self.warnings.append(
                 f"the log is not in the order of time: {back / of:.0%} of a sample of users' "
-                "interactions stand behind a later one. Histories are sorted by time, so this is "
-                "harmless where prepare.source.columns.timestamp is the time of the interaction"
+                "interactions follow a later one. Histories are sorted by time: this is harmless "
+                "if prepare.source.columns.timestamp is the time of the interaction"
             )
 
     def _hash_note(self, items: int, ids: Ints) -> None:
@@ -225,7 +226,7 @@ class Passes:
             shared = items - int((np.bincount(ids) == 1).sum())
             self.warnings.append(
                 f"{items:,} items share {size:,} hashed ids: {shared:,} of them have an id with "
-                f"another item, {expected_collisions(items, size):,.0f} were to be expected"
+                f"another item, {expected_collisions(items, size):,.0f} are expected by chance"
             )
 
     def _reject(self, counts: dict[str, int]) -> None:
@@ -251,7 +252,7 @@ class Passes:
     def _each(
         self, what: str, task: Callable[..., Any], calls: list[tuple[Any, ...]], note: str = ""
     ) -> Iterator[tuple[int, Any]]:
-        """(number, result) of every call as it ends; results are let go of at once."""
+        """(number, result) of every call as it ends; no result is kept."""
         bar = self.bar.add_task(what, total=len(calls), note=note)
         for number, result in self.workers.results(task, calls):
             yield number, result

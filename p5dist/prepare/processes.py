@@ -1,7 +1,7 @@
 """Worker processes on this machine: fresh interpreters that take one call at a time.
 
-They import what tasks need while the driver still plans, get nothing of the driver's state but
-``sys.path`` and the environment, and end when the driver does, however it ends.
+They import the modules of the tasks while the driver still plans, share no state with the driver
+but ``sys.path`` and the environment, and end with the driver, even if it is killed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from typing import Any
 from p5dist.errors import P5Error, ResourceError
 
 _MEMORY = 2 << 30
-"""Bytes of memory that there are at least for each worker."""
+"""Least memory per worker, in bytes."""
 
 _START = (
     "import sys; fd, *sys.path = sys.argv[1:]; "
@@ -133,7 +133,7 @@ class Processes:
         code = worker.process.wait()
         return ResourceError(
             "a worker process was lost", where="prepare", value=f"exit code {code}",
-            rule="-9 is what the system does where memory runs out",
+            rule="-9: the system kills processes when memory runs out",
             fix="give it more memory, or more prepare.shards; the same command continues",
         )  # fmt: skip
 
@@ -150,8 +150,8 @@ def _start() -> _Process:
 
 
 def serve(fd: int) -> None:
-    """What a worker does: answer calls until the driver is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is the driver's, who ends us
+    """The loop of a worker: answer calls until the driver closes the connection."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver handles it and ends its workers
     import p5dist.prepare.shard_tasks  # noqa: F401  while the driver plans
 
     with Connection(fd) as driver:

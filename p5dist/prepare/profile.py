@@ -1,4 +1,4 @@
-"""What the data looks like, for the report: counts and distributions, never rows."""
+"""Statistics of the data for the report: counts and distributions, never rows."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ _YEAR_1, _YEAR_1980, _YEAR_2100, _YEAR_9999 = -719_162, 3_652, 47_482, 2_932_532
 
 @dataclass(frozen=True)
 class ShardProfile:
-    """Sums over one shard; those of all shards are merged."""
+    """Sums over one shard, merged over all shards."""
 
     lengths: Counts
     """Histories by length."""
     days: Counts
     """Interactions by days since 1970."""
     ratings: Counts
-    """Interactions by rating; those without one are left out."""
+    """Interactions by rating; interactions without a rating are left out."""
     splits: Ints
     """[3] interactions by split code."""
     users_by_split: Ints
@@ -56,7 +56,7 @@ def profile_shard(histories: ShardHistories, names: Names, rank: Array) -> Shard
     """Sums over the histories of one shard (at least one).
 
     Args:
-        names: what the codes of the shard stand for.
+        names: the values of the codes of the shard.
         rank: position of every item of the shard in the order of external ids.
     """
     rows, train = histories.rows, histories.split == c.TRAIN
@@ -94,7 +94,7 @@ def build_profile(
     rejected: dict[str, int],
     warnings: list[str],
 ) -> dict[str, Any]:
-    """profile.json; ``warnings`` come after those about the log itself."""
+    """profile.json; ``warnings`` follow the warnings about the log itself."""
     lengths, by_length = merge_counts(s.lengths for s in shards)
     histories, interactions = int(by_length.sum()), int((lengths * by_length).sum())
     days, by_day = merge_counts(s.days for s in shards)

@@ -1,8 +1,8 @@
 """Intermediate files of the stage, under prepare/scratch/ until the manifest is written.
 
-They are what makes the stage independent of memory and resumable: an exchange through files needs
-no more memory for more rows, survives the loss of a node, and a task whose result is there is not
-run again. A file is written under a temporary name and renamed, so that it is whole or not there.
+They make the stage independent of memory and resumable: an exchange through files needs no more
+memory for more rows and survives the loss of a node, and a task with a finished result is not run
+again. A file is written under a temporary name and renamed, so that it is whole or does not exist.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class Scratch:
         return Scratch(self.folder / name, self.compressed)
 
     def claim(self, key: str) -> bool:
-        """Keep what an interrupted run with the same ``key`` left; throw away all else. Returns
-        whether something was kept."""
+        """Keep the files of an interrupted run with the same ``key``, remove all others. Returns
+        whether files were kept."""
         file = self.folder / _KEY
         if file.exists() and file.read_json() == key:
             return True

@@ -35,12 +35,12 @@ large catalogue, so that arrays as long as the catalogue would be most of the tr
 
 @dataclass(frozen=True)
 class Left:
-    """What decides which interactions are left, and how they are split."""
+    """Results of earlier passes that decide which interactions remain and how they are split."""
 
     rounds: int
     """Rounds that the k-core took."""
     cuts: Cuts | None
-    """Of a time split"""
+    """The cuts of a time split."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Counted:
     users: int
     train: ItemCounts
     seen: ItemCounts
-    """Training interactions of items, and interactions."""
+    """``train``: training interactions by item; ``seen``: all interactions by item."""
     coded: dict[str, tuple[pa.StringArray, Ints, Ints]]
     """By event and context: values, training interactions, interactions."""
 
@@ -59,12 +59,13 @@ class Counted:
 def drop_rare(
     stage: Stage, shard: int, core_round: int, catalogue: Ids, rare: Bools
 ) -> tuple[ItemCounts, dict[str, int]]:
-    """One round of the k-core: drop interactions of rare items, then of users with too few others.
+    """One round of the k-core: drop the interactions of rare items, then the interactions of users
+    with too few remaining ones.
 
-    Returns the interactions that every item loses, and those that the shard loses by reason.
+    Returns the number of dropped interactions by item and, for the shard, by reason.
 
     Args:
-        core_round: from 1; reads what earlier rounds left, so that a round can be run again.
+        core_round: from 1; reads the files of earlier rounds, so that a round can be run again.
         rare: [catalogue] items that are rare.
     """
     scratch = stage.shard(shard)
@@ -101,10 +102,10 @@ def times(stage: Stage, shard: int, rounds: int, low: int, width: int, bins: int
 
 
 def count(stage: Stage, shard: int, left: Left, catalogue: Ids, known: Bools | None) -> Counted:
-    """What is in a shard's histories.
+    """Counts over the histories of a shard.
 
     Args:
-        known: [catalogue] items that have an id; None before that is known.
+        known: [catalogue] items that have an id; None before ids are assigned.
     """
     scratch = stage.shard(shard)
     histories, place, _ = _histories(stage, shard, left, catalogue, known)
@@ -208,21 +209,22 @@ def _histories(
 
 
 def _reasons(scratch: Scratch, rounds: int, rows: int) -> tuple[Array, int]:
-    """[rows] why each of a shard's grouped interactions is dropped after so many rounds of
-    the k-core (0: it is not), and the last round that dropped any; others write nothing."""
+    """[rows] the reason for which each grouped interaction of a shard is dropped in the first
+    ``rounds`` rounds of the k-core (0: kept); and the last round that dropped any, since a round
+    without drops writes nothing."""
     while rounds and not scratch.has(f"reason-{rounds}.npy"):
         rounds -= 1
     return scratch.read_array(f"reason-{rounds}.npy") if rounds else np.zeros(rows, np.int8), rounds
 
 
 def _item_places(scratch: Scratch, catalogue: Ids) -> Codes:
-    """Where a shard's items are in the catalogue."""
+    """The index in the catalogue of every item of a shard."""
     if not scratch.has("place.npy"):
         scratch.write_array("place.npy", places(scratch.read_column("items.arrow"), catalogue))
     return scratch.read_array("place.npy")
 
 
 def _item_counts(counts: Ints, place: Codes) -> ItemCounts:
-    """What a shard found: ``counts`` of its items, of which ``place`` is in the catalogue."""
+    """The non-zero ``counts`` of a shard's items, by their index ``place`` in the catalogue."""
     there = np.flatnonzero(counts)
     return place[there], counts[there].astype(np.int32)

@@ -117,8 +117,8 @@ def describe(rule: SplitRule, cuts: Cuts | None = None) -> str:
 
 
 def knows(prepare: Prepare) -> dict[str, str]:
-    """What each part of the prepared data was made from: which of them could know validation and
-    test."""
+    """The interactions that each part of the prepared data was made from: whether validation and
+    test were among them."""
     vocabulary: ItemVocabulary = prepare.vocabulary
     items = "all interactions" if vocabulary.of == "all" else "training interactions"
     if vocabulary.extend is not None:

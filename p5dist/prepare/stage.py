@@ -2,17 +2,17 @@
 
 ::
 
-    read     a task a range of a file: parse, clean, divide the rows among the shards by user hash
-    group    a task a shard: order of time; duplicates, repeats, bots
-    merge    a task for several shards: the catalogue of the items of the whole log
-    core     a task a shard and round: rare items, then rare users, until none is left
-    count    a task a shard: histories, split; training interactions of every item
-    write    a task a shard: external ids → internal ids, Parquet
+    read     one task per range of a file: parse, clean, divide the rows among shards by user hash
+    group    one task per shard: order of time; duplicates, repeats, bots
+    merge    one task for several shards: the catalogue of the items of the whole log
+    core     one task per shard and round: rare items, then rare users, until none is left
+    count    one task per shard: histories, split; training interactions of every item
+    write    one task per shard: external ids → internal ids, Parquet
 
 The exchange goes through files under prepare/scratch/ (see :mod:`.scratch`): the memory that a task
-needs follows the size of a range or a shard, never that of the log, and a run that was interrupted
-keeps the ranges and shards that were done. The driver sees counts and vocabularies, never rows.
-Every task is a pure function of its range or shard, so that one that is run again changes nothing.
+needs follows the size of a range or a shard, never the size of the log, and an interrupted run
+keeps its finished ranges and shards. The driver sees counts and vocabularies, never rows. Every
+task is a pure function of its range or shard, so that running it again changes nothing.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from p5dist.storage import RunFolder
 
 
 def fingerprint(job: RunConfig) -> str:
-    """What :attr:`Manifest.fingerprint` will be: reads the input files, but runs no task.
+    """The future :attr:`Manifest.fingerprint`: reads the input files, but runs no task.
 
     Raises:
         DataError, MissingColumnError: the input files are not there or lack columns.
@@ -58,14 +58,14 @@ def run(
 ) -> Manifest:
     """Build ``prepare/`` of the run folder anew, manifest last.
 
-    What an interrupted run with the same input and settings has read and sorted is taken over.
+    Finished ranges and shards of an interrupted run with the same input and settings are kept.
 
     Args:
         job: the resolved job.
         folder: of the run.
-        workers: who runs the tasks (see :func:`.workers.workers_for`); changes nothing in what is
-            written.
-        range_bytes: about how much of the log one task reads; as little.
+        workers: run the tasks (see :func:`.workers.workers_for`).
+        range_bytes: approximate number of bytes of the log that one task reads. The written files
+            depend neither on this nor on the workers.
 
     Raises:
         DataError: a file is missing or cannot be parsed.
@@ -90,7 +90,7 @@ def run(
 
 
 def _claim(passes: Passes) -> None:
-    """Remove what other runs left, keep what this one did before it was interrupted."""
+    """Remove the files of other runs, keep the files of this run from before an interruption."""
     changed = {r.file.url: last_change(r.file) for r in passes.ranges if not r.start}
     settings = passes.job.fingerprint("prepare")
     state = (__version__, settings, passes.ranges, passes.shards, changed)

@@ -38,7 +38,7 @@ class Vocabulary:
 
         Args:
             parts: (values, counts, occurrences)
-            earlier: external ids that keep the ids 1…n, seen or not; the others come behind.
+            earlier: external ids that keep the ids 1…n, seen or not; other values follow.
             min_seen: values with fewer occurrences get no id.
         """
         rows = [pa.table({"value": v, "count": n, "seen": s}) for v, n, s in parts]
@@ -84,7 +84,7 @@ class Vocabulary:
         ids = (stable_hash(text) % np.uint64(size)).astype(np.int64) + 1
         rising = np.argsort(-count, kind="stable")[::-1]
         owner = np.full(size, -1, np.int64)
-        owner[ids[rising] - 1] = rising  # of those with one id the last one stays
+        owner[ids[rising] - 1] = rising  # of values with the same id the last one stays
         external = text.take(pa.array(owner, mask=owner < 0))
         return cls(external, np.bincount(ids - 1, count, size).astype(np.int64)), ids
 
@@ -130,7 +130,7 @@ def merge_counted(parts: Sequence[pa.Table]) -> pa.Table:
 
 
 def places(ids: Ids, catalogue: Ids) -> Codes:
-    """[n] where each id is in a catalogue that :func:`merge_counted` made of it and others."""
+    """[n] the index of each id in a catalogue of :func:`merge_counted` that contains it."""
     if pa.types.is_string(ids.type):
         return np.asarray(pc.index_in(ids, value_set=catalogue)).astype(np.int32)
     # Many times faster than a hash table of a large catalogue, which is in the order of numbers.

@@ -1,8 +1,8 @@
-"""Who runs the tasks of the stage: a Ray cluster, or processes on this machine.
+"""The workers that run the tasks of the stage: a Ray cluster, or processes on this machine.
 
-Tasks are functions of their arguments that leave their results in files, so that both ways write
-the same bytes. A machine alone needs no Ray for them, whose start takes longer than ten million
-rows do.
+Tasks are functions of their arguments that write their results to files, so that both kinds of
+workers write the same bytes. On a single machine processes are faster: the start of Ray takes
+longer than ten million rows.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ class Workers(Protocol):
         """(number, result) of every call, by its arguments, as it ends.
 
         Raises:
-            P5Error: as the function raised it, or ResourceError where a worker was lost.
+            P5Error: an error of the function, or ResourceError if a worker was lost.
         """
 
     def close(self) -> None:
-        """End what was started."""
+        """End the processes that were started."""
 
 
 class RayTasks:
@@ -65,7 +65,7 @@ class RayTasks:
                     raise e.cause from None
                 raise
             yield number.pop(done), result
-            del done, result  # lets go of the object
+            del done, result  # releases the object
 
     def close(self) -> None:
         """The session stays, for the stages that follow."""

@@ -23,9 +23,9 @@ class Flags:
     stop: float = 0.0
     """Workers that are asked to end after a checkpoint."""
     problem: float = 0.0
-    """Workers that cannot go on."""
+    """Workers that cannot continue."""
     look: float = 0.0
-    """Workers that find it time to ask for a preemption notice."""
+    """Workers for which it is time to ask for a preemption notice."""
     completed: float = 0.0
     """Step of the newest complete checkpoint; only the first worker knows the step."""
 
@@ -43,4 +43,4 @@ NUMBER_OF_FLAGS = len(fields(Flags))
 
 
 class OtherWorkerError(TrainingError):
-    """Another worker cannot go on and says why; this one ends in order."""
+    """Another worker cannot continue and raises the reason; this worker ends in order."""

@@ -15,7 +15,7 @@ from p5dist.config.train import Averaging
 
 
 class Average:
-    """Holds the average of what this worker has of every weight.
+    """The average of this worker's part of every weight.
 
     Args:
         weights: name → tensor or ShardedTensor that training changes in place.

@@ -53,14 +53,15 @@ _SETTINGS = {
 def run(
     job: RunConfig, folder: RunFolder, stage: str, callbacks: Sequence[Callback] = ()
 ) -> dict[str, Any]:
-    """Train ``stage`` (``pretrain`` or ``finetune/<task>``) from where it was left to its end.
+    """Train ``stage`` (``pretrain`` or ``finetune/<task>``) from its newest checkpoint to its end.
 
     Args:
-        callbacks: hear the events of the stage in this process, beside those that show progress.
+        callbacks: hear the events of the stage in this process, beside the callbacks that show
+            progress.
 
     Raises:
         ResourceError: the cluster is too small; found before anything starts.
-        StoppedError: SIGTERM or Ctrl-C; a checkpoint is there.
+        StoppedError: SIGTERM or Ctrl-C, after a checkpoint.
         TrainingError: the worker group failed more often than ``scale.max_failures`` allows.
     """
     began = time.time()

@@ -1,5 +1,7 @@
-"""What the driver hands to Ray Train, whose own processes (the controller, the one that gives out
-data) import this file: it needs neither PyTorch nor TorchRec, whose import takes seconds in each.
+"""The objects that the driver hands to Ray Train.
+
+The processes of Ray Train itself (the controller, and the process that distributes data) import
+this file; it needs neither PyTorch nor TorchRec, whose import takes seconds in each process.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ _TELL_S = 5.0
 
 @dataclass(frozen=True)
 class Feed:
-    """What every worker's stream is made of; Ray Train carries it as its dataset."""
+    """The parts of every worker's stream; Ray Train carries them as its dataset."""
 
     readers: tuple[UnitReader, ...]
     unit_rows: int

@@ -2,7 +2,7 @@
 
 Tensors are matched by name. Of another run with another vocabulary, rows of tables are carried over
 by their external ids, read in blocks from where they lie; a new item gets the mean of the carried
-rows that share its attribute values, and what has none of these the mean of all rows.
+rows that share its attribute values, or if there are none the mean of all rows.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Source:
 
     @classmethod
     def find(cls, start: str, job: RunConfig, folder: RunFolder) -> Source:
-        """What ``init_from: start`` names.
+        """The checkpoint that ``init_from: start`` names.
 
         Raises:
             CheckpointError: no complete checkpoint is there, or no run around it.
@@ -67,7 +67,7 @@ class Source:
         if not (run / "prepare" / MANIFEST).exists():
             raise CheckpointError(
                 "no run around a checkpoint to start from", where=str(place),
-                rule="its ids are those of prepare/ of its run, two or three folders above",
+                rule="ids are read from prepare/ of its run, two or three folders above it",
                 fix="give the folder of a training stage inside of its whole run folder",
             )  # fmt: skip
         return cls(checkpoint, stage, run / "prepare")
@@ -110,10 +110,10 @@ def initialise(
     prepare: Folder,
     labels: AttributeLabels | None,
 ) -> Report:
-    """Fill the weights in ``state`` from ``source``; all workers call it, each for what it holds.
+    """Fill the weights in ``state`` from ``source``; all workers call it, each for its own part.
 
-    The backbone is carried over, and the objective's or task's own part where the source learned
-    the same.
+    The backbone is carried over, and the parameters of the objective or task if the source has the
+    same objective or task.
 
     Args:
         state: the stage's tensors by name, with the values of the seed.
@@ -128,7 +128,7 @@ def initialise(
     for file, entry in source.checkpoint.entries():
         saved.setdefault(entry.name, []).append((file, entry))
     averaged = any(name.startswith(AVERAGE) for name in saved)
-    if averaged:  # what the source is used with
+    if averaged:  # the source, too, is used with its average
         saved = {"model." + n.removeprefix(AVERAGE): pieces for n, pieces in saved.items()
                  if n.startswith(AVERAGE)}  # fmt: skip
     prefix = "model." if _learned_the_same(source, job, stage) else _BACKBONE
@@ -206,8 +206,8 @@ def _carried_rows(name: str, before: Folder, now: Folder) -> Ints | None:
 def _copy_rows(
     value: Any, name: str, saved: Saved, rows: Ints, labels: AttributeLabels | None
 ) -> None:
-    """Fill this worker's pieces of a table: row i from row ``rows[i]`` of the saved one; -1: from
-    the mean of what is carried over. Rows that ``rows`` does not have stay."""
+    """Fill this worker's pieces of a table: row i from row ``rows[i]`` of the saved table; -1: from
+    the mean of the carried rows. Rows beyond ``rows`` keep their values."""
     pieces = pieces_of({name: value}, replicated=True)
     means = _Means(rows, labels, saved[0][1].shape[1])
     for first, block in _blocks(saved):

@@ -40,7 +40,7 @@ _WAIT_SECONDS = 0.05
 
 @dataclass(frozen=True)
 class _Step:
-    """What all workers know after a step."""
+    """The results of a step that all workers know."""
 
     loss: float
     losses: list[float]
@@ -61,16 +61,16 @@ def run_steps(
     """Take all steps from ``session.start`` on, with checkpoints on the way and at the end.
 
     The loss of a step is the sum over the global batch divided by the global count, so that it
-    does not depend on which worker has how many histories. Gradients: each worker's sum is scaled
-    by N / count, which undoes the mean over N workers in both DDP and TorchRec.
+    does not depend on how the histories are spread over the workers. Gradients: each worker's sum
+    is scaled by N / count, which undoes the mean over N workers in both DDP and TorchRec.
 
     Returns:
-        Whether the stage is at its end, which validation may bring early; if not, it was asked to
-        stop, and a checkpoint is there.
+        True at the end of the stage, which may be an early stop; False if the stage was asked to
+        stop and has written a checkpoint.
 
     Raises:
         TrainingError: on all workers, when a loss is not finite (see ``non_finite``).
-        P5Error: on a worker that cannot go on; OtherWorkerError on the others.
+        P5Error: on a worker that cannot continue; OtherWorkerError on the others.
     """
     if session.selection.exhausted:
         return True
@@ -221,7 +221,7 @@ def _step(session: Session, step: int, batch: Batch, meter: Meter, local: Flags)
 def _skip(
     session: Session, step: int, batch: Batch, loss: float, callbacks: Sequence[Callback]
 ) -> None:
-    """The loss is not finite: go on without this step if the job allows it."""
+    """The loss is not finite: skip this step if the job allows it."""
     rows: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(rows, batch.rows.tolist())
     policy = session.training.non_finite

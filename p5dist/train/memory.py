@@ -1,4 +1,4 @@
-"""Memory that is free, but that the C library keeps."""
+"""Freed memory that the C library keeps."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _EVERY_S = 60.0
 class FreeMemory:
     """Gives freed memory back to the system now and then.
 
-    Batches differ in size, so what a step frees seldom fits the next one: glibc's heap gets holes
-    and grows for as long as training goes on (MovieLens-1M, batches of 64: from 0.85 GB to 3.3 GB
-    in 10,000 steps, half a GB of it in use). Other C libraries have no such call; nothing happens
-    there.
+    Batches differ in size, so memory freed by one step seldom fits the next one: the heap of glibc
+    gets holes and grows throughout training (MovieLens-1M, batches of 64: from 0.85 GB to 3.3 GB in
+    10,000 steps, with half a GB in use). Other C libraries have no such call; nothing happens with
+    them.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""What the steps of a stage do with their time."""
+"""The seconds of the steps of a stage, by part."""
 
 from __future__ import annotations
 
@@ -19,27 +19,28 @@ CHECKPOINT, OTHER = "checkpoint", "other"
 FORWARD, BACKWARD, OPTIMIZER = "forward", "backward", "optimizer"
 INPUT, LOOKUP, OUTPUT = "input_distribution", "lookup", "output_distribution"
 PARTS = (DATA, INPUT, LOOKUP, OUTPUT, FORWARD, BACKWARD, OPTIMIZER, CHECKPOINT)
-"""Always told, as is ``other``; a stage may have more."""
+"""Parts that are always reported, as is ``other``; a stage may have more."""
 
 
 class Clock(Protocol):
-    """Where seconds come from: moments, which may lie in the future of who asks for them."""
+    """Marks moments and measures the seconds between them; a moment on a stream may not have
+    passed when it is marked."""
 
     def now(self) -> Any:
         """This moment."""
 
     def passed(self, moment: Any) -> bool:
-        """Whether it is over."""
+        """Whether the moment has passed."""
 
     def wait(self, moment: Any) -> None:
-        """Until it is over."""
+        """Return once the moment has passed."""
 
     def between(self, first: Any, last: Any) -> float:
-        """Seconds between two moments that are over."""
+        """Seconds between two moments that have passed."""
 
 
 class HostClock:
-    """Of this process: what it computes is done when the call returns."""
+    """The clock of this process: an operation is complete when its call returns."""
 
     def now(self) -> float:
         return time.perf_counter()
@@ -54,9 +55,9 @@ class HostClock:
 
 
 class StreamClock:
-    """Of the GPU's current stream, which runs behind this process: moments are CUDA events, and
-    nobody waits for them but who asks for the last one. A wait of this process counts where it
-    leaves the stream empty."""
+    """The clock of the current stream of the GPU, which runs behind this process. Moments are
+    events on the stream that may not have completed yet; only :meth:`Meter.take` synchronises. A
+    wait of this process counts where it leaves the stream empty."""
 
     def now(self) -> Any:
         event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
@@ -148,7 +149,7 @@ class Meter:
         self._settle()
 
     def _settle(self) -> None:
-        """Count what is over."""
+        """Count the moments that have passed."""
         while self._marks and self._clock.passed(self._marks[0][1]):
             name, moment = self._marks.popleft()
             spent = self._clock.between(self._last, moment)
@@ -157,7 +158,7 @@ class Meter:
 
 
 def meter_for(device: torch.device) -> Meter:
-    """A meter of what runs on ``device``."""
+    """A meter for operations on ``device``."""
     return Meter(StreamClock() if device.type == "cuda" else HostClock())
 
 

@@ -29,7 +29,8 @@ class Monitor:
         self._traces[rank] = trace
 
     def group_failed(self, reason: str, texts: dict[int, str]) -> None:
-        """Workers failed; by rank what Ray Train says where the worker itself said nothing."""
+        """Workers failed; ``texts`` has by rank the message of Ray Train, used for workers that
+        left no traceback."""
         details = {rank: self._traces.get(rank, text) for rank, text in texts.items()}
         self._traces = {}
         self.tell(Failed(reason, details))
@@ -39,7 +40,7 @@ class Monitor:
         self._error = self._error or error
 
     def error(self) -> Exception | None:
-        """That of :meth:`give_up`."""
+        """The error of :meth:`give_up`."""
         return self._error
 
     def ask_to_stop(self) -> None:
@@ -47,7 +48,7 @@ class Monitor:
         self._stop = True
 
     def wants_stop(self) -> bool:
-        """Whether it was."""
+        """Whether :meth:`ask_to_stop` was called."""
         return self._stop
 
     def stopped(self, step: int) -> None:
@@ -55,5 +56,5 @@ class Monitor:
         self._stopped_at = step
 
     def stopped_at(self) -> int | None:
-        """The step of :meth:`stopped`; None where the stage goes on or is at its end."""
+        """The step of :meth:`stopped`; None while the stage runs and after its regular end."""
         return self._stopped_at

@@ -80,8 +80,8 @@ class Optimizers:
     def state(self) -> dict[str, Tensor]:
         """All optimizer tensors by name, to be saved or loaded in place.
 
-        AdamW makes its state at the first step; it is made here if it is not there, since a
-        checkpoint cannot be loaded into what does not exist.
+        AdamW creates its state at the first step; this method creates it earlier, since a
+        checkpoint can only be loaded into existing tensors.
         """
         tensors: dict[str, Tensor] = {}
         for name, entries in self.fused.state_dict()["state"].items():

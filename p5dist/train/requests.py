@@ -22,11 +22,11 @@ class Requests(Protocol):
         """Whether it is time to ask for a preemption notice."""
 
     def preempted(self) -> bool:
-        """Whether a new notice says that a node goes away; all workers ask at the same step."""
+        """Whether there is a new preemption notice of a node; all workers ask at the same step."""
 
 
 class NoRequests(Requests):
-    """Nobody asks for anything."""
+    """No request ever comes."""
 
     def stop(self) -> bool:
         return False
@@ -55,7 +55,7 @@ class RayRequests(Requests):
         self._notice: Any = None
 
     def stop(self) -> bool:
-        """The first worker asks now and then, and never waits for the answer."""
+        """The first worker asks every quarter of a second and never waits for the answer."""
         if not self._first or self._stop:
             return self._stop
         if self._asked is not None:

@@ -1,4 +1,4 @@
-"""Which checkpoint is the best, and whether to go on."""
+"""The best checkpoint, and early stopping."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass
 class Selection:
-    """The best validation so far, and whether it is worth going on."""
+    """The best validation so far, and whether training should stop early."""
 
     patience: int | None
     best: float = float("-inf")

@@ -92,7 +92,7 @@ class Session:
         return weights | averages | self.optimizers.state()
 
     def position(self) -> dict[str, Any]:
-        """What the number of steps taken refers to: it is the position in this order only."""
+        """The order that the number of steps taken is a position in."""
         return {
             "data": self.mix.fingerprint,
             "feed.lanes": self.order.lanes,

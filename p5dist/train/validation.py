@@ -1,8 +1,8 @@
 """Validation during training: the evaluation of held-out interactions by all workers together.
 
-It is the evaluation's own code (targets, masks, ranks, metrics), with the embedding tables where
-they are: every worker looks up all item vectors once and scores the targets of its share of the
-users. Which users are taken, and the metric, do not depend on the number of workers.
+It runs the code of the evaluation (targets, masks, ranks, metrics) while the embedding tables stay
+sharded: every worker looks up all item vectors once and scores the targets of its share of the
+users. The chosen users and the metric do not depend on the number of workers.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Validator:
     Args:
         make: the model as it is now, ready to score.
         targets: this worker's share.
-        metric: what is computed of them.
+        metric: computed from the targets.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What runs in a Ray Train worker."""
+"""The code of a Ray Train worker."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ STARTS = "starts.json"
 
 
 def read_starts(stage: Folder) -> list[dict[str, Any]]:
-    """Every start of the workers of a stage: attempt, step after which it goes on, workers, and the
-    times (Unix seconds) when the first worker had its imports and when it had its state."""
+    """Every start of the workers of a stage: attempt, step after which it continues, workers, and
+    the times (Unix seconds) when the first worker had its imports and when it had its state."""
     place = stage / STARTS
     return list(place.read_json()) if place.exists() else []
 
@@ -88,7 +88,7 @@ def train(config: dict[str, Any], rank: int) -> None:
 
 
 def make_callbacks(session: Session, place: Folder, monitor: Any, rank: int) -> list[Callback]:
-    """The callbacks of worker ``rank``; what is written once is written by the first worker.
+    """The callbacks of worker ``rank``; the first worker writes the files of the stage.
 
     Args:
         place: folder of the stage, with this start of the workers in ``starts.json``.

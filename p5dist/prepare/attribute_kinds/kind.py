@@ -43,18 +43,17 @@ class Values:
 
 
 class AttributeKind(Attribute):
-    """Everything that is said about one kind of attribute: its settings, and how a raw column
-    becomes values.
+    """One kind of attribute: its settings, and how a raw column becomes values.
 
     A job file names a kind by its name in :data:`p5dist.config.registry.ATTRIBUTES` or as
     ``kind: package.module:Class``. A kind of your own adds its settings as fields, and overrides
-    :meth:`label` (another text for each value) or :meth:`split` (several values a row); what it
-    does not override is that of ``category``. ``for_models`` and ``for_context`` are those of
-    :class:`p5dist.config.prepare.Attribute`.
+    :meth:`label` (another text for each value) or :meth:`split` (several values a row); methods
+    that it does not override work as in ``category``. ``for_models`` and ``for_context``:
+    see :class:`p5dist.config.prepare.Attribute`.
     """
 
     role: ClassVar[Role] = "label"
-    """What the column of an item or user is for, by which its type is checked."""
+    """Role of the column in a table about items or users, by which its type is checked."""
 
     def split(self, column: pa.Array) -> pa.Array:
         """[n] a list of raw values for each row, or one raw value for each row."""
@@ -90,7 +89,7 @@ def kinds_of(attributes: Mapping[str, Attribute]) -> dict[str, AttributeKind]:
 
 
 def without(text: pa.StringArray, none: Bools | None) -> pa.StringArray:
-    """``text``, and null where ``none`` says so."""
+    """``text``, with null where ``none`` is true."""
     return text if none is None else pc.if_else(pa.array(none), pa.scalar(None, pa.string()), text)
 
 

@@ -14,7 +14,7 @@ from p5dist.prepare.values import as_text
 
 
 class Multi(AttributeKind):
-    """Several values, split at ``separator``, or those of lists."""
+    """Several values: a text split at ``separator``, or the values of a list."""
 
     kind: str = "multi"
     separator: str = Field(default="|", min_length=1)

@@ -17,7 +17,7 @@ from p5dist.prepare.values import as_text, floats, is_numeric, numbers
 
 
 class Numeric(AttributeKind):
-    """A number x becomes the bin (low, high] that holds it; what is no number is no value."""
+    """A number x becomes the bin (low, high] that holds it; other text counts as no value."""
 
     kind: str = "numeric"
     bins: tuple[float, ...]

@@ -15,7 +15,7 @@ _ROW_BYTES, _PACKED = 32, 4  # of a text row, and how much smaller compressed te
 
 
 class SourceFormat(ABC):
-    """Everything that is said about one format of raw files.
+    """One format of raw files: all code that depends on the format.
 
     A job file names a format by its name in :data:`p5dist.config.registry.FORMATS` or as
     ``package.module:Class``. A format of your own needs :meth:`columns` and :meth:`read`: one task
@@ -23,7 +23,7 @@ class SourceFormat(ABC):
     :class:`.lines.LineFormat`, which cuts large files as well.
 
     Args:
-        layout: which columns of the files are read, and what each column is for.
+        layout: the columns of the files that are read, and the role of each.
     """
 
     takes_names: ClassVar[bool] = False
@@ -47,8 +47,8 @@ class SourceFormat(ABC):
 
     @abstractmethod
     def read(self, part: FileRange) -> Iterator[tuple[pa.Table, int]]:
-        """Tables of the records of a range in their order, each with a number of malformed records:
-        those that were left out since the table before.
+        """Tables of the records of a range in their order, each with the number of malformed
+        records that were left out since the preceding table.
 
         A table has the names of the file, and at least the columns that ``part.file.wanted`` names,
         each of a type that :mod:`..column_types` allows for its role.
@@ -59,15 +59,15 @@ class SourceFormat(ABC):
         """
 
     def inspect(self, file: SourceFile) -> SourceFile:
-        """The file with what is known before anything is read: columns, and in typed files the
-        types of the columns and the sizes of the groups of rows. Raises as :meth:`columns`."""
+        """The file with the facts that are known without reading rows: columns, and in typed files
+        the types of the columns and the sizes of the groups of rows. Raises as :meth:`columns`."""
         return replace(file, columns=self.columns(file.url))
 
     def edges(self, file: SourceFile, range_bytes: int) -> list[int]:
         """Where a file is cut into ranges of about ``range_bytes``, rising: from 0 to the end, in
-        bytes or in whatever :meth:`read` takes for ``start`` and ``stop``."""
+        bytes or in the unit of ``start`` and ``stop`` that :meth:`read` uses."""
         return [0, file.size]
 
     def rows(self, file: SourceFile) -> int:
-        """Records of a file; a guess from the size where a file does not say."""
+        """Records of a file; estimated from the size if the file does not state the number."""
         return file.size * (_PACKED if file.compressed else 1) // _ROW_BYTES

@@ -58,18 +58,18 @@ def parse_json_lines(data: bytes, columns: Mapping[str, Role]) -> tuple[pa.Table
     """The columns, and the number of lines that are no JSON object or have a value of a kind that
     the column cannot have (an object, or a list where one value belongs).
 
-    pyarrow reads a whole block or none of it, and a column has one type. So a block that it does
-    not take is read in pieces, and a piece that it does not take line by line; columns are text
-    then.
+    pyarrow reads a whole block or nothing, and a column has one type. A block that pyarrow refuses
+    is therefore read in pieces, and a piece that pyarrow refuses line by line; the columns are then
+    text.
 
     Args:
         data: whole lines, UTF-8.
-        columns: key of the objects → what it is for; a key may be missing.
+        columns: key of the objects → role of the column; a key may be missing.
     """
     table = _read_block(data, columns)
     if table is not None:
         return table, 0
-    if "labels" in columns.values():  # text or lists: what it is must not change between pieces
+    if "labels" in columns.values():  # text or lists: the type must not change between pieces
         return _read_line_by_line(data, columns)
     tables, malformed = [], 0
     for piece in _pieces(data):
@@ -82,7 +82,7 @@ def parse_json_lines(data: bytes, columns: Mapping[str, Role]) -> tuple[pa.Table
 
 
 def _first_keys(head: bytes, wanted: set[str]) -> tuple[str, ...] | None:
-    """Keys of the first objects, until all that are wanted are there; None if no line is an
+    """Keys of the first objects, read until all wanted keys are found; None if no line is an
     object."""
     keys: dict[str, None] = {}
     objects = 0
@@ -97,7 +97,7 @@ def _first_keys(head: bytes, wanted: set[str]) -> tuple[str, ...] | None:
 
 
 def _read_block(data: bytes, columns: Mapping[str, Role]) -> pa.Table | None:
-    """None if pyarrow does not take it, or takes it for something else than objects a line."""
+    """None if pyarrow refuses the block, or does not read one object per line."""
     data = data.strip(_BLANK)
     schema = _schema(data, columns)
     if schema is None:
@@ -175,7 +175,7 @@ def _object(line: bytes) -> dict[str, Any] | None:
 
 
 def _text(value: Any, role: Role) -> Any:
-    """Text, None, or a list of text. Raises TypeError for what cannot be in the column."""
+    """Text, None, or a list of text. Raises TypeError for a value that the column cannot have."""
     if value is None or type(value) in (str, _Whole):
         return value
     if type(value) is bool:

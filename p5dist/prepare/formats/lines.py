@@ -1,5 +1,5 @@
-"""What formats of text share: first bytes, ranges of bytes, blocks of lines, errors that name the
-byte."""
+"""The common part of text formats: first bytes, ranges of bytes, blocks of lines, errors that name
+the byte."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class LineFormat(TextFormat):
                 data = data.removeprefix(_BYTE_ORDER_MARK)
             if not data.lstrip(b"\r\n"):
                 continue
-            data.decode()  # what follows takes any bytes for text
+            data.decode()  # the parser would accept any bytes as text
             yield self.parse(data, part.file)
 
 

@@ -31,6 +31,6 @@ class ErrorsLog(Callback):
         now = time.strftime("%Y-%m-%d %H:%M:%S")
         parts = [f"{now} {reason}\n"]
         parts += [f"\nworker {rank}:\n{text.rstrip()}\n" for rank, text in sorted(details.items())]
-        with suppress(P5Error, OSError):  # storage may be what failed, and training may go on
+        with suppress(P5Error, OSError):  # if the storage failed, training may still continue
             before = self._place.read_bytes().decode() if self._place.exists() else ""
             self._place.write_text(before + redact_text("".join(parts)) + "\n")

@@ -1,4 +1,4 @@
-"""A trace of some steps on the first worker, to see what a step is made of."""
+"""A trace of some steps on the first worker, to see the operators of a step."""
 
 from __future__ import annotations
 

@@ -25,8 +25,8 @@ _CLOSE_S = 5.0
 
 class ForwardToDriver(Callback):
     """Sends events to the driver's monitor; the first worker has one. Not :class:`Trained`, which
-    is large and happens in every step, and not :class:`Closed`, since the stage may go on with a
-    new group of workers."""
+    is large and happens in every step, and not :class:`Closed`, since the stage may continue with
+    a new group of workers."""
 
     def __init__(self, monitor: Any) -> None:
         self._monitor = monitor

@@ -1,4 +1,4 @@
-"""What the result of a stage says about its workers."""
+"""The entries about workers in the result of a stage."""
 
 from __future__ import annotations
 

@@ -53,8 +53,8 @@ class ProgressBar(Callback):
 
 
 class LogLines(Callback):
-    """A line an event; the lines of events that :class:`ProgressBar` shows as well go to a logger
-    of their own."""
+    """One line per event; lines of events that :class:`ProgressBar` also shows have a separate
+    logger."""
 
     def __init__(self, run: str, stage: str) -> None:
         self._stage = stage

@@ -83,15 +83,8 @@ def run(job: RunConfig, folder: RunFolder, *, load: Load = load_scorer) -> dict[
 
     fitted = run_task(job, fit, job, folder, manifest, True)
     found = _Found(manifest.items)
-    found.add(
-        score_all(
-            TargetScorerFactory(job, folder, manifest, ranking, fitted, load),
-            job,
-            folder,
-            manifest,
-            "score",
-        )
-    )
+    make_scorer = TargetScorerFactory(job, folder, manifest, ranking, fitted, load)
+    found.add(score_all(make_scorer, job, folder, manifest, "score"))
     rule = rule_of(job, config, manifest)
     if not len(found.values[c.USER]):
         raise (
@@ -242,13 +235,16 @@ def _sources(job: RunConfig) -> dict[str, str | None]:
 
 def _write_targets(folder: RunFolder, evaluations: dict[str, Evaluation], found: _Found) -> None:
     """One row a target with internal ids: user, item, rank (null: cannot be listed), and what
-    tasks say of it."""
+    tasks say of it; of several tasks each column also as ``<task>:<column>``."""
     columns: dict[str, Any] = {c.USER: found.values[c.USER], c.ITEM: found.values[c.ITEM]}
     rank = found.values.get(f"{RANK}:{MODEL}")
     if rank is not None:
         columns[c.RANK] = pa.array(rank, mask=rank == MISSED)
     for path, evaluation in evaluations.items():
-        columns |= evaluation.columns(found.examples(path))
+        own = evaluation.columns(found.examples(path))
+        columns |= own
+        if len(evaluations) > 1:
+            columns |= {f"{path}:{name}": values for name, values in own.items()}
     (folder.evaluate / TARGETS).write_table(pa.table(columns))
 
 

@@ -20,7 +20,7 @@ from p5dist.inference.evaluate import stage
 from p5dist.inference.evaluate.table import table
 from p5dist.ranking.baselines import ItemToItem
 from p5dist.storage import RunFolder
-from tests.fake_scorer import item_matrix, load_broken, load_fake, rating_of
+from tests.fake_scorer import FakeScorer, click_of, item_matrix, load_broken, load_fake, rating_of
 from tests.ranking.histories_of import histories
 from tests.small_data import small_job, write_small_data
 
@@ -164,6 +164,26 @@ def test_rating_metrics(prepared: tuple[RunConfig, RunFolder], result: dict[str,
         {"rmse": ((rating - 3) ** 2).mean() ** 0.5, "mae": np.abs(rating - 3).mean()}
     )
     assert set(result["baselines"]["user_item_bias"]) == {"rmse", "mae"}
+
+
+def test_every_one_of_two_rating_tasks_is_evaluated_and_written(tmp_path: Path) -> None:
+    task = "{task: {kind: rating}, steps: 1, batch_size: 12}"
+    job = small_job(tmp_path, f"finetune={{a: {task}, b: {task}}}")
+    folder = write_small_data(job, items=ITEMS)
+
+    def load(job: RunConfig, folder: RunFolder, name: str) -> FakeScorer:
+        return FakeScorer(ITEMS, rating_of if name == "finetune/a" else click_of)
+
+    result = stage.run(job, folder, load=load)
+    assert list(result["tasks"]) == ["finetune/a", "finetune/b"]
+    first, second = (result["tasks"][path]["metrics"]["rmse"]["value"] for path in result["tasks"])
+    assert abs(first - second) > 0.01
+    written = pq.read_table(Path(folder.evaluate.path, "targets.parquet"))
+    rating = written[c.RATING].to_numpy()
+    for path, measured in result["tasks"].items():
+        error = written[f"{path}:predicted"].to_numpy() - rating
+        expected = np.sqrt(np.nanmean(np.square(error)))
+        assert measured["metrics"]["rmse"]["value"] == pytest.approx(expected)
 
 
 def test_what_is_on_disk(prepared: tuple[RunConfig, RunFolder], result: dict[str, Any]) -> None:

@@ -134,8 +134,9 @@ def _without_secrets(job: RunConfig) -> str:
 @contextmanager
 def _noted(folder: RunFolder) -> Iterator[None]:
     """state.json says that a command is at work, and how it ended unless it was killed."""
-    place, note = folder.root / STATE, {"state": "running", "since": time.time(), "error": None}
-    place.write_json(note)
+    state_file = folder.root / STATE
+    note = {"state": "running", "since": time.time(), "error": None}
+    state_file.write_json(note)
     try:
         yield
     except BaseException as e:
@@ -143,9 +144,9 @@ def _noted(folder: RunFolder) -> Iterator[None]:
         name = type(e).__name__
         note |= {"state": "stopped" if stopped else "failed", "error": redact_text(f"{name}: {e}")}
         with suppress(P5Error, OSError):  # storage may be what failed; that error is the message
-            place.write_json(note)
+            state_file.write_json(note)
         raise
-    place.write_json(note | {"state": "idle"})
+    state_file.write_json(note | {"state": "idle"})
 
 
 def _discard(folder: RunFolder, stage: str) -> None:

@@ -56,25 +56,25 @@ class Checkpoint:
         found: list[tuple[Folder, Entry]] = []
         sizes = self.folder.sizes()
         for name, (size, crc) in (self.folder / MARKER).read_json()["files"].items():
-            place = self.folder / name
+            file = self.folder / name
             if sizes.get(name) != size:
                 raise self._damaged(
-                    place, f"{sizes.get(name)} bytes", f"the marker states {size} bytes"
+                    file, f"{sizes.get(name)} bytes", f"the marker states {size} bytes"
                 )
             if crc is None:
                 continue
-            text = place.read_bytes()
+            text = file.read_bytes()
             if zlib.crc32(text) != crc:
-                raise self._damaged(place, "other bytes", "the marker states its CRC-32")
+                raise self._damaged(file, "other bytes", "the marker states its CRC-32")
             if name != META:
                 tensors = self.folder / f"{name.removesuffix('.json')}.safetensors"
                 found += [(tensors, entry) for entry in parse_index(text)]
         return found
 
-    def _damaged(self, place: Folder, value: str, rule: str) -> CheckpointError:
+    def _damaged(self, file: Folder, value: str, rule: str) -> CheckpointError:
         return CheckpointError(
             "a file of a checkpoint is missing, truncated or changed",
-            where=str(place),
+            where=str(file),
             value=value,
             rule=rule,
             fix=f"delete {self.folder}; the run continues from the checkpoint before it",

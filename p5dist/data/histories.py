@@ -276,9 +276,9 @@ def _had_from(column: pa.ChunkedArray, had_of: Ints) -> Jagged:
     kept = lists.take(pa.array(there))
     listed = Jagged(np.asarray(kept.offsets, dtype=np.int64), np.asarray(kept.values))
     listed = listed.take(np.arange(len(there)))
-    place = np.full(int(had_of.max(initial=-1)) + 1, 0, dtype=np.int64)
-    place[had_of[there]] = np.arange(len(there))
-    return listed.take(place)
+    found_at = np.full(int(had_of.max(initial=-1)) + 1, 0, dtype=np.int64)
+    found_at[had_of[there]] = np.arange(len(there))
+    return listed.take(found_at)
 
 
 def _zeros(kind: Any, n: int) -> npt.NDArray[Any]:

@@ -127,26 +127,26 @@ class Manifest(BaseModel):
         Raises:
             ShardError: no manifest, or one of another schema version.
         """
-        place = prepare / MANIFEST
-        if not place.exists():
+        file = prepare / MANIFEST
+        if not file.exists():
             raise ShardError(
                 "no prepared data here",
-                where=str(place),
+                where=str(file),
                 rule="prepare writes the manifest last; without it there is no data set",
                 fix="run the prepare stage",
             )
         try:
-            manifest = cls.model_validate_json(place.read_bytes())
+            manifest = cls.model_validate_json(file.read_bytes())
         except ValidationError as e:
             raise ShardError(
                 f"the manifest cannot be read: {e.errors()[0]['msg']}",
-                where=str(place),
+                where=str(file),
                 fix="run the prepare stage again with --fresh",
             ) from e
         if manifest.schema_version != SCHEMA_VERSION:
             raise ShardError(
                 "the prepared data has another schema version",
-                where=str(place),
+                where=str(file),
                 value=manifest.schema_version,
                 rule=f"this version of p5dist reads {SCHEMA_VERSION}",
                 fix="run the prepare stage again with --fresh",

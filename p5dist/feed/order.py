@@ -26,7 +26,7 @@ from p5dist.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class EpochPlan:
+class EpochOrder:
     """Row groups of one epoch in the order of lane position.
 
     Entry i is a whole row group; entries are sorted by (start, lane), the order in which the
@@ -73,21 +73,21 @@ class LaneOrder:
         self.seed = seed
         self.first_row = first_row
         self.groups = RowGroups.of(manifest, first_row)
-        self._plans: dict[int, EpochPlan] = {}
+        self._epochs: dict[int, EpochOrder] = {}
         self._begins = [0]  # first step of every epoch known so far
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_plans": {}}
+        return self.__dict__ | {"_epochs": {}}
 
-    def plan(self, epoch: int) -> EpochPlan:
-        """The plan of an epoch (from 0)."""
-        plan = self._plans.get(epoch) or self._make_plan(epoch)
+    def of_epoch(self, epoch: int) -> EpochOrder:
+        """The order of the row groups in an epoch (from 0)."""
+        found = self._epochs.get(epoch) or self._deal(epoch)
         # Replaced and not changed, since a thread that reads ahead asks as well.
-        recent = {e: p for e, p in self._plans.items() if e >= epoch - 3}
-        self._plans = {**recent, epoch: plan}
-        return plan
+        recent = {e: p for e, p in self._epochs.items() if e >= epoch - 3}
+        self._epochs = {**recent, epoch: found}
+        return found
 
-    def _make_plan(self, epoch: int) -> EpochPlan:
+    def _deal(self, epoch: int) -> EpochOrder:
         group = permutation(len(self.groups.rows), self.seed, Stream.ROW_GROUPS, epoch)
         rows = self.groups.rows[group]
         # Deal: the groups at l, l + C, l + 2C, … of the permutation go to lane l.
@@ -98,7 +98,7 @@ class LaneOrder:
         start = (np.cumsum(table, axis=0) - table).reshape(-1)[: len(group)]
         longest = int(table.sum(axis=0).max())
         by_need = np.lexsort((lane, start))
-        return EpochPlan(
+        return EpochOrder(
             epoch=epoch,
             group=group[by_need],
             lane=lane[by_need],
@@ -111,7 +111,7 @@ class LaneOrder:
         """Steps of all epochs before ``epoch``."""
         begins = self._begins
         while len(begins) <= epoch:
-            begins = [*begins, begins[-1] + self.plan(len(begins) - 1).steps]
+            begins = [*begins, begins[-1] + self.of_epoch(len(begins) - 1).steps]
         self._begins = begins
         return begins[epoch]
 

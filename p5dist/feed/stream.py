@@ -20,19 +20,21 @@ from p5dist.data.jagged import Ints
 from p5dist.errors import P5Error
 from p5dist.feed.units import Unit, UnitReader, units
 
-_SEGMENT = 256  # units per Ray Data execution: bounds the part of the plan in memory
+_SEGMENT = 256  # units per Ray Data execution: bounds the number of units in memory
 _IN_FLIGHT = 2  # units that Ray Data works on or hands over while others wait
 _BLOCK_ROWS = 4096  # put in the order of steps at once
 
 ReadUnits = Callable[[UnitReader, Iterable[Unit], int], Iterator[Histories]]
 
 
-def read_here(reader: UnitReader, plan: Iterable[Unit], _: int = 0) -> Iterator[Histories]:
+def read_here(reader: UnitReader, to_read: Iterable[Unit], _: int = 0) -> Iterator[Histories]:
     """The histories of every unit, in order, read in this process."""
-    return map(reader.read, plan)
+    return map(reader.read, to_read)
 
 
-def read_with_ray(reader: UnitReader, plan: Iterable[Unit], read_ahead: int) -> Iterator[Histories]:
+def read_with_ray(
+    reader: UnitReader, to_read: Iterable[Unit], read_ahead: int
+) -> Iterator[Histories]:
     """The histories of every unit, in order, read by Ray tasks up to ``read_ahead`` ahead."""
     import ray
     import ray.data
@@ -41,14 +43,14 @@ def read_with_ray(reader: UnitReader, plan: Iterable[Unit], read_ahead: int) -> 
 
     def read(batch: pa.Table) -> pa.Table:
         item = batch.to_pylist()[0]
-        unit = Unit(*(np.asarray(item[name]) for name in ("epoch", "group", "place")))
+        unit = Unit(*(np.asarray(item[name]) for name in ("epoch", "group", "position")))
         worker_reader: UnitReader = ray.get(shared)
         return worker_reader.read(unit).to_table()
 
-    waiting = iter(plan)
+    waiting = iter(to_read)
     while segment := list(islice(waiting, _SEGMENT)):
         items = [
-            {"epoch": u.epoch.tolist(), "group": u.group.tolist(), "place": u.place.tolist()}
+            {"epoch": u.epoch.tolist(), "group": u.group.tolist(), "position": u.position.tolist()}
             for u in segment
         ]
         dataset = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
@@ -182,7 +184,7 @@ class LaneStream:
             yield from _by_step(pieces, begin, min(begin + size, stop))
 
     def _read(self, reader: UnitReader, start: int, stop: int) -> Iterator[tuple[Ints, Histories]]:
-        def plan() -> Iterator[Unit]:
+        def to_read() -> Iterator[Unit]:
             return units(
                 reader.order,
                 rank=self.rank,
@@ -193,8 +195,8 @@ class LaneStream:
             )
 
         read_units = self.read_units or (read_here if reader.keep else read_with_ray)
-        read = read_units(reader, plan(), self.read_ahead)
-        for unit, histories in zip(plan(), read, strict=True):
+        read = read_units(reader, to_read(), self.read_ahead)
+        for unit, histories in zip(to_read(), read, strict=True):
             yield unit.steps(reader.order), histories
 
 

@@ -29,9 +29,9 @@ class Unit:
     """[n]"""
     group: Ints
     """[n] index of the row group in the data set"""
-    place: Ints
+    position: Ints
     """[n] of the group's first row in its lane, counted from the first row of the first epoch as
-    if every step had taken a whole batch: step s takes the places s·b … (s+1)·b - 1"""
+    if every step had taken a whole batch: step s takes the positions s·b … (s+1)·b - 1"""
 
     def size(self, order: LaneOrder) -> int:
         """Rows."""
@@ -51,7 +51,7 @@ class Unit:
 
     def _steps(self, order: LaneOrder) -> Ints:
         sizes = order.groups.rows[self.group]
-        first = np.repeat(self.place - (np.cumsum(sizes) - sizes), sizes)
+        first = np.repeat(self.position - (np.cumsum(sizes) - sizes), sizes)
         return (first + np.arange(len(first))) // order.rows_per_lane
 
 
@@ -66,14 +66,14 @@ def units(
     taken: list[tuple[int, int, int]] = []
     size = 0
     while (begin := order.steps_before(epoch)) < stop:
-        plan = order.plan(epoch)
-        place = begin * order.rows_per_lane + plan.start
-        mine = (plan.lane % world_size == rank) & (plan.rows > 0)
-        mine &= (place + plan.rows - 1) // order.rows_per_lane >= start
-        mine &= place // order.rows_per_lane < stop
+        groups = order.of_epoch(epoch)
+        position = begin * order.rows_per_lane + groups.start
+        mine = (groups.lane % world_size == rank) & (groups.rows > 0)
+        mine &= (position + groups.rows - 1) // order.rows_per_lane >= start
+        mine &= position // order.rows_per_lane < stop
         for i in np.flatnonzero(mine):
-            taken.append((epoch, int(plan.group[i]), int(place[i])))
-            size += int(plan.rows[i])
+            taken.append((epoch, int(groups.group[i]), int(position[i])))
+            size += int(groups.rows[i])
             if size >= unit_rows:
                 yield Unit(*np.asarray(taken, dtype=np.int64).T)
                 taken, size = [], 0

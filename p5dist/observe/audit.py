@@ -78,14 +78,14 @@ def audit(job: RunConfig, stage: str) -> Audit:
         CheckpointError: it has no complete checkpoint yet.
     """
     folder = RunFolder.of(job.storage, job.name)
-    place = folder.training(stage)
-    found = attempts(place)
+    stage_folder = folder.training(stage)
+    found = attempts(stage_folder)
     if not found:
         raise RunFolderError(
-            "there is no ledger to audit", where=str(place / LEDGER),
+            "there is no ledger to audit", where=str(stage_folder / LEDGER),
             fix=f"set {stage.replace('/', '.')}.ledger: true before the stage runs",
         )  # fmt: skip
-    steps = Checkpoints(place / "checkpoints").require().step
+    steps = Checkpoints(stage_folder / "checkpoints").require().step
     mix = open_mix(job, stage, folder, Manifest.load(folder.prepare))
     names = [one.name for one in mix.sets[1:]]
     result = Audit(stage, steps, mix.own.order.locate(steps)[0], 0, len(found), names)
@@ -94,18 +94,18 @@ def audit(job: RunConfig, stage: str) -> Audit:
         last_row = first_row + one.manifest.histories
         if one is mix.sets[-1]:
             last_row = np.iinfo(np.int64).max  # rows of no data set
-        _audit_one(result, place, one.order, steps, (first_row, last_row))
+        _audit_one(result, stage_folder, one.order, steps, (first_row, last_row))
     return result
 
 
 def _audit_one(
-    result: Audit, place: Folder, order: LaneOrder, steps: int, numbers: tuple[int, int]
+    result: Audit, stage_folder: Folder, order: LaneOrder, steps: int, numbers: tuple[int, int]
 ) -> None:
     """Audit the rows ``numbers[0]`` … ``numbers[1] - 1``, which are those of one data set."""
     epoch = 0
     while (first := order.steps_before(epoch)) < steps:
         last = min(order.steps_before(epoch + 1), steps)
-        step, row = committed(place, first, last)
+        step, row = committed(stage_folder, first, last)
         its = (row >= numbers[0]) & (row < numbers[1])
         step, row = step[its], row[its]
         wanted_step, wanted_row = _prescribed(order, first, last)

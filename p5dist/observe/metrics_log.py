@@ -27,11 +27,11 @@ def read_metrics(stage: Folder) -> list[dict[str, Any]]:
     return [by_step[step] for step in sorted(by_step)]
 
 
-def _read(place: Folder) -> Iterator[dict[str, Any]]:
+def _read(file: Folder) -> Iterator[dict[str, Any]]:
     """The lines that are whole JSON objects with a step."""
-    if not place.exists():
+    if not file.exists():
         return
-    for line in place.read_bytes().split(b"\n")[:-1]:  # the last one has no end: being written
+    for line in file.read_bytes().split(b"\n")[:-1]:  # the last one has no end: being written
         try:
             values = json.loads(line)
         except ValueError:

@@ -65,25 +65,25 @@ class Status:
     """Why the latest command ended before its time."""
 
 
-def run(place: str, as_json: bool) -> None:
+def run(run_or_job: str, as_json: bool) -> None:
     """Print the status of a run.
 
     Args:
-        place: its folder or URL, or a job file.
+        run_or_job: its folder or URL, or a job file.
 
     Raises:
         RunFolderError: there is no run.
     """
-    status = read(place)
+    status = read(run_or_job)
     if as_json:
         print(json.dumps(asdict(status), indent=2))
     else:
         Console(highlight=False).print(_screen(status))
 
 
-def read(place: str) -> Status:
+def read(run_or_job: str) -> Status:
     """The status of a run; arguments and errors as for :func:`run`."""
-    job, folder = _open(place)
+    job, folder = _open(run_or_job)
     steps = progress(job, folder, [])
     current = next((s.stage for s in steps if s.state != "complete"), None)
     noted = (folder.root / STATE).read_json() if (folder.root / STATE).exists() else {}
@@ -103,12 +103,12 @@ def read(place: str) -> Status:
     )
 
 
-def _open(place: str) -> tuple[RunConfig, RunFolder]:
-    if place.endswith((".yaml", ".yml")) and Path(place).is_file():
-        job = load_job(place)
+def _open(run_or_job: str) -> tuple[RunConfig, RunFolder]:
+    if run_or_job.endswith((".yaml", ".yml")) and Path(run_or_job).is_file():
+        job = load_job(run_or_job)
         folder = RunFolder.of(job.storage, job.name)
     else:
-        folder = RunFolder(Folder.open(place))
+        folder = RunFolder(Folder.open(run_or_job))
         if folder.job.exists():
             return parse_job(folder.job.read_bytes().decode(), where=str(folder.job)), folder
     if not folder.job.exists():
@@ -128,10 +128,10 @@ def _state(folder: RunFolder, noted: dict[str, Any], *, done: bool) -> str:
 
 def _is_locked(folder: RunFolder) -> bool:
     """Whether a process works in the (local) folder."""
-    place = Path(folder.root.path, ".lock")
-    if not place.exists():
+    lock = Path(folder.root.path, ".lock")
+    if not lock.exists():
         return False
-    with place.open() as file:
+    with lock.open() as file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -65,7 +65,7 @@ def run(
         TrainingError: the worker group failed more often than ``scale.max_failures`` allows.
     """
     began = time.time()
-    place = folder.training(stage).make()
+    stage_folder = folder.training(stage).make()
     manifest = Manifest.load(folder.prepare)
     resources = worker_resources(job.scale)
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
@@ -78,26 +78,26 @@ def run(
         everybody = [
             summary,
             LogLines(job.name, stage),
-            ErrorsLog(place),
+            ErrorsLog(stage_folder),
             *callbacks,
             ProgressBar(bar, stage),
         ]
-        _watch(lambda: _fit(trainer, job.scale, monitor, place), monitor, everybody)
+        _watch(lambda: _fit(trainer, job.scale, monitor, stage_folder), monitor, everybody)
     if summary.plan is not None:
         console.print(plan_table(summary.plan))
-    if (place / INIT_REPORT).exists():
-        for line in Report(**(place / INIT_REPORT).read_json()).lines():
+    if (stage_folder / INIT_REPORT).exists():
+        for line in Report(**(stage_folder / INIT_REPORT).read_json()).lines():
             console.print(f"  {line}", soft_wrap=True, markup=False)
-    logged = read_metrics(place)
+    logged = read_metrics(stage_folder)
     result = {
         "steps": logged[-1]["step"] if logged else 0,
         "loss": logged[-1]["loss"] if logged else None,
         "restarts": max(summary.starts - 1, 0),
         "workers": summary.workers,
-        "checkpoint": Checkpoints(place / "checkpoints").best().folder.name,
+        "checkpoint": Checkpoints(stage_folder / "checkpoints").best().folder.name,
         **provenance(job, stage, data=manifest.fingerprint, seconds=time.time() - began),
     }
-    (place / "result.json").write_json(result)
+    (stage_folder / "result.json").write_json(result)
     return result
 
 
@@ -169,26 +169,26 @@ def _absolute(job: RunConfig) -> RunConfig:
     return job.model_copy(update={"storage": _absolute_path(job.storage), "feed": feed})
 
 
-def _absolute_path(place: str) -> str:
-    return place if "://" in place else os.path.abspath(place)  # noqa: PTH100
+def _absolute_path(url: str) -> str:
+    return url if "://" in url else os.path.abspath(url)  # noqa: PTH100
 
 
-def _fit(trainer: TorchTrainer, scale: Scale, monitor: Any, place: Folder) -> None:
+def _fit(trainer: TorchTrainer, scale: Scale, monitor: Any, stage_folder: Folder) -> None:
     """Ray Train restarts the workers; where it gives up at once (a group that does not come up)
     it is started again here, equally bounded."""
     for attempt in range(scale.max_failures + 1):
         # Derived from our markers, and a stale one would keep Ray Train from starting.
-        (place / _SNAPSHOT).remove()
+        (stage_folder / _SNAPSHOT).remove()
         try:
             trainer.fit()
         except ray.train.ControllerError as e:
-            error = explain(e, scale, place)
+            error = explain(e, scale, stage_folder)
             ray.get(monitor.tell.remote(Failed(str(error.value), {0: str(e)})))
             if attempt == scale.max_failures:
                 raise error from e
             continue
         except ray.train.TrainingFailedError as e:
-            raise explain(e, scale, place) from e
+            raise explain(e, scale, stage_folder) from e
         error = ray.get(monitor.error.remote())
         if error is not None:
             raise error
@@ -196,7 +196,8 @@ def _fit(trainer: TorchTrainer, scale: Scale, monitor: Any, place: Folder) -> No
         if step is not None:
             raise StoppedError(
                 f"stopped as asked, with a checkpoint after step {step}",
-                where=str(place), fix="start the same command again: it continues from there",
+                where=str(stage_folder),
+                fix="start the same command again: it continues from there",
             )  # fmt: skip
         return
 

@@ -60,11 +60,11 @@ def _lost(error: Exception) -> str | None:
     return "its process ended (killed, out of memory, or crashed)"
 
 
-def explain(error: ray.train.TrainingFailedError, scale: Scale, place: Folder) -> P5Error:
+def explain(error: ray.train.TrainingFailedError, scale: Scale, stage_folder: Folder) -> P5Error:
     """The worker's own error where it is one of ours, else :func:`reason`.
 
     Args:
-        place: folder of the stage.
+        stage_folder: folder of the stage.
     """
     failures = getattr(error, "worker_failures", {})
     for failure in failures.values():
@@ -79,7 +79,7 @@ def explain(error: ray.train.TrainingFailedError, scale: Scale, place: Folder) -
         text = [line for line in str(error).strip().splitlines() if line.strip()][-1]
     return TrainingError(
         "the workers failed more often than allowed",
-        where=str(place / ERRORS),
+        where=str(stage_folder / ERRORS),
         value=text,
         rule=f"scale.max_failures = {scale.max_failures}",
         fix="start the same command again: it continues from the last complete checkpoint",

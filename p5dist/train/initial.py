@@ -54,19 +54,19 @@ class Source:
         if start in job.trainings():
             own = Checkpoints(folder.training(start) / "checkpoints").best()
             return cls(own, start, folder.prepare)
-        place = Folder.open(start)
-        if (place / MARKER).exists():
-            checkpoint = Checkpoint(place, int((place / MARKER).read_json()["step"]))
-            place = _above(_above(place))
+        source = Folder.open(start)
+        if (source / MARKER).exists():
+            checkpoint = Checkpoint(source, int((source / MARKER).read_json()["step"]))
+            source = _above(_above(source))
         else:
-            checkpoint = Checkpoints(place / "checkpoints").best()
-        run = _above(place)
-        stage = place.name
+            checkpoint = Checkpoints(source / "checkpoints").best()
+        run = _above(source)
+        stage = source.name
         if not (run / "prepare" / MANIFEST).exists():
             run, stage = _above(run), f"{run.name}/{stage}"
         if not (run / "prepare" / MANIFEST).exists():
             raise CheckpointError(
-                "no run around a checkpoint to start from", where=str(place),
+                "no run around a checkpoint to start from", where=str(source),
                 rule="ids are read from prepare/ of its run, two or three folders above it",
                 fix="give the folder of a training stage inside of its whole run folder",
             )  # fmt: skip
@@ -170,8 +170,8 @@ def initialise(
     return report
 
 
-def _above(place: Folder) -> Folder:
-    return Folder(place.fs, place.path.rsplit("/", 1)[0])
+def _above(folder: Folder) -> Folder:
+    return Folder(folder.fs, folder.path.rsplit("/", 1)[0])
 
 
 def _rows(before: int, now: int, carried: int) -> dict[str, int]:

@@ -35,8 +35,8 @@ STARTS = "starts.json"
 def read_starts(stage: Folder) -> list[dict[str, Any]]:
     """Every start of the workers of a stage: attempt, step after which it continues, workers, and
     the times (Unix seconds) when the first worker had its imports and when it had its state."""
-    place = stage / STARTS
-    return list(place.read_json()) if place.exists() else []
+    file = stage / STARTS
+    return list(file.read_json()) if file.exists() else []
 
 
 def train(config: dict[str, Any], rank: int) -> None:
@@ -49,23 +49,23 @@ def train(config: dict[str, Any], rank: int) -> None:
     job = parse_job(config["job"])
     stage: str = config["stage"]
     folder = RunFolder.of(job.storage, job.name)
-    place = folder.training(stage)
+    stage_folder = folder.training(stage)
     monitor = config["monitor"]
     device = ray.train.torch.get_device()
     session = open_session(job, stage, folder, Manifest.read(folder.prepare), device)
     plan = describe(session.model.plan)
     workers = ray.train.get_context().get_world_size()
     if rank == 0:
-        (place / "plan.json").write_json(plan)
-        starts = read_starts(place)
+        (stage_folder / "plan.json").write_json(plan)
+        starts = read_starts(stage_folder)
         starts.append(
             {
                 "attempt": session.saver.attempt, "step": session.start, "workers": workers,
                 "entered": entered, "restored": time.time(),
             }
         )  # fmt: skip
-        (place / STARTS).write_json(starts)
-    callbacks = make_callbacks(session, place, monitor, rank)
+        (stage_folder / STARTS).write_json(starts)
+    callbacks = make_callbacks(session, stage_folder, monitor, rank)
     tell(callbacks, Started(session.start, session.total, workers, plan))
     try:
         finished = run_steps(
@@ -87,25 +87,29 @@ def train(config: dict[str, Any], rank: int) -> None:
         tell(callbacks, Closed())
 
 
-def make_callbacks(session: Session, place: Folder, monitor: Any, rank: int) -> list[Callback]:
+def make_callbacks(
+    session: Session, stage_folder: Folder, monitor: Any, rank: int
+) -> list[Callback]:
     """The callbacks of worker ``rank``; the first worker writes the files of the stage.
 
     Args:
-        place: folder of the stage, with this start of the workers in ``starts.json``.
+        stage_folder: folder of the stage, with this start of the workers in ``starts.json``.
     """
     training = session.training
     found: list[Callback] = []
     if rank == 0:
-        restarts = len(read_starts(place)) - 1
+        restarts = len(read_starts(stage_folder)) - 1
         found += [
             ForwardToDriver(monitor),
-            MetricsWriter(place, session.start),
+            MetricsWriter(stage_folder, session.start),
             Gauges(session.job.name, session.stage, restarts),
         ]
         if training.profile is not None:
-            found.append(StepProfiler(training.profile, place, session.start, session.device))
+            found.append(
+                StepProfiler(training.profile, stage_folder, session.start, session.device)
+            )
     if training.ledger:
         attempt = session.saver.attempt
-        found.append(LedgerWriter(place, attempt=attempt, start=session.start, rank=rank))
+        found.append(LedgerWriter(stage_folder, attempt=attempt, start=session.start, rank=rank))
     found.append(ReportCheckpoints(session.saver.checkpoints))
     return found

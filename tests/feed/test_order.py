@@ -54,9 +54,9 @@ def test_the_answer_does_not_depend_on_what_was_asked_before(
 ) -> None:
     asked, fresh = reader(folder).order, reader(folder).order
     asked.locate(asked_first)
-    asked.plan(9)
+    asked.of_epoch(9)
     assert [asked.locate(s) for s in range(60)] == [fresh.locate(s) for s in range(60)]
-    assert (asked.plan(2).group == fresh.plan(2).group).all()
+    assert (asked.of_epoch(2).group == fresh.of_epoch(2).group).all()
     assert pickle.loads(pickle.dumps(asked)).locate(59) == fresh.locate(59)
 
 

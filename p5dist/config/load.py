@@ -26,15 +26,15 @@ def load_job(path: str | Path, overrides: list[str] | None = None) -> RunConfig:
     Raises:
         ConfigError: no such file, not YAML, an unknown key, a value that breaks a rule.
     """
-    place = Path(path)
+    file = Path(path)
     try:
-        text = place.read_text()
+        text = file.read_text()
     except OSError as e:
         raise ConfigError(
-            "the job file cannot be read", where=str(place), value=e.strerror,
+            "the job file cannot be read", where=str(file), value=e.strerror,
             fix="give the path of a YAML job file, for example one under jobs/",
         ) from e  # fmt: skip
-    return parse_job(text, overrides, where=str(place))
+    return parse_job(text, overrides, where=str(file))
 
 
 def parse_job(text: str, overrides: list[str] | None = None, *, where: str = "job") -> RunConfig:

@@ -184,7 +184,7 @@ def _other_file(name: str, found: str, digest: str) -> InstallError:
 
 
 def _store(files: dict[str, bytes], folder: Path) -> None:
-    """Write beside the place, then rename: a folder of that name is whole."""
+    """Write beside the target, then rename: a folder of that name is whole."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     new = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
@@ -217,8 +217,8 @@ _TITLE_YEAR = re.compile(r"(.*?) *\((\d{4})\)")
 
 
 def _from_grouplens(scratch: Path) -> dict[str, bytes]:
-    place = _download(GROUPLENS_URL, GROUPLENS_SHA256, "GroupLens", scratch)
-    with zipfile.ZipFile(place) as archive:
+    archive_file = _download(GROUPLENS_URL, GROUPLENS_SHA256, "GroupLens", scratch)
+    with zipfile.ZipFile(archive_file) as archive:
         log, items, users = (archive.read(f"ml-100k/u.{n}") for n in ("data", "item", "user"))
     rows = []
     for line in items.decode("latin-1").splitlines():

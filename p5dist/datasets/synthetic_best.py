@@ -137,8 +137,8 @@ def summary(parts: list[dict[str, Floats]]) -> dict[str, Any]:
 
 def _candidates(process: Process, state: State, depth: int) -> Ints:
     """[B, m] sorted: the followers, and the first ``depth`` items of the other cases."""
-    place = np.arange(min(depth, process.items))
-    in_cluster = place[: -(-process.items // process.clusters)] * process.clusters
+    rank = np.arange(min(depth, process.items))
+    in_cluster = rank[: -(-process.items // process.clusters)] * process.clusters
     followers = [process.followers(state.last, which) for which in range(len(FOLLOWERS))]
     after = (state.last + 1) % process.clusters
     found = np.concatenate(
@@ -146,7 +146,7 @@ def _candidates(process: Process, state: State, depth: int) -> Ints:
             np.stack(followers, 1),
             after[:, None] + in_cluster,
             state.home[:, None] + in_cluster,
-            (state.newest[:, None] - place) % process.items,
+            (state.newest[:, None] - rank) % process.items,
         ],
         axis=1,
     )
@@ -169,5 +169,5 @@ def _contains(rising: Ints, keys: Ints) -> Any:
     """Whether each key is among the rising ones."""
     if not len(rising):
         return np.zeros(keys.shape, np.bool_)
-    place = np.minimum(np.searchsorted(rising, keys), len(rising) - 1)
-    return rising[place] == keys
+    found = np.minimum(np.searchsorted(rising, keys), len(rising) - 1)
+    return rising[found] == keys

@@ -108,9 +108,9 @@ def _hardware() -> Check:
 
 
 def _shared_memory() -> Check:
-    place = "/dev/shm"
-    free = shutil.disk_usage(place).free / 2**20 if os.path.isdir(place) else 0.0  # noqa: PTH112
-    detail = f"{free:,.0f} MiB free in {place}"
+    folder = "/dev/shm"
+    free = shutil.disk_usage(folder).free / 2**20 if os.path.isdir(folder) else 0.0  # noqa: PTH112
+    detail = f"{free:,.0f} MiB free in {folder}"
     if free < 256:
         fix = "Ray will use the slower disk: in a container, start it with --shm-size=2g"
         return Check("shared memory", "warn", detail, fix)
@@ -229,10 +229,10 @@ def _storage(url: str) -> Check:
     error = _try(
         "import sys, uuid\n"
         "from p5dist.storage import Folder\n"
-        "place = Folder.open(sys.argv[1]).make() / f'.p5dist-doctor-{uuid.uuid4().hex}'\n"
-        "place.write_text('p5dist')\n"
-        "assert place.read_bytes() == b'p5dist'\n"
-        "place.remove()",
+        "file = Folder.open(sys.argv[1]).make() / f'.p5dist-doctor-{uuid.uuid4().hex}'\n"
+        "file.write_text('p5dist')\n"
+        "assert file.read_bytes() == b'p5dist'\n"
+        "file.remove()",
         url,
     )
     if error:

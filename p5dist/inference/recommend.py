@@ -134,12 +134,12 @@ class ListWriter:
 
     def _table(self, users: pa.Array, lists: Lists) -> pa.Table:
         listed = lists.ids > 0
-        row, place = np.nonzero(listed)
+        row, column = np.nonzero(listed)
         items = pa.array(lists.ids[listed] - 1)
         titles = pa.nulls(len(row), pa.string())
         columns = [
             users.take(pa.array(row)),
-            pa.array((place + 1).astype(np.int32)),
+            pa.array((column + 1).astype(np.int32)),
             _taken(self.items[c.EXTERNAL_ID], items),
             titles if self.titles is None else _taken(self.titles, items),
             pa.array(lists.scores[listed]),
@@ -156,11 +156,11 @@ def _titles(prepare: Folder, job: RunConfig) -> pa.ChunkedArray | None:
 
 def _user_names(prepare: Folder, users: Ints) -> pa.Array:
     """External ids of internal ids; only the row groups that hold them are read."""
-    place = prepare / "vocabulary" / "user.parquet"
+    file = prepare / "vocabulary" / "user.parquet"
     if not len(users):
         return pa.array([], pa.string())
     first, last = int(users.min()), int(users.max())
-    table = ds.dataset(place.path, filesystem=place.fs).to_table(
+    table = ds.dataset(file.path, filesystem=file.fs).to_table(
         columns=[c.EXTERNAL_ID], filter=(ds.field(c.ID) >= first) & (ds.field(c.ID) <= last)
     )
     return _taken(table[c.EXTERNAL_ID], pa.array(users - first))

@@ -221,16 +221,16 @@ class Run:
         cosine[:, torch.from_numpy(~self._items.has_vector)] = -torch.inf
         cosine[torch.arange(len(ids)), torch.from_numpy(ids - 1)] = -torch.inf
         found = top_k(_Given(cosine), Histories.empty(len(ids)), k, seen=None)
-        row, place = np.nonzero(found.ids > 0)
-        listed = pa.array(found.ids[row, place] - 1)
+        row, column = np.nonzero(found.ids > 0)
+        listed = pa.array(found.ids[row, column] - 1)
         asked = pa.array([str(item) for item in items], pa.string())
         return pa.table(
             {
                 c.ITEM_ID: asked.take(pa.array(row)),
-                c.RANK: (place + 1).astype(np.int32),
+                c.RANK: (column + 1).astype(np.int32),
                 "similar_id": self._items.external.take(listed),
                 c.TITLE: self._titles(listed),
-                c.SCORE: found.scores[row, place],
+                c.SCORE: found.scores[row, column],
             }
         )
 
@@ -324,12 +324,12 @@ class Run:
 
     def _table(self, lists: RankedLists, first: int) -> pa.Table:
         listed = lists.ids > 0
-        row, place = np.nonzero(listed)
+        row, column = np.nonzero(listed)
         items = pa.array(lists.ids[listed] - 1)
         return pa.table(
             {
                 "history": first + row,
-                c.RANK: (place + 1).astype(np.int32),
+                c.RANK: (column + 1).astype(np.int32),
                 c.ITEM_ID: self._items.external.take(items),
                 c.TITLE: self._titles(items),
                 c.SCORE: lists.scores[listed],

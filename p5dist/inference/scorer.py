@@ -91,9 +91,9 @@ class Scorer:
         module = self.model.head.part(name)
         batch = self.collate(histories.last(self.seen), extra_items=item)
         encoded = module.encode(self.model.backbone, batch)
-        place = torch.empty(len(histories), dtype=torch.long)
-        place[self._original(histories)] = torch.arange(len(histories))
-        history = place[torch.from_numpy(owner)]
+        row = torch.empty(len(histories), dtype=torch.long)
+        row[self._original(histories)] = torch.arange(len(histories))
+        history = row[torch.from_numpy(owner)]
         ends = torch.nonzero(~batch.has_next).squeeze(1)
         last = torch.full((len(histories),), -1).index_copy(0, batch.owner[ends], ends)
         asked = Asked(

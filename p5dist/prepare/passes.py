@@ -113,10 +113,10 @@ class Passes:
                 return rounds, seen
             rounds += 1
             calls = self._shard_calls(rounds, self.catalogue, self.workers.share(rare))
-            for _, ((place, n), rejected) in self._each(
+            for _, ((index, n), rejected) in self._each(
                 "k-core", shard_tasks.drop_rare, calls, note=f"round {rounds}"
             ):
-                seen[place] -= n
+                seen[index] -= n
                 self._reject(rejected)
 
     def cuts(self, counts: list[log_tasks.RangeCounts], rounds: int) -> Cuts | None:
@@ -151,8 +151,8 @@ class Passes:
             calls = self._shard_calls(left, self.catalogue, known)
             for shard, counted in self._each("count", shard_tasks.count, calls):
                 sizes[shard] = (counted.histories, counted.users)
-                for total, (place, n) in ((train, counted.train), (seen, counted.seen)):
-                    total[place] += n
+                for total, (index, n) in ((train, counted.train), (seen, counted.seen)):
+                    total[index] += n
                 for name, part in counted.coded.items():
                     coded.setdefault(name, []).append(part)
             items, ids = item_vocabulary(self.config.vocabulary, catalogue, train, seen, earlier)

@@ -20,7 +20,7 @@ from p5dist.prepare.log_tasks import Stage, by_reason
 from p5dist.prepare.profile import ShardProfile, profile_shard
 from p5dist.prepare.scratch import Scratch
 from p5dist.prepare.split import Cuts
-from p5dist.prepare.vocabulary import Vocabulary, places
+from p5dist.prepare.vocabulary import Vocabulary, catalogue_indices
 from p5dist.prepare.write_shards import history_table, write_shard
 
 _RARE_ITEM, _RARE_USER, _OVER_LENGTH, _UNKNOWN = (
@@ -69,8 +69,8 @@ def drop_rare(
         rare: [catalogue] items that are rare.
     """
     scratch = stage.shard(shard)
-    place = _item_places(scratch, catalogue)
-    rare_here = rare[place]
+    index = _catalogue_index(scratch, catalogue)
+    rare_here = rare[index]
     if core_round > 1 and not rare_here.any():
         return (np.zeros(0, np.int32), np.zeros(0, np.int32)), {}
     rows = scratch.read_table("rows.arrow", [c.USER, c.ITEM])
@@ -88,8 +88,8 @@ def drop_rare(
     for old in range(1, written):
         (scratch.folder / f"reason-{old}.npy").remove()
     now = np.flatnonzero(reason != before)
-    counts = np.bincount(item[now], minlength=len(place))
-    return _item_counts(counts, place), by_reason(reason[now])
+    counts = np.bincount(item[now], minlength=len(index))
+    return _item_counts(counts, index), by_reason(reason[now])
 
 
 def times(stage: Stage, shard: int, rounds: int, low: int, width: int, bins: int) -> Ints:
@@ -108,13 +108,13 @@ def count(stage: Stage, shard: int, left: Left, catalogue: Ids, known: Bools | N
         known: [catalogue] items that have an id; None before ids are assigned.
     """
     scratch = stage.shard(shard)
-    histories, place, _ = _histories(stage, shard, left, catalogue, known)
+    histories, index, _ = _histories(stage, shard, left, catalogue, known)
     train = histories.split == c.TRAIN
 
     def counted(code: Any, size: int) -> tuple[Ints, Ints]:
         return np.bincount(code[train], minlength=size), np.bincount(code, minlength=size)
 
-    of_shard = counted(histories.rows.item, len(place))
+    of_shard = counted(histories.rows.item, len(index))
     coded = {}
     for name, codes in histories.rows.coded.items():
         values = scratch.read_column(f"{name}.arrow")
@@ -122,8 +122,8 @@ def count(stage: Stage, shard: int, left: Left, catalogue: Ids, known: Bools | N
     return Counted(
         histories=len(histories.lengths),
         users=len(np.unique(histories.user)),
-        train=_item_counts(of_shard[0], place),
-        seen=_item_counts(of_shard[1], place),
+        train=_item_counts(of_shard[0], index),
+        seen=_item_counts(of_shard[1], index),
         coded=coded,
     )
 
@@ -160,7 +160,7 @@ def write(
         group_rows: histories in a row group.
     """
     scratch = stage.shard(shard)
-    histories, place, reason = _histories(stage, shard, left, catalogue, ids > 0)
+    histories, index, reason = _histories(stage, shard, left, catalogue, ids > 0)
     if stage.prepare.clean.keep_rejected:
         everything = Interactions.from_table(scratch.read_table("rows.arrow"))
         stage.write_rejected(f"shard-{shard:05d}-1", rejected(everything, reason))
@@ -178,10 +178,10 @@ def write(
     if not len(histories.lengths):
         return Written(None, None, users, rejected_here)
     values = {name: coded[name].ids(names.coded[name]) for name in histories.rows.coded}
-    table = history_table(histories, user_ids[user], ids[place], values)
+    table = history_table(histories, user_ids[user], ids[index], values)
     path = f"shards/part-{shard:05d}.parquet"
     file = write_shard(table, stage.folder, path, first[0], group_rows)
-    return Written(file, profile_shard(histories, names, place), users, rejected_here)
+    return Written(file, profile_shard(histories, names, index), users, rejected_here)
 
 
 def _rows(stage: Stage, shard: int, rounds: int) -> tuple[Interactions, Array]:
@@ -194,18 +194,18 @@ def _rows(stage: Stage, shard: int, rounds: int) -> tuple[Interactions, Array]:
 def _histories(
     stage: Stage, shard: int, left: Left, catalogue: Ids, known: Bools | None
 ) -> tuple[ShardHistories, Codes, Array]:
-    """Histories of a shard, places of its items in the catalogue, reason of every interaction."""
+    """Histories of a shard, index of its items in the catalogue, reason of every interaction."""
     rows, reason = _rows(stage, shard, left.rounds)
-    place = _item_places(stage.shard(shard), catalogue)
+    index = _catalogue_index(stage.shard(shard), catalogue)
     too_old = over_length(rows, stage.prepare)
     if too_old is not None:
         reason[np.flatnonzero(reason == 0)[too_old]] = _OVER_LENGTH
         rows = rows.take(~too_old)
     histories = build(rows, stage.prepare, left.cuts)
-    if known is not None and not (keep := known[place][rows.item]).all():
+    if known is not None and not (keep := known[index][rows.item]).all():
         reason[np.flatnonzero(reason == 0)[~keep]] = _UNKNOWN
         histories = histories.where(keep)
-    return histories, place, reason
+    return histories, index, reason
 
 
 def _reasons(scratch: Scratch, rounds: int, rows: int) -> tuple[Array, int]:
@@ -217,14 +217,17 @@ def _reasons(scratch: Scratch, rounds: int, rows: int) -> tuple[Array, int]:
     return scratch.read_array(f"reason-{rounds}.npy") if rounds else np.zeros(rows, np.int8), rounds
 
 
-def _item_places(scratch: Scratch, catalogue: Ids) -> Codes:
+def _catalogue_index(scratch: Scratch, catalogue: Ids) -> Codes:
     """The index in the catalogue of every item of a shard."""
-    if not scratch.has("place.npy"):
-        scratch.write_array("place.npy", places(scratch.read_column("items.arrow"), catalogue))
-    return scratch.read_array("place.npy")
+    if not scratch.has("items_to_catalogue.npy"):
+        scratch.write_array(
+            "items_to_catalogue.npy",
+            catalogue_indices(scratch.read_column("items.arrow"), catalogue),
+        )
+    return scratch.read_array("items_to_catalogue.npy")
 
 
-def _item_counts(counts: Ints, place: Codes) -> ItemCounts:
-    """The non-zero ``counts`` of a shard's items, by their index ``place`` in the catalogue."""
+def _item_counts(counts: Ints, index: Codes) -> ItemCounts:
+    """The non-zero ``counts`` of a shard's items, at ``index`` of the catalogue."""
     there = np.flatnonzero(counts)
-    return place[there], counts[there].astype(np.int32)
+    return index[there], counts[there].astype(np.int32)

@@ -129,7 +129,7 @@ def merge_counted(parts: Sequence[pa.Table]) -> pa.Table:
     return found.take(pa.array(id_order(_one(found[c.ITEM]))))
 
 
-def places(ids: Ids, catalogue: Ids) -> Codes:
+def catalogue_indices(ids: Ids, catalogue: Ids) -> Codes:
     """[n] the index of each id in a catalogue of :func:`merge_counted` that contains it."""
     if pa.types.is_string(ids.type):
         return np.asarray(pc.index_in(ids, value_set=catalogue)).astype(np.int32)

@@ -244,13 +244,13 @@ def _repeated(
     wanted = owner[at] * items + everything.item[at]
     if not sessions:
         return contains(np.unique(known.owner() * items + known.item), wanted)
-    # The first known place of every (user, item), and the place of the item before each.
+    # The first known position of every (user, item), and the position of the item before each.
     key, first = np.unique(known.owner() * items + known.item, return_index=True)
     index = np.minimum(np.searchsorted(key, wanted), max(len(key) - 1, 0))
     among = np.zeros(len(at), dtype=bool)
     if len(key):
-        place = first[index] - known.offsets[:-1][owner[at]]
-        among = (key[index] == wanted) & (place < known_length)
+        position = first[index] - known.offsets[:-1][owner[at]]
+        among = (key[index] == wanted) & (position < known_length)
     pair = owner * items + everything.item
     order = np.argsort(pair, kind="stable")
     before = np.full(len(pair), -1, dtype=np.int64)

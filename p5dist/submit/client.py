@@ -220,8 +220,8 @@ def _token() -> str:
     if token := os.environ.get("RAY_AUTH_TOKEN", "").strip():
         return token
     named = os.environ.get("RAY_AUTH_TOKEN_PATH")
-    place = Path(named).expanduser() if named else Path.home() / ".ray" / "auth_token"
-    return place.read_text().strip() if place.is_file() else ""
+    file = Path(named).expanduser() if named else Path.home() / ".ray" / "auth_token"
+    return file.read_text().strip() if file.is_file() else ""
 
 
 def _interpreter(raylet: list[str]) -> str | None:

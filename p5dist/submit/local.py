@@ -182,14 +182,14 @@ class LocalCluster:
     ) -> tuple[LocalNode, subprocess.Popen[bytes]]:
         # All of 127.0.0.0/8 is this machine.
         ip = f"127.0.0.{number + 1}" if settings["separate_hosts"] else "127.0.0.1"
-        place = self.folder / f"settings-{number}.json"
+        file = self.folder / f"settings-{number}.json"
         own = {"folder": str(self.folder), "number": number, "ip": ip}
-        place.write_text(json.dumps(settings | own))
+        file.write_text(json.dumps(settings | own))
         (self.folder / f"node-{number}.json").unlink(missing_ok=True)
         environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
         with (self.folder / f"node-{number}.log").open("wb") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "p5dist.submit.node", str(place)],
+                [sys.executable, "-m", "p5dist.submit.node", str(file)],
                 env=_SETTINGS | environment, stdin=subprocess.DEVNULL, stdout=log,
                 stderr=subprocess.STDOUT, start_new_session=True, cwd=self.folder,
             )  # fmt: skip
@@ -197,9 +197,9 @@ class LocalCluster:
         return LocalNode(number, process.pid, started, settings["cpus"], ip), process
 
     def _wait(self, node: LocalNode, process: subprocess.Popen[bytes]) -> LocalNode:
-        place = self.folder / f"node-{node.number}.json"
+        file = self.folder / f"node-{node.number}.json"
         end = time.monotonic() + _START_S
-        while not place.exists():
+        while not file.exists():
             if process.poll() is not None or time.monotonic() > end:
                 _kill_session(process.pid)
                 log = self.folder / f"node-{node.number}.log"
@@ -210,7 +210,7 @@ class LocalCluster:
                     fix="read the log; a port in use and a full disk are usual",
                 )  # fmt: skip
             time.sleep(0.1)
-        facts = json.loads(place.read_text())
+        facts = json.loads(file.read_text())
         return replace(node, **{key: facts[key] for key in ("node_id", "address", "dashboard")})
 
     def _joined(self) -> None:

@@ -59,10 +59,10 @@ def main(settings: dict[str, Any]) -> None:
         "address": node.gcs_address,
         "dashboard": f"http://{node.webui_url}" if head else None,
     }
-    place = folder / f"node-{number}.json"
-    temporary = place.with_suffix(".tmp")
+    file = folder / f"node-{number}.json"
+    temporary = file.with_suffix(".tmp")
     temporary.write_text(json.dumps(facts))
-    temporary.replace(place)
+    temporary.replace(file)
     # Ray's exit hooks end the processes of the node.
     for number_ in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number_, lambda *_: sys.exit(0))

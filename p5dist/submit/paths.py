@@ -50,15 +50,15 @@ def portable(job: RunConfig, *, same_machine: bool, hosts: int) -> tuple[RunConf
     """
     values = job.model_dump(mode="json", exclude_unset=True) | {"storage": job.storage}
     local, fetched = [], False
-    for place in _places(job):
-        *above, last = place
+    for path in _places(job):
+        *above, last = path
         node: Any = values
         for part in above:
             node = (node or {}).get(part)
         if not node or node.get(last) is None:
             continue
         paths = node[last] if isinstance(node[last], list) else [node[last]]
-        key = ".".join(place)
+        key = ".".join(path)
         found = [_absolute(p, key, same_machine=same_machine) for p in paths]
         node[last] = found if isinstance(node[last], list) else found[0]
         fetched = fetched or any(p.startswith(_DATASET) for p in found)

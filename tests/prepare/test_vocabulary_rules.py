@@ -13,7 +13,12 @@ import pytest
 from p5dist.config.prepare import ItemVocabulary
 from p5dist.errors import DataError
 from p5dist.prepare.arrays import stable_hash
-from p5dist.prepare.vocabulary import expected_collisions, item_vocabulary, merge_counted, places
+from p5dist.prepare.vocabulary import (
+    catalogue_indices,
+    expected_collisions,
+    item_vocabulary,
+    merge_counted,
+)
 from tests.prepare.runs import make_job, prepared, write_csv
 
 
@@ -73,9 +78,13 @@ def test_places_in_the_catalogue() -> None:
     parts = [pa.array([30, 2]), pa.array([7, 30]), pa.array([], pa.int64())]
     catalogue = merged(parts)
     assert catalogue.to_pylist() == [2, 7, 30]
-    assert [places(p, catalogue).tolist() for p in parts] == [[2, 0], [1, 2], []]
+    assert [catalogue_indices(p, catalogue).tolist() for p in parts] == [[2, 0], [1, 2], []]
     text = merged([p.cast(pa.string()) for p in parts])
-    assert [places(p.cast(pa.string()), text).tolist() for p in parts] == [[2, 0], [1, 2], []]
+    assert [catalogue_indices(p.cast(pa.string()), text).tolist() for p in parts] == [
+        [2, 0],
+        [1, 2],
+        [],
+    ]
 
 
 def rows(*pairs: tuple[str, str]) -> list[dict[str, str]]:

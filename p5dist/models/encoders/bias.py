@@ -76,8 +76,8 @@ class DistanceBias(nn.Module):
 
     def forward(self, length: int) -> Tensor:
         """[1, 1, length, length]"""
-        place = torch.arange(length, device=self.table.device)
-        distance = (place.unsqueeze(1) - place).clamp(max=self.longest) + self.max_length - 1
+        position = torch.arange(length, device=self.table.device)
+        distance = (position.unsqueeze(1) - position).clamp(max=self.longest) + self.max_length - 1
         return _lookup(self.table, distance.unsqueeze(0))
 
 

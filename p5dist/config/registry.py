@@ -43,6 +43,10 @@ class Registry:
         """All names that a job file may give: ours, then those of installed packages."""
         return [*self.ours, *sorted(self._others.keys() - self.ours.keys())]
 
+    def ours_with(self, fact: str, conjunction: str) -> str:
+        """Those of our kinds whose class says yes to ``fact``: ``a, b or c``."""
+        return in_words([n for n in self.ours if getattr(self.find(n), fact)], conjunction)
+
     def without(self, *names: str) -> Registry:
         """The same without some of ours."""
         ours = {name: path for name, path in self.ours.items() if name not in names}
@@ -65,7 +69,8 @@ class Registry:
         if kind not in self._others:
             raise ConfigError(
                 f"unknown {self.noun}", value=kind, rule=f"one of: {', '.join(self.names())}",
-                fix=f"name one of them, or package.module:Class of a {self.noun} of your own",
+                fix=f"install the package that adds '{kind}' on every machine of the run, name "
+                f"another, or give package.module:Class of a {self.noun} of your own",
             )  # fmt: skip
         point = self._others[kind]
         return self._check(kind, load(point.value, self.noun, f"entry point {self.group}: {kind}"))
@@ -101,6 +106,12 @@ class Registry:
                 )  # fmt: skip
             found[point.name] = point
         return found
+
+
+def in_words(names: list[str], conjunction: str) -> str:
+    """``a, b and c``."""
+    *others, last = names
+    return f"{', '.join(others)} {conjunction} {last}" if others else last
 
 
 def load(path: str, noun: str, where: str | None = None) -> Any:

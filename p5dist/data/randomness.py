@@ -20,7 +20,8 @@ GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 @unique
 class Stream(IntEnum):
     """What a random number decides. The second coordinate of a hash, after the seed of the job:
-    numbers of different streams are independent."""
+    numbers of different streams are independent. Kinds of other packages number their own streams
+    from 1000 on."""
 
     ROW_GROUPS = 1
     ROWS = 2

@@ -15,6 +15,7 @@ from p5dist.capacity.sharding import RESERVED, Tables
 from p5dist.config import RunConfig
 from p5dist.config.losses import FullSoftmax
 from p5dist.data.manifest import Manifest
+from p5dist.models.encoders.encoder import Encoder
 from p5dist.tasks.build import catalogue_loss
 
 EFFICIENCY = {"flops": 0.35, "memory": 0.5, "links": 0.6}
@@ -192,12 +193,17 @@ def _candidates(job: RunConfig, stage: str, manifest: Manifest) -> float:
 
 def _flops(job: RunConfig, tokens: float, length: float, candidates: float, dense: int) -> float:
     """Of the forward pass: two a weight and token, attention over the history, the logits."""
-    layers = getattr(job.model.encoder, "layers", 1)
+    layers = _encoder(job).layer_count()
     attention = 4.0 * layers * length * job.model.dim
     return tokens * (2.0 * dense + attention + 2.0 * candidates * job.model.dim)
 
 
 def _activations(job: RunConfig, tokens: float, candidates: float) -> float:
     """Some 20 values of each width a layer and token; logits come in chunks of 4,096 tokens."""
-    layers = getattr(job.model.encoder, "layers", 1)
+    layers = _encoder(job).layer_count()
     return 4.0 * (20 * layers * tokens * job.model.dim + 2 * min(tokens, 4096.0) * candidates)
+
+
+def _encoder(job: RunConfig) -> Encoder:
+    assert isinstance(job.model.encoder, Encoder)
+    return job.model.encoder

@@ -134,7 +134,10 @@ def explain(error: ValidationError, values: dict[str, Any], where: str) -> Confi
     elif isinstance(value, (dict, BaseModel)):
         what, value = f"{path or 'the job'}: settings that do not fit each other", None
     for other in others[:5]:
-        fix += f"\n  also:  {'.'.join(_path(other['loc'], values))}: {other['msg']}"
+        said = other["msg"]
+        if other["type"] == "kind":
+            said = f"{other['ctx']['what']} '{other['ctx']['value']}'"
+        fix += f"\n  also:  {'.'.join(_path(other['loc'], values))}: {said}"
     return ConfigError(what, where=where, value=value, rule=rule, fix=fix)
 
 

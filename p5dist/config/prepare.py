@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 
 from p5dist.config.base import Section
-from p5dist.config.registry import ATTRIBUTES, FORMATS, Chosen, Named, Registry
+from p5dist.config.registry import ATTRIBUTES, FORMATS, Chosen, Named, in_words
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 NonNegativeFinite = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -78,7 +78,7 @@ class Columns(Section):
             if not attribute.for_context:
                 raise ValueError(
                     f"'{name}' is of kind '{attribute.kind}', but a context column has one value "
-                    f"an interaction: use kind {_ours(ATTRIBUTES, 'for_context', 'or')}"
+                    f"an interaction: use kind {ATTRIBUTES.ours_with('for_context', 'or')}"
                 )
             if attribute.min_count > 1:
                 raise ValueError(
@@ -106,7 +106,7 @@ class RawFiles(Section):
     def _names(self) -> RawFiles:
         if self.names is not None and not FORMATS.find(self.format).takes_names:
             raise ValueError(
-                f"names belong to {_ours(FORMATS, 'takes_names', 'and')} files, not to "
+                f"names belong to {FORMATS.ours_with('takes_names', 'and')} files, not to "
                 f"{self.format}; remove it"
             )
         return self
@@ -125,7 +125,7 @@ class Source(RawFiles):
         there = FORMATS.find(self.format).optional_columns
         for name in ("timestamp", "rating", "event", "context"):
             if getattr(self.columns, name) and name not in there:
-                has = _words(["users", "items", *there], "and")
+                has = in_words(["users", "items", *there], "and")
                 raise ValueError(
                     f"columns.{name}: format '{self.format}' has {has} only; remove it"
                 )
@@ -147,7 +147,7 @@ class AttributeTable(RawFiles):
         if not FORMATS.find(format).describes:
             raise ValueError(
                 f"format '{format}' has nothing about items or users: use "
-                f"{_ours(FORMATS, 'describes', 'or')}"
+                f"{FORMATS.ours_with('describes', 'or')}"
             )
         return format
 
@@ -258,19 +258,6 @@ class GivenSplit(Section):
     kind: Literal["given"]
     validation: str | tuple[str, ...] | None = None
     test: str | tuple[str, ...]
-
-
-def _ours(registry: Registry, fact: str, conjunction: str) -> str:
-    """Those of our kinds that say yes to ``fact``, in words."""
-    return _words(
-        [name for name in registry.ours if getattr(registry.find(name), fact)], conjunction
-    )
-
-
-def _words(names: list[str], conjunction: str) -> str:
-    """``a, b and c``."""
-    *others, last = names
-    return f"{', '.join(others)} {conjunction} {last}" if others else last
 
 
 Split = Annotated[LeaveOneOut | TimeSplit | RatioSplit | GivenSplit, Field(discriminator="kind")]

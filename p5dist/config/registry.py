@@ -39,9 +39,17 @@ class Registry:
     def __hash__(self) -> int:
         return hash(self.group)
 
+    @property
+    def _one(self) -> str:
+        return _with_article(self.noun)
+
     def names(self) -> list[str]:
         """All names that a job file may give: ours, then those of installed packages."""
         return [*self.ours, *sorted(self._others.keys() - self.ours.keys())]
+
+    def ours_with(self, fact: str, conjunction: str) -> str:
+        """Those of our kinds whose class says yes to ``fact``: ``a, b or c``."""
+        return in_words([n for n in self.ours if getattr(self.find(n), fact)], conjunction)
 
     def without(self, *names: str) -> Registry:
         """The same without some of ours."""
@@ -65,7 +73,8 @@ class Registry:
         if kind not in self._others:
             raise ConfigError(
                 f"unknown {self.noun}", value=kind, rule=f"one of: {', '.join(self.names())}",
-                fix=f"name one of them, or package.module:Class of a {self.noun} of your own",
+                fix=f"install the package that adds '{kind}' on every machine of the run, name "
+                f"another, or give package.module:Class of {self._one} of your own",
             )  # fmt: skip
         point = self._others[kind]
         return self._check(kind, load(point.value, self.noun, f"entry point {self.group}: {kind}"))
@@ -75,13 +84,13 @@ class Registry:
         if not (isinstance(found, type) and issubclass(found, base)):
             module, _, name = self.base.partition(":")
             raise ConfigError(
-                f"not a {self.noun}", value=kind,
-                rule=f"a {self.noun} is a subclass of {module}.{name}",
+                f"not {self._one}", value=kind,
+                rule=f"{self._one} is a subclass of {module}.{name}",
                 fix="correct the name, or derive the class",
             )  # fmt: skip
         if missing := sorted(getattr(found, "__abstractmethods__", ())):
             raise ConfigError(
-                f"a {self.noun} that is not complete", value=kind,
+                f"{self._one} that is not complete", value=kind,
                 rule=f"the class defines {', '.join(missing)}",
                 fix=f"define what {self.base.partition(':')[2]} says of these methods",
             )  # fmt: skip
@@ -103,6 +112,16 @@ class Registry:
         return found
 
 
+def in_words(names: list[str], conjunction: str) -> str:
+    """``a, b and c``."""
+    *others, last = names
+    return f"{', '.join(others)} {conjunction} {last}" if others else last
+
+
+def _with_article(noun: str) -> str:
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
+
+
 def load(path: str, noun: str, where: str | None = None) -> Any:
     """What ``package.module:Class`` names.
 
@@ -114,7 +133,8 @@ def load(path: str, noun: str, where: str | None = None) -> Any:
         return getattr(importlib.import_module(module), name)
     except Exception as e:  # whatever a module of others does when it is imported
         raise ConfigError(
-            f"a {noun} cannot be imported", where=where, value=f"{path}: {type(e).__name__}: {e}",
+            f"{_with_article(noun)} cannot be imported", where=where,
+            value=f"{path}: {type(e).__name__}: {e}",
             rule="package.module:Class, importable on every machine of the run",
             fix="install the package that has it, or correct the name",
         ) from e  # fmt: skip

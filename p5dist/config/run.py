@@ -13,6 +13,7 @@ from p5dist.config.feed import Feed
 from p5dist.config.model import Model
 from p5dist.config.output import Evaluate, Ranking, Recommend, Report
 from p5dist.config.prepare import Prepare
+from p5dist.config.registry import ENCODERS
 from p5dist.config.scale import Scale
 from p5dist.config.sections import TaskSection
 from p5dist.config.tracking import Tracking
@@ -121,16 +122,19 @@ class RunConfig(Section):
                     f"model.inputs.{wanted[0]} reads the {column} of interactions, but "
                     f"prepare.source.columns.{column} names no column"
                 )
-        if "timestamp" in self.model.encoder.columns and source.timestamp is None:
-            raise ValueError(
-                "model.encoder.time_intervals reads the time of interactions, but prepare.source."
-                "columns.timestamp names no column: set time_intervals to false"
-            )
+        encoder = self.model.encoder
+        for name in encoder.columns:
+            if getattr(source, name) is None:
+                raise ValueError(
+                    f"model.encoder '{encoder.kind}' reads the {name} of interactions, but "
+                    f"prepare.source.columns.{name} names no column: {encoder.without_columns}"
+                )
         for key, task in self.tasks():
-            if task.sees == "both" and not self.model.encoder.sees_both_sides:
+            if task.sees == "both" and not encoder.sees_both_sides:
                 raise ValueError(
                     f"{key} predicts hidden items from both sides of them, but model.encoder "
-                    f"'{self.model.encoder.kind}' sees the past only: use transformer or hstu"
+                    f"'{encoder.kind}' sees the past only: use "
+                    f"{ENCODERS.ours_with('sees_both_sides', 'or')}"
                 )
         return self
 

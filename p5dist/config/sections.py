@@ -21,6 +21,8 @@ class Metric(BaseModel):
     label: str
     """For people, such as ``RMSE``."""
     higher_is_better: bool
+    compared: bool = True
+    """Whether a better value is a better model; not so where it only describes the predictions."""
 
 
 class TaskSection(Section):
@@ -97,6 +99,8 @@ class EncoderSection(Section):
     """Whether the encoder can see both sides of an interaction, as a masked objective needs."""
     adaptable: ClassVar[bool] = True
     """Whether the encoder has linear layers, which low-rank adapters stand beside."""
+    without_columns: ClassVar[str] = "name the column, or choose another encoder"
+    """What a user changes where the log lacks one of :attr:`columns`."""
 
     @property
     def columns(self) -> tuple[Column, ...]:

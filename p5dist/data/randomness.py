@@ -20,7 +20,8 @@ GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 @unique
 class Stream(IntEnum):
     """The use of a random number: the second coordinate of its hash, after the seed of the job.
-    Numbers of different streams are independent."""
+    Numbers of different streams are independent. Kinds of other packages number their streams from
+    1000 on."""
 
     ROW_GROUPS = 1
     ROWS = 2

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 class Site(IntEnum):
     """Where random channels or interactions are dropped; masks of different sites are independent.
 
-    An encoder numbers its own dropouts from :attr:`ENCODER` on.
+    An encoder numbers its own dropouts from :attr:`ENCODER` on, a task of another package from 2000
+    on.
     """
 
     ENCODER = 0

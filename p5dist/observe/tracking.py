@@ -183,5 +183,9 @@ def parameters(job: RunConfig) -> dict[str, str]:
 
 
 def evaluation(result: dict[str, Any]) -> dict[str, float]:
-    """The metrics of ``evaluate/result.json`` by name."""
-    return {f"evaluate/{name}": float(m["value"]) for name, m in result["metrics"].items()}
+    """The metrics of ``evaluate/result.json`` by name; of several tasks also by their path."""
+    found = {f"evaluate/{name}": float(m["value"]) for name, m in result["metrics"].items()}
+    tasks = result.get("tasks", {})
+    for path, task in tasks.items() if len(tasks) > 1 else ():
+        found |= {f"evaluate/{path}/{k}": float(m["value"]) for k, m in task["metrics"].items()}
+    return found

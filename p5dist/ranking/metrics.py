@@ -9,6 +9,7 @@ targets counts several times.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,9 +66,14 @@ def error_values(predicted: Floats, rating: Floats) -> dict[str, Floats]:
 
 
 def estimate(
-    values: dict[str, Floats], user: Ints, *, resamples: int, seed: int
+    values: dict[str, Floats],
+    user: Ints,
+    *,
+    resamples: int,
+    seed: int,
+    roots: Collection[str] = ("rmse",),
 ) -> dict[str, Estimate]:
-    """Means over targets (rmse: their root) with 95 % percentile intervals (Efron 1979) from
+    """Means over targets with 95 % percentile intervals (Efron 1979) from
     resampling the users, each with all of its targets.
 
     Drawing U users with replacement is drawing how often each distinct contribution occurs, a
@@ -78,12 +84,17 @@ def estimate(
         values: [M] by metric, see :func:`rank_values` and :func:`error_values`.
         user: [M]
         resamples: 0 gives no intervals.
+        roots: metrics that are the root of the mean.
     """
     if not len(user):
         return {}
-    means = {name: _finish(name, v.mean()) for name, v in values.items()}
+
+    def finish(name: str, mean: float) -> float:
+        return float(mean**0.5 if name in roots else mean)
+
+    means = {name: finish(name, v.mean()) for name, v in values.items()}
     if not resamples:
-        return {name: Estimate(float(value)) for name, value in means.items()}
+        return {name: Estimate(value) for name, value in means.items()}
     rng = np.random.default_rng(seed)
     profiles, count = _profiles(np.stack(list(values.values()), 1), user, rng)
     share = count / count.sum()
@@ -95,7 +106,7 @@ def estimate(
         drawn.append(totals[:, :-1] / totals[:, -1:])
     low, high = np.percentile(np.concatenate(drawn), [2.5, 97.5], axis=0)
     return {
-        name: Estimate(float(means[name]), float(_finish(name, a)), float(_finish(name, b)))
+        name: Estimate(means[name], finish(name, a), finish(name, b))
         for name, a, b in zip(values, low, high, strict=True)
     }
 
@@ -161,10 +172,6 @@ def coverage(first_place: Ints, ks: tuple[int, ...]) -> dict[str, float]:
             none.
     """
     return {f"coverage@{k}": float((first_place <= k).mean()) for k in ks}
-
-
-def _finish(name: str, mean: float) -> float:
-    return mean**0.5 if name == "rmse" else mean
 
 
 def _profiles(values: Floats, user: Ints, rng: np.random.Generator) -> tuple[Floats, Ints]:

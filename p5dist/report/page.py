@@ -10,6 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from p5dist.environment.redact import redact, redact_text
+from p5dist.ranking.results import accounts
 from p5dist.report import format as fmt
 from p5dist.report import tables
 from p5dist.report.pictures import data_pictures, loss_picture
@@ -21,6 +22,7 @@ HERE = Path(__file__).parent
 
 def render(run: Run, users: list[ShownUser]) -> str:
     """The page. The same run folder gives the same bytes."""
+    protocol = (run.evaluation or {}).get("protocol", {})
     metrics = tables.metric_tables(run.evaluation) if run.evaluation else []
     finished = [r["finished"] for r in run.results.values() if r.get("finished")]
     seconds = [r["seconds"] for r in run.results.values() if r.get("seconds") is not None]
@@ -43,7 +45,8 @@ def render(run: Run, users: list[ShownUser]) -> str:
             for training in run.trainings
         ],
         metrics=metrics,
-        protocol=(run.evaluation or {}).get("protocol", {}),
+        accounts=accounts(protocol),
+        protocol=protocol,
         users=users,
         ranking_masked=run.job.recommend is not None and run.job.recommend.mask_seen,
         job_text=yaml.safe_dump(redact(run.job_values), sort_keys=False, allow_unicode=True),

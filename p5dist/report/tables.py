@@ -8,41 +8,40 @@ from typing import Any
 
 import numpy as np
 
+from p5dist.ranking.results import About, Measured, groups
 from p5dist.report.format import duration, number
 from p5dist.report.read import Facts, Run, TrainingRun
 
-_LOWER_IS_BETTER = {"rmse", "mae", "logloss"}
-_NAMES = {
-    "hr": "HR", "ndcg": "NDCG", "mrr": "MRR", "coverage": "Coverage", "accuracy": "Accuracy",
-    "rmse": "RMSE", "mae": "MAE", "auc": "AUC", "logloss": "Log loss",
-}  # fmt: skip
-_GROUPS = {"rmse": "Rating", "mae": "Rating", "auc": "Click", "logloss": "Click",
-           "calibration": "Click"}  # fmt: skip
-_DESCRIBED = ("coverage", "calibration")
-"""Not compared: popular items cover little and may still be right; calibration is best at 1."""
+_OF_RANKING = ("ndcg", "hr")
+"""Metrics of the ranking that are shown in large type."""
 
 
 @dataclass(frozen=True)
 class MetricRow:
     """One metric of the model beside the baselines."""
 
+    key: str
     name: str
+    """For people."""
     value: float
     low: float | None
     high: float | None
     baselines: list[float | None]
     """In the order of MetricTable.baselines."""
     gain: float | None
-    """Relative to the best baseline, positive where the model is better; None for coverage."""
+    """Relative to the best baseline, positive where the model is better; None where there is none,
+    or the metric only describes the predictions."""
+    lower_is_better: bool
     verdict: str
     """CSS class: good, bad, or muted where the best baseline lies inside the interval."""
 
 
 @dataclass(frozen=True)
 class MetricTable:
-    """Metrics of one kind of task."""
+    """Metrics of the ranking, or of one task."""
 
     title: str
+    ranking: bool
     baselines: list[str]
     rows: list[MetricRow]
 
@@ -52,7 +51,8 @@ class Headline:
     """One number in large type, with what it is to be compared with."""
 
     row: MetricRow
-    lower_is_better: bool
+    task: str
+    """Title of the metrics; empty for the ranking."""
     compared: list[tuple[str, float]]
 
     @property
@@ -82,35 +82,42 @@ class Part:
 
 
 def metric_tables(evaluation: Facts) -> list[MetricTable]:
-    """Ranking and rating metrics apart, each with those baselines that have any of them."""
-    metrics, baselines = evaluation.get("metrics", {}), evaluation.get("baselines", {})
-    groups: dict[str, list[str]] = {}
-    for key in metrics:
-        groups.setdefault(_GROUPS.get(_family(key), "Ranking"), []).append(key)
-    families = list(dict.fromkeys(_family(key) for key in metrics))
+    """The metrics of the ranking and of each task, each with those baselines that have any of
+    them; metrics of one family, such as hr@1 and hr@10, stand together."""
     tables = []
-    for title, keys in groups.items():
-        keys.sort(key=lambda k: families.index(_family(k)))
-        names = [n for n, values in baselines.items() if any(k in values for k in keys)]
-        rows = [_row(k, metrics[k], [baselines[n].get(k) for n in names]) for k in keys]
-        tables.append(MetricTable(title, [plain(n) for n in names], rows))
+    for group in groups(evaluation):
+        families = list(dict.fromkeys(_family(key) for key in group.metrics))
+        keys = sorted(group.metrics, key=lambda k: families.index(_family(k)))
+        rows = [
+            _row(k, group.about[k], group.metrics[k], [b.get(k) for b in group.baselines.values()])
+            for k in keys
+        ]
+        tables.append(
+            MetricTable(group.title, group.ranking, [plain(n) for n in group.baselines], rows)
+        )
     return tables
 
 
 def headlines(tables: list[MetricTable]) -> list[Headline]:
-    """NDCG@10 and HR@10 (or the largest k there is), and RMSE."""
+    """NDCG@10 and HR@10 (or the largest k there is), and the first metric of each task."""
     found = []
     for table in tables:
-        rows = {row.name: row for row in table.rows}
-        for family in ("NDCG", "HR", "RMSE", "AUC"):
-            names = [n for n in rows if n.split("@")[0] == family]
-            if names:
-                row = rows[f"{family}@10" if f"{family}@10" in names else names[-1]]
-                if not math.isfinite(row.value):
-                    continue
+        chosen = table.rows[:1]
+        if table.ranking:
+            rows = {row.key: row for row in table.rows}
+            families = [[k for k in rows if _family(k) == family] for family in _OF_RANKING]
+            chosen = [
+                rows[f"{_family(keys[0])}@10"]
+                if f"{_family(keys[0])}@10" in keys
+                else rows[keys[-1]]
+                for keys in families
+                if keys
+            ]
+        for row in chosen:
+            if math.isfinite(row.value):
                 known = zip(table.baselines, row.baselines, strict=True)
                 compared = [(name, value) for name, value in known if value is not None]
-                found.append(Headline(row, family.lower() in _LOWER_IS_BETTER, compared))
+                found.append(Headline(row, "" if table.ranking else table.title, compared))
     return found
 
 
@@ -169,21 +176,21 @@ def _family(key: str) -> str:
     return key.split("@")[0]
 
 
-def _row(key: str, metric: Facts, baselines: list[float | None]) -> MetricRow:
-    family, _, k = key.partition("@")
-    name = _NAMES.get(family, family) + (f"@{k}" if k else "")
-    value = math.nan if metric.get("value") is None else float(metric["value"])
+def _row(key: str, about: About, metric: Measured, baselines: list[float | None]) -> MetricRow:
+    measured = metric.get("value")
+    value = math.nan if measured is None else measured
     known = [b for b in baselines if b is not None and math.isfinite(b)]
     low, high = metric.get("low"), metric.get("high")
+    lower = not about.higher_is_better
     gain, verdict = None, "muted"
-    if known and math.isfinite(value) and family not in _DESCRIBED:
-        lower = family in _LOWER_IS_BETTER
+    if known and math.isfinite(value) and about.compared:
         best = min(known) if lower else max(known)
         if best:
             gain = (best - value) / best if lower else (value - best) / best
         if gain and (low is None or high is None or not low <= best <= high):
             verdict = "good" if gain > 0 else "bad"
-    return MetricRow(name, value, low, high, baselines, gain, verdict)
+    label = about.label[:1].upper() + about.label[1:]
+    return MetricRow(key, label, value, low, high, baselines, gain, lower, verdict)
 
 
 def _prepared(run: Run) -> str:

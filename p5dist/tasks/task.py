@@ -8,6 +8,7 @@ point (see :mod:`p5dist.config.registry`).
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -49,7 +50,16 @@ class Context:
 
 
 class Task(TaskSection):
-    """An objective or a task."""
+    """An objective or a task: a subclass defines :meth:`build`, and :meth:`evaluation` where it
+    has metrics."""
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        super().__pydantic_init_subclass__(**kwargs)
+        if cls.metrics and cls.evaluation is Task.evaluation:
+            raise TypeError(
+                f"{cls.__name__} names metrics, but defines no evaluation that measures them"
+            )
 
     def masking(self, context: Context) -> Masking | None:
         """What the encoder does not see in training."""
@@ -59,6 +69,7 @@ class Task(TaskSection):
         """What the task adds to a batch in training."""
         return None
 
+    @abstractmethod
     def build(self, context: Context, device: torch.device) -> TaskModule:
         """The module: losses as sums, their counts, predictions.
 
@@ -68,7 +79,6 @@ class Task(TaskSection):
         Raises:
             ConfigError: the data does not fit the task.
         """
-        raise NotImplementedError
 
     def evaluation(self, context: Context) -> Evaluation | None:
         """How predictions are evaluated; None where the task predicts nothing but ranks."""

@@ -9,10 +9,18 @@ import pytest
 from p5dist.config import parse_job, registry
 from p5dist.config.registry import ATTRIBUTES, ENCODERS, FORMATS, OBJECTIVES, TASKS, Registry
 from p5dist.errors import ConfigError
+from p5dist.models.encoders.encoder import Encoder
 from p5dist.prepare.formats.delimited import Csv, Tsv
+from p5dist.tasks.task import Metric, Task
 
 OWN = "tests.prepare.formats.own"
 GROUP = "p5dist.formats"
+JOB = """
+name: small
+prepare: {source: {files: log.csv}}
+pretrain: {steps: 1}
+finetune: {new: {task: {kind: next_item}, steps: 1}}
+"""
 
 
 @pytest.fixture
@@ -109,6 +117,67 @@ def test_two_of_one_name(
     caught = error(formats, "ini")
     assert caught.what == "two source formats have the same name"
     assert caught.where == f"entry points {GROUP}" and f"{OWN}:" in str(caught.value)
+
+
+class Headless(Task):
+    """Cannot be built."""
+
+
+class Blind(Encoder):
+    """Cannot be built."""
+
+
+WRONG = {
+    "nowhere.at.all:Kind": "{noun} cannot be imported",
+    "tests.config.broken:Format": "{noun} cannot be imported",
+    "tests.config.test_registry:Measured": "{noun} cannot be imported",
+    "pathlib:Path": "not {article} {noun}",
+    "p5dist.config.sections:TaskSection": "not {article} {noun}",
+    "tests.config.test_registry:WRONG": "not {article} {noun}",
+    "unheard_of": "unknown {noun}",
+}
+KEYS = [
+    (TASKS, "finetune.new.task"),
+    (ENCODERS, "model.encoder"),
+    (OBJECTIVES, "pretrain.objective"),
+]
+
+
+@pytest.mark.parametrize("path", WRONG)
+@pytest.mark.parametrize(("kinds", "key"), KEYS, ids=lambda x: getattr(x, "noun", ""))
+def test_wrong_tasks_and_encoders_of_a_job_file(kinds: Registry, key: str, path: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_job(JOB, [f"{key}={{kind: '{path}'}}"])
+    article = "an" if kinds.noun[0] in "aeiou" else "a"
+    assert caught.value.what.startswith(f"{key}.kind: ")
+    assert WRONG[path].format(noun=kinds.noun, article=article) in caught.value.what
+    assert path in str(caught.value.value)
+    assert caught.value.rule and caught.value.fix
+
+
+@pytest.mark.parametrize("kinds", [TASKS, OBJECTIVES, ENCODERS], ids=lambda r: r.noun)
+def test_tasks_and_encoders_that_lack_a_method_or_have_a_name_that_is_taken(
+    kinds: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = "Blind" if kinds is ENCODERS else "Headless"
+    found = error(kinds, f"tests.config.test_registry:{mine}")
+    assert f"{kinds.noun} that is not complete" in found.what
+    assert found.rule == "the class defines build"
+    taken, group = kinds.names()[0], kinds.group
+    points = [EntryPoint(taken, "tests.config.test_registry:Measured", group)]
+    monkeypatch.setattr(registry, "entry_points", lambda group: points)
+    fresh = Registry(kinds.noun, group, kinds.base, kinds.ours)
+    with pytest.raises(ConfigError) as caught:
+        fresh.names()
+    assert caught.value.what == f"two {kinds.noun}s have the same name"
+    assert caught.value.where == f"entry points {group}" and taken in str(caught.value.value)
+
+
+def test_metrics_need_an_evaluation() -> None:
+    with pytest.raises(TypeError, match="Measured names metrics, but defines no evaluation"):
+
+        class Measured(Task):
+            metrics = {"error": Metric(label="error", higher_is_better=False)}
 
 
 def test_a_job_file_says_where_the_wrong_name_is() -> None:

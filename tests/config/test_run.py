@@ -46,7 +46,8 @@ def _job(*overrides: str) -> RunConfig:
         (["model.inputs.event=true"], "model.inputs.event reads the event of interactions"),
         (
             ["prepare.source.columns.timestamp=null", "model.encoder={kind: hstu}"],
-            "model.encoder.time_intervals reads the time of interactions",
+            "model.encoder 'hstu' reads the timestamp of interactions, but prepare.source.columns."
+            "timestamp names no column: set model.encoder.time_intervals to false",
         ),
         (
             ["prepare.source.columns.timestamp=null", "model.inputs.calendar=true"],

@@ -127,10 +127,12 @@ def test_sigterm_saves_a_checkpoint_and_ends_in_order(run: Disturbed) -> None:
     assert run.survivors == []
 
 
-def test_the_curve_is_that_of_an_undisturbed_process_without_ray(run: Disturbed) -> None:
+def test_the_curve_is_that_of_an_undisturbed_process_without_ray(
+    run: Disturbed, tmp_path: Path
+) -> None:
     lines = [json.loads(s) for s in (run.folder / "pretrain/metrics.jsonl").open()]
     assert [line["step"] for line in lines] == list(range(1, STEPS + 1))
-    undisturbed = losses_without_ray(load_job(run.folder.parent.parent / "job.yaml"))
+    undisturbed = losses_without_ray(load_job(run.folder.parent.parent / "job.yaml"), tmp_path)
     assert [line["loss"] for line in lines] == pytest.approx(undisturbed, rel=1e-5)
     assert leftovers(Folder.open(str(run.folder / "pretrain"))) == []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import time
@@ -17,8 +18,15 @@ from tests.processes import run_distributed
 from tests.small_data import small_job, write_small_data
 
 
-def losses_without_ray(job: RunConfig) -> list[float]:
-    """Of all pre-training steps of a prepared job, from one process that reads the shards."""
+def losses_without_ray(job: RunConfig, folder: Path) -> list[float]:
+    """Of all pre-training steps of a prepared job, from one process that reads the shards.
+
+    Args:
+        folder: gets a copy of the prepared data, where nothing is trained yet.
+    """
+    prepared = Path(RunFolder.of(job.storage, job.name).prepare.path)
+    job = job.model_copy(update={"storage": str(folder)})
+    shutil.copytree(prepared, RunFolder.of(job.storage, job.name).prepare.path)
     (found,) = run_distributed(curves, 1, {"": (job, "pretrain")})
     losses: list[float] = found[""][0]
     return losses

@@ -22,9 +22,9 @@ STEPS = ("pretrain.steps=400", "pretrain.checkpoint.every=50", "finetune={}")
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[float]:
-    job = small_job(tmp_path_factory.mktemp("undisturbed"), *STEPS)
+    job = small_job(tmp_path_factory.mktemp("prepared"), *STEPS)
     write_small_data(job)
-    return losses_without_ray(job)
+    return losses_without_ray(job, tmp_path_factory.mktemp("undisturbed"))
 
 
 def assert_same(job: JobProcess, undisturbed: list[float]) -> None:

@@ -49,7 +49,7 @@ def test_the_run_goes_on_by_itself_with_the_losses_of_an_undisturbed_one(
 
     curve = {m["step"]: m["loss"] for m in read_metrics(stage)}
     assert list(curve) == list(range(1, STEPS + 1)), "a step is missing or twice"
-    undisturbed = losses_without_ray(job)
+    undisturbed = losses_without_ray(job, tmp_path / "undisturbed")
     assert list(curve.values()) == pytest.approx(undisturbed, rel=1e-5)
 
     assert curve == {e.step: e.loss for e in heard.events if isinstance(e, Logged)}

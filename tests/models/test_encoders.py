@@ -1,107 +1,29 @@
-"""The contract of all encoders on jagged histories, and each one against its formulas."""
+"""Each encoder against its formulas; the contract of all is in test_encoder_contract.py."""
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from p5dist.data.batch import Batch
-from p5dist.feed.collate import Collate
 from p5dist.models.encoders.bias import INTERVALS, IntervalClasses, interval_class
-from p5dist.models.encoders.encoder import Encoder
 from p5dist.models.encoders.hstu import Hstu
 from p5dist.models.encoders.mean import Mean
 from p5dist.models.encoders.transformer import Transformer
 from p5dist.models.encoders.transformer.module import Attention
-from tests.data.test_histories import histories
+from tests.models.test_encoder_contract import DIM, LENGTHS, MAX_LENGTH, batch_of, build
 
-DIM = 8
-MAX_LENGTH = 40
-LENGTHS = [1, 30, 7, 0, 22, 2, 30, 19]
-ALL = {
+CONFIGS = {
     "transformer": Transformer(),
     "from_end": Transformer(positions="learned_from_end"),
-    "rotary": Transformer(positions="rotary"),
-    "intervals": Transformer(positions="none", time_intervals=True),
     "hstu": Hstu(kind="hstu"),
-    "hstu_without_time": Hstu(kind="hstu", time_intervals=False),
-    "mean": Mean(kind="mean", dropout=0.2),
-    "mean_of_three": Mean(kind="mean", last=3),
 }
-BOTH_WAYS = {name: e for name, e in ALL.items() if e.sees_both_sides}
 
 
-def build(config: Encoder, *, causal: bool = True) -> nn.Module:
-    """An encoder whose every parameter matters (biases start at zero)."""
-    torch.manual_seed(0)
-    encoder = config.build(dim=DIM, max_length=MAX_LENGTH, causal=causal)
-    for p in encoder.parameters():
-        nn.init.normal_(p, std=0.5)
-    return encoder.eval()
-
-
-def batch_of(lengths: list[int], step: int = 0) -> Batch:
-    made = histories([[1] * n for n in lengths])
-    made.timestamp[:] = np.random.default_rng(len(made.item)).integers(0, 10**7, len(made.item))
-    made.timestamp.sort()
-    return Collate(1)(made, step=step)
-
-
-def alone(batch: Batch, begin: int, end: int) -> Batch:
-    """One history of ``batch`` by itself."""
-    made = histories([[1] * (end - begin)])
-    made.timestamp[:] = batch.timestamp[begin:end].numpy()
-    made.row[:] = batch.rows[int(batch.owner[begin])]
-    return Collate(1)(made)
-
-
-@pytest.mark.parametrize(
-    ("name", "causal"), [*((n, True) for n in ALL), *((n, False) for n in BOTH_WAYS)]
-)
-def test_states_do_not_depend_on_the_other_histories_of_the_batch(name: str, causal: bool) -> None:
-    model = build(ALL[name], causal=causal).train()  # with dropout
-    x = torch.randn(sum(LENGTHS), DIM)
-    batch = batch_of(LENGTHS)
-    together = model(x, batch)
-    begin = 0
-    for length in sorted(LENGTHS, reverse=True)[:-1]:
-        end = begin + length
-        assert torch.allclose(
-            together[begin:end], model(x[begin:end], alone(batch, begin, end)), atol=1e-4
-        )
-        begin = end
-
-
-@pytest.mark.parametrize("name", ALL)
-def test_a_causal_state_sees_no_later_interaction(name: str) -> None:
-    model = build(ALL[name])
-    x = torch.randn(12, DIM)
-    changed = x.clone()
-    changed[7:] = 0
-    batch = batch_of([12])
-    assert torch.allclose(model(x, batch)[:7], model(changed, batch)[:7], atol=1e-5)
-    assert not torch.allclose(model(x, batch)[7], model(changed, batch)[7], atol=1e-3)
-
-
-@pytest.mark.parametrize("length", [2, 7, MAX_LENGTH])
-@pytest.mark.parametrize("name", ALL)
-def test_ranking_asks_for_the_state_that_training_predicts_the_last_item_from(
-    name: str, length: int
-) -> None:
-    model = build(ALL[name].model_copy(update={"dropout": 0.0}))
-    x = torch.randn(length, DIM)
-    in_training = model.train()(x, batch_of([length]))[length - 2]
-    batch = alone(batch_of([length]), 0, length - 1)
-    asked = model.eval()(x[: length - 1], batch)[-1]
-    assert torch.allclose(in_training, asked, atol=1e-5)
-
-
-@pytest.mark.parametrize("name", ["transformer", "from_end", "hstu"])
+@pytest.mark.parametrize("name", CONFIGS)
 def test_ranking_reads_no_position_that_training_never_moves(name: str) -> None:
-    model = build(ALL[name].model_copy(update={"dropout": 0.0}))
+    model = build(CONFIGS[name].model_copy(update={"dropout": 0.0}))
     x, batch = torch.randn(MAX_LENGTH, DIM), batch_of([MAX_LENGTH])
     model.train()(x, batch)[batch.has_next].square().sum().backward()
     asked = model.eval()(x, batch)[-1]
@@ -112,47 +34,6 @@ def test_ranking_reads_no_position_that_training_never_moves(name: str) -> None:
             never = table.grad == 0
             table[never] += torch.randn(int(never.sum()))
     assert torch.allclose(model(x, batch)[-1], asked, atol=1e-5)
-
-
-@pytest.mark.parametrize("name", BOTH_WAYS)
-def test_a_bidirectional_state_sees_later_interactions_of_its_own_history(name: str) -> None:
-    model = build(ALL[name], causal=False)
-    x = torch.randn(12, DIM)
-    changed = x.clone()
-    changed[7] = 0
-    batch = batch_of([8, 4])
-    assert (model(x, batch)[:8] - model(changed, batch)[:8]).abs().amax(1).gt(1e-5).all()
-    assert torch.allclose(model(x, batch)[8:], model(changed, batch)[8:], atol=1e-5)
-
-
-@pytest.mark.parametrize("name", ALL)
-def test_gradients_are_those_of_finite_differences(name: str) -> None:
-    model = build(ALL[name]).double()
-    x = torch.randn(9, DIM, dtype=torch.double, requires_grad=True)
-    batch = batch_of([5, 1, 3])
-    weight = torch.randn(9, DIM, dtype=torch.double)
-    tensors = [x, *model.parameters()]
-    (model(x, batch) * weight).sum().backward()
-    for tensor in tensors:
-        assert tensor.grad is not None
-        place = int(tensor.grad.abs().argmax())
-        values = []
-        for change in (1e-6, -1e-6):
-            with torch.no_grad():
-                tensor.view(-1)[place] += change
-                values.append(float((model(x, batch) * weight).sum()))
-                tensor.view(-1)[place] -= change
-        measured = (values[0] - values[1]) / 2e-6
-        assert float(tensor.grad.view(-1)[place]) == pytest.approx(measured, rel=1e-4, abs=1e-6)
-
-
-@pytest.mark.parametrize("name", ALL)
-def test_no_interaction_at_all_still_has_gradients(name: str) -> None:
-    """A worker without histories takes part in the exchange of gradients."""
-    model = build(ALL[name])
-    empty = Collate(1)(histories([[]]).take(np.zeros(0, dtype=np.int64)))
-    model(torch.zeros(0, DIM), empty).sum().backward()
-    assert all(p.grad is not None for p in model.parameters())
 
 
 def plain_attention(qkv: Tensor, heads: int, causal: bool, bias: Tensor) -> Tensor:

@@ -123,3 +123,14 @@ def test_a_server_that_stays_silent_holds_nobody_up(
         assert [r.getMessage() for r in caplog.records] == [
             "MLflow is slow; not everything was logged there"
         ]
+
+
+def test_of_several_tasks_each_has_its_metrics() -> None:
+    tasks = {
+        f"finetune/both/{n}": {"metrics": {"rmse": {"value": v}}} for n, v in (("a", 1), ("b", 2))
+    }
+    result = {"metrics": {"rmse": {"value": 2}}, "tasks": tasks}
+    expected = {"evaluate/rmse": 2.0, "evaluate/finetune/both/a/rmse": 1.0}
+    assert evaluation(result) == expected | {"evaluate/finetune/both/b/rmse": 2.0}
+    one = {"finetune/a": tasks["finetune/both/a"]}
+    assert evaluation({**result, "tasks": one}) == {"evaluate/rmse": 2.0}

@@ -137,6 +137,56 @@ def write_evaluated(job: RunConfig, folder: RunFolder) -> None:
     )
 
 
+def two_tasks() -> dict[str, Any]:
+    """What evaluate/result.json says of two tasks with the same metrics, and of interactions."""
+    tasks: dict[str, Any] = {
+        "finetune/both/short": {
+            "kind": "wait",
+            "metrics": {
+                "minutes": {"value": 2.0, "low": 1.5, "high": 2.5},
+                "late": {"value": 0.5, "low": None, "high": None},
+            },
+            "baselines": {"always": {"minutes": 4.0, "late": 0.25}},
+        },
+        "finetune/both/long": {
+            "kind": "wait",
+            "metrics": {
+                "minutes": {"value": 9.0, "low": None, "high": None},
+                "late": {"value": 0.5, "low": None, "high": None},
+            },
+            "baselines": {"always": {"minutes": 6.0, "late": 0.25}},
+        },
+        "finetune/nothing": {"kind": "wait", "metrics": {}, "baselines": {}},
+    }
+    labels = {"hr@10": "HR@10", "ndcg@10": "NDCG@10"}
+    wait = {"title": "Wait", "higher_is_better": False}
+    return {
+        "metrics": {
+            "hr@10": {"value": 0.5, "low": 0.4, "high": 0.6},
+            "ndcg@10": {"value": 0.3125, "low": 0.25, "high": 0.375},
+            **tasks["finetune/both/long"]["metrics"],
+        },
+        "baselines": {
+            "popularity": {"hr@10": 0.2, "ndcg@10": 0.1},
+            **tasks["finetune/both/long"]["baselines"],
+        },
+        "tasks": tasks,
+        "metric_info": {
+            **{
+                key: {"title": "Ranking", "label": label, "higher_is_better": True}
+                for key, label in labels.items()
+            },
+            "minutes": {**wait, "label": "minutes off", "compared": True},
+            "late": {**wait, "label": "share late", "higher_is_better": True, "compared": False},
+        },
+        "protocol": {
+            "split": "test", "catalogue": 5, "mask_seen": True, "users": 3, "interactions": 12,
+            "targets": 3, "targets_wanted": "all", "repeats": 1,
+            "left_out": {"no_history": 4, "user_not_chosen": 5},
+        },
+    }  # fmt: skip
+
+
 def write_recommended(job: RunConfig, folder: RunFolder) -> None:
     """One list of two items each; ann's holds her held-out item."""
     recommend = folder.recommend.make()

@@ -74,12 +74,38 @@ def test_metrics_beside_baselines(whole: tuple[str, Page]) -> None:
     _, page = whole
     interval = "0.2500 \N{EN DASH} 0.3750"
     assert page.row("NDCG@10") == ["0.3125", interval, "0.1000", "0.2500", "+25.0 %"]
-    assert page.row("RMSE")[0] == "0.9000"
-    assert page.row("RMSE")[2:] == ["1.1000", "1.0000", "+10.0 %"]
+    assert page.row("RMSE ↓")[0] == "0.9000"
+    assert page.row("RMSE ↓")[2:] == ["1.1000", "1.0000", "+10.0 %"]
     nothing = "\N{EN DASH}"
     assert page.row("Coverage@10") == ["0.6000", nothing, nothing, nothing, nothing]
     for line in ("split test", "catalogue 5", "mask seen yes", "ties lower id first", "seed 1"):
         assert line in page.items
+
+
+def test_every_task_says_its_metrics_itself(tmp_path: Path) -> None:
+    job = small_run.small_job(tmp_path)
+    folder = RunFolder.of(job.storage, job.name)
+    small_run.write_all(job, folder)
+    place = folder.evaluate / "result.json"
+    place.write_json({**place.read_json(), **small_run.two_tasks()})
+    _, page = page_of(job)
+    tables = [a["data-metrics"] for _, a in page.tags if "data-metrics" in a]
+    assert tables == ["Ranking", "Wait: finetune/both/short", "Wait: finetune/both/long"]
+    nothing = "\N{EN DASH}"
+    rows = [row[1:] for row in page.rows if row[0] == "Minutes off ↓"]
+    assert rows == [
+        ["2.0000", "1.5000 \N{EN DASH} 2.5000", "4.0000", "+50.0 %"],
+        ["9.0000", nothing, "6.0000", "\N{MINUS SIGN}50.0 %"],
+    ]
+    assert [row[4] for row in page.rows if row[0] == "Share late"] == [nothing, nothing]
+    shown = [a["data-headline"] for _, a in page.tags if "data-headline" in a]
+    assert shown == ["NDCG@10", "HR@10", "Minutes off", "Minutes off"]
+    assert "Minutes off (lower is better) · Wait: finetune/both/long" in page.text
+    assert (
+        "12 test interactions: 3 targets, 4 without an earlier interaction to predict from, "
+        "5 of users that evaluate.users does not choose; 1 targets repeat an item of their user "
+        "and count as misses (mask_seen)." in page.text
+    )
 
 
 def test_headline(whole: tuple[str, Page]) -> None:

@@ -39,6 +39,7 @@ from p5dist.inference.fitting import fit, task_evaluations
 from p5dist.inference.rankers import MODEL
 from p5dist.inference.scorer import load_scorer
 from p5dist.ranking.metrics import Estimate, coverage, estimate, rank_values, ranking_labels
+from p5dist.ranking.results import RANKING
 from p5dist.ranking.topk import MISSED
 from p5dist.storage import RunFolder
 from p5dist.tasks.build import task_of
@@ -47,9 +48,6 @@ from p5dist.tasks.evaluation import Evaluation
 RESULT = "result.json"
 TARGETS = "targets.parquet"
 TIES = "equal scores: the lower item id first"
-RANKING = "Ranking"
-"""Heading of the ranking metrics."""
-
 Metrics = dict[str, dict[str, float | None]]
 Baselines = dict[str, dict[str, float]]
 
@@ -211,13 +209,14 @@ def _measured(job: RunConfig, path: str, evaluation: Evaluation, found: _Found) 
 
 
 def _metric_info(job: RunConfig, evaluations: dict[str, Evaluation]) -> dict[str, dict[str, Any]]:
-    """Of every metric its heading, label and direction."""
+    """Of every metric its heading, label and direction, and whether baselines compare with it."""
     config = job.evaluate
     assert config is not None
     found: dict[str, dict[str, Any]] = {
-        key: {"title": RANKING, "label": label, "higher_is_better": True}
+        key: {"title": RANKING, "label": label, "higher_is_better": True,
+              "compared": not key.startswith("coverage")}
         for key, label in ranking_labels(tuple(sorted(set(config.k)))).items()
-    }
+    }  # fmt: skip
     for path, evaluation in evaluations.items():
         task = task_of(job, *job.predicting_tasks()[path])
         for key, metric in task.metrics.items():

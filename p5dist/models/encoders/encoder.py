@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import TYPE_CHECKING
 
 from p5dist.config.sections import EncoderSection
@@ -17,6 +18,7 @@ class Encoder(EncoderSection):
     imports PyTorch inside of :meth:`build` only.
     """
 
+    @abstractmethod
     def build(self, *, dim: int, max_length: int, causal: bool) -> nn.Module:
         """The module. Its forward takes the inputs [T, dim] of T interactions and the
         :class:`p5dist.data.batch.Batch`, and gives their states [T, dim]; a state depends on the
@@ -29,7 +31,6 @@ class Encoder(EncoderSection):
             max_length: interactions of the longest history.
             causal: the state of an interaction sees no later one.
         """
-        raise NotImplementedError
 
     def layer_count(self) -> int:
         """Layers, for the estimate of ``p5dist plan``."""

@@ -46,7 +46,7 @@ class Click(Task):
     metrics = {
         "auc": Metric(label="AUC", higher_is_better=True),
         "logloss": Metric(label="log loss", higher_is_better=False),
-        "calibration": Metric(label="calibration", higher_is_better=True),
+        "calibration": Metric(label="calibration", higher_is_better=True, compared=False),
     }
     kind: Literal["click"]
     positive: tuple[str, ...] | None = None

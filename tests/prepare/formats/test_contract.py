@@ -57,9 +57,14 @@ def sequences(path: Path, rows: list[Row]) -> None:
     path.write_text("".join(" ".join([u, *(r["i"] for r in part)]) + "\n" for u, part in users))
 
 
+def key_values(path: Path, rows: list[Row]) -> None:
+    path.write_text("".join("|".join(f"{k}={v}" for k, v in row.items()) + "\n" for row in rows))
+
+
 WRITERS: dict[str, Callable[[Path, list[Row]], None]] = {
     "csv": separated(","), "tsv": separated("\t"), "jsonl": json_lines, "parquet": parquet,
     "sequences": sequences,
+    "key_values": key_values,  # of tests/example_package, where that is installed
 }  # fmt: skip
 
 

@@ -19,6 +19,7 @@ class Hstu(Encoder):
     2024)."""
 
     sees_both_sides = True
+    without_columns = "set model.encoder.time_intervals to false"
     kind: Literal["hstu"]
     layers: PositiveInt = 2
     heads: PositiveInt = 2

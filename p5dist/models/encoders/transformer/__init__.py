@@ -20,6 +20,7 @@ class Transformer(Encoder):
     items, bidirectional (BERT4Rec, Sun et al. 2019)."""
 
     sees_both_sides = True
+    without_columns = "set model.encoder.time_intervals to false"
     kind: Literal["transformer"] = "transformer"
     layers: PositiveInt = 2
     heads: PositiveInt = 2

@@ -164,14 +164,14 @@ def click_metrics(
     return found
 
 
-def coverage(first_place: Ints, ks: tuple[int, ...]) -> dict[str, float]:
-    """coverage@k: the share of the catalogue that is in the first k places of at least one list.
+def coverage(best_rank: Ints, ks: tuple[int, ...]) -> dict[str, float]:
+    """coverage@k: the share of the catalogue that is among the first k of at least one list.
 
     Args:
-        first_place: [items] best place (from 1) of each item in any list; large where it is in
+        best_rank: [items] best rank (from 1) of each item in any list; large for an item that is in
             none.
     """
-    return {f"coverage@{k}": float((first_place <= k).mean()) for k in ks}
+    return {f"coverage@{k}": float((best_rank <= k).mean()) for k in ks}
 
 
 def _profiles(values: Floats, user: Ints, rng: np.random.Generator) -> tuple[Floats, Ints]:

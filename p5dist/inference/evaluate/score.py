@@ -30,7 +30,7 @@ Load = Callable[[RunConfig, RunFolder, str], Any]
 UNLISTED = 1 << 30
 """Place of an item that is in no list."""
 REPEATED, SKIPPED = "repeated", "skipped"
-RANK, LISTED, PLACE, TASK, LEFT_OUT = "rank", "listed", "place", "task", "left_out"
+RANK, LISTED, BEST_RANK, TASK, LEFT_OUT = "rank", "listed", "best_rank", "task", "left_out"
 """Begin the names of columns: ``rank:<ranker>``, ``task:<path>:<array>``, ``left_out:<reason>``."""
 
 
@@ -83,8 +83,8 @@ class TargetScorer:
 
     The result is one row: lists ``user``, ``item``, ``repeated`` and ``rank:<ranker>`` with an
     entry a target; ``task:<path>:<array>`` with an entry an example of that task;
-    ``listed:<ranker>`` with the distinct items in the lists and ``place:<ranker>`` with the best
-    place of each; the numbers ``left_out:<reason>`` and ``skipped``.
+    ``listed:<ranker>`` with the distinct items in the lists and ``best_rank:<ranker>`` with the
+    best rank of each; the numbers ``left_out:<reason>`` and ``skipped``.
     """
 
     def __init__(
@@ -103,20 +103,20 @@ class TargetScorer:
     def __call__(self, portion: Portion, users: Users) -> pa.Table:
         targets = Targets.find(users, self.rule)
         found: dict[str, list[Array]] = {}
-        first = {name: unlisted(ranker.items) for name, ranker in self.rankers.items()}
+        best_ranks = {name: unlisted(ranker.items) for name, ranker in self.rankers.items()}
         batches = targets.batches(self.config.batch_size) if len(targets) else [targets.nothing()]
         for batch in batches:
-            for name, values in self._score(batch, first).items():
+            for name, values in self._score(batch, best_ranks).items():
                 found.setdefault(name, []).append(values)
         result = {name: _list(np.concatenate(parts)) for name, parts in found.items()}
-        for name, place in first.items():
-            listed = np.flatnonzero(place < UNLISTED)
+        for name, best in best_ranks.items():
+            listed = np.flatnonzero(best < UNLISTED)
             result[f"{LISTED}:{name}"] = _list(listed)
-            result[f"{PLACE}:{name}"] = _list(place[listed])
+            result[f"{BEST_RANK}:{name}"] = _list(best[listed])
         counts = {f"{LEFT_OUT}:{reason}": [n] for reason, n in targets.left_out.items()}
         return pa.table({SKIPPED: [targets.users_without_history], **counts, **result})
 
-    def _score(self, batch: TargetBatch, first: dict[str, Ints]) -> dict[str, Array]:
+    def _score(self, batch: TargetBatch, best_ranks: dict[str, Ints]) -> dict[str, Array]:
         found: dict[str, Array] = {
             c.USER: batch.user, c.ITEM: batch.item, REPEATED: batch.repeated
         }  # fmt: skip
@@ -126,7 +126,8 @@ class TargetScorer:
                 ranker, batch.histories, batch.owner, batch.item, max(self.config.k), seen=seen
             )
             found[f"{RANK}:{name}"] = ranks
-            np.minimum(first[name], _places(lists, ranker.items), out=first[name])
+            best = best_ranks[name]
+            np.minimum(best, _best_ranks(lists, ranker.items), out=best)
         for path, (evaluation, predictor) in self.tasks.items():
             examples = evaluation.examples(predictor, batch, self.baselines.get(path))
             found |= {f"{TASK}:{path}:{name}": values for name, values in examples.items()}
@@ -134,7 +135,7 @@ class TargetScorer:
 
 
 def unlisted(items: int) -> Ints:
-    """[items] places of items that are in no list."""
+    """[items] best ranks of items that are in no list."""
     return np.full(items, UNLISTED, dtype=np.int64)
 
 
@@ -143,10 +144,10 @@ def _list(values: Array) -> pa.Array:
     return pa.ListArray.from_arrays([0, len(values)], pa.array(values))
 
 
-def _places(lists: Lists, items: int) -> Ints:
-    """[items] the best place of each item in any list."""
-    first = unlisted(items)
-    for place in range(lists.ids.shape[1], 0, -1):
-        ids = lists.ids[:, place - 1]
-        first[ids[ids > 0] - 1] = place
-    return first
+def _best_ranks(lists: Lists, items: int) -> Ints:
+    """[items] the best rank of each item in any list."""
+    best = unlisted(items)
+    for rank in range(lists.ids.shape[1], 0, -1):
+        ids = lists.ids[:, rank - 1]
+        best[ids[ids > 0] - 1] = rank
+    return best

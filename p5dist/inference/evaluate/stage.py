@@ -23,9 +23,9 @@ from p5dist.environment.provenance import provenance
 from p5dist.errors import ConfigError, DataError
 from p5dist.inference.actors import run_task, score_all, value_of
 from p5dist.inference.evaluate.score import (
+    BEST_RANK,
     LEFT_OUT,
     LISTED,
-    PLACE,
     RANK,
     REPEATED,
     SKIPPED,
@@ -139,8 +139,8 @@ class _Found:
     items: int
     values: dict[str, Array] = field(default_factory=dict)
     """By column."""
-    places: dict[str, Ints] = field(default_factory=dict)
-    """By ranker: [items] best place of each item in any list."""
+    best_ranks: dict[str, Ints] = field(default_factory=dict)
+    """By ranker: [items] best rank of each item in any list."""
     left_out: dict[str, int] = field(default_factory=dict)
     skipped: int = 0
 
@@ -151,12 +151,12 @@ class _Found:
             for name in result.column_names:
                 kind, _, about = name.partition(":")
                 if kind == LISTED:
-                    place = self.places.setdefault(about, unlisted(self.items))
+                    best = self.best_ranks.setdefault(about, unlisted(self.items))
                     listed = _values(result, name)
-                    place[listed] = np.minimum(place[listed], _values(result, f"{PLACE}:{about}"))
+                    best[listed] = np.minimum(best[listed], _values(result, f"{BEST_RANK}:{about}"))
                 elif kind == LEFT_OUT:
                     self.left_out[about] = self.left_out.get(about, 0) + result[name][0].as_py()
-                elif kind not in (PLACE, SKIPPED):
+                elif kind not in (BEST_RANK, SKIPPED):
                     parts.setdefault(name, []).append(_values(result, name))
         self.values = {name: np.concatenate(columns) for name, columns in parts.items()}
 
@@ -177,13 +177,13 @@ def _ranking_metrics(job: RunConfig, found: _Found) -> tuple[Metrics, Baselines]
     ks = tuple(sorted(set(config.k)))
     metrics: Metrics = {}
     baselines: Baselines = {}
-    for name, place in found.places.items():
+    for name, best in found.best_ranks.items():
         own = name == MODEL
         measured = estimate(
             rank_values(found.values[f"{RANK}:{name}"], ks), found.values[c.USER],
             resamples=config.bootstrap if own else 0, seed=job.seed,
         )  # fmt: skip
-        covered = {key: Estimate(value) for key, value in coverage(place, ks).items()}
+        covered = {key: Estimate(value) for key, value in coverage(best, ks).items()}
         if own:
             metrics |= {key: asdict(e) for key, e in (measured | covered).items()}
         else:

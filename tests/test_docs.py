@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import textwrap
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import pytest
 import typer.main
 import yaml
 
+import p5dist
 from p5dist.cli.main import app
 from p5dist.config import RunConfig, parse_job
 
@@ -133,3 +135,15 @@ def test_kinds_of_the_page_on_extending_work() -> None:
     assert prefix.parse(pa.chunked_array([["abc", None, "x"]])).value.to_pylist() == ["ab", "x"]
     encoder = found["Pointwise"](kind="own").build(dim=4, max_length=3, causal=True)
     assert encoder(torch.ones(5, 4), None).shape == (5, 4)
+
+
+@pytest.mark.parametrize("page", MANUAL, ids=name_of)
+def test_python_names_are_those_of_the_api(page: Path) -> None:
+    for code in fences(page, "python"):
+        for name in re.findall(r"\bp5dist\.(?!yaml)(\w+)\(", code):
+            assert hasattr(p5dist, name), name
+        for name in re.findall(r"\brun\.(\w+)", code):
+            assert hasattr(p5dist.Run, name), name
+        ast.parse(code)
+    for name in re.findall(r"`run\.(\w+)", page.read_text()):
+        assert hasattr(p5dist.Run, name), name

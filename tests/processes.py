@@ -14,6 +14,9 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+PRELOADED = ["p5dist.train.session"]
+"""Slow libraries that the fork server imports once; processes forked from it start at once."""
+
 
 def run_distributed(function: Callable[..., Any], world_size: int, *args: Any) -> list[Any]:
     """What ``function(*args)`` returns on every rank of a gloo group of ``world_size``.
@@ -24,8 +27,7 @@ def run_distributed(function: Callable[..., Any], world_size: int, *args: Any) -
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
     with tempfile.TemporaryDirectory() as folder:
-        # The server imports the slow libraries once; processes forked from it start at once.
-        mp.get_context("forkserver").set_forkserver_preload(["p5dist.train.session"])
+        mp.get_context("forkserver").set_forkserver_preload(PRELOADED)
         mp.start_processes(
             _enter,
             args=(function, world_size, port, folder, args),

@@ -45,7 +45,8 @@ def shard(
     split = np.array([c.TRAIN] * (n - 1) + [c.TEST], np.int8)
     users = np.arange(len(lengths), dtype=np.int64)
     names = Names(pa.array(list(histories)), pa.array(["x", "y", "z"]), {})
-    return ShardHistories(users, np.arange(len(users)), lengths, rows, split), names, np.array([5, 6, 9])
+    sessions = np.arange(len(users))
+    return ShardHistories(users, sessions, lengths, rows, split), names, np.array([5, 6, 9])
 
 
 def build(*shards: Shard, **options: Any) -> dict[str, Any]:

@@ -266,4 +266,6 @@ def _one(column: pa.ChunkedArray) -> Any:
 def check_k(k: int) -> None:
     """Raise ConfigError unless ``k`` is at least 1."""
     if k < 1:
-        raise ConfigError("invalid list length", where="k", value=k, rule="at least 1", fix="raise k")
+        raise ConfigError(
+            "invalid list length", where="k", value=k, rule="at least 1", fix="raise k"
+        )

@@ -1,4 +1,4 @@
-"""What all sections of the job file share."""
+"""Base class of all sections of the job file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Column = Literal["timestamp", "event", "rating"]
 
 
 class Section(BaseModel):
-    """A section of the job file: unknown keys are errors, and nothing changes after loading."""
+    """A section of the job file: unknown keys are errors, and sections are immutable."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True

@@ -40,7 +40,7 @@ def _job(*overrides: str) -> RunConfig:
         (["recommend.ranking_from=none"], "recommend.ranking_from 'none' is no stage"),
         (
             ["model.encoder={kind: mean}", "pretrain.objective={kind: masked}"],
-            "pretrain.objective predicts hidden items from both sides of them, but model.encoder "
+            "pretrain.objective predicts hidden items from both sides, but model.encoder "
             "'mean' sees the past only",
         ),
         (["model.inputs.event=true"], "model.inputs.event reads the event of interactions"),

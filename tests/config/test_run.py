@@ -1,4 +1,4 @@
-"""Rules between sections, the stages of a job, and what a fingerprint depends on."""
+"""Rules between sections, the stages of a job, and the settings in a fingerprint."""
 
 from __future__ import annotations
 

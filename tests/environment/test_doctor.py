@@ -1,4 +1,4 @@
-"""Doctor: what it finds in broken installations, faked through package metadata."""
+"""p5dist doctor on broken installations, simulated by package metadata."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is exported is the model, read by the safetensors package."""
+"""The exported file has the weights of the model; the safetensors package reads it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What reaches MLflow, and what happens where it is missing or away."""
+"""Tracking in MLflow, also if MLflow is not installed or unreachable."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""p5dist submit and jobs against a server that remembers what it was asked."""
+"""p5dist submit and jobs against a server that records its requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What fine-tuning trains and what it leaves alone; where weights start."""
+"""Parameters that fine-tuning trains, parameters that it does not change, and initial weights."""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ def _screen(found: Estimate, manifest: Manifest, name: str, stage: str) -> list[
     head = (
         f"[bold]{stage}[/bold] on {found.workers} workers of {name}: {manifest.rows_kept:.3g} "
         f"interactions, {manifest.users:.3g} users, {manifest.items:.3g} items; "
-        f"{found.batch:,} histories a step. Computed, not measured."
+        f"{found.batch:,} histories per step. Computed, not measured."
     )
     if found.tables.problem is not None:
         console.print(f"[red]the tables do not fit:[/red] {found.tables.problem}")
@@ -120,8 +120,8 @@ def _screen(found: Estimate, manifest: Manifest, name: str, stage: str) -> list[
     links = ", ".join(f"{k} {v / 1e6:,.1f} MB" for k, v in found.bytes_by_link.items())
     return [
         head, where, parts,
-        f"memory      {used / 2**30:.1f} of {found.capacity / 2**30:.0f} GiB a device ({memory})",
-        f"links       a worker sends in a step: {links}",
+        f"memory      {used / 2**30:.1f} of {found.capacity / 2**30:.0f} GiB per device ({memory})",
+        f"links       one worker sends per step: {links}",
         f"step        {found.step * 1e3:.2f} ms, {found.samples_per_second:,.0f} histories/s",
         f"epoch       {duration(found.epoch)} for {found.histories:,} histories",
         f"checkpoint  {found.checkpoint_bytes / 1e9:,.1f} GB in {found.checkpoint_seconds:.1f} s",

@@ -20,7 +20,8 @@ Words = Annotated[
     ),
 ]
 Fresh = Annotated[
-    bool, typer.Option("--fresh", help="Delete the results of these and all later stages first.")
+    bool,
+    typer.Option("--fresh", help="Delete the results of the chosen and of all later stages first."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 

@@ -173,7 +173,7 @@ def up(
     nodes: Annotated[int, typer.Option(min=1, help="Number of nodes, including the head.")] = 2,
     cpus: Annotated[float, typer.Option(help="CPUs that each node reports to Ray.")] = 1,
     port: Annotated[int, typer.Option(help="Port of dashboard and job server (loopback).")] = 8265,
-    store_mb: Annotated[int, typer.Option(help="Object store of each node, in MB.")] = 256,
+    store_mb: Annotated[int, typer.Option(help="Object store of each node, in MiB.")] = 256,
     separate_hosts: Annotated[
         bool,
         typer.Option(

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 Column = Literal["timestamp", "event", "rating"]
-"""A column of a history beside user, item and split; named as in :mod:`p5dist.data.columns`."""
+"""A column of a history, besides user, item and split; named as in :mod:`p5dist.data.columns`."""
 
 
 class Section(BaseModel):

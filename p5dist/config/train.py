@@ -86,7 +86,7 @@ class LearningRates(Section):
 
 
 class Adapters(Section):
-    """Low-rank matrices beside the linear layers of the encoder (LoRA, Hu et al. 2022)."""
+    """Low-rank matrices added to the linear layers of the encoder (LoRA, Hu et al. 2022)."""
 
     rank: PositiveInt = 8
     alpha: PositiveFloat = 16.0

@@ -90,8 +90,8 @@ def _equal(target: Tensor, candidates: Tensor) -> tuple[Tensor, Tensor]:
 
 Kernel = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor, Tensor | None]]
 """Logits [m, C] of a chunk and logits of the positives [m] → values [m], and their gradients: the
-logits are overwritten by g, whose gradient is g times the second result [m]; the third result [m]
-is the gradient of the positives' logits."""
+logits are overwritten by g, and their gradient is g times the second result [m]; the third result
+[m] is the gradient of the positives' logits."""
 
 
 def _log_sum_exp(logits: Tensor, positive: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:

@@ -80,8 +80,8 @@ class TargetBatch:
 
     @cached_property
     def had(self) -> Jagged:
-        """[B] all items of the user, including the evaluated split: none of them is drawn as a
-        negative."""
+        """[B] all items of the user up to and including the evaluated split: none of them is drawn
+        as a negative."""
         whole = self.everything.take(self.user_index)
         return Jagged(whole.offsets, whole.item)
 

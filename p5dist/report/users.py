@@ -1,4 +1,4 @@
-"""A few users for the report page: the end of their history beside their recommendations.
+"""A few users for the report page: the end of their history, and their recommendations.
 
 Only the row groups with these users and items are read.
 """

@@ -32,7 +32,7 @@ class Dlrm(Section):
 
 
 class Dcn(Section):
-    """Cross layers beside a deep network (DCN-V2, Wang et al. 2021)."""
+    """Cross layers in parallel to a deep network (DCN-V2, Wang et al. 2021)."""
 
     kind: Literal["dcn"]
     layers: PositiveInt = 3

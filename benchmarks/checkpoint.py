@@ -4,9 +4,9 @@
 
     python benchmarks/checkpoint.py [--gigabytes 2] [--runs 5]
 
-A table with row-wise momenta is saved (1) by a save that waits for the disk, (2) by one in the
-background while steps go on that update random rows, and loaded; beside it ``dd`` writes as many
-bytes to the same disk. All in turn, several times.
+A table with row-wise momenta is saved (1) synchronously, (2) in the background while steps update
+random rows, and loaded; for comparison ``dd`` writes as many bytes to the same disk. All in turn,
+several times.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def _waiting(folder: Path, state: dict[str, torch.Tensor]) -> dict[str, float]:
 
 
 class _Background:
-    """Saves while steps go on; its buffers stay from run to run, as in training."""
+    """Saves while steps continue; its buffers are kept from run to run, as in training."""
 
     def __init__(self, folder: Path, state: dict[str, torch.Tensor]) -> None:
         self.state = state

@@ -5,10 +5,10 @@
     python benchmarks/cold.py jobs/beauty.yaml --share 0.05 [a.b=1 …]
 
 A job over ``sequences`` and item attributes is trained on histories from which a share of the items
-(drawn from the seed) is removed. Targets are the last interactions that are of a removed item; the
-rank is among the removed items only, where the rest of the history is the history. Beside it: the
-expectation of a random order, the popularity of their attributes (mean training interactions of
-the values of an item), and the overlap with the attributes of the history (cosine of the counts).
+(drawn with the seed) is removed. Targets are last interactions with a removed item; they are ranked
+among the removed items only, from the rest of the history. Baselines: the expectation of a random
+order, the popularity of an item's attributes (mean training interactions of its values), and the
+overlap with the attributes of the history (cosine of the counts).
 """
 
 from __future__ import annotations
@@ -84,8 +84,8 @@ def _arguments() -> argparse.Namespace:
 
 
 def _remove(sequences: Path, place: Path, share: float, seed: int) -> int:
-    """Write train.txt without the removed items and test.txt with the removed last ones; returns
-    how many items are removed."""
+    """Write train.txt without the removed items and test.txt with removed last items; returns the
+    number of removed items."""
     histories = [line.split() for line in sequences.read_text().splitlines()]
     items = sorted({item for _, *own in histories for item in own})
     drawn = np.random.default_rng(seed).choice(len(items), round(share * len(items)), False)
@@ -102,8 +102,8 @@ def _remove(sequences: Path, place: Path, share: float, seed: int) -> int:
 
 
 def _scores(job: RunConfig, folder: RunFolder) -> tuple[TargetBatch, Ints, dict[str, Floats]]:
-    """Targets, the ids of the C items without a training interaction, and by ranker the scores
-    [M, C] of these."""
+    """Targets, the ids of the C items without a training interaction, and the scores [M, C] of
+    these items by ranker."""
     manifest = Manifest.load(folder.prepare)
     reader = ShardReader(folder.prepare, manifest, job.history_columns())
     portions = reader.portions(1 << 20)
@@ -145,7 +145,7 @@ def _histories(targets: TargetBatch) -> list[Ints]:
 
 
 def _matrix(attributes: Attributes, items: int) -> Floats:
-    """[items, values of all attributes] 1 where the item has the value."""
+    """[items, values of all attributes] 1 if the item has the value."""
     ids, parts = np.arange(1, items + 1), []
     for offsets, values in zip(attributes.offsets, attributes.values, strict=True):
         part = np.zeros((items, int(values.max(initial=0)) + 1))
@@ -160,7 +160,7 @@ def _norm(rows: Floats) -> Floats:
 
 
 def _metrics(score: Floats, targets: TargetBatch, cold: Ints, seed: int) -> dict[str, Any]:
-    """Of the ranks among the cold items; of equal scores the lower id comes first."""
+    """Metrics of the ranks among the cold items; of equal scores the lower id comes first."""
     at = np.searchsorted(cold, targets.item)
     own = score[np.arange(len(at)), at][:, None]
     before = (score == own) & (np.arange(len(cold)) < at[:, None])

@@ -7,7 +7,7 @@
 Two results of the same benchmark, such as those of ``make bench`` before and after a change. The
 noise of a number is the spread of its runs: a change counts if all runs of one result are better
 than all runs of the other, which needs at least three runs in each (by chance: one time in twenty
-with three, one in 252 with five). Exits with 1 on a regression, with 2 where the two cannot be
+with three, one in 252 with five). Exits with 1 on a regression, with 2 if the results cannot be
 compared.
 """
 
@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 FEWEST = 3
-"""Runs that tell noise from change."""
+"""Fewest runs that distinguish a change from noise."""
 
 Verdict = Literal["better", "worse", "same", "too few runs"]
 
@@ -55,11 +55,11 @@ class Change:
 
 
 class IncomparableError(ValueError):
-    """The results say different things."""
+    """The results are not of the same benchmark and settings."""
 
 
 def changes(old: dict[str, Any], new: dict[str, Any]) -> list[Change]:
-    """Every number that the newer result calls better high or low, and that both have.
+    """Every number that both results have and that has a direction (``better``) in the newer one.
 
     Raises:
         IncomparableError: another benchmark, other settings, or nothing in common.
@@ -81,7 +81,7 @@ def changes(old: dict[str, Any], new: dict[str, Any]) -> list[Change]:
 
 
 def numbers(runs: Any, prefix: str = "") -> Iterator[tuple[str, list[float]]]:
-    """The numbers of all runs by ``what was measured: name``, those in all runs only."""
+    """The values of every number that all runs have, by ``what was measured: name``."""
     if isinstance(runs, dict):
         for name, inner in runs.items():
             yield from numbers(inner, f"{name}: ")

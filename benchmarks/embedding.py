@@ -1,13 +1,13 @@
-"""How fast are lookup and fused update of the embedding tables, beside the memory's bandwidth?
+"""How fast are lookup and fused update of the embedding tables, relative to memory bandwidth?
 
 ::
 
     python benchmarks/embedding.py [--rows 2e6] [--dim 64] [--batch 4096] [--pooling 20]
 
 Tables as p5dist builds and shards them, for one worker: ``rows`` looks up batch · pooling distinct
-items, in rising order as the feed has them; ``bags`` the means of batch bags of pooling values.
-Both through TorchRec, and by the FBGEMM kernel alone. In the same run a STREAM triad says what the
-memory gives to as many threads.
+items, in rising order as in the feed; ``bags`` looks up the means of batch bags of pooling values.
+Both through TorchRec, and by the FBGEMM kernel alone. In the same run a STREAM triad measures the
+memory bandwidth of as many threads.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from p5dist.data.batch import ITEM_FEATURE, USER_FEATURE
 from p5dist.models.tables import ItemTables, UserTables
 from p5dist.train.sharding import init_tables, shard, table_names
 
-SETS = 8  # of ids, taken in turn, so that the caches hold no rows from the step before
+SETS = 8  # of ids, taken in turn, so that the caches hold no rows of the previous step
 KINDS = {
     "rows": "distinct rows, through TorchRec", "rows kernel": "distinct rows, FBGEMM alone",
     "bags": "bags, through TorchRec", "bags kernel": "bags, FBGEMM alone",
@@ -91,7 +91,7 @@ def _arguments() -> argparse.Namespace:
 
 
 class Work:
-    """A table, what is looked up in it, and the bytes that this must move."""
+    """A table, the ids to look up, and the bytes that lookup and update must move."""
 
     def __init__(
         self,
@@ -110,12 +110,13 @@ class Work:
 
 
 def lookup_bytes(ids: int, outputs: int, dim: int) -> int:
-    """Ids and their rows are read, vectors written."""
+    """Bytes of a lookup: ids and their rows are read, vectors are written."""
     return 8 * ids + 4 * dim * (ids + outputs)
 
 
 def update_bytes(ids: int, distinct: float, outputs: int, dim: int) -> float:
-    """Ids and gradients are read; each distinct row and its row-wise momentum read and written."""
+    """Bytes of an update: ids and gradients are read, each distinct row and its momentum are read
+    and written."""
     return 8 * ids + 4 * dim * outputs + distinct * 2 * 4 * (dim + 1)
 
 
@@ -153,7 +154,7 @@ def _works(rows: int, dim: int, batch: int, pooling: int) -> dict[str, Work]:
 
 
 def _sharded(module: nn.Module, batch: int) -> tuple[nn.Module, nn.Module]:
-    """The model as training has it, and the FBGEMM operator inside."""
+    """The sharded model as in training, and its FBGEMM operator."""
     model = shard(module, TableOptimizer(), batch_size=batch, device=torch.device("cpu"))
     names = table_names(model.plan)
     tensors = {name: value for name, value in model.state_dict().items() if name in names}
@@ -171,7 +172,7 @@ def _jagged(key: str, values: Tensor, lengths: Tensor) -> KeyedJaggedTensor:
 
 
 def _run(work: Work, steps: int, bandwidth: float) -> dict[str, float]:
-    """Bytes a second of lookup and update over ``steps`` steps, and their share of the
+    """Bytes per second of lookup and update over ``steps`` steps, and their share of the
     bandwidth."""
     lookup = update = 0.0
     for step in range(-2, steps):  # the first two warm up

@@ -4,9 +4,9 @@
 
     python benchmarks/feed.py [--interactions 1e8] [--steps 400] [--runs 3]
 
-A synthetic log is prepared once. Then, in turn: plain pyarrow reads the shards; the read units of
-an epoch are read in one process (what a Ray task does); the stream of one worker takes an epoch
-through Ray Data; and a small model trains, to see what it takes and how long it waits. Needs Linux.
+A synthetic log is prepared once. Then, in turn: plain pyarrow reads the shards; one process reads
+the units of an epoch (the work of a Ray task); the stream of one worker takes an epoch through Ray
+Data; and a small model trains, to measure its rate and its waiting time. Needs Linux.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def main() -> None:
 
 
 def _prepare(place: Path, interactions: int) -> Path:
-    """The job file, with its data prepared."""
+    """The job file; its data is prepared."""
     place.mkdir(parents=True, exist_ok=True)
     log = place / "log"
     job = write_job(
@@ -95,7 +95,7 @@ def _part(name: str, job: Path, place: Path) -> dict[str, Any]:
 
 
 def _training(job: Path, place: Path, steps: int, number: int) -> dict[str, Any]:
-    """A stage under Ray Train with one worker; its own meter says what it waited for."""
+    """A training stage under Ray Train with one worker; its own meter measures the waiting."""
     storage = place / "w" / "runs"
     settings = json.loads(job.read_text())
     settings["storage"] = str(storage)
@@ -122,7 +122,8 @@ def _training(job: Path, place: Path, steps: int, number: int) -> dict[str, Any]
 
 
 def _median(runs: list[dict[str, Any]]) -> dict[str, float]:
-    """Of every number; for samples of memory, of their largest and of the last half's largest."""
+    """Median of every number; for samples of memory, of their maximum and of the maximum of their
+    last half."""
     found = {
         key: statistics.median(run[key] for run in runs)
         for key, value in runs[0].items()

@@ -1,4 +1,4 @@
-"""The parts of benchmarks/feed.py, each in a process of its own: ``feed_parts.py PART JOB``.
+"""The parts of benchmarks/feed.py, each in a separate process: ``feed_parts.py PART JOB``.
 
 Every part takes one epoch of histories and prints one JSON object.
 """
@@ -42,7 +42,7 @@ def plain(mix: Mix, job: RunConfig) -> dict[str, Any]:
 
 
 def reader(mix: Mix, job: RunConfig) -> dict[str, Any]:
-    """Read units in the order of training, in this process: what a Ray task does."""
+    """Read units in the order of training, in this process: the work of a Ray task."""
     (source,) = readers_of(mix, job)
     order = mix.own.order
     first = units(order, rank=0, world_size=1, start=0, stop=1, unit_rows=1)
@@ -54,7 +54,7 @@ def reader(mix: Mix, job: RunConfig) -> dict[str, Any]:
 
 
 def readers_of(mix: Mix, job: RunConfig) -> tuple[UnitReader, ...]:
-    """Of the pre-training."""
+    """The readers of the pre-training."""
     return mix.readers(job, job.trainings()["pretrain"])
 
 
@@ -68,7 +68,7 @@ def lanes(mix: Mix, job: RunConfig) -> dict[str, Any]:
 
 
 def kept(mix: Mix, job: RunConfig) -> dict[str, Any]:
-    """As lanes, for data that the worker keeps in memory: the second epoch."""
+    """As :func:`lanes`, for data that the worker keeps in memory: the second epoch."""
     stream = LaneStream(
         mix.readers(job, job.trainings()["pretrain"]),
         0,
@@ -105,7 +105,7 @@ def _steps(stream: LaneStream, stop: int, *, timed_from: int = 1) -> dict[str, A
 
 
 def _values(histories: Histories) -> int:
-    """Its histories, once the items were looked at."""
+    """The number of histories, after reading the items."""
     histories.item.sum()
     return len(histories)
 
@@ -121,7 +121,7 @@ def _timed(sizes: Iterable[int]) -> dict[str, Any]:
 
 
 def _private_bytes() -> int:
-    """Memory of this process that it shares with no other: not Ray's object store."""
+    """Memory of this process that no other process shares, so without Ray's object store."""
     lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
     return sum(int(x.split()[1]) * 1024 for x in lines if x.startswith("Private_"))
 

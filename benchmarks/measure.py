@@ -1,9 +1,8 @@
-"""A command measured from outside: wall seconds, peak memory and peak disk of all its processes.
+"""Measures a command from outside: wall seconds, peak memory and peak disk of all its processes.
 
-Linux only. The command gets a mark in its environment, which every process that comes from it
-inherits, also those that Ray starts and that leave the process tree. A process is counted if it has
-the mark, or comes from one that is counted (a process may have overwritten its environment by a
-title).
+Linux only. The command gets a mark in its environment, which all its descendants inherit, including
+processes that Ray starts and that leave the process tree. A process is counted if it has the mark,
+or if its parent is counted (a process may have overwritten its environment by a title).
 """
 
 from __future__ import annotations
@@ -19,25 +18,25 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PERIOD = 0.5
-"""Seconds between two looks."""
+"""Seconds between two samples."""
 
 _MARK = "P5DIST_BENCHMARK"
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What :func:`measure` found."""
+    """The result of :func:`measure`."""
 
     seconds: float
     cpu_seconds: float
-    """Of the command and of all descendants that were waited for."""
+    """CPU seconds of the command and of all descendants that were waited for."""
     memory_bytes: int
-    """Peak of the sum of the proportional set sizes (PSS), so that pages that processes share, such
-    as those of Ray's object store, count once."""
+    """Peak of the sum of the proportional set sizes (PSS), so that shared pages, such as pages of
+    Ray's object store, count once."""
     disk_bytes: int
     """Peak of all files below the scratch folder."""
     processes: int
-    """Most processes at once."""
+    """Largest number of processes at once."""
     output: str
 
 
@@ -45,11 +44,11 @@ def measure(command: list[str], scratch: Path) -> Measured:
     """Run ``command`` to its end with all temporary files below ``scratch``, which is emptied.
 
     Raises:
-        RuntimeError: the command failed; with the end of what it printed.
+        RuntimeError: the command failed; with the end of its output.
     """
     shutil.rmtree(scratch, ignore_errors=True)
     (scratch / "tmp").mkdir(parents=True)
-    os.sync()  # what was written before is not paid for by this command
+    os.sync()  # earlier writes must not slow this command
     mark = uuid.uuid4().hex
     temporary = str(scratch / "tmp")
     env = {**os.environ, _MARK: mark, "TMPDIR": temporary, "RAY_TMPDIR": temporary}
@@ -88,7 +87,7 @@ class _Watch(threading.Thread):
             self._look()
 
     def end(self) -> None:
-        """Stop, and end what the command left behind."""
+        """Stop, and end the processes that the command left behind."""
         self._stop_now.set()
         self.join()
         self._look()
@@ -121,7 +120,7 @@ class _Watch(threading.Thread):
                 elif parents[pid] not in self._known:
                     self._others.add(identity)
             except (OSError, IndexError):
-                continue  # it has ended, or belongs to somebody else
+                continue  # it has ended, or belongs to another user
         members = marked | (self._known & parents.keys())
         while more := {p for p, parent in parents.items() if parent in members} - members:
             members |= more

@@ -1,4 +1,4 @@
-"""What every result says of its circumstances, and where it goes."""
+"""The circumstances in every result, and the files of a result."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def circumstances(program: str, packages: tuple[str, ...]) -> dict[str, Any]:
 
     Args:
         program: file name below benchmarks/.
-        packages: whose versions matter.
+        packages: packages whose versions matter.
     """
     models = [x for x in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in x]
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -58,15 +58,15 @@ def write(
     out: Path = RESULTS,
     draw: Callable[[dict[str, Any], Path], bool] = picture.draw,
 ) -> None:
-    """``<name>-<machine>-<date>`` below ``out`` as ``.json``, as ``.jsonl`` (a line a run), as
-    ``.md``, which is printed too, and as ``.svg`` where there is something to draw.
+    """Write ``<name>-<machine>-<date>`` below ``out`` as ``.json``, as ``.jsonl`` (one line per
+    run), as ``.md``, which is also printed, and as ``.svg`` if there is a picture.
 
-    compare.py and picture.py read of a result: ``question``, ``settings``, ``runs`` (a list of
-    numbers by name, or such lists by what was measured) and ``better`` (``higher`` or ``lower`` by
-    name of number).
+    compare.py and picture.py read these keys of a result: ``question``, ``settings``, ``runs`` (a
+    list of numbers by name, or such lists by what was measured) and ``better`` (``higher`` or
+    ``lower`` by name of the number).
 
     Args:
-        draw: the picture of a result; False: there is none.
+        draw: draws the picture of a result; returns False if there is nothing to draw.
     """
     out.mkdir(parents=True, exist_ok=True)
     stem = f"{name}-{platform.machine()}-{os.cpu_count()}cores-{result['date'][:10]}"

@@ -16,9 +16,10 @@ STYLE: list[str | Path | dict[str, Any]] = ["default", {"svg.hashsalt": "p5dist"
 
 
 def draw(result: dict[str, Any], place: Path) -> bool:
-    """Every number that the result calls better high or low: its runs as points, their median as a
-    bar, by what was measured; runs of one thing have all their numbers in one panel. Nothing is
-    drawn, and False returned, where there is none."""
+    """Draw every number that has a direction (``better``) in the result: runs as points, their
+    median as a bar. Each number has a panel with a bar per measured thing; if only one thing was
+    measured, each direction has a panel with a bar per number. Returns False, without drawing, if
+    there is no such number."""
     panels: dict[str, dict[str, list[float]]] = defaultdict(dict)
     for name, values in numbers(result.get("runs") or {}):
         *measured, number = name.split(": ")

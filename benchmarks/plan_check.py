@@ -1,13 +1,12 @@
-"""How far is ``p5dist plan`` from what is measured?
+"""How far is ``p5dist plan`` from the measured times?
 
 ::
 
     python benchmarks/plan_check.py [--workers 1 2 4] [--interactions 2e6] [--steps 60] [--runs 3]
 
-The machine that the plan is asked about is this one, with the rates that as many processes measure
-at once (rates.py); the job is that of scaling.py, with the same histories a worker. The plan takes
-these rates as it takes a maker's figures, so the part of them that it reckons with (EFFICIENCY) is
-checked too.
+The plan is computed for this machine, with the rates that as many processes as workers measure at
+once (rates.py); the job is the job of scaling.py, with the same number of histories per worker. The
+plan uses these rates like a maker's figures, so its EFFICIENCY is checked too.
 """
 
 from __future__ import annotations
@@ -100,7 +99,7 @@ def this_machine(workers: int, data: Path) -> Machine:
 
 
 def _stored(folder: Path) -> float:
-    """Bytes a second of a file that is written until it is on disk."""
+    """Bytes per second of writing a file until it is on disk."""
     content = os.urandom(_STORED)
     with tempfile.TemporaryFile(dir=folder) as file:
         began = time.perf_counter()

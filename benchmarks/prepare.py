@@ -1,15 +1,15 @@
-"""How fast is prepare, and what does it need, beside DuckDB and polars that do the same?
+"""How fast is prepare, and how much does it need, compared with DuckDB and polars?
 
 ::
 
     python benchmarks/prepare.py --interactions 2e7 [--tools p5dist duckdb polars floor] [--runs 3]
     python benchmarks/prepare.py --interactions 1e8 --users 4e5 --items 2e5 --tools p5dist
 
-The second one keeps users and items as they are with 20 M interactions, so that only rows grow.
-``p5dist-ray`` is p5dist as tasks of a Ray cluster that it starts on this machine.
+The second command keeps the users and items of 20 M interactions, so that only rows grow.
+``p5dist-ray`` is p5dist with tasks of a Ray cluster that it starts on this machine.
 
-Every tool is a command of its own, with start-up and imports: it reads the same synthetic log and
-leaves the same histories (see prepare_peers.py), which is checked by a digest over all of them.
+Every tool is a separate command, with start-up and imports: it reads the same synthetic log and
+writes the same histories (see prepare_peers.py), which a digest over all histories checks.
 ``floor`` only reads the log, sorts it by user and writes it. The tools take turns, in alternating
 order. Needs the extra ``bench``, and Linux.
 """
@@ -89,7 +89,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def _run(tool: str, log: Path, scratch: Path, memory_gb: float) -> dict[str, Any]:
-    """Measure one run; for other tools than floor, also what is in the histories."""
+    """Measure one run; for all tools except floor with the digest of the histories."""
     out = scratch / "out"
     if tool.startswith("p5dist"):
         scale = {"scale": {"address": "local"}} if tool == "p5dist-ray" else {}

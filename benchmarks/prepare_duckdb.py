@@ -1,4 +1,4 @@
-"""What p5dist's prepare stage does, in DuckDB (see prepare_peers.py)."""
+"""The work of p5dist's prepare stage in DuckDB (see prepare_peers.py)."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from prepare_steps import CORE, GROUP_ROWS, LEVEL, Steps
 
 
 def duckdb(log: str, out: Path, memory_gb: float) -> dict[str, Any]:
-    """Tried on 20 M rows, 2 cores, and left (seconds of the step, at similar load):
+    """Variants tried on 20 M rows, 2 cores (seconds of the step, at similar load); the fastest is
+    used:
 
     - duplicates by GROUP BY of all columns with min(row) 4–10; window LAG over the sorted table,
       which only looks at rows of one user and second, 0.3
-    - the core by copying the log without rare rows each round 1.2 a round; counting only what the
-      rare ones take away 0.2 a round
+    - the core by copying the log without rare rows 1.2 per round; by subtracting the rows of rare
+      users and items from the counts 0.2 per round
     - list(x ORDER BY p) of three columns 10–16; one list of structs, sorted, 3.6; one list of
       128-bit numbers with the position above, sorted, 2–3
     - in all: 8.0; with a persistent database 9.8, with the order of insertion preserved 8.0, with
@@ -99,8 +100,8 @@ def duckdb(log: str, out: Path, memory_gb: float) -> dict[str, Any]:
 
 
 def _duckdb_core(con: Any, number: Callable[[str], int]) -> int:
-    """Tables dead_u and dead_i. A round takes the rows of the newly rare ones off the counts of the
-    other side; counts of those that are dead already do not matter."""
+    """Makes the tables dead_u and dead_i. A round subtracts the rows of newly rare users (items)
+    from the counts of items (users); counts of dead users and items do not matter."""
     for side in "ui":
         con.execute(f"CREATE TABLE n_{side} AS SELECT {side}, count(*) n FROM log GROUP BY {side}")
         con.execute(f"CREATE TABLE dead_{side} ({side} UINTEGER)")

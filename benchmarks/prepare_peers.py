@@ -1,9 +1,10 @@
-"""What p5dist's prepare stage does, in DuckDB and in polars: ``prepare_peers.py TOOL IN OUT``.
+"""The work of p5dist's prepare stage in DuckDB and in polars: ``prepare_peers.py TOOL IN OUT``.
 
 The same steps on the same Parquet files (user_id, item_id, timestamp): drop exact duplicates (the
-first stays), 5-core of users and items, leave-one-out split, item ids by falling count of training
-interactions (ties by external id), held-out interactions of other items dropped, a row a user with
-the lists item, timestamp and split by time (ties in the order of the log), zstd Parquet:
+first row stays), 5-core of users and items, leave-one-out split, item ids by falling count of
+training interactions (ties by external id), held-out interactions of other items dropped, one row
+per user with the lists item, timestamp and split by time (ties in the order of the log), zstd
+Parquet:
 
     OUT/histories.parquet                       user, item, timestamp, split
     OUT/item.parquet, OUT/user.parquet          id, external_id, count
@@ -24,16 +25,17 @@ from prepare_steps import CORE, GROUP_ROWS, LEVEL, Steps
 
 
 def polars(log: str, out: Path, memory_gb: float) -> dict[str, Any]:
-    """Tried on 20 M rows, 2 cores, and left (seconds of the step, at similar load):
+    """Variants tried on 20 M rows, 2 cores (seconds of the step, at similar load); the fastest is
+    used unless noted:
 
     - unique() in memory 5.5–6.7, streaming and in order 6.1; shift over the sorted table 0.01
     - sort by user and time as two columns 8.8, streaming 15.7; by one packed number, stable, 2.0,
       streaming 2.9; user, time, position and item packed into one word of 128 bits, and the words
       sorted, 1.7 (30 % less than 2.0's way at 100 M rows)
-    - group_by of the unsorted table with lists sorted by time 1.4; of the sorted table, told so,
+    - group_by of the unsorted table with lists sorted by time 1.4; of the table marked as sorted
       0.05
-    - item ids by a join, streaming or not 6 at 100 M rows, by replace_strict 57; a table with an
-      entry a number up to the largest id 1.5, but that asks for dense ids, so it is left
+    - item ids by a join, streaming or not, 6 at 100 M rows, by replace_strict 57; by a table with
+      one entry per number up to the largest id 1.5, not used since it needs dense ids
 
     polars has no limit on memory, so that ``memory_gb`` is not used.
     """
@@ -112,7 +114,7 @@ def polars(log: str, out: Path, memory_gb: float) -> dict[str, Any]:
 
 
 def _polars_core(frame: Any) -> tuple[Any, int]:
-    """The rows of the core, in order, and the rounds; as :func:`_duckdb_core`."""
+    """The rows of the core, in order, and the number of rounds; as :func:`_duckdb_core`."""
     import polars as pl
 
     counts, dead = {}, {}

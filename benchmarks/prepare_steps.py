@@ -1,12 +1,12 @@
-"""What all tools of prepare_peers.py share."""
+"""Settings and the clock that all tools of prepare_peers.py share."""
 
 from __future__ import annotations
 
 import time
 
 CORE = 5
-GROUP_ROWS = 8192  # histories per row group, as p5dist has
-LEVEL = 1  # of zstd; pyarrow's, which p5dist has
+GROUP_ROWS = 8192  # histories per row group, as in p5dist
+LEVEL = 1  # of zstd; pyarrow's default, as in p5dist
 
 
 class Steps:

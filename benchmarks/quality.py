@@ -1,4 +1,4 @@
-"""Quality of finished runs of one data set, beside the baselines and published figures.
+"""Quality of finished runs of one data set, with baselines and published figures.
 
 ::
 
@@ -6,9 +6,9 @@
     python benchmarks/quality.py beauty runs/beauty [MORE RUNS …] [--against runs/scratch]
         [--of ranking | rating | click] [--published "SASRec+CE=0.0531" …] [--note TEXT]
 
-Runs must have the same protocol: split, catalogue, masking, targets. ``--against`` compares each
-with that run by the NDCG@10 of every target (paired bootstrap). Published figures are of the first
-metric.
+Runs must have the same protocol: split, catalogue, masking, targets. ``--against RUN`` compares
+each run with RUN by the NDCG@10 of every target (paired bootstrap). Published figures are values of
+the first metric.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ RESAMPLES = 10_000
 
 @dataclass(frozen=True)
 class Run:
-    """A run whose evaluation is there."""
+    """An evaluated run."""
 
     folder: Folder
     evaluation: dict[str, Any]
     minutes: float
-    """Of training: pre-training and the stage that is measured."""
+    """Seconds of training: pre-training and the measured stage."""
     steps: str
 
     @classmethod
@@ -120,14 +120,14 @@ def main() -> None:
 
 
 def _command(note: str) -> str:
-    """Without the note, which stands below the table."""
+    """The command without the note, which stands below the table."""
     words = [word for word in sys.argv[1:] if word not in ("--note", note)]
     return shlex.join(["python", "benchmarks/quality.py", *words])
 
 
 def _compare(run: Run, other: Run) -> dict[str, float]:
-    """Relative gain of the mean NDCG@10 with its 95 % interval: targets are drawn again, the same
-    for both runs (paired bootstrap, Efron and Tibshirani 1993)."""
+    """Relative gain of the mean NDCG@10 with its 95 % interval: targets are resampled, the same for
+    both runs (paired bootstrap, Efron and Tibshirani 1993)."""
     ours, theirs = run.gains(), other.gains()
     rng = np.random.default_rng(0)
     gains = []

@@ -1,7 +1,7 @@
-"""What this machine reaches: memory, arithmetic, exchange between processes.
+"""Measured rates of this machine: memory, arithmetic, exchange between processes.
 
-W processes of one thread each work at the same time, as W workers do, so that what they share (the
-memory, or a core where there are fewer cores than workers) counts.
+W processes of one thread each run at the same time, like W workers, so that shared resources count
+(the memory, or a core if there are fewer cores than workers).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 TRIAD_BYTES = 384 << 20
-"""Of the three arrays together: far more than the caches."""
+"""Size of the three arrays together: far more than the caches."""
 _MATRIX = 1024
 _MESSAGE = 16 << 20  # bytes
 _REPEAT = 7
@@ -26,24 +26,26 @@ _REPEAT = 7
 
 @dataclass(frozen=True)
 class Rates:
-    """Of one of W processes, in bytes or operations a second; the median of the repeats."""
+    """Rates of one of W processes, in bytes or operations per second; medians of the repeats."""
 
     memory: float
-    """A STREAM triad; what the processor reads in order to write is not counted, as in STREAM."""
+    """Rate of a STREAM triad; reads that precede writes (write-allocate) are not counted, as in
+    STREAM."""
     flops: float
-    """float32, of a product of two matrices of 1024 × 1024."""
+    """Rate of float32 operations in a product of two matrices of 1024 × 1024."""
     exchange: float | None
-    """Sent by a process in gloo's all-reduce of 16 MB over loopback; None for one process."""
+    """Rate at which a process sends in gloo's all-reduce of 16 MB over loopback; None for one
+    process."""
 
 
 def triad() -> float:
-    """Bytes a second of ``a = b + 3 c`` with torch's present number of threads."""
+    """Bytes per second of ``a = b + 3 c`` with torch's present number of threads."""
     a, b, c = (torch.rand(TRIAD_BYTES // 12) for _ in range(3))
     return TRIAD_BYTES / _median(lambda: torch.add(b, c, alpha=3.0, out=a))
 
 
 def rates(workers: int) -> Rates:
-    """Measure with ``workers`` processes at once; the slowest of them counts."""
+    """Measure with ``workers`` processes at once; the slowest process counts."""
     with tempfile.TemporaryDirectory() as folder:
         mp.start_processes(_process, (workers, folder), nprocs=workers, start_method="spawn")
         found = [torch.load(Path(folder) / f"{rank}.pt") for rank in range(workers)]
@@ -74,7 +76,7 @@ def _matmul() -> float:
 
 
 def _all_reduce() -> float:
-    """A ring sends the message twice, less the part that a process has already."""
+    """In a ring, each process sends 2 · (W - 1) / W of the message."""
     workers = dist.get_world_size()
     values = torch.zeros(_MESSAGE // 4)
     return 2 * _MESSAGE * (workers - 1) / workers / _median(lambda: dist.all_reduce(values))

@@ -1,12 +1,12 @@
-"""How long from the death of a worker until training goes on?
+"""How long does it take from the death of a worker until training continues?
 
 ::
 
     python benchmarks/recovery.py [--runs 3] [--workers 2]
 
 A small job trains; one worker is killed with SIGKILL. The parts: until the old workers are gone
-(Ray Train notices and ends the group), until the new ones run our code (processes, imports, process
-group), until they have model and state, until the next step is logged.
+(Ray Train notices and ends the group), until the new workers run p5dist's code (processes, imports,
+process group), until they have model and state, until the next step is logged.
 """
 
 from __future__ import annotations

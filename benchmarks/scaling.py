@@ -6,11 +6,11 @@
     python benchmarks/scaling.py --address ray://HEAD:10001 --data s3://bucket/bench --workers 1 8
 
 The same synthetic job trains through ``p5dist pretrain`` with 1 … n workers: weak scaling gives
-every worker ``batch`` histories a step, strong scaling shares ``batch`` · (the most workers) among
-them. Each worker has one thread. On this machine W workers and all that Ray runs beside them share
-W cores, so that one worker does not have the second core for Ray. Rates and the split of the time
-are those of metrics.jsonl without its first lines. The runs take turns; ``data`` must be a place
-that all nodes see.
+every worker ``batch`` histories per step, strong scaling shares ``batch`` · (largest number of
+workers) among the workers. Each worker has one thread. On this machine W workers and all processes
+of Ray share W cores, so that a single worker cannot leave a second core to Ray. Rates and the split
+of the time come from metrics.jsonl without its first lines. The runs take turns; all nodes must see
+``data``.
 """
 
 from __future__ import annotations
@@ -92,13 +92,13 @@ def _arguments() -> argparse.Namespace:
 def train(
     job: dict[str, Any], workers: int, batch: int, steps: int, cpus: float
 ) -> dict[str, float]:
-    """Train anew and say how fast it was: ``rate`` (histories a second), ``step`` (seconds), and
+    """Train from scratch and measure ``rate`` (histories per second), ``step`` (seconds), and the
     seconds of a step by part.
 
     Args:
-        job: prepared.
+        job: a job with prepared data.
         batch: histories of a step over all workers.
-        cpus: that a worker reserves; below 2 it has one thread.
+        cpus: CPUs that a worker reserves; below 2 the worker has one thread.
     """
     settings = {
         **job,
@@ -117,7 +117,7 @@ def train(
 
 
 def add_efficiency(lines: list[dict[str, Any]]) -> None:
-    """Adds ``efficiency``: rate of W workers ÷ (W · rate of one worker in the same turn)."""
+    """Add ``efficiency``: rate of W workers ÷ (W · rate of one worker in the same turn)."""
     ones = {(line["mode"], line["turn"]): line["rate"] for line in lines if line["workers"] == 1}
     for line in lines:
         line["efficiency"] = line["rate"] / line["workers"] / ones[line["mode"], line["turn"]]

@@ -1,14 +1,14 @@
-"""How long from ``p5dist run`` to the first step, and which part takes what?
+"""How long does it take from ``p5dist run`` to the first step, by part?
 
 ::
 
     python benchmarks/startup.py [--workers 2] [--runs 5]
 
-A small job whose data is prepared; the clock starts before the process does. The parts: until the
-stage begins (Python, the command, the job file), until its settings are known (imports of Ray and
-PyTorch, start of Ray on this machine), until the first worker runs our code (Ray Train's
-controller, worker processes, their imports, process group), until it has model and state, until
-step 1 is logged.
+A small job with prepared data; the clock starts before the process. The parts: until the stage
+begins (Python, the command, the job file), until its settings are known (imports of Ray and
+PyTorch, start of Ray on this machine), until the first worker runs p5dist's code (Ray Train's
+controller, worker processes, their imports, process group), until the worker has model and state,
+until step 1 is logged.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def _run(folder: Path, workers: int) -> dict[str, float]:
 
 
 def _said(output: IO[str], words: str) -> float:
-    """The time when a line with these words comes."""
+    """The time at which a line with these words is printed."""
     for line in output:
         if words in line:
             return time.time()

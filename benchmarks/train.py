@@ -1,4 +1,4 @@
-"""How fast does p5dist's transformer train on a core, beside other SASRecs?
+"""How fast does p5dist's transformer train on one core, compared with other SASRecs?
 
 ::
 
@@ -6,11 +6,11 @@
                                [--rectools-python PATH] [--length 50] [--steps 100] [--runs 3]
 
 A target is a position with a loss: p5dist, rectools and the padded PyTorch of train_padded.py have
-one at every position of a history but the first, recbole one a sample, of which it makes one of
-every prefix. All have the same width, depth, heads and length and the softmax over all items; a
-batch is that many histories, for recbole that many samples (``--recbole-batch``, its default 2,048:
-about as many targets). All processes of a run share one core, one thread each. Peers run in
-environments of their own, which the options name; without them they are left out.
+a target at every position of a history except the first; recbole makes a sample of every prefix,
+with one target each. All have the same width, depth, heads and length and the softmax over all
+items; a batch is a number of histories, for recbole a number of samples (``--recbole-batch``,
+default 2,048: about as many targets). All processes of a run share one core, one thread each. Peers
+run in separate environments, which the options name; peers without the option are left out.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def _sequences(arguments: argparse.Namespace) -> Path:
-    """The lines that are trained on, beside what is made of them."""
+    """Write the training lines to a file below ``data``."""
     lines = arguments.sequences.read_text().splitlines(keepends=True)[: arguments.users]
     place: Path = arguments.data / f"train-{arguments.sequences.parent.name}-{len(lines)}"
     place.mkdir(parents=True, exist_ok=True)
@@ -110,7 +110,7 @@ def _sequences(arguments: argparse.Namespace) -> Path:
 
 
 def _job(a: argparse.Namespace, sequences: Path) -> Path:
-    """p5dist's job file, with its data prepared."""
+    """p5dist's job file; its data is prepared."""
     job = write_job(
         sequences.with_name("job.json"),
         {
@@ -139,7 +139,7 @@ def _job(a: argparse.Namespace, sequences: Path) -> Path:
 
 
 def _p5dist(job: Path) -> dict[str, Any]:
-    """The stage under Ray Train; the targets are those of the histories of the same steps."""
+    """The stage under Ray Train; targets are counted in the histories of the same steps."""
     p5dist("pretrain", str(job), "--fresh")
     config = parse_job(job.read_text())
     assert config.pretrain is not None and config.pretrain.steps is not None

@@ -1,6 +1,6 @@
 """SASRec in plain PyTorch, as it is usually written: every history is padded to the full length.
 
-Positions without a target are taken out before the product with the catalogue, since that costs a
+Positions without a target are removed before the product with the catalogue, since this takes one
 line and saves most of the time.
 """
 
@@ -32,14 +32,14 @@ class SasRec(nn.Module):
         self.register_buffer("mask", nn.Transformer.generate_square_subsequent_mask(length))
 
     def forward(self, seen: Tensor, target: Tensor) -> Tensor:
-        """Mean loss of [B, L] histories, padded with 0 behind, and their next items."""
+        """Mean loss of [B, L] histories, padded with 0 at the end, and their next items."""
         x = self.dropout(self.item(seen) + self.position.weight)
         states = self.encoder(x, mask=self.mask, is_causal=True)[target > 0]
         return F.cross_entropy(states @ self.item.weight.T, target[target > 0])
 
 
 def batches(rows: list[Tensor], batch: int, length: int) -> Iterator[Tensor]:
-    """[B, length + 1] the last items of shuffled histories, without end."""
+    """Endless batches [B, length + 1] of the last items of shuffled histories."""
     while True:
         for part in torch.randperm(len(rows)).split(batch):
             if len(part) == batch:
@@ -57,7 +57,7 @@ def main() -> None:
     rows = []
     for _, items in histories(a.sequences):
         numbers = [ids.setdefault(item, len(ids) + 1) for item in items]
-        if len(numbers) >= 4:  # two to train on once the last two are left out
+        if len(numbers) >= 4:  # leaves two to train on after the last two are left out
             rows.append(torch.tensor(numbers[:-2]))
     model = SasRec(len(ids), a.dim, a.layers, a.heads, a.length, a.dropout)
     optimizer = torch.optim.Adam(model.parameters(), 1e-3, fused=True)

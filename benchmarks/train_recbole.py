@@ -1,4 +1,4 @@
-"""recbole's SASRec by recbole's trainer. It makes a sample of every prefix: one target each."""
+"""recbole's SASRec with recbole's trainer. recbole makes a sample of every prefix: one target."""
 
 from __future__ import annotations
 

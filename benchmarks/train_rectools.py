@@ -1,4 +1,4 @@
-"""rectools' SASRec by its Lightning trainer."""
+"""rectools' SASRec with its Lightning trainer."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""What the programs that train.py compares have in common. Standard library only: they run in
-environments of their own."""
+"""Code that the programs compared by train.py share. Standard library only: they run in separate
+environments."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 
 def arguments() -> argparse.Namespace:
-    """The command line of a program: the sequences, and the same sizes for all."""
+    """The command line of a program: the sequences, and the sizes, equal for all programs."""
     parser = argparse.ArgumentParser()
     parser.add_argument("sequences", type=Path, help="a line a user: user item item …")
     for name in ("dim", "layers", "heads", "batch", "length", "warm-up", "steps"):
@@ -32,7 +32,8 @@ class Clock:
     """Counts the targets of the steps after the warm-up, and their seconds; loading included.
 
     Args:
-        warm_up, steps: how many; :attr:`over` says when all are done.
+        warm_up, steps: number of steps before and in the measurement; :attr:`over` is true after
+            all steps.
     """
 
     def __init__(self, warm_up: int, steps: int) -> None:
@@ -45,7 +46,7 @@ class Clock:
         return self._done >= self._warm_up + self._steps
 
     def step(self, targets: int) -> None:
-        """A step with so many positions that have a loss has ended."""
+        """Count a finished step with ``targets`` positions that have a loss."""
         self._done += 1
         now = time.perf_counter()
         if self._done <= self._warm_up:

@@ -1,12 +1,12 @@
-"""What a whole run takes at scale: from a synthetic log to lists for all users.
+"""Time and memory of a whole run at scale: from a synthetic log to recommendations for all users.
 
 ::
 
     python benchmarks/whole.py --interactions 1e8 [--items 2e5] [--steps 1000] [--workers 2]
 
-One job file; every stage is a command of its own, start-up included, so that its time and the peak
-memory of all its processes can be told apart. evaluate ranks for ``--users`` users, recommend for
-all; both over all items, which grow with the log unless ``--items`` holds them.
+One job file; every stage is a separate command, including start-up, so that time and peak memory
+are measured per stage. evaluate ranks for ``--users`` users, recommend for all users; both over all
+items, whose number grows with the log unless ``--items`` fixes it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Synthetic jobs: what several benchmarks prepare and train on."""
+"""Synthetic jobs that several benchmarks prepare and train."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def p5dist(*words: str, mark: str = "") -> None:
     """Run a command of p5dist to its end.
 
     Args:
-        mark: said beside an error.
+        mark: shown with an error.
 
     Raises:
-        RuntimeError: it failed; with the end of what it printed.
+        RuntimeError: the command failed; with the end of its output.
     """
     done = subprocess.run([*P5DIST, *words], capture_output=True, text=True)
     if done.returncode:
@@ -39,7 +39,8 @@ def p5dist(*words: str, mark: str = "") -> None:
 
 @contextmanager
 def on_cores(count: int) -> Iterator[None]:
-    """What starts in here shares so many cores of this machine (all where it has fewer)."""
+    """Processes started in this block share the given number of cores (at most all of this
+    machine)."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, sorted(before)[:count])
     try:
@@ -49,18 +50,18 @@ def on_cores(count: int) -> Iterator[None]:
 
 
 def short(number: float) -> str:
-    """``2e7`` for 20,000,000, as file names and titles have it."""
+    """``2e7`` for 20,000,000, as in file names and titles."""
     return f"{number:.0e}".replace("e+0", "e").replace("e+", "e")
 
 
 def write_job(place: Path, job: dict[str, Any]) -> Path:
-    """The job file, which is JSON: YAML holds all of it."""
+    """Write the job file as JSON, which is also YAML."""
     place.write_text(json.dumps(job))
     return place
 
 
 def synthetic_job(log: str, storage: str, **sections: Any) -> dict[str, Any]:
-    """A job over the log of ``p5dist synth`` that only trains, unless ``sections`` say more."""
+    """A job over the log of ``p5dist synth`` that only trains, unless ``sections`` add stages."""
     return {
         "name": "bench",
         "storage": storage,
@@ -76,11 +77,11 @@ def synthetic_job(log: str, storage: str, **sections: Any) -> dict[str, Any]:
 
 
 def prepared_job(data: str, interactions: int, *, address: str | None = None) -> dict[str, Any]:
-    """A small next-item job, its log made and prepared below ``data`` if it is not there yet.
+    """A small next-item job; its log is made and prepared below ``data`` if it is missing.
 
     Args:
         data: folder or URL.
-        address: of a Ray cluster; left out: this machine.
+        address: address of a Ray cluster; left out: this machine.
     """
     place = f"{data}/train-{short(interactions)}"
     log = f"{place}/log"
@@ -104,14 +105,14 @@ def prepared_job(data: str, interactions: int, *, address: str | None = None) ->
 
 
 def prepare(job: Path) -> None:
-    """Prepare the data of a job; what was trained on it with other settings goes."""
+    """Prepare the data of a job, and remove an earlier pre-training of it."""
     settings = json.loads(job.read_text())
     RunFolder.of(settings["storage"], settings["name"]).training("pretrain").remove()
     p5dist("prepare", str(job))
 
 
 def synthetic_sequences(data: Path, interactions: int) -> Path:
-    """The histories of :func:`prepared_job` as text, a line a user: ``user item item …``."""
+    """The histories of :func:`prepared_job` as text, one line per user: ``user item item …``."""
     job = prepared_job(str(data), interactions)
     prepared = RunFolder.of(job["storage"], job["name"]).prepare
     place = data / f"synthetic-{short(interactions)}" / "sequences.txt"
@@ -125,8 +126,9 @@ def synthetic_sequences(data: Path, interactions: int) -> Path:
 
 
 def trained(job: dict[str, Any], *, steps_left_out: int) -> dict[str, float]:
-    """Of a finished pre-training: ``rate`` (histories a second) and ``step`` (seconds) over the
-    logged lines after the first steps, and ``seconds <part>`` of a step (medians of the lines)."""
+    """Numbers of a finished pre-training: ``rate`` (histories per second) and ``step`` (seconds)
+    over the logged lines after the first steps, and ``seconds <part>`` of a step (medians of the
+    lines)."""
     stage = RunFolder.of(job["storage"], job["name"]).training("pretrain")
     lines = [line for line in read_metrics(stage) if line["step"] > steps_left_out]
     every = job["pretrain"]["log_every"]

@@ -6,7 +6,7 @@
 
     p5dist.run("job.yaml")                              # from the raw log to the report
     run = p5dist.load("runs/shop")                      # a finished run
-    run.recommend([["a", "b"], ["c"]], k=10)            # external ids in, a table out
+    run.recommend([["a", "b"], ["c"]], k=10)            # external ids → a table
 
 Names are imported when they are used: ``import p5dist`` loads neither PyTorch nor Ray.
 """

@@ -1,4 +1,4 @@
-"""The stages of a job in order: which are complete, which continue, which start."""
+"""Runs the stages of a job in order: complete stages are skipped, interrupted stages continue."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from p5dist.storage import RunFolder
 
 
 def run(job: RunConfig, wanted: list[str], *, fresh: bool = False) -> dict[str, Any]:
-    """Run stages of a job; complete ones are skipped, interrupted ones continue.
+    """Run stages of a job; complete stages are skipped, interrupted stages continue.
 
     Args:
         wanted: stages, see :func:`.stages.select`.
-        fresh: throw away what these stages, and all that build on them, have made before.
+        fresh: delete the results of the first of these stages and all later stages before.
 
     Returns:
         Result by stage.
@@ -69,26 +69,26 @@ def run_job(
     fresh: bool = False,
 ) -> dict[str, Any]:
     """Run stages of a job, as the command ``p5dist run`` does: complete stages are skipped,
-    interrupted ones continue.
+    interrupted stages continue.
 
     Args:
         job: a job, or the path of a job file.
-        stages: such as ``["prepare", "pretrain"]``; none named: all of the job.
-        overrides: settings that replace those of a job file, such as ``pretrain.steps=100``.
-        fresh: throw away what these stages, and all that build on them, have made before.
+        stages: such as ``["prepare", "pretrain"]``; empty: all stages of the job.
+        overrides: settings that replace settings of the job file, such as ``pretrain.steps=100``.
+        fresh: delete the results of the first of these stages and all later stages before.
 
     Returns:
         The result of each stage by name.
 
     Raises:
-        ConfigError: the job file is wrong, or the job has no such stage.
-        P5Error: as the stages raise it.
+        ConfigError: the job file is invalid, or the job has no such stage.
+        P5Error: any error of the stages.
     """
     if isinstance(job, RunConfig):
         if overrides:
             raise ConfigError(
                 "overrides are for job files", where="overrides", value=", ".join(overrides),
-                rule="a job that was built in Python has its settings already",
+                rule="a job built in Python already has its settings",
                 fix="pass the path of the job file, or use job.replaced(…)",
             )  # fmt: skip
         return run(job, list(stages), fresh=fresh)
@@ -103,7 +103,7 @@ def _run_stage(job: RunConfig, folder: RunFolder, stage: str, tracked: Tracker |
     if stage == "prepare":
         from p5dist.prepare.workers import workers_for
 
-        with closing(workers_for(job.scale)) as workers:  # they start while the stage is imported
+        with closing(workers_for(job.scale)) as workers:  # start while the stage is imported
             from p5dist.prepare import stage as prepare
 
             return prepare.run(job, folder, workers).model_dump(mode="json")
@@ -127,13 +127,14 @@ def _run_stage(job: RunConfig, folder: RunFolder, stage: str, tracked: Tracker |
 
 
 def _without_secrets(job: RunConfig) -> str:
-    """The text of the job for the run folder, which more people read than the job file."""
+    """The text of the job for the run folder, which more people can read than the job file."""
     return dump_job(RunConfig.model_validate(redact(job.model_dump(mode="json"))))
 
 
 @contextmanager
 def _noted(folder: RunFolder) -> Iterator[None]:
-    """state.json says that a command is at work, and how it ended unless it was killed."""
+    """Keeps state.json: running during the command, then how the command ended; a killed command
+    leaves running."""
     state_file = folder.root / STATE
     note = {"state": "running", "since": time.time(), "error": None}
     state_file.write_json(note)
@@ -143,21 +144,21 @@ def _noted(folder: RunFolder) -> Iterator[None]:
         stopped = isinstance(e, (StoppedError, KeyboardInterrupt))
         name = type(e).__name__
         note |= {"state": "stopped" if stopped else "failed", "error": redact_text(f"{name}: {e}")}
-        with suppress(P5Error, OSError):  # storage may be what failed; that error is the message
+        with suppress(P5Error, OSError):  # if storage failed, the original error is the message
             state_file.write_json(note)
         raise
     state_file.write_json(note | {"state": "idle"})
 
 
 def _discard(folder: RunFolder, stage: str) -> None:
-    """Remove what a stage made, marker first."""
+    """Remove the results of a stage, marker first."""
     marker(folder, stage).remove()
     (folder.root / stage).remove()
 
 
 @contextmanager
 def _lock(folder: RunFolder) -> Iterator[None]:
-    """One process at a time works in a local run folder; the lock ends with the process."""
+    """Lock a local run folder for one process; the lock ends with the process."""
     if not folder.root.is_local:
         yield
         return
@@ -167,7 +168,7 @@ def _lock(folder: RunFolder) -> Iterator[None]:
         except BlockingIOError as e:
             raise RunFolderError(
                 "another process is working in this run folder", where=str(folder.root),
-                rule="one p5dist at a time in a run folder",
-                fix="wait for it, stop it, or give this job another name (name=…)",
+                rule="one p5dist process at a time in a run folder",
+                fix="wait for the process, stop it, or give this job another name (name=…)",
             ) from e  # fmt: skip
         yield

@@ -1,4 +1,4 @@
-"""A stand-in for a trained stage, quick to load, whose scores a test can compute on its own."""
+"""A substitute for a trained stage that loads fast and whose scores a test can compute itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An S3 store over HTTP for tests: moto in a process of its own, behind a proxy that makes faults.
+"""An S3 store over HTTP for tests: moto in a separate process, behind a proxy that makes faults.
 
 Fixtures in tests/conftest.py: ``s3`` gives a new bucket in a store without faults;
 ``ray_session`` has the same store in the environment of its workers.

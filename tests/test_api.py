@@ -222,7 +222,7 @@ RATED = {"ratings": [[4.0, 3.0]]}
         (lambda r: r.recommend([["i1", "i2"]], times=[[5, 4]], **RATED), "4 after 5"),
         (lambda r: r.recommend([["i1", "i2"]], times=[["now", 4]], **RATED), "ISO 8601"),
         (lambda r: r.recommend([["i1", "i2"]], events=[["view", "hug"]], **RATED), "view, buy"),
-        (lambda r: r.recommend([["i1", "i2"]], users=["a", "b"], **RATED), "one for each of 1"),
+        (lambda r: r.recommend([["i1", "i2"]], users=["a", "b"], **RATED), "one user for each of"),
         (lambda r: r.score([["i1", "i2"]], [["x9"]], **RATED), "'x9'"),
         (lambda r: r.score([["i1", "i2"]], [], **RATED), "one list for each of 1"),
         (lambda r: r.score([["i1", "i2"]], [["i3"]], at=[], **RATED), "at and histories"),

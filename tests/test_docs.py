@@ -1,4 +1,4 @@
-"""The pages are true to the program: links, commands, jobs and examples of README and docs/."""
+"""The pages agree with the program: links, commands, jobs and examples of README and docs/."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Errors say what, where, which value, which rule and what to do; and reach the user whole."""
+"""Errors have problem, place, value, rule and fix, and reach the user complete."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""The example package, installed as a user installs it: from the raw log to the report, without a
-line of p5dist that knows it."""
+"""The example package, installed as by a user: from the raw log to the report, without code in
+p5dist that knows the package."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The table of imports: they go downwards only, and heavy packages stay where they belong."""
+"""The table of imports: imports go downwards only, and only some folders import heavy packages."""
 
 from __future__ import annotations
 

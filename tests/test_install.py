@@ -1,4 +1,4 @@
-"""The installer: what it decides, that it continues after an interruption, and packaging."""
+"""The installer: its decisions, its continuation after an interruption, and packaging."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Nobody outside of a registered object asks of which kind it is: the object answers itself."""
+"""Code outside a registered object does not switch on its kind: the object itself answers."""
 
 from __future__ import annotations
 

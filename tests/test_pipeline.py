@@ -1,4 +1,4 @@
-"""Run folders: whose they are, what is skipped, and one process at a time."""
+"""Run folders: the job that owns them, skipped stages, and one process at a time."""
 
 from __future__ import annotations
 

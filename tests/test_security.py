@@ -1,4 +1,4 @@
-"""What comes from storage or a job file can neither run code nor lead out of its folder."""
+"""Content of storage or of a job file can neither run code nor lead out of its folder."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# shop on Slurm: one Ray node a machine, the driver on the first; sbatch THIS_FILE.
+# shop on Slurm: one Ray node per machine, the driver on the first; sbatch THIS_FILE.
 # Made by: p5dist submit --render slurm. p5dist must be installed on a file system that all nodes
-# share; storage in the job must be one too, or s3://.
+# share; storage in the job must be on such a file system too, or s3://.
 #SBATCH --job-name=p5dist-shop
 #SBATCH --nodes=2-8
 #SBATCH --ntasks-per-node=1
@@ -14,7 +14,7 @@
 #SBATCH --open-mode=append
 set -euo pipefail
 
-# Other users of the machines reach Ray's ports: whoever has no token is refused.
+# Other users of the machines can reach Ray's ports: Ray refuses requests without the token.
 umask 077
 export RAY_AUTH_MODE=token
 RAY_AUTH_TOKEN="$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')"
@@ -68,7 +68,7 @@ finish() {
   rm -f "$job"
 }
 trap finish EXIT
-# Before the time limit and when the job is taken off its nodes: save a checkpoint, then end.
+# Before the time limit and when the job is preempted: save a checkpoint, then end.
 trap '[ -n "$driver" ] && kill -TERM "$driver"' TERM
 
 start_nodes 1 "--nodelist=$head" --head --node-ip-address="$ip" --port="${address##*:}" \
@@ -86,7 +86,7 @@ if kill -0 "$driver" 2> /dev/null; then # the signal ended the wait, not the dri
   code=0
   wait "$driver" || code=$?
 fi
-if [ "$code" -eq 143 ]; then # stopped with a checkpoint: goes on when there is room again
+if [ "$code" -eq 143 ]; then # stopped with a checkpoint: continues when there is room again
   scontrol requeue "$SLURM_JOB_ID"
 fi
 exit "$code"

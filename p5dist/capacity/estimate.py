@@ -1,8 +1,8 @@
-"""How long a step takes, from counts of bytes and operations: no run, a calculation.
+"""Estimates the time of a training step from counts of bytes and operations, without a run.
 
-Every part is bytes over a rate or operations over a rate, times what is reached of the maker's
-figure. Parts of a step come one after the other, as they do in training; reading data and writing
-checkpoints go on beside it.
+The time of every part is bytes or operations divided by a rate; the rate is the maker's figure
+times an efficiency. Parts of a step run one after the other, as in training; reading data and
+writing checkpoints run in parallel to the step.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from p5dist.models.encoders.encoder import Encoder
 from p5dist.tasks.build import catalogue_loss
 
 EFFICIENCY = {"flops": 0.35, "memory": 0.5, "links": 0.6}
-"""Reached of the maker's figures; 35 % of float32 operations is usual for small matrices."""
+"""Share of the maker's figures that a run reaches; 35 % of float32 operations is usual for small
+matrices."""
 _LATENCY_S = 30e-6
-"""Of one collective, on top of its bytes; grows with the logarithm of the workers."""
+"""Latency of one collective, in addition to its bytes; multiplied by log2 of the workers."""
 _STORED_BYTES = 14.0
-"""Of one interaction in a compressed shard."""
+"""Size of one interaction in a compressed shard."""
 _GB = 1e9
 _GIB = float(1 << 30)
 
@@ -38,11 +39,11 @@ class Estimate:
     parts: dict[str, float]
     """Seconds of a step by part."""
     reading: float
-    """Seconds to read the data of a step, beside it."""
+    """Seconds to read the data of a step, in parallel to the step."""
     bytes_by_link: dict[str, float]
-    """Sent by one worker in a step."""
+    """Bytes that one worker sends in a step, by link."""
     memory: dict[str, float]
-    """Of the fullest device."""
+    """Memory of the fullest device, by use."""
     capacity: float
     """Memory of a device."""
     checkpoint_bytes: float
@@ -70,7 +71,7 @@ class Estimate:
 
     @property
     def limit(self) -> str:
-        """What to change first."""
+        """The part that limits the rate, or the largest use of memory if the job does not fit."""
         if not self.fits:
             return f"memory: {max(self.memory, key=lambda k: self.memory[k])}"
         if self.reading > sum(self.parts.values()):
@@ -81,16 +82,16 @@ class Estimate:
 def estimate(
     job: RunConfig, stage: str, manifest: Manifest, machine: Machine, workers: int, tables: Tables
 ) -> Estimate:
-    """See the module.
+    """The estimate of a training stage; see the module for the method.
 
     Args:
-        manifest: for its counts only.
+        manifest: only its counts are used.
     """
     batch = job.trainings()[stage].batch_size
     dim, length = job.model.dim, _length(job, manifest)
     tokens = batch / workers * length
     candidates = _candidates(job, stage, manifest)
-    # A row is fetched once a worker and step; ids that come twice are not counted down.
+    # A row is fetched once per worker and step; repeated ids are counted as different rows.
     rows = min(tokens + candidates, float(manifest.items))
     ids, vectors = 8.0 * rows, 4.0 * rows * dim
     gradients = 4.0 * tables.dense
@@ -135,7 +136,7 @@ def estimate(
 
 
 class _Rates:
-    """What is reached, in bytes or operations a second."""
+    """The rates that a run reaches, in bytes or operations per second."""
 
     def __init__(self, machine: Machine, workers: int) -> None:
         self.workers = workers
@@ -148,8 +149,8 @@ class _Rates:
         self.storage = machine.storage * self.machines * _GB * EFFICIENCY["links"]
 
     def split(self, sent: float) -> tuple[float, float]:
-        """Bytes that stay in the machine and that leave it, of what a worker sends evenly to all
-        (itself among them)."""
+        """Bytes that go to other workers of the same machine, and bytes that leave the machine, if
+        a worker sends ``sent`` bytes evenly to all workers (itself included)."""
         return sent * (self.local - 1) / self.workers, sent * (
             self.workers - self.local
         ) / self.workers
@@ -162,7 +163,7 @@ class _Rates:
         return max(inside / self.inside, outside / self.network) + self._latency()
 
     def reduce(self, size: float) -> float:
-        """Seconds of a ring all-reduce: each worker sends the size twice, less its own part."""
+        """Seconds of a ring all-reduce: each worker sends 2 · size · (workers - 1) / workers."""
         if self.workers == 1:
             return 0.0
         slowest = self.inside if self.machines == 1 else min(self.inside, self.network * self.local)
@@ -173,12 +174,12 @@ class _Rates:
 
 
 def _length(job: RunConfig, manifest: Manifest) -> float:
-    """Mean interactions of a history, as far as a step takes them."""
+    """Mean interactions of a history in a step, at most feed.max_length."""
     return min(manifest.rows_kept / max(manifest.users, 1), float(job.feed.max_length))
 
 
 def _histories(job: RunConfig, manifest: Manifest) -> int:
-    """One a user, or as many as max_length of prepare cuts it into."""
+    """One history per user, or the windows that prepare.max_length cuts it into."""
     longest = job.prepare.max_length
     per_user = manifest.rows_kept / max(manifest.users, 1)
     return manifest.users * (math.ceil(per_user / longest) if longest else 1)
@@ -192,14 +193,15 @@ def _candidates(job: RunConfig, stage: str, manifest: Manifest) -> float:
 
 
 def _flops(job: RunConfig, tokens: float, length: float, candidates: float, dense: int) -> float:
-    """Of the forward pass: two a weight and token, attention over the history, the logits."""
+    """Operations of the forward pass: two per weight and token, attention over the history, the
+    logits."""
     layers = _encoder(job).layer_count()
     attention = 4.0 * layers * length * job.model.dim
     return tokens * (2.0 * dense + attention + 2.0 * candidates * job.model.dim)
 
 
 def _activations(job: RunConfig, tokens: float, candidates: float) -> float:
-    """Some 20 values of each width a layer and token; logits come in chunks of 4,096 tokens."""
+    """Bytes of about 20 vectors per layer and token, and of logits in chunks of 4,096 tokens."""
     layers = _encoder(job).layer_count()
     return 4.0 * (20 * layers * tokens * job.model.dim + 2 * min(tokens, 4096.0) * candidates)
 

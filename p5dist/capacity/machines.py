@@ -13,30 +13,30 @@ from p5dist.errors import ConfigError
 
 
 class Machine(BaseModel):
-    """Rates in 10⁹ bytes (or operations) a second and direction; memory in GiB."""
+    """Rates in 10⁹ bytes (or operations) per second and direction; memory in GiB."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     device: Literal["cuda", "cpu"]
     devices: int
-    """Workers that a machine holds, one a device."""
+    """Devices of the machine; one worker per device."""
     device_memory: float
     device_rate: float
-    """Between a device and its memory."""
+    """Rate between a device and its memory."""
     flops: float
-    """float32 operations of a device."""
+    """Rate of float32 operations of a device."""
     inside: float
-    """Between two devices of the machine, for each device."""
+    """Rate between two devices of the machine, for each device."""
     network: float
-    """To other machines, for the whole machine."""
+    """Rate to other machines, for the whole machine."""
     memory: float
     storage: float
-    """To object storage, for the whole machine."""
+    """Rate to object storage, for the whole machine."""
 
 
 @cache
 def machines() -> dict[str, Machine]:
-    """All that are known."""
+    """All known machine types by name."""
     text = resources.files("p5dist.capacity").joinpath("machines.yaml").read_text()
     return {name: Machine.model_validate(values) for name, values in yaml.safe_load(text).items()}
 
@@ -45,12 +45,12 @@ def machine(name: str) -> Machine:
     """The machine called ``name``.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: no machine has this name.
     """
     known = machines()
     if name not in known:
         raise ConfigError(
             "no such machine", where="--machine", value=name, rule=f"one of: {', '.join(known)}",
-            fix="choose the nearest, or add it to p5dist/capacity/machines.yaml",
+            fix="choose the most similar one, or add the machine to p5dist/capacity/machines.yaml",
         )  # fmt: skip
     return known[name]

@@ -1,4 +1,4 @@
-"""TorchRec's planner for a cluster that is not there."""
+"""TorchRec's planner for a hypothetical cluster."""
 
 from __future__ import annotations
 
@@ -20,28 +20,29 @@ from p5dist.train.sharding import configs_of, constraints, describe, sharders, t
 _GIB = 1 << 30
 _GB = 1e9
 RESERVED = 0.15
-"""Of a device's memory, for what is neither table nor counted here."""
+"""Share of a device's memory for everything that the estimate does not count."""
 
 
 @dataclass(frozen=True)
 class Tables:
-    """Where the embedding tables would be."""
+    """The sharding plan of the embedding tables."""
 
     entries: list[dict[str, Any]] | None
-    """One a table, see train.sharding.describe; None where they do not fit."""
+    """One entry per table, see train.sharding.describe; None if the tables do not fit."""
     problem: str | None
+    """Why the tables do not fit."""
     bytes_by_worker: list[float]
-    """Weights and row-wise optimizer state; an even part each where there is no plan."""
+    """Weights and row-wise optimizer state; without a plan equal parts."""
     rows: int
-    """Of all tables."""
+    """Rows of all tables."""
     dense: int
-    """Values outside of the tables, on every worker."""
+    """Dense parameters, held by every worker."""
 
 
 def plan_tables(
     job: RunConfig, stage: str, manifest: Manifest, machine: Machine, workers: int
 ) -> Tables:
-    """Ask the planner, with the rules that training gives it."""
+    """Run the planner with the constraints that training uses."""
     model = build_model(job, stage, manifest, torch.device("meta"))
     training = job.trainings()[stage]
     sizes = [
@@ -86,5 +87,5 @@ def plan_tables(
 
 
 def _bytes(rows: int, dim: int) -> float:
-    """float32 weights, and one float32 a row for row-wise Adagrad."""
+    """float32 weights, and one float32 per row for row-wise Adagrad."""
     return 4.0 * rows * (dim + 1)

@@ -18,7 +18,7 @@ from p5dist.environment.console import console
 from p5dist.errors import ConfigError, ShardError
 from p5dist.storage import RunFolder
 
-_VALUES = 1000  # of an attribute, where no manifest tells
+_VALUES = 1000  # of an attribute, without a manifest
 
 
 def run(
@@ -35,8 +35,8 @@ def run(
     """Print the plan of a training stage.
 
     Args:
-        stage: left out: the first training of the job.
-        interactions, users, items: in place of the manifest's.
+        stage: the training stage; None: the first training of the job.
+        interactions, users, items: counts that replace the counts of the manifest.
 
     Raises:
         ConfigError: no such machine or stage, or neither counts nor a manifest.
@@ -60,10 +60,10 @@ def run(
 def counts(
     job: RunConfig, interactions: float | None, users: float | None, items: float | None
 ) -> Manifest:
-    """A manifest for its counts: that of the run, with what is given put in its place.
+    """A manifest with the given counts; the manifest of the run gives the other counts.
 
     Raises:
-        ConfigError: nothing is prepared and not all is given.
+        ConfigError: no data is prepared and a count is missing.
     """
     wanted = {"rows_kept": interactions, "users": users, "items": items}
     given = {name: int(value) for name, value in wanted.items() if value is not None}
@@ -72,7 +72,7 @@ def counts(
             there = Manifest.load(RunFolder.of(job.storage, job.name).prepare)
         except ShardError as e:
             raise ConfigError(
-                "how much data?", where=e.where,
+                "the size of the data is not known", where=e.where,
                 rule="counts come from prepared data or from the command line",
                 fix="pass --interactions, --users and --items, or run prepare first",
             ) from e  # fmt: skip
@@ -89,7 +89,7 @@ def counts(
 
 
 def as_values(found: Estimate) -> dict[str, Any]:
-    """Plain data, with what is derived."""
+    """Plain data, including the derived values."""
     values = asdict(found)
     values["tables"] = found.tables.entries
     for name in ("step", "samples_per_second", "epoch", "fits", "limit"):
@@ -101,7 +101,7 @@ def _screen(found: Estimate, manifest: Manifest, name: str, stage: str) -> list[
     head = (
         f"[bold]{stage}[/bold] on {found.workers} workers of {name}: {manifest.rows_kept:.3g} "
         f"interactions, {manifest.users:.3g} users, {manifest.items:.3g} items; "
-        f"{found.batch:,} histories a step. Computed, not measured."
+        f"{found.batch:,} histories per step. Computed, not measured."
     )
     if found.tables.problem is not None:
         console.print(f"[red]the tables do not fit:[/red] {found.tables.problem}")
@@ -114,14 +114,14 @@ def _screen(found: Estimate, manifest: Manifest, name: str, stage: str) -> list[
     parts = Table("part of a step", "ms", "share", box=None)
     for part, seconds in found.parts.items():
         parts.add_row(part, f"{seconds * 1e3:.3f}", f"{seconds / found.step:.0%}")
-    parts.add_row("reading data (beside it)", f"{found.reading * 1e3:.3f}", "")
+    parts.add_row("reading data (in parallel)", f"{found.reading * 1e3:.3f}", "")
     used = sum(found.memory.values())
     memory = ", ".join(f"{k} {v / 2**30:.2f}" for k, v in found.memory.items())
     links = ", ".join(f"{k} {v / 1e6:,.1f} MB" for k, v in found.bytes_by_link.items())
     return [
         head, where, parts,
-        f"memory      {used / 2**30:.1f} of {found.capacity / 2**30:.0f} GiB a device ({memory})",
-        f"links       a worker sends in a step: {links}",
+        f"memory      {used / 2**30:.1f} of {found.capacity / 2**30:.0f} GiB per device ({memory})",
+        f"links       one worker sends per step: {links}",
         f"step        {found.step * 1e3:.2f} ms, {found.samples_per_second:,.0f} histories/s",
         f"epoch       {duration(found.epoch)} for {found.histories:,} histories",
         f"checkpoint  {found.checkpoint_bytes / 1e9:,.1f} GB in {found.checkpoint_seconds:.1f} s",
@@ -130,7 +130,7 @@ def _screen(found: Estimate, manifest: Manifest, name: str, stage: str) -> list[
 
 
 def duration(seconds: float) -> str:
-    """For a person."""
+    """Seconds in a readable unit."""
     for unit, size in (("days", 86400.0), ("h", 3600.0), ("min", 60.0)):
         if seconds >= size:
             return f"{seconds / size:.1f} {unit}"

@@ -30,7 +30,7 @@ COLUMNS = (
 
 
 def cell(interactions: float, workers: int) -> Estimate:
-    """One line: fifty interactions a user, a thousand an item."""
+    """The estimate of one line: fifty interactions per user, a thousand per item."""
     job: RunConfig = parse_job(JOB, [f"pretrain.batch_size={PER_WORKER * workers}"])
     manifest = counts(job, interactions, interactions / 50, interactions / 1000)
     hardware = machine(MACHINE)
@@ -39,7 +39,7 @@ def cell(interactions: float, workers: int) -> Estimate:
 
 
 def line(interactions: float, workers: int, found: Estimate) -> str:
-    """As Markdown."""
+    """One line of the table in Markdown."""
     memory = sum(found.memory.values()) / 2**30
     values = [
         f"{interactions:.0e}".replace("e+", "e"),

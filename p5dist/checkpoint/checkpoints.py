@@ -2,13 +2,13 @@
 
 Layout::
 
-    step-00000100/<attempt>-00001.safetensors   what worker 1 holds, see shard_files.py
-    step-00000100/<attempt>-00001.json          its index
-    step-00000100/meta.json                     position, fingerprints, versions, plan
-    step-00000100/complete.json                 the marker: names and sizes of all files, last
+    step-00000100/<attempt>-00001.safetensors   pieces of worker 1, see shard_files.py
+    step-00000100/<attempt>-00001.json          index of this file
+    step-00000100/meta.json                     position, fingerprints, versions, sharding plan
+    step-00000100/complete.json                 the marker, written last: names and sizes of files
 
-A folder without a marker is no checkpoint. Nothing in it is pickled. An attempt is one start of
-the workers: what a lost worker of an earlier start still writes has another name.
+A folder without a marker is no checkpoint. No file is pickled. An attempt is one start of the
+workers: files that a lost worker of an earlier attempt still writes have another name.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ class Checkpoint:
     step: int
 
     def meta(self) -> dict[str, Any]:
-        """What was saved beside the tensors."""
+        """The content of meta.json."""
         meta: dict[str, Any] = (self.folder / META).read_json()
         return meta
 
     def score(self) -> float | None:
-        """The validation score at this step, where there was one."""
+        """The validation score at this step; None without validation."""
         score: float | None = (self.folder / MARKER).read_json().get("score")
         return score
 
@@ -65,7 +65,7 @@ class Checkpoint:
                 continue
             text = file.read_bytes()
             if zlib.crc32(text) != crc:
-                raise self._damaged(file, "other bytes", "the marker states its CRC-32")
+                raise self._damaged(file, "another CRC-32", "the marker states the CRC-32")
             if name != META:
                 tensors = self.folder / f"{name.removesuffix('.json')}.safetensors"
                 found += [(tensors, entry) for entry in parse_index(text)]
@@ -77,16 +77,16 @@ class Checkpoint:
             where=str(file),
             value=value,
             rule=rule,
-            fix=f"delete {self.folder}; the run continues from the checkpoint before it",
+            fix=f"delete {self.folder}; the run continues from the previous checkpoint",
         )
 
     def load(self, state: State) -> None:
-        """Fill every tensor of ``state`` in place, whatever the number of workers and the plan
-        that saved it; this worker reads what it needs and no more.
+        """Fill every tensor of ``state`` in place, for any number of workers and any sharding plan
+        that saved the checkpoint; this worker reads only the blocks that it needs.
 
         Raises:
             CheckpointError: a file is missing or damaged, or an entry of ``state`` is not in the
-                checkpoint, or has another shape or type there.
+                checkpoint, or has another shape or type in the checkpoint.
         """
         saved: dict[str, list[tuple[Folder, Entry]]] = defaultdict(list)
         for file, entry in self.entries():
@@ -94,7 +94,7 @@ class Checkpoint:
         wanted = pieces_of(state, replicated=True)
         for piece in wanted:
             self._check(piece, saved.get(piece.name))
-        # In the order of the bytes, so that small pieces side by side come in one request.
+        # In the order of the bytes, so that one request reads adjacent small pieces.
         copies = [(file, entry, p) for p in wanted for file, entry in saved[p.name]]
         copies.sort(key=lambda copy: (copy[0].path, copy[1].begin))
         missing = {id(p): p.values.numel() for p in wanted}
@@ -106,7 +106,7 @@ class Checkpoint:
         for piece in wanted:
             if missing[id(piece)]:
                 raise self._damaged(
-                    self.folder, f"{missing[id(piece)]} values of {piece.name} are nowhere",
+                    self.folder, f"{missing[id(piece)]} values of {piece.name} are in no file",
                     "the shards of a table cover it",
                 )  # fmt: skip
 
@@ -127,7 +127,7 @@ class Checkpoint:
 
 
 def _copy(file: Folder, entry: Entry, piece: Piece) -> int:
-    """Copy what ``piece`` needs of a saved one; the number of values copied."""
+    """Copy the values of ``piece`` that a saved piece has; the number of copied values."""
     box = (piece.offsets, tuple(piece.values.shape))
     common = overlap((entry.offsets, entry.sizes), box)
     if common is None:
@@ -151,13 +151,14 @@ def _slices(box: list[tuple[int, int]], offsets: tuple[int, ...]) -> tuple[slice
 
 @dataclass(frozen=True)
 class Retention:
-    """Which checkpoints stay when a new one is complete."""
+    """Which checkpoints are kept when a new checkpoint is complete."""
 
     newest: int = 2
+    """Number of newest checkpoints that are kept."""
     every: int | None = None
-    """Those of steps that this divides stay for good."""
+    """Checkpoints of steps that are multiples of this number are always kept."""
     best: bool = False
-    """The one with the highest score stays."""
+    """Keep the checkpoint with the highest score."""
 
     def removes(self, found: list[tuple[int, float | None]]) -> set[int]:
         """The steps to remove.
@@ -170,7 +171,7 @@ class Retention:
             stay |= {step for step, _ in found if step % self.every == 0}
         scored = [(score, -step) for step, score in found if score is not None]
         if self.best and scored:
-            stay.add(-max(scored)[1])  # the first of equal ones
+            stay.add(-max(scored)[1])  # the first of equal scores
         return {step for step, _ in found} - stay
 
 
@@ -202,16 +203,16 @@ class Checkpoints:
         return [Checkpoint(self.at(step), step) for step, whole in self._steps().items() if whole]
 
     def latest(self) -> Checkpoint | None:
-        """The complete checkpoint of the highest step; None where there is none."""
+        """The complete checkpoint of the highest step; None if there is none."""
         found = self.all()
         return found[-1] if found else None
 
     def best(self) -> Checkpoint:
-        """The complete checkpoint with the highest score, the first of equal ones; the latest where
-        none has a score.
+        """The complete checkpoint with the highest score, the first of equal scores; the latest if
+        no checkpoint has a score.
 
         Raises:
-            CheckpointError: there is none.
+            CheckpointError: there is no complete checkpoint.
         """
         latest = self.require()
         scored = [(score, -found.step, found) for found in self.all()
@@ -219,10 +220,10 @@ class Checkpoints:
         return max(scored)[2] if scored else latest
 
     def require(self, step: int | None = None) -> Checkpoint:
-        """The complete checkpoint after ``step`` steps; the latest where no step is given.
+        """The complete checkpoint after ``step`` steps; None: the latest.
 
         Raises:
-            CheckpointError: there is none.
+            CheckpointError: there is no such complete checkpoint.
         """
         if step is not None:
             steps = [step for step, whole in self._steps().items() if whole]
@@ -248,7 +249,7 @@ class Checkpoints:
     def complete(
         self, step: int, names: list[str], meta: dict[str, Any], score: float | None
     ) -> None:
-        """Write the marker of a checkpoint whose files ``names`` (index files) are all there."""
+        """Write meta.json and the marker; all index files ``names`` must exist."""
         folder = self.at(step)
         (folder / META).write_json({"step": step, **meta})
         files: dict[str, tuple[int | None, int | None]] = {}
@@ -261,7 +262,7 @@ class Checkpoints:
         (folder / MARKER).write_json({"step": step, "score": score, "files": files})
 
     def tidy(self, retention: Retention) -> None:
-        """Remove what ``retention`` does not keep, and what older saves left unfinished."""
+        """Remove checkpoints that ``retention`` does not keep, and incomplete older ones."""
         steps = self._steps()
         whole = [step for step, complete in steps.items() if complete]
         scores = {s: Checkpoint(self.at(s), s).score() for s in whole} if retention.best else {}
@@ -269,7 +270,7 @@ class Checkpoints:
         going |= {step for step, complete in steps.items() if not complete and step < whole[-1]}
         for step in going:
             self.discard(step)
-        # A worker that was lost in the middle of this step's save leaves files of its attempt.
+        # A worker that was lost during the save of this step leaves files of its attempt.
         newest = self.at(whole[-1])
         named = (newest / MARKER).read_json()["files"]
         for name in newest.children():

@@ -1,4 +1,4 @@
-"""A state as its pieces: what one worker holds of every tensor."""
+"""The pieces of a state: the part of every tensor that one worker holds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 AVERAGE = "average."
-"""Begins the names of averaged weights in a checkpoint."""
+"""Prefix of the names of averaged weights in a checkpoint."""
 
 State = dict[str, Any]
 """Name → tensor (the same on every worker), ShardedTensor (each worker holds its shards), or a list
@@ -23,18 +23,18 @@ class Piece:
 
     name: str
     shape: tuple[int, ...]
-    """Of the whole tensor."""
+    """Shape of the whole tensor."""
     offsets: tuple[int, ...]
-    """Where the box begins."""
+    """First index of the box, by dimension."""
     values: Tensor
-    """The box itself."""
+    """Values of the box."""
 
 
 def pieces_of(state: State, *, replicated: bool) -> list[Piece]:
     """This worker's pieces of ``state``.
 
     Args:
-        replicated: with the tensors that are the same on every worker; one worker saves them.
+        replicated: include the tensors that are the same on every worker; one worker saves them.
     """
     return [
         piece
@@ -53,15 +53,15 @@ def _pieces(name: str, value: Any, replicated: bool) -> Iterator[Piece]:
         yield from value
     elif replicated:
         values = value.detach()
-        values = values.view(1) if values.dim() == 0 else values  # a view: loaded in place too
+        values = values.view(1) if values.dim() == 0 else values  # a view, to load in place
         yield Piece(name, tuple(values.shape), (0,) * values.dim(), values)
 
 
 def overlap(
     one: tuple[tuple[int, ...], tuple[int, ...]], other: tuple[tuple[int, ...], tuple[int, ...]]
 ) -> list[tuple[int, int]] | None:
-    """Where two boxes (offsets, sizes) of a tensor meet: (begin, end) by dimension; None where
-    they do not."""
+    """The intersection of two boxes (offsets, sizes) of a tensor: (begin, end) by dimension; None
+    if they do not intersect."""
     found = []
     for o1, n1, o2, n2 in zip(*one, *other, strict=True):
         begin, end = max(o1, o2), min(o1 + n1, o2 + n2)

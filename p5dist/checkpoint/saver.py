@@ -1,9 +1,9 @@
-"""Saving while training goes on.
+"""Asynchronous checkpoints: saving while training continues.
 
-At a checkpoint every worker copies what it holds into buffers of its own and trains on; a thread
-writes the buffers straight to storage. No worker waits for another: the first one finds the index
-files of all others in the folder, and then writes the marker. (The copy is what stalls training:
-CheckFreq, Mohan, Phanishayee and Chidambaram 2021, call it the snapshot.)
+At a checkpoint every worker copies its part of the state into buffers and continues to train; a
+thread writes the buffers to storage. No worker waits for another: the thread of the first worker
+waits until the index files of all workers are in the folder, and then writes the marker. (Only the
+copy stalls training; CheckFreq, Mohan, Phanishayee and Chidambaram 2021, call it the snapshot.)
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from p5dist.checkpoint.shard_files import write_shard
 from p5dist.errors import CheckpointError, StorageError
 
 _T = TypeVar("_T")
-_DELAYS = (1.0, 2.0, 5.0, 10.0, 20.0)  # between attempts; the last one is repeated
-_POLL_LOCAL, _POLL_REMOTE = 0.05, 0.5  # seconds between two looks for the others' files
-# So large that NumPy's copy goes past the caches, which is a third faster than Torch's.
+_DELAYS = (1.0, 2.0, 5.0, 10.0, 20.0)  # seconds between attempts; the last delay is repeated
+_POLL_LOCAL, _POLL_REMOTE = 0.05, 0.5  # seconds between two checks for the other workers' files
+# So large that NumPy's copy bypasses the caches, which is a third faster than Torch's.
 _COPY_ROWS_BYTES = 256 << 20
 
 
@@ -38,12 +38,12 @@ class Saver:
     """Writes the checkpoints of a stage; every worker has one and calls it at the same steps.
 
     Args:
-        checkpoints: of the stage.
-        rank, world_size: of this worker.
-        attempt: of this start of the workers, the same on all.
+        checkpoints: the checkpoints of the stage.
+        rank, world_size: rank of this worker, and number of workers.
+        attempt: name of this start of the workers, the same on all workers.
         retention: applied when a checkpoint is complete.
         asynchronous: False: :meth:`save` returns when this worker's part is written.
-        patience_s: how long a write that fails is tried again.
+        patience_s: seconds for which a failing write is retried.
     """
 
     def __init__(
@@ -65,18 +65,18 @@ class Saver:
         self.asynchronous = asynchronous
         self.patience_s = patience_s
         self.completed: int | None = None
-        """Step of the newest complete checkpoint, as the first worker knows."""
+        """Step of the newest complete checkpoint; set on the first worker only."""
         self.seconds = 0.0
-        """How long it took from :meth:`save` on."""
+        """Seconds from :meth:`save` until this checkpoint was complete."""
         self._begun = 0.0
         self.error: CheckpointError | None = None
-        """Why saving was given up."""
+        """The error after which saving was given up."""
         self._buffers: dict[tuple[str, tuple[int, ...]], Tensor] = {}
         self._thread: threading.Thread | None = None
         self._closed = threading.Event()
 
     def prepare(self, state: State) -> None:
-        """Get the memory for copies of ``state`` before the first checkpoint needs it."""
+        """Allocate the memory for copies of ``state`` before the first checkpoint."""
         if self.asynchronous:
             for piece in self._pieces(state):
                 self._buffer(piece)
@@ -84,9 +84,9 @@ class Saver:
     def save(
         self, step: int, state: State, meta: dict[str, Any], *, score: float | None = None
     ) -> None:
-        """Take a copy of ``state`` after ``step`` steps and write it in the background, after the
-        checkpoint before it. Nothing happens once saving was given up: see :attr:`error`.
-        """
+        """Copy ``state`` after ``step`` steps and write the copy in the background; first wait
+        until the previous checkpoint is written. Does nothing after saving was given up: see
+        :attr:`error`."""
         begun = time.monotonic()
         if self._thread is not None:
             self._thread.join()
@@ -105,14 +105,15 @@ class Saver:
 
     @property
     def busy(self) -> bool:
-        """Whether this worker still has something to write."""
+        """Whether this worker is still writing."""
         return self._thread is not None and self._thread.is_alive()
 
     def wait(self) -> None:
-        """Until this worker's part is written; on the first one until the checkpoint is complete.
+        """Wait until this worker's part is written; on the first worker until the checkpoint is
+        complete.
 
         Raises:
-            CheckpointError: it could not be written.
+            CheckpointError: the checkpoint could not be written.
         """
         if self._thread is not None:
             self._thread.join()
@@ -120,7 +121,7 @@ class Saver:
             raise self.error
 
     def close(self) -> None:
-        """Give up what is not written; nothing incomplete is ever read."""
+        """Stop waiting and retrying; an incomplete checkpoint is never read."""
         self._closed.set()
         if self._thread is not None:
             self._thread.join()
@@ -155,7 +156,7 @@ class Saver:
     ) -> None:
         try:
             self._write_all(step, pieces, meta, score)
-        except Exception as e:  # whatever it is, it must not end as a save that seems done
+        except Exception as e:  # after any failure, the save must not seem complete
             self.error = _failed(self.checkpoints, step, e)
 
     def _write_all(
@@ -177,7 +178,7 @@ class Saver:
         self._patiently(end, lambda: self.checkpoints.tidy(self.retention))
 
     def _patiently(self, end: float, work: Callable[[], _T]) -> _T:
-        """Do it, again and again until ``end`` where storage fails."""
+        """The result of ``work``, retried until ``end`` if storage fails."""
         for attempt in count():
             try:
                 return work()
@@ -198,10 +199,10 @@ def _failed(checkpoints: Checkpoints, step: int, error: Exception) -> Checkpoint
         "a checkpoint could not be written",
         where=str(checkpoints.at(step)),
         value=reason.splitlines()[0] if reason else repr(error),
-        rule="a checkpoint counts once its marker is written; earlier ones are untouched",
+        rule="a checkpoint counts once its marker is written; earlier checkpoints are untouched",
         fix="free space on that disk (or lower checkpoint.keep) and start the same command again"
         if full
-        else "mend the cause and start the same command again",
+        else "remove the cause and start the same command again",
     )
 
 

@@ -1,9 +1,9 @@
 """The tensor file of one worker: safetensors, with an index beside it.
 
 ``<attempt>-<rank>.safetensors`` holds the worker's pieces one after the other, under the key
-``name@offset,offset``. ``<attempt>-<rank>.json`` is written after it and says for every piece its
-name, its place in the whole tensor, its place in the file and the CRC-32 of every block, so that
-any other plan can read just the bytes that it needs, and knows that they are the ones written.
+``name@offset,offset``. ``<attempt>-<rank>.json`` is written afterwards and has for every piece its
+name, its position in the whole tensor and in the file, and the CRC-32 of every block, so that a
+worker of any other sharding plan can read just the bytes that it needs, and check them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from p5dist.errors import CheckpointError
 from p5dist.storage import Folder
 
 BLOCK = 4 << 20
-"""Bytes that one checksum covers."""
+"""Bytes per checksum."""
 _AT_ONCE = 16  # blocks read at once
 
 _DTYPES = {
@@ -41,15 +41,15 @@ class Entry:
 
     name: str
     dtype: str
-    """As safetensors names it."""
+    """Name of the type in safetensors."""
     shape: tuple[int, ...]
-    """Of the whole tensor."""
+    """Shape of the whole tensor."""
     offsets: tuple[int, ...]
     sizes: tuple[int, ...]
     begin: int
     """First byte in the file."""
     crc32: tuple[int, ...]
-    """One for each block of BLOCK bytes, the last may be shorter."""
+    """One checksum per block of BLOCK bytes; the last block may be shorter."""
 
     @property
     def torch_dtype(self) -> torch.dtype:
@@ -60,7 +60,7 @@ def write_shard(folder: Folder, name: str, pieces: list[Piece]) -> None:
     """Write ``<name>.safetensors``, then ``<name>.json``.
 
     Args:
-        pieces: contiguous, on CPU; they must not change while this runs.
+        pieces: contiguous, on CPU; they must not change during the call.
     """
     text, places = safetensors_header(
         {_key(piece): (piece.values.dtype, tuple(piece.values.shape)) for piece in pieces}, {}
@@ -95,8 +95,8 @@ def write_shard(folder: Folder, name: str, pieces: list[Piece]) -> None:
 def safetensors_header(
     tensors: dict[str, tuple[torch.dtype, tuple[int, ...]]], metadata: dict[str, str]
 ) -> tuple[bytes, list[int]]:
-    """What a safetensors file begins with, and where in the file each tensor begins; they follow
-    in the order of ``tensors`` (name → type, shape)."""
+    """The header of a safetensors file, and the first byte of each tensor in the file; tensors
+    follow the header in the order of ``tensors`` (name → type, shape)."""
     header: dict[str, object] = {"__metadata__": {"format": "pt", **metadata}}
     begins, at = [], 0
     for name, (dtype, shape) in tensors.items():
@@ -126,19 +126,19 @@ def parse_index(text: bytes) -> list[Entry]:
 
 
 def read_rows(file: Folder, entry: Entry, first: int, last: int) -> Iterator[tuple[int, Tensor]]:
-    """Rows ``first`` … ``last - 1`` of a saved piece (along its first dimension), some at once;
-    what is yielded is good until the next.
+    """Rows ``first`` … ``last - 1`` of a saved piece (along its first dimension), several at a
+    time; yielded values are valid until the next are yielded.
 
     Returns:
-        (row, values [rows, …]) one after the other.
+        (first row, values [rows, …]) one after the other.
 
     Raises:
-        CheckpointError: a block is not what was written.
+        CheckpointError: the bytes of a block differ from the written bytes.
     """
     width = math.prod(entry.sizes[1:]) * entry.torch_dtype.itemsize
     total = entry.sizes[0] * width
     step = max(_AT_ONCE * BLOCK // max(width, 1), 1)
-    # One buffer for all reads: memory that is new costs as much as reading into it.
+    # One buffer for all reads: allocating new memory takes as long as reading into it.
     buffer = bytearray(min((_AT_ONCE + 2) * BLOCK + width, total))
     with file.fs.open_input_file(file.path) as source:
         for row in range(first, last, step):
@@ -153,12 +153,12 @@ def read_rows(file: Folder, entry: Entry, first: int, last: int) -> Iterator[tup
                 at = block * BLOCK - begin
                 if zlib.crc32(data[at : at + BLOCK]) != entry.crc32[block]:
                     raise CheckpointError(
-                        "a checkpoint is damaged: bytes differ from what was written",
+                        "a checkpoint is damaged: its bytes differ from the written bytes",
                         where=f"{file}, {entry.name}",
                         value=f"block {block} of {len(entry.crc32)} ({BLOCK >> 20} MB each)",
                         rule="every block has the CRC-32 of the index",
                         fix=f"delete the folder {str(file).rsplit('/', 1)[0]}; the run continues "
-                        "from the checkpoint before it",
+                        "from the previous checkpoint",
                     )
             rows = data[row * width - begin : end * width - begin]
             values = torch.frombuffer(rows, dtype=entry.torch_dtype)

@@ -9,19 +9,24 @@ import typer
 
 Job = Annotated[Path, typer.Argument(metavar="JOB.yaml", help="The job file.")]
 Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[a.b=1 …]", help="Settings that replace the file's.")
+    list[str] | None,
+    typer.Argument(metavar="[a.b=1 …]", help="Settings that replace settings of the job file."),
 ]
 Words = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[STAGE …] [a.b=1 …]", help="Stages (all) and settings."),
+    typer.Argument(
+        metavar="[STAGE …] [a.b=1 …]",
+        help="Stages (none: all), and settings that replace settings of the job file.",
+    ),
 ]
 Fresh = Annotated[
-    bool, typer.Option("--fresh", help="Throw away what the stage, and later ones, made before.")
+    bool,
+    typer.Option("--fresh", help="Delete the results of the chosen and of all later stages first."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 
 
 def split_words(words: list[str] | None) -> tuple[list[str], list[str]]:
-    """Stages, and settings ``a.b=1``."""
+    """Split words into stages and settings ``a.b=1``."""
     words = words or []
     return [w for w in words if "=" not in w], [w for w in words if "=" in w]

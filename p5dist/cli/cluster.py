@@ -30,9 +30,10 @@ Address = Annotated[
         envvar="RAY_API_SERVER_ADDRESS", help="Job server of the cluster: http://HEAD:8265."
     ),
 ]
-Id = Annotated[str, typer.Argument(metavar="ID", help="As submit and list print it.")]
+Id = Annotated[str, typer.Argument(metavar="ID", help="Id of the job, printed by submit and list.")]
 Folder = Annotated[
-    Path | None, typer.Option(help="Where its files are; for a second cluster beside the first.")
+    Path | None,
+    typer.Option(help="Folder for the files of the cluster; needed for a second cluster."),
 ]
 
 
@@ -44,22 +45,24 @@ def submit(
         str | None,
         typer.Option(envvar="RAY_API_SERVER_ADDRESS", help="Job server: http://HEAD:8265."),
     ] = None,
-    wait: Annotated[bool, typer.Option("--wait", help="Until the job has ended.")] = False,
-    follow: Annotated[bool, typer.Option("--follow", help="Print its log, until it ends.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until the job has ended.")] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Print the log until the job ends.")
+    ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print what would be sent; send nothing.")
+        bool, typer.Option("--dry-run", help="Print the submission; send nothing.")
     ] = False,
     again: Annotated[
-        bool, typer.Option("--again", help="Also where the same job has finished.")
+        bool, typer.Option("--again", help="Submit even if the same job has finished.")
     ] = False,
     image_has_package: Annotated[
         bool, typer.Option("--image-has-package", help="Send the job file only, no code.")
     ] = False,
     python: Annotated[
-        str | None, typer.Option(help="Interpreter on the nodes; left out: that of Ray there.")
+        str | None, typer.Option(help="Interpreter on the nodes; left out: Ray's interpreter.")
     ] = None,
     driver_cpus: Annotated[
-        float, typer.Option(help="0: the driver is on the head node; else where they are free.")
+        float, typer.Option(help="0: driver on the head node; else on a node with free CPUs.")
     ] = 0.0,
     driver_memory_gb: Annotated[float, typer.Option(help="Memory that the driver reserves.")] = 0.0,
     render: Annotated[
@@ -74,7 +77,7 @@ def submit(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """The same job on a Ray cluster; given twice, it runs once."""
+    """Run the job on a Ray cluster; a job that is submitted twice runs once."""
     from p5dist.config import load_job
     from p5dist.observe.stages import select
     from p5dist.submit import show
@@ -116,7 +119,7 @@ def list_jobs(address: Address, as_json: Json = False) -> None:
 
 @jobs_app.command()
 def status(id: Id, address: Address, as_json: Json = False) -> None:
-    """How far a job is; exit code 1 if it failed."""
+    """Print the status of a job; exit code 1 if the job failed."""
     from p5dist.submit.client import JobServer
     from p5dist.submit.follow import EXIT_CODES, outcome, when
 
@@ -137,10 +140,10 @@ def logs(
     id: Id,
     address: Address,
     follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Go on as it grows, to the end.")
+        bool, typer.Option("--follow", "-f", help="Print new lines until the job ends.")
     ] = False,
 ) -> None:
-    """What a job has printed."""
+    """Print the log of a job."""
     from p5dist.environment.redact import redact_text
     from p5dist.submit.client import JobServer
     from p5dist.submit.follow import EXIT_CODES, wait
@@ -153,7 +156,7 @@ def logs(
 
 @jobs_app.command()
 def stop(id: Id, address: Address) -> None:
-    """Ask a job to save a checkpoint and end, and wait until it has."""
+    """Ask a job to save a checkpoint and end, and wait until it has ended."""
     from p5dist.environment.console import console
     from p5dist.submit.client import JobServer
     from p5dist.submit.follow import wait
@@ -167,15 +170,15 @@ def stop(id: Id, address: Address) -> None:
 
 @cluster_app.command()
 def up(
-    nodes: Annotated[int, typer.Option(min=1, help="With the head.")] = 2,
-    cpus: Annotated[float, typer.Option(help="CPUs that each node says it has.")] = 1,
-    port: Annotated[int, typer.Option(help="Of dashboard and job server, on loopback.")] = 8265,
-    store_mb: Annotated[int, typer.Option(help="Object store of each node.")] = 256,
+    nodes: Annotated[int, typer.Option(min=1, help="Number of nodes, including the head.")] = 2,
+    cpus: Annotated[float, typer.Option(help="CPUs that each node reports to Ray.")] = 1,
+    port: Annotated[int, typer.Option(help="Port of dashboard and job server (loopback).")] = 8265,
+    store_mb: Annotated[int, typer.Option(help="Object store of each node, in MiB.")] = 256,
     separate_hosts: Annotated[
         bool,
         typer.Option(
-            help="Each node with an address of its own (127.0.0.2, …), as several machines have. "
-            "Ray then listens on all interfaces: not where others reach this machine."
+            help="Give each node a separate address (127.0.0.2, …), as separate machines have. "
+            "Ray then listens on all interfaces: do not use it on a machine that others can reach."
         ),
     ] = False,
     folder: Folder = None,
@@ -190,7 +193,7 @@ def up(
 
 @cluster_app.command("status")
 def cluster_status(folder: Folder = None, as_json: Json = False) -> None:
-    """The nodes that were started, and which are alive."""
+    """The started nodes: alive or ended."""
     _show(folder, as_json)
 
 
@@ -205,10 +208,10 @@ def add_node(folder: Folder = None) -> None:
 
 @cluster_app.command("kill-node")
 def kill_node(
-    number: Annotated[int, typer.Argument(metavar="N", help="0 is the head.")],
+    number: Annotated[int, typer.Argument(metavar="N", help="Number of the node; 0: the head.")],
     folder: Folder = None,
 ) -> None:
-    """End a node at once, as a machine that fails."""
+    """Kill a node, to simulate the failure of a machine."""
     from p5dist.submit.local import LocalCluster
 
     node = LocalCluster(folder).kill(number)
@@ -217,7 +220,7 @@ def kill_node(
 
 @cluster_app.command()
 def down(folder: Folder = None) -> None:
-    """End the nodes that were started here, and no other Ray."""
+    """End the nodes of this local cluster, and no other Ray processes."""
     from p5dist.submit.local import LocalCluster
 
     print(f"ended {LocalCluster(folder).down()} nodes")

@@ -1,4 +1,4 @@
-"""The commands about data sets: public ones, synthetic ones."""
+"""The commands about public and synthetic data sets."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ app.add_typer(datasets_app, name="datasets")
 
 @datasets_app.callback()
 def datasets(context: typer.Context, as_json: Json = False) -> None:
-    """Public data sets it knows: where from, licence, size."""
+    """List the known public data sets: source, licence, size."""
     if context.invoked_subcommand is None:
         from p5dist.datasets import public as known
 
@@ -34,16 +34,22 @@ def get(name: Annotated[str, typer.Argument(help="Name of the data set.")]) -> N
 def synth(
     out: Annotated[str, typer.Argument(metavar="OUT", help="A folder or URL.")],
     interactions: Annotated[float, typer.Option(help="Rows of the log, such as 1e8.")],
-    users: Annotated[float | None, typer.Option(help="Left out: a 50th of the rows.")] = None,
-    items: Annotated[float | None, typer.Option(help="Left out: a 100th of the rows.")] = None,
-    clusters: Annotated[float | None, typer.Option(help="Left out: the root of the items.")] = None,
-    days: Annotated[int, typer.Option(help="Time that the log covers.")] = 365,
-    file_rows: Annotated[float, typer.Option(help="About how many rows a file has.")] = 2e6,
-    seed: Annotated[int, typer.Option(help="Another seed, another log.")] = 1,
+    users: Annotated[
+        float | None, typer.Option(help="Number of users; left out: rows / 50.")
+    ] = None,
+    items: Annotated[
+        float | None, typer.Option(help="Number of items; left out: rows / 100.")
+    ] = None,
+    clusters: Annotated[
+        float | None, typer.Option(help="Number of clusters; left out: √items.")
+    ] = None,
+    days: Annotated[int, typer.Option(help="Days that the log covers.")] = 365,
+    file_rows: Annotated[float, typer.Option(help="Approximate rows per file.")] = 2e6,
+    seed: Annotated[int, typer.Option(help="Seed of the random log.")] = 1,
     address: Annotated[str | None, typer.Option(help="Ray cluster to join.")] = None,
     as_json: Json = False,
 ) -> None:
-    """A synthetic log of any size as Parquet, with the best score that a model can reach."""
+    """Write a synthetic log of any size as Parquet, with the best score that a model can reach."""
     from p5dist.datasets import synthetic
 
     process = synthetic.plan(

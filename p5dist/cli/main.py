@@ -1,5 +1,5 @@
-"""The command line; the commands are in :mod:`p5dist.cli`, a file a kind, and a stage is
-imported when it is called."""
+"""The command line; the other files of :mod:`p5dist.cli` hold the commands, grouped by subject. A
+stage is imported when its command runs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from p5dist.environment.redact import redact_text
 from p5dist.errors import P5Error, StoppedError
 
 STOPPED = 143
-"""Exit code of a job that was asked to stop: that of a process ended by SIGTERM."""
+"""Exit code of a job that was asked to stop: the code of a process ended by SIGTERM."""
 
 app = typer.Typer(
     help="Pre-train one recommender on raw interaction logs, fine-tune, evaluate, recommend.",
@@ -35,7 +35,7 @@ def doctor(
     ] = "runs",
     as_json: Json = False,
 ) -> None:
-    """Versions and whether they fit, hardware, Ray, storage: each line ok, or what to do."""
+    """Check versions, hardware, Ray and storage: each line says ok, or what to do."""
     from p5dist.environment import doctor as checks
 
     raise typer.Exit(checks.run(storage, as_json))

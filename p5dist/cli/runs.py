@@ -1,4 +1,4 @@
-"""The commands about a job and what it has made; nothing runs."""
+"""The commands about a job and its run folder; they run no stages."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ app = typer.Typer()
 
 @app.command()
 def config(job: Job, overrides: Overrides = None, as_json: Json = False) -> None:
-    """The resolved job, checked; nothing runs."""
+    """Check the job and print it with all defaults; no stage runs."""
     from p5dist.config import dump_job, load_job
 
     loaded = load_job(job, overrides)
@@ -28,7 +28,7 @@ def status(
     ],
     as_json: Json = False,
 ) -> None:
-    """How far a run is, from its folder: stage, step, rate, time left, checkpoint, last error."""
+    """The progress of a run, from its folder: stage, step, rate, time left, checkpoint, error."""
     from p5dist.observe import status as reader
 
     reader.run(run, as_json)
@@ -40,7 +40,7 @@ def audit(
     words: Words = None,
     as_json: Json = False,
 ) -> None:
-    """Prove from the ledger that training took every row exactly once an epoch (ledger: true)."""
+    """Prove from the ledger (ledger: true) that training took every row exactly once per epoch."""
     from p5dist.config import load_job
     from p5dist.observe import audit as auditing
     from p5dist.observe.stages import select
@@ -62,11 +62,15 @@ def export(
     job: Job,
     out: Annotated[str, typer.Argument(metavar="OUT", help="The file to write, or its URL.")],
     overrides: Overrides = None,
-    stage: Annotated[str | None, typer.Option(help="Left out: the last training.")] = None,
-    step: Annotated[int | None, typer.Option(help="Left out: the best checkpoint.")] = None,
+    stage: Annotated[
+        str | None, typer.Option(help="Training stage; left out: the last training.")
+    ] = None,
+    step: Annotated[
+        int | None, typer.Option(help="Step of the checkpoint; left out: the best checkpoint.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """The weights of a checkpoint as one safetensors file."""
+    """Write the weights of a checkpoint as one safetensors file."""
     from p5dist.config import load_job
     from p5dist.inference import export as exporting
     from p5dist.storage import Folder
@@ -81,15 +85,26 @@ def export(
 def plan(
     job: Job,
     overrides: Overrides = None,
-    workers: Annotated[int, typer.Option(min=1, help="One a device.")] = 8,
-    machine: Annotated[str, typer.Option(help="A name of capacity/machines.yaml.")] = "h100x8",
-    stage: Annotated[str | None, typer.Option(help="Left out: the first training.")] = None,
-    interactions: Annotated[float | None, typer.Option(help="Such as 1e10.")] = None,
-    users: Annotated[float | None, typer.Option(help="Left out: those that are prepared.")] = None,
-    items: Annotated[float | None, typer.Option(help="Left out: those that are prepared.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Workers, one per device.")] = 8,
+    machine: Annotated[
+        str, typer.Option(help="Machine type, a name in capacity/machines.yaml.")
+    ] = "h100x8",
+    stage: Annotated[
+        str | None, typer.Option(help="Training stage; left out: the first training.")
+    ] = None,
+    interactions: Annotated[
+        float | None,
+        typer.Option(help="Number of interactions, such as 1e10; left out: of the prepared data."),
+    ] = None,
+    users: Annotated[
+        float | None, typer.Option(help="Number of users; left out: of the prepared data.")
+    ] = None,
+    items: Annotated[
+        float | None, typer.Option(help="Number of items; left out: of the prepared data.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Sharding, memory, traffic, time of a step on a cluster that is not there: computed."""
+    """Compute sharding, memory, traffic and step time on a larger cluster, without running."""
     from p5dist.capacity import show
     from p5dist.config import load_job
 

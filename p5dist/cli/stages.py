@@ -1,4 +1,4 @@
-"""The commands that run stages; a stage is imported when it is called."""
+"""The commands that run stages; a stage is imported when its command runs."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def run(
     words: Words = None,
     fresh: Fresh = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show what would be done; do nothing.")
+        bool, typer.Option("--dry-run", help="Print the states of the stages; run nothing.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """The stages of a job in order; complete ones are skipped, interrupted ones continue."""
+    """Run the stages of a job in order; skip complete stages, continue interrupted ones."""
     stages, overrides = split_words(words)
     _stages(job, stages, overrides, fresh=fresh, dry_run=dry_run, as_json=as_json)
 
@@ -58,7 +58,7 @@ def finetune(
 def evaluate(
     job: Job, overrides: Overrides = None, fresh: Fresh = False, as_json: Json = False
 ) -> None:
-    """Exact ranking over the whole catalogue beside the baselines."""
+    """Exact metrics of model and baselines over the whole catalogue."""
     _stages(job, ["evaluate"], overrides, fresh=fresh, as_json=as_json)
 
 
@@ -66,7 +66,7 @@ def evaluate(
 def recommend(
     job: Job, overrides: Overrides = None, fresh: Fresh = False, as_json: Json = False
 ) -> None:
-    """Lists for all users as Parquet."""
+    """Recommendations for all users as Parquet."""
     _stages(job, ["recommend"], overrides, fresh=fresh, as_json=as_json)
 
 
@@ -101,7 +101,7 @@ def _stages(
             for step in steps:
                 print(f"{step.stage:<24}{step.state}")
         return
-    with redirect_stdout(sys.stderr):  # where Ray prints what its nodes tell
+    with redirect_stdout(sys.stderr):  # Ray prints the output of its nodes
         results = pipeline.run(job, stages, fresh=fresh)
     if as_json:
         print(json.dumps(results, indent=2))
@@ -110,7 +110,7 @@ def _stages(
 
 
 def _summary(job: Any, results: dict[str, Any]) -> None:
-    """The tables and paths that a person wants to see at the end."""
+    """Print the tables and paths of the results."""
     from p5dist.environment.console import console
     from p5dist.storage import RunFolder
 

@@ -1,6 +1,6 @@
 """The job file: one object for the library, the command line, cluster jobs and checkpoints.
 
-Importing this loads neither torch nor ray.
+Importing this package loads neither torch nor ray.
 """
 
 from p5dist.config.load import dump_job, load_job, parse_job

@@ -10,39 +10,43 @@ from p5dist.config.base import Section
 
 
 class Mixed(Section):
-    """Another prepared data set that pre-training also takes histories from."""
+    """Another prepared data set, mixed into pre-training."""
 
     data: str
-    """Folder or URL of the run that prepared it. Its items must be those of this job, which comes
-    last and extends the vocabulary (prepare.vocabulary.extend); its users are strangers."""
+    """Folder or URL of the run that prepared the data. Its item ids must agree with this job: this
+    job is prepared last and extends the vocabulary (prepare.vocabulary.extend). Its users are
+    treated as other users than this job's."""
     weight: PositiveFloat = 1.0
-    """Share in every batch, relative to the others."""
+    """Share in every batch, relative to the other data sets."""
 
 
 class Feed(Section):
-    """How shards become batches (order of data: seed, lanes)."""
+    """How shards become batches; seed and lanes decide the order of the data."""
 
     lanes: PositiveInt = 64
-    """Streams that the row groups are dealt to; at least the largest number of workers ever."""
+    """Streams to which the row groups are dealt; at least the largest number of workers that the
+    run will ever have."""
     max_length: PositiveInt = 200
-    """Interactions of a history that the encoder sees."""
+    """Largest number of interactions of a history that the encoder sees."""
     window: Literal["last", "random"] = "random"
     """Which max_length interactions of a longer history a training step takes; evaluation and
-    recommendation always take the last."""
+    recommendation always take the last interactions."""
     mix: dict[str, Mixed] = {}
-    """Other data sets, by a name of your choice, that pre-training mixes with this job's own. Every
-    batch has the same number of histories of each, and an epoch is one of this job's own data."""
+    """Other data sets, under names of your choice, that pre-training mixes with this job's data.
+    Every batch has a fixed number of histories of each data set; an epoch is an epoch of this
+    job's data."""
     weight: PositiveFloat = 1.0
-    """Share of this job's own data in every batch, relative to those of the mix."""
+    """Share of this job's data in every batch, relative to the data sets of the mix."""
     in_memory: NonNegativeInt = 5_000_000
-    """Data sets of at most so many interactions are read once by every worker and kept in its
-    memory (8 bytes an interaction, up to 21 with all columns); Ray tasks read larger ones."""
+    """Data sets of at most this many interactions are read once by every worker and kept in its
+    memory (8 bytes per interaction, up to 21 with all columns); Ray tasks stream larger data sets
+    in every epoch."""
     unit_rows: PositiveInt = 25_600
-    """Histories that one Ray task reads; smaller units pay more for scheduling."""
+    """Histories that one Ray task reads; smaller units have more scheduling overhead."""
     read_ahead: NonNegativeInt = 2
-    """Read units kept ready before they are needed."""
+    """Number of units that are read in advance."""
 
     @property
     def weights(self) -> tuple[float, ...]:
-        """Of this job's own data, and of the mix in the order of names."""
+        """Weights of this job's data, then of the data sets of the mix in the order of names."""
         return (self.weight, *(mixed.weight for _, mixed in sorted(self.mix.items())))

@@ -13,7 +13,7 @@ from p5dist.config.run import RunConfig
 
 
 class Job(RunConfig):
-    """A whole run, from the raw log to the report: what a job file is, built in Python.
+    """A whole run, from the raw log to the report: the content of a job file, built in Python.
 
     ``Job(name="shop", prepare={"source": {"files": "log.csv"}}, pretrain={"epochs": 3})`` takes the
     sections of a job file as mappings or section objects; :meth:`from_file` reads a job file.
@@ -34,10 +34,10 @@ class Job(RunConfig):
 
         Args:
             path: a YAML file.
-            overrides: settings that replace the file's, such as ``pretrain.steps=100``.
+            overrides: settings that replace settings of the file, such as ``pretrain.steps=100``.
 
         Raises:
-            ConfigError: no such file, not YAML, or as for a job built in Python.
+            ConfigError: no such file, not YAML, an unknown key, a value that breaks a rule.
         """
         return cls(**load_job(path, list(overrides)).model_dump(exclude_unset=True))
 
@@ -45,7 +45,7 @@ class Job(RunConfig):
         """The same job with other settings, such as ``pretrain.steps=100``.
 
         Raises:
-            ConfigError: as above.
+            ConfigError: an unknown key, a value that breaks a rule.
         """
         values = self.model_dump(mode="json", exclude_unset=True)
         apply_overrides(values, overrides)

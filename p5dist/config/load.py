@@ -1,5 +1,5 @@
-"""Job files: YAML plus dotted overrides → RunConfig, with errors that name path, value, rule and
-knob."""
+"""Job files: YAML plus dotted overrides → RunConfig, with errors that name key, value, rule and
+fix."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def load_job(path: str | Path, overrides: list[str] | None = None) -> RunConfig:
 
 
 def parse_job(text: str, overrides: list[str] | None = None, *, where: str = "job") -> RunConfig:
-    """As :func:`load_job`, from the text of a job file."""
+    """:func:`load_job` for the text of a job file."""
     try:
         values = yaml.safe_load(text)
     except yaml.YAMLError as e:
@@ -59,7 +59,7 @@ def dump_job(job: RunConfig, *, defaults: bool = True) -> str:
     """The job as YAML; :func:`parse_job` gives the same object back.
 
     Args:
-        defaults: the resolved job; else what the user set, by file and overrides.
+        defaults: include defaults; False: only the settings of file and overrides.
     """
     values = job.model_dump(mode="json", exclude_unset=not defaults)
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
@@ -69,7 +69,7 @@ def apply_overrides(values: dict[str, Any], overrides: Iterable[str]) -> None:
     """Put settings such as ``pretrain.steps=100`` into ``values``.
 
     Raises:
-        ConfigError: not an override, or one below a plain value.
+        ConfigError: not an override, or an override below a plain value.
     """
     for override in overrides:
         _apply(values, override)
@@ -98,11 +98,11 @@ def _apply(values: dict[str, Any], override: str) -> None:
 
 
 def explain(error: ValidationError, values: dict[str, Any], where: str) -> ConfigError:
-    """The first problem in full, the others in a line each.
+    """A ConfigError with the first problem in full, and one line for each other problem.
 
     Args:
-        values: what was validated.
-        where: of what, for the message.
+        values: the validated values.
+        where: file or object that the values come from, for the message.
     """
     first, *others = error.errors()
     parts = _path(first["loc"], values)
@@ -142,7 +142,7 @@ def explain(error: ValidationError, values: dict[str, Any], where: str) -> Confi
 
 
 def _path(loc: tuple[int | str, ...], values: Any) -> list[str]:
-    """``loc`` as the user wrote it: without the tags that pydantic adds for unions."""
+    """``loc`` as a key path of the job file, without the tags that pydantic adds for unions."""
     parts: list[str] = []
     node = values
     for i, part in enumerate(loc):
@@ -164,13 +164,13 @@ def _section_at(parts: list[str], values: Any) -> type[BaseModel]:
 
 
 def _sections_at(parts: list[str], values: Any) -> list[type[BaseModel]]:
-    """The section classes that the key path ``parts`` may be read by: several for a union."""
+    """The section classes that can read the key path ``parts``: several for a union."""
     return _sections(*_declared(parts, values))
 
 
 def _declared(parts: list[str], value: Any) -> tuple[Any, Any]:
-    """What the key path ``parts`` is declared as, under the sections that the user's values
-    choose, and the user's value there."""
+    """The declared type of the key path ``parts``, in the sections that the user's values choose,
+    and the user's value of this key."""
     annotation: Any = RunConfig
     for part in parts:
         if get_origin(annotation) is dict:

@@ -1,4 +1,4 @@
-"""Losses over the catalogue: what the positives are compared with."""
+"""Losses over the catalogue, and the negatives that they use."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ Mixture = Annotated[dict[Distribution, PositiveFloat], Field(min_length=1)]
 
 
 class FullSoftmax(Section):
-    """Cross-entropy over the whole catalogue, in chunks: its memory does not grow with the
+    """Cross-entropy over the whole catalogue, in chunks: memory of logits does not grow with the
     batch."""
 
     kind: Literal["softmax"] = "softmax"
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Probability that is spread over all items instead of given to the target."""
+    """Probability that is spread over all items instead of the target."""
 
 
 class SampledSoftmax(Section):
@@ -27,19 +27,19 @@ class SampledSoftmax(Section):
 
     kind: Literal["sampled_softmax"]
     negatives: PositiveInt = 512
-    """Of a step; in_batch may find fewer."""
+    """Negatives per step, shared by the global batch; in_batch may find fewer."""
     distribution: Distribution | Mixture = "popularity"
-    """uniform: all items alike; popularity: in proportion to count^alpha; in_batch: interactions
-    of the global batch, whose rows are at hand anyway. A mixture gives the share of each:
-    ``{popularity: 0.5, uniform: 0.5}``."""
+    """uniform: all items alike; popularity: in proportion to count^alpha; in_batch: items of
+    interactions of the global batch, whose vectors are looked up anyway. A mixture gives the share
+    of each distribution: ``{popularity: 0.5, uniform: 0.5}``."""
     alpha: Annotated[float, Field(ge=0, le=1)] = 0.75
     """Exponent of popularity."""
 
 
 class GeneralisedBce(Section):
-    """Binary cross-entropy over the positive and uniform negatives shared by the global batch; the
-    positive's exponent undoes what sampling does to the probabilities (gBCE, Petrov and Macdonald
-    2023)."""
+    """Binary cross-entropy over the positive and uniform negatives shared by the global batch; an
+    exponent on the positive's probability corrects the overconfidence that sampling causes (gBCE,
+    Petrov and Macdonald 2023)."""
 
     kind: Literal["gbce"]
     negatives: PositiveInt = 256

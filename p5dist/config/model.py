@@ -11,30 +11,29 @@ from p5dist.config.registry import ENCODERS, Chosen
 from p5dist.config.sections import EncoderSection
 
 Dropout = Annotated[float, Field(ge=0, lt=1)]
-"""Rounded to a 256th: the mask comes from a hash of (seed, step, row, position, place)."""
+"""Dropout probability, rounded to a multiple of 1/256; see :mod:`p5dist.models.dropout`."""
 
 
 class Inputs(Section):
-    """What the encoder sees of an interaction beside its item: each part is a vector that is
-    added."""
+    """Inputs of the encoder in addition to the item of an interaction: each adds a vector."""
 
     rating: bool = False
     """The rating that the user gave."""
     event: bool = False
     """The type of the event."""
     time_gap: bool = False
-    """The time since the interaction before, by doublings of the seconds."""
+    """The time since the previous interaction, in classes that double the seconds."""
     calendar: bool = False
     """Hour of the day and day of the week (UTC)."""
     user_id: bool = False
-    """The row of the user's own; it says nothing of users who come later."""
+    """The embedding row of the user; users who come after training have none."""
     user_attributes: bool = False
-    """The bags of model.user_attributes."""
+    """The pooled attributes of the user, see model.user_attributes."""
     item_dropout: Dropout = 0.0
     """Probability in training that the encoder does not see the item of an interaction."""
     id_dropout: Dropout = 0.0
-    """Probability in training that an item has its attributes only for a step, so that these
-    learn to stand for items never seen; needs model.item_attributes."""
+    """Probability in training that the vector of an item has only its attributes in a step, so that
+    attributes learn to represent unseen items; needs model.item_attributes."""
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -55,19 +54,18 @@ class Model(Section):
     encoder: Annotated[EncoderSection, Chosen(ENCODERS, "transformer")] = EncoderSection(
         kind="transformer"
     )
-    """Without a kind it is a transformer."""
+    """The encoder; a transformer if no kind is given."""
     inputs: Inputs = Inputs()
     item_attributes: tuple[str, ...] = ()
-    """Attributes (names under prepare.items.attributes) whose pooled bags join the item vector.
-    An item that training has never seen then has the vector of its attributes."""
+    """Attributes (names under prepare.items.attributes) whose pooled embeddings are added to the
+    item vector. An item that training has never seen then has the vector of its attributes."""
     user_attributes: tuple[str, ...] = ()
     """Attributes (names under prepare.users.attributes) that tasks over users and
     inputs.user_attributes read."""
     cosine_temperature: PositiveFloat | None = None
-    """Compare states and items by cosine / temperature (0.05 is usual); left out: by their
-    product."""
+    """Score items by cosine / temperature (0.05 is usual); left out: by the inner product."""
     init_scale: Annotated[float, Field(gt=0)] = 0.02
-    """Standard deviation of embedding rows at the start."""
+    """Standard deviation of the initial embedding rows."""
 
     @model_validator(mode="after")
     def _encoder(self) -> Model:
@@ -82,10 +80,10 @@ class Model(Section):
         ):
             if getattr(self.inputs, name) and not needed:
                 what = "item_attributes" if name == "id_dropout" else name
-                raise ValueError(f"inputs.{name} needs model.{what}, which names none")
+                raise ValueError(f"inputs.{name} needs model.{what}, which is empty")
         return self
 
     @property
     def columns(self) -> tuple[Column, ...]:
-        """Columns of a history that the model reads beside user, item and split."""
+        """Columns of a history that the model reads, besides user, item and split."""
         return tuple(dict.fromkeys((*self.encoder.columns, *self.inputs.columns)))

@@ -10,12 +10,14 @@ from p5dist.config.base import Section
 
 
 class Ranking(Section):
-    """How evaluate and recommend rank items; validation during training ignores the counts."""
+    """How evaluate and recommend rank items; validation during training ignores the item-to-item
+    counts."""
 
     item_to_item: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of the probability of the next item that comes from counts of which items follow which
-    in training, the rest comes from the model (as in kNN-LM, Khandelwal et al. 2020). Choose it on
-    validation: p5dist evaluate JOB.yaml evaluate.split=validation ranking.item_to_item=0.3."""
+    """Share of the probability of the next item that comes from item-to-item counts of training;
+    the rest comes from the model (as in kNN-LM, Khandelwal et al. 2020). Choose the share on the
+    validation split: p5dist evaluate JOB.yaml evaluate.split=validation
+    ranking.item_to_item=0.3."""
 
 
 class Evaluate(Section):
@@ -24,24 +26,23 @@ class Evaluate(Section):
     split: Literal["validation", "test"] = "test"
     k: tuple[PositiveInt, ...] = (1, 5, 10, 20)
     users: PositiveInt | None = None
-    """About how many users are evaluated, the same every time (by a hash of seed and user); left
-    out: all."""
+    """Approximate number of evaluated users, always the same users (by a hash of seed and user);
+    left out: all users."""
     mask_seen: bool = True
-    """Items that the user has had before cannot be ranked: a target among them, a repeat, counts
-    as a miss. false: nothing is left out for anybody."""
+    """true: items that the user has had before cannot be ranked, and a target among them (a repeat)
+    counts as a miss. false: all items are ranked."""
     targets: Literal["all", "new"] = "all"
-    """new: repeats, targets that the user has had before, are left out and counted."""
+    """new: repeats (targets that the user has had before) are left out and counted."""
     batch_size: PositiveInt = 1024
     """Histories scored at once by one actor."""
     ranking_from: str | None = None
-    """Stage whose model ranks; left out: the next_item fine-tuning if the job has one, else
-    pretrain."""
+    """Stage whose model ranks; left out: the last training stage that ranks items."""
     bootstrap: NonNegativeInt = 1000
-    """Resamples of the users for the 95 % confidence intervals; 0: none."""
+    """Resamples of the users for the 95 % confidence intervals; 0: no intervals."""
 
 
 class Recommend(Section):
-    """Lists for all users."""
+    """Recommendations for all users."""
 
     k: PositiveInt = 20
     mask_seen: bool = True
@@ -54,4 +55,4 @@ class Report(Section):
     """One HTML page about the run."""
 
     users: NonNegativeInt = 5
-    """Users shown with their history and their list."""
+    """Number of users shown with their history and their recommendations."""

@@ -1,4 +1,4 @@
-"""The ``prepare`` section: where the raw log is and how it becomes histories."""
+"""The ``prepare`` section: the raw log, and how it becomes histories."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from p5dist.config.registry import ATTRIBUTES, FORMATS, Chosen, Named, in_words
 Share = Annotated[float, Field(gt=0, lt=1)]
 NonNegativeFinite = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 _ONCE_EVERYWHERE = {"separator": "|", "bins": None}
-"""Settings that attributes of every kind had, with their defaults."""
+"""Settings that attributes of every kind had in earlier versions, with their defaults."""
 
 
 class Attribute(Section):
-    """One attribute of an item, of a user, or of the context of an interaction: what all kinds
-    have. The kind adds its settings (:mod:`p5dist.prepare.attribute_kinds`)."""
+    """The settings that all kinds of attributes have, of an item, a user, or the context of an
+    interaction. The kind adds its own settings (:mod:`p5dist.prepare.attribute_kinds`)."""
 
     kind: str
-    """category: one value; multi: several, split at ``separator``; words: the words of a text
-    (runs of letters and digits) in lower case; numeric: binned at ``bins``; text: for people to
-    read, not for models; or ``package.module:Class``."""
+    """category: one value; multi: several values, split at ``separator``; words: the words of a
+    text (runs of letters and digits) in lower case; numeric: binned at ``bins``; text: text for
+    display, not for models; or ``package.module:Class``."""
     column: str | None = None
-    """Column that the attribute is read from. Left out: the one of its own name."""
+    """Column that the attribute is read from. Left out: the column with the attribute's name."""
     min_count: PositiveInt = 1
-    """Values that fewer rows have are left out."""
+    """Values that occur in fewer rows are left out."""
 
     for_models: ClassVar[bool] = True
-    """Whether models can read it: it has values, which are counted and get ids."""
+    """Whether models can read the attribute: its values are counted and get ids."""
     for_context: ClassVar[bool] = False
-    """Whether it can describe the context of an interaction, which has one value a column."""
+    """Whether the attribute can describe the context of an interaction (one value per column)."""
 
     @model_validator(mode="before")
     @classmethod
     def _from_earlier(cls, values: Any) -> Any:
-        """Leave out what job.yaml of an earlier run has as a default of another kind."""
+        """Drop defaults of other kinds, which job.yaml of an earlier version holds."""
         if not isinstance(values, dict):
             return values
         return {
@@ -57,19 +57,19 @@ AnyAttribute = Annotated[Attribute, Chosen(ATTRIBUTES, "category")]
 
 
 class Columns(Section):
-    """Which column of the raw log holds what.
+    """The names of the columns of the raw log.
 
-    A key of the folders' names (``date=2024-05-01/part-0.parquet``) is a column as well.
+    A key in the names of folders (``date=2024-05-01/part-0.parquet``) is a column as well.
     """
 
     user: str = "user_id"
     item: str = "item_id"
     timestamp: str | None = None
-    """Left out: the order of the log is the order of time."""
+    """Column of the time; left out: the order of the log is the order of time."""
     rating: str | None = None
     event: str | None = None
     context: dict[str, AnyAttribute] = {}
-    """Columns that say where and how the interaction came about: device, shop, hour."""
+    """Columns with the context of an interaction, such as device, shop or hour."""
 
     @field_validator("context")
     @classmethod
@@ -78,7 +78,7 @@ class Columns(Section):
             if not attribute.for_context:
                 raise ValueError(
                     f"'{name}' is of kind '{attribute.kind}', but a context column has one value "
-                    f"an interaction: use kind {ATTRIBUTES.ours_with('for_context', 'or')}"
+                    f"per interaction: use kind {ATTRIBUTES.ours_with('for_context', 'or')}"
                 )
             if attribute.min_count > 1:
                 raise ValueError(
@@ -92,13 +92,13 @@ class RawFiles(Section):
     """Files of one format."""
 
     files: str | tuple[str, ...]
-    """A path, a glob, a folder (with all folders in it), a URL, ``dataset:NAME/FILE`` (see
-    ``p5dist datasets``), or several. The files of one entry are read in the order of their
+    """A path, a glob, a folder (with all its subfolders), a URL, ``dataset:NAME/FILE`` (see
+    ``p5dist datasets``), or a list of these. The files of one entry are read in the order of their
     paths."""
     format: Annotated[str, Named(FORMATS)] = "csv"
-    """csv, tsv, jsonl, parquet, sequences (a line of text a user, ``user item item …`` in the order
-    of time), or ``package.module:Class``. Text in a file whose name ends in .gz, .zst, .bz2 or .lz4
-    is decompressed."""
+    """csv, tsv, jsonl, parquet, sequences (one line of text per user, ``user item item …`` in the
+    order of time), or ``package.module:Class``. Text in a file whose name ends in .gz, .zst, .bz2
+    or .lz4 is decompressed."""
     names: tuple[str, ...] | None = None
     """Column names of csv and tsv files that have no header line."""
 
@@ -107,7 +107,7 @@ class RawFiles(Section):
         if self.names is not None and not FORMATS.find(self.format).takes_names:
             raise ValueError(
                 f"names belong to {FORMATS.ours_with('takes_names', 'and')} files, not to "
-                f"{self.format}; remove it"
+                f"{self.format}; remove names"
             )
         return self
 
@@ -117,8 +117,9 @@ class Source(RawFiles):
 
     columns: Columns = Columns()
     timestamp_unit: Literal["s", "ms", "us", "ns", "iso"] = "s"
-    """Of numbers, counted from 1970. iso: text such as 2024-05-01 or 2024-05-01T12:30:00.5+02:00
-    (UTC where it names no zone). Parquet's own times and dates need no unit."""
+    """Unit of numeric times, counted from 1970. iso: text such as 2024-05-01 or
+    2024-05-01T12:30:00.5+02:00 (UTC without a zone). Parquet's own times and dates need no
+    unit."""
 
     @model_validator(mode="after")
     def _columns(self) -> Source:
@@ -136,9 +137,9 @@ class AttributeTable(RawFiles):
     """A table that describes items or users."""
 
     id: str
-    """Column with the id that the log uses."""
+    """Column with the ids that the log uses."""
     title: str | None = None
-    """Column shown to people (items only)."""
+    """Column with the title for display (items only)."""
     attributes: dict[str, AnyAttribute] = {}
 
     @field_validator("format")
@@ -164,7 +165,7 @@ class AttributeTable(RawFiles):
 
 
 class Clean(Section):
-    """Which rows are dropped, each counted under one reason."""
+    """Rules that drop rows; each dropped row is counted under one reason."""
 
     duplicates: Literal["drop", "keep"] = "drop"
     """Rows whose user, item, timestamp, event and rating all repeat an earlier row."""
@@ -175,25 +176,27 @@ class Clean(Section):
     """Seconds: drops an interaction if the preceding one of the same user, item and event, dropped
     or not, is at most this much older."""
     max_user_interactions: PositiveInt | None = None
-    """Users with more (once duplicates and repeats are gone) are taken for bots and dropped."""
+    """Users with more interactions, after duplicates and repeats are dropped, are taken for bots
+    and dropped."""
     min_user_interactions: PositiveInt = 1
     min_item_interactions: PositiveInt = 1
-    """Rare items and rare users are dropped in turn until none is left (the k-core)."""
+    """Rare items and rare users are dropped in turn until no rare one is left (the k-core)."""
     keep_rejected: bool = False
     """Write the dropped rows to rejected/ with their reason."""
 
 
 class ItemVocabulary(Section):
-    """Which items there are and what ids they get."""
+    """The items of the catalogue and their ids."""
 
     of: Literal["train", "all"] = "train"
-    """Items of training interactions, or of all. With ``train``, validation and test interactions
-    of other items are dropped (reason ``unknown_item``); ``all`` lets the catalogue, though no
-    count, know what is in validation and test, as public benchmarks do."""
+    """Items of training interactions, or of all interactions. With ``train``, validation and test
+    interactions of other items are dropped (reason ``unknown_item``). With ``all``, the catalogue
+    also has the items of validation and test, as in public benchmarks; counts come from training
+    only."""
     extend: str | None = None
-    """Folder or URL of an earlier run: its items keep their ids, new ones are put behind."""
+    """Folder or URL of an earlier run: its items keep their ids, new items get the next ids."""
     hashed: PositiveInt | None = None
-    """Instead of one id an item: this many ids, an item's id being a hash of its external id."""
+    """Number of ids if ids are hashes of external ids; left out: one id per item."""
 
     @model_validator(mode="after")
     def _one_way(self) -> ItemVocabulary:
@@ -203,19 +206,18 @@ class ItemVocabulary(Section):
 
 
 class LeaveOneOut(Section):
-    """The last interaction of a history is test, the one before it validation; histories with
-    fewer than three interactions train only."""
+    """The last interaction of a history is test, the last but one validation; histories with fewer
+    than three interactions are training only."""
 
     kind: Literal["leave_one_out"] = "leave_one_out"
 
 
 class TimeSplit(Section):
-    """One cut in time for all users: what happens from ``validation`` on validates, from ``test``
-    on tests.
+    """Cuts in time for all users: interactions from ``validation`` on are validation, interactions
+    from ``test`` on are test.
 
-    A cut is a time (ISO 8601, UTC where it names no zone), or the share of the interactions that
-    come from there on: 0.1 for the last tenth (of all interactions; at most 1/100,000 of the
-    time range early).
+    A cut is a time (ISO 8601, UTC without a zone), or a share of all interactions: 0.1 for the last
+    tenth (the cut may be early by at most 1/100,000 of the time range).
     """
 
     kind: Literal["time"]
@@ -238,7 +240,7 @@ class TimeSplit(Section):
 
 class RatioSplit(Section):
     """The last ``test`` share of every history is test, the ``validation`` share before it
-    validation, both rounded down; what is left trains."""
+    validation, both rounded down; the rest is training."""
 
     kind: Literal["ratio"]
     validation: Share | Literal[0] = 0
@@ -252,8 +254,8 @@ class RatioSplit(Section):
 
 
 class GivenSplit(Section):
-    """``source.files`` train; these files, of the same form, are the validation and the test
-    interactions."""
+    """``source.files`` are the training interactions; these files, of the same format, are the
+    validation and the test interactions."""
 
     kind: Literal["given"]
     validation: str | tuple[str, ...] | None = None
@@ -264,7 +266,7 @@ Split = Annotated[LeaveOneOut | TimeSplit | RatioSplit | GivenSplit, Field(discr
 
 
 def seconds(time: datetime) -> int:
-    """Seconds since 1970 of a time; one without a zone is UTC."""
+    """Seconds since 1970 of a time; a time without a zone is UTC."""
     return int((time if time.tzinfo else time.replace(tzinfo=timezone.utc)).timestamp())
 
 
@@ -275,24 +277,25 @@ class Prepare(Section):
     items: AttributeTable | None = None
     users: AttributeTable | None = None
     events: dict[str, NonNegativeFinite] | None = None
-    """Weight of each kind of event in training; 0 drops it (reason ``dropped_event``). The key
-    ``"*"`` is the weight of the kinds that are not named, 1 where it is left out."""
+    """Weight of each event type in training; 0 drops its interactions (reason ``dropped_event``).
+    The key ``"*"`` is the weight of event types that are not named; left out: 1."""
     clean: Clean = Clean()
     vocabulary: ItemVocabulary = ItemVocabulary()
     split: Split = LeaveOneOut()
     session_gap: PositiveInt | None = None
-    """Seconds without an interaction after which a new history of the user begins. Left out: one
-    history a user."""
+    """Seconds without an interaction after which a new history (session) of the user begins. Left
+    out: one history per user."""
     max_length: PositiveInt | None = None
-    """Longest history; what ``longer`` says is done with longer ones. Left out: no limit."""
+    """Longest history; ``longer`` decides about longer histories. Left out: no limit."""
     longer: Literal["windows", "last"] = "windows"
-    """windows: cut into histories of max_length from the end on, so that the first is the short
-    one; last: the latest max_length interactions stay (the others: reason ``over_length``)."""
+    """windows: cut a longer history into windows of max_length, counted from its end, so that the
+    first window is the short one; last: keep the latest max_length interactions and drop the
+    others (reason ``over_length``)."""
     ties: Literal["log", "shuffled"] = "log"
-    """Order of interactions of one user at one time: as in the log, or drawn from the seed."""
+    """Order of interactions of one user at one time: as in the log, or shuffled with the seed."""
     shards: PositiveInt | None = None
-    """Files that the users are spread over by a hash of their id. Left out: one per two million
-    rows of the log, but at least 8."""
+    """Number of files; users are spread over them by a hash of their id. Left out: one per two
+    million rows of the log, but at least 8."""
     group_rows: PositiveInt | None = None
     """Histories per row group. Left out: 8,192, or fewer so that every lane has several groups."""
 

@@ -1,8 +1,8 @@
 """Kinds that a job file chooses by name: tasks, encoders, attribute kinds, source formats.
 
-A kind is one class that holds all that is said about it. Ours are known by import path, so that a
-job file is read without importing what it does not name; those of others are named in the job file
-as ``package.module:Class``, or registered by an installed package as an entry point of the group.
+A kind is one class that holds everything about the kind. Kinds of p5dist are known by import path,
+so that only the kinds that a job file names are imported. Kinds of other packages are named in the
+job file as ``package.module:Class``, or registered as entry points by an installed package.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from p5dist.errors import ConfigError
 
 @dataclass(frozen=True)
 class Registry:
-    """The kinds of one sort.
+    """A registry of kinds, for example of encoders.
 
     Args:
-        noun: what a kind is, for messages.
-        group: of the entry points of other packages.
-        base: import path ``module:Class`` of the class that all kinds are subclasses of.
-        ours: name → import path.
+        noun: noun for a kind in messages, such as ``encoder``.
+        group: group of the entry points of other packages.
+        base: import path ``module:Class`` of the base class of all kinds.
+        ours: kinds of p5dist, name → import path.
     """
 
     noun: str
@@ -44,15 +44,15 @@ class Registry:
         return _with_article(self.noun)
 
     def names(self) -> list[str]:
-        """All names that a job file may give: ours, then those of installed packages."""
+        """All names that a job file may use: of p5dist, then of installed packages."""
         return [*self.ours, *sorted(self._others.keys() - self.ours.keys())]
 
     def ours_with(self, fact: str, conjunction: str) -> str:
-        """Those of our kinds whose class says yes to ``fact``: ``a, b or c``."""
+        """Names of the kinds of p5dist whose class attribute ``fact`` is true: ``a, b or c``."""
         return in_words([n for n in self.ours if getattr(self.find(n), fact)], conjunction)
 
     def without(self, *names: str) -> Registry:
-        """The same without some of ours."""
+        """The same registry without some kinds of p5dist."""
         ours = {name: path for name, path in self.ours.items() if name not in names}
         return Registry(self.noun, self.group, self.base, ours)
 
@@ -63,8 +63,8 @@ class Registry:
             kind: a name, or ``package.module:Class``.
 
         Raises:
-            ConfigError: no such name, a class that cannot be imported, is no subclass of the base
-                or lacks methods, or two packages with one name.
+            ConfigError: no such name; a class that cannot be imported, is no subclass of the base
+                or lacks methods; two packages that register the same name.
         """
         if kind in self.ours:
             return self._check(kind, load(self.ours[kind], self.noun))
@@ -92,7 +92,7 @@ class Registry:
             raise ConfigError(
                 f"{self._one} that is not complete", value=kind,
                 rule=f"the class defines {', '.join(missing)}",
-                fix=f"define what {self.base.partition(':')[2]} says of these methods",
+                fix=f"define these methods as {self.base.partition(':')[2]} documents them",
             )  # fmt: skip
         return found
 
@@ -106,7 +106,7 @@ class Registry:
                     f"two {self.noun}s have the same name", where=f"entry points {self.group}",
                     value=f"{point.name}: {point.value} and {taken}",
                     rule="a name stands for one class",
-                    fix="rename one, or uninstall the package that it comes from",
+                    fix="rename one of them, or uninstall the package that registers it",
                 )  # fmt: skip
             found[point.name] = point
         return found
@@ -123,20 +123,20 @@ def _with_article(noun: str) -> str:
 
 
 def load(path: str, noun: str, where: str | None = None) -> Any:
-    """What ``package.module:Class`` names.
+    """The object at ``package.module:Class``.
 
     Raises:
-        ConfigError: it cannot be imported.
+        ConfigError: the object cannot be imported.
     """
     module, _, name = path.partition(":")
     try:
         return getattr(importlib.import_module(module), name)
-    except Exception as e:  # whatever a module of others does when it is imported
+    except Exception as e:  # a module of another package may raise anything at import
         raise ConfigError(
             f"{_with_article(noun)} cannot be imported", where=where,
             value=f"{path}: {type(e).__name__}: {e}",
             rule="package.module:Class, importable on every machine of the run",
-            fix="install the package that has it, or correct the name",
+            fix="install the package with this module, or correct the name",
         ) from e  # fmt: skip
 
 
@@ -144,11 +144,11 @@ def load(path: str, noun: str, where: str | None = None) -> Any:
 class Chosen:
     """Marks a field that holds a section of a registered kind: ``Annotated[Base, Chosen(…)]``.
 
-    The value is a mapping whose key ``kind`` chooses the class that reads the others.
+    The value is a mapping whose key ``kind`` chooses the class that reads the other keys.
 
     Args:
-        registry: of the kinds.
-        default: kind of a mapping that names none.
+        registry: the registry of the kinds.
+        default: kind of a mapping without the key ``kind``.
     """
 
     registry: Registry
@@ -181,7 +181,7 @@ class Chosen:
     def _validate(self, value: Any) -> Any:
         if isinstance(value, load(self.registry.base, self.registry.noun)):
             return value
-        if isinstance(value, BaseModel):  # a default, which names its kind only
+        if isinstance(value, BaseModel):  # a default, which has only a kind
             value = value.model_dump(exclude_unset=True)
         if not isinstance(value, dict):
             raise PydanticCustomError(
@@ -216,7 +216,7 @@ class Named:
 
 
 def _kind_error(error: ConfigError) -> PydanticCustomError:
-    """What :mod:`p5dist.config.load` shows as an error of the key ``kind``."""
+    """The error that :mod:`p5dist.config.load` shows at the key ``kind``."""
     context = {"what": error.what, "rule": error.rule, "fix": error.fix, "value": error.value}
     return PydanticCustomError("kind", "{what}: {rule}", context)
 

@@ -1,4 +1,4 @@
-"""RunConfig: the one object that a job file is."""
+"""RunConfig: the object of a whole job file."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class RunConfig(Section):
     """A whole run, from the raw log to the report."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    """Folder of the run under ``storage``."""
+    """Name of the run, and of its folder under ``storage``."""
     storage: str = "runs"
     """A folder, or a URL that fsspec opens."""
     seed: int = 1
@@ -35,7 +35,7 @@ class RunConfig(Section):
     model: Model = Model()
     pretrain: Pretrain | None = None
     finetune: dict[str, Finetune] = {}
-    """One entry a task; its name is the folder under finetune/."""
+    """One entry per fine-tuning stage; its name is the folder under finetune/."""
     ranking: Ranking = Ranking()
     evaluate: Evaluate | None = Evaluate()
     recommend: Recommend | None = Recommend()
@@ -54,14 +54,14 @@ class RunConfig(Section):
             if training.batch_size % self.feed.lanes:
                 raise ValueError(
                     f"{_key(stage)}.batch_size {training.batch_size} must be a multiple of "
-                    f"feed.lanes {self.feed.lanes} (batch = lanes · rows per lane): change either"
+                    f"feed.lanes {self.feed.lanes} (batch = lanes · rows per lane): change one"
                 )
         sets = 1 + len(self.feed.mix)
         if self.pretrain is not None and self.pretrain.batch_size < sets * self.feed.lanes:
             raise ValueError(
                 f"pretrain.batch_size {self.pretrain.batch_size} must be at least {sets} data sets "
-                f"· feed.lanes {self.feed.lanes}, so that every lane has a history of each: raise "
-                "it, or lower feed.lanes"
+                f"· feed.lanes {self.feed.lanes}, so that every lane has a history of each data "
+                "set: raise pretrain.batch_size, or lower feed.lanes"
             )
         return self
 
@@ -132,7 +132,7 @@ class RunConfig(Section):
         for key, task in self.tasks():
             if task.sees == "both" and not encoder.sees_both_sides:
                 raise ValueError(
-                    f"{key} predicts hidden items from both sides of them, but model.encoder "
+                    f"{key} predicts hidden items from both sides, but model.encoder "
                     f"'{encoder.kind}' sees the past only: use "
                     f"{ENCODERS.ours_with('sees_both_sides', 'or')}"
                 )
@@ -157,8 +157,8 @@ class RunConfig(Section):
         inside = start is not None and (start in self.trainings() or "/" not in start)
         if inside and start not in before:
             raise ValueError(
-                f"{key}.init_from '{start}' is no stage before it (it has: "
-                f"{', '.join(before) or 'none'}), nor the folder or URL of one of another run"
+                f"{key}.init_from '{start}' is neither an earlier stage of this job (it has: "
+                f"{', '.join(before) or 'none'}) nor the folder or URL of a stage of another run"
             )
         adapted = isinstance(training, Finetune) and training.train == "adapters"
         if adapted and not self.model.encoder.adaptable:
@@ -168,7 +168,8 @@ class RunConfig(Section):
             )
 
     def readable_attributes(self, side: str) -> list[str]:
-        """Names of the attributes of ``items`` or ``users`` that models can read: not texts."""
+        """Names of the attributes of ``items`` or ``users`` that models can read: all except
+        texts."""
         table = getattr(self.prepare, side)
         named = {} if table is None else table.attributes
         return [name for name, attribute in named.items() if attribute.for_models]
@@ -187,9 +188,9 @@ class RunConfig(Section):
         return [stage for stage, section in self.trainings().items() if section.ranks]
 
     def predicting_tasks(self) -> dict[str, tuple[str, str]]:
-        """Tasks whose predictions are evaluated, in the order in which they are trained: by path
-        (``finetune/<stage>`` or, of several, ``finetune/<stage>/<task>``) the training stage and
-        the name in it."""
+        """Tasks whose predictions are evaluated, in the order of training: training stage and name
+        of the task, by path (``finetune/<stage>`` or, with several tasks in the stage,
+        ``finetune/<stage>/<task>``)."""
         return {
             f"{stage}/{name}" if name else stage: (stage, name)
             for stage, training in self.trainings().items()
@@ -198,7 +199,7 @@ class RunConfig(Section):
         }
 
     def history_columns(self) -> tuple[Column, ...]:
-        """Columns of a history that models and tasks read beside user, item and split."""
+        """Columns of a history that models and tasks read, besides user, item and split."""
         source = self.prepare.source.columns
         wanted: list[Column] = ["rating", "event"]
         wanted += [column for _, task in self.tasks() for column in task.columns]
@@ -212,15 +213,15 @@ class RunConfig(Section):
         return names
 
     def identity(self, stage: str) -> dict[str, Any]:
-        """The settings that decide what ``stage`` produces, by section; scale, storage and how
-        often something is logged or saved are not among them."""
+        """The settings that decide the result of ``stage``, by section; without scale, storage, and
+        settings of reading, logging, saving and profiling."""
         job = self.model_dump(mode="json")
         parts: dict[str, Any] = {"seed": job["seed"], "prepare": job["prepare"]}
         if stage == "prepare":
             parts["lanes"] = job["feed"]["lanes"]
             return parts
         feed = {k: v for k, v in job["feed"].items() if k not in _HOW_TO_READ}
-        for mixed in feed["mix"].values():  # where the run is does not matter
+        for mixed in feed["mix"].values():  # the location of the run does not matter
             mixed["data"] = mixed["data"].rstrip("/").rsplit("/", 1)[-1]
         parts |= {"feed": feed, "model": job["model"]}
         last = stage if stage in self.trainings() else None
@@ -238,7 +239,7 @@ class RunConfig(Section):
         return parts
 
     def _ancestry(self, stage: str) -> list[str]:
-        """A training stage and those whose weights it goes on from."""
+        """A training stage and, along ``init_from``, the stages whose weights it starts from."""
         found = [stage]
         while (start := self.trainings()[found[-1]].init_from) in self.trainings():
             found.append(str(start))

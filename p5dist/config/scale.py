@@ -14,7 +14,7 @@ class Elastic(Section):
     """A number of workers that follows the cluster."""
 
     min: PositiveInt
-    """Training waits while the cluster has room for fewer."""
+    """Training waits while the cluster has room for fewer workers."""
     max: PositiveInt
     resize_every_s: PositiveFloat = 60.0
     """Seconds between checks for free capacity; a resize costs a restart from the latest
@@ -31,25 +31,25 @@ class Scale(Section):
     """Workers and cluster."""
 
     workers: PositiveInt | Elastic = 1
-    """A number, or {min, max}: fewer when a node is lost, more when it is back."""
+    """A fixed number, or {min, max}: fewer workers when a node is lost, more when it is back."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """auto: cuda where the cluster has a GPU for every worker."""
+    """auto: cuda if the cluster has a GPU for every worker, else cpu."""
     cpus_per_worker: PositiveFloat | None = None
-    """Left out: an equal part of the cluster's CPUs, one CPU being left for reading data."""
+    """Left out: an equal part of the cluster's CPUs, except one CPU for reading data."""
     actors: PositiveInt | None = None
     """Scoring actors of evaluate and recommend; left out: as many as workers."""
     address: str | None = None
-    """Ray cluster to join (``auto``, ``ray://…``); left out: one on this machine, and
-    none at all for prepare, whose tasks are processes then."""
+    """Ray cluster to join (``auto``, ``ray://…``); left out: Ray is started on this machine for
+    stages that need it, and prepare uses processes instead."""
     max_failures: NonNegativeInt = 3
     """Restarts of the worker group after worker errors before the stage gives up."""
     max_preemptions: NonNegativeInt | None = None
-    """Restarts after a node was taken away with notice; left out: without limit."""
+    """Restarts after a node was preempted (taken away with notice); left out: no limit."""
     sharding: dict[str, Literal["row_wise", "table_wise", "column_wise"]] = {}
-    """Overrides the planner, per table (it takes row_wise for items, table_wise for bags).
+    """Overrides the planner, per table (the planner takes row_wise for items, table_wise for bags).
     column_wise needs tables.kind: sgd."""
     timeout_s: PositiveFloat = 120.0
-    """A collective that takes longer has failed."""
+    """Seconds after which a collective operation fails."""
 
     @property
     def most_workers(self) -> int:

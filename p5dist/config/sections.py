@@ -1,7 +1,7 @@
-"""What the job file asks of the sections that are chosen by kind.
+"""Base classes of the sections that are chosen by kind, as the job file uses them.
 
-The classes below :mod:`p5dist.tasks` and :mod:`p5dist.models.encoders`, and those of other
-packages, derive from these and add what runs.
+The classes in :mod:`p5dist.tasks`, :mod:`p5dist.models.encoders` and other packages derive from
+these classes and add the code that runs.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from p5dist.config.losses import Loss
 
 
 class Metric(BaseModel):
-    """A number that a task is judged by."""
+    """A metric of the predictions of a task."""
 
     label: str
-    """For people, such as ``RMSE``."""
+    """Display name, such as ``RMSE``."""
     higher_is_better: bool
     compared: bool = True
-    """Whether a better value is a better model; not so where it only describes the predictions."""
+    """Whether the metric is compared with baselines; false if it only describes the
+    predictions."""
 
 
 class TaskSection(Section):
@@ -30,39 +31,39 @@ class TaskSection(Section):
 
     kind: str
     ranks: ClassVar[bool] = False
-    """Whether its model ranks the items of the catalogue."""
+    """Whether the trained model ranks the items of the catalogue."""
     metrics: ClassVar[Mapping[str, Metric]] = {}
-    """By name, the metrics of its predictions; none where it only ranks, or is not evaluated."""
+    """Metrics of the predictions by name; empty if the task only ranks, or is not evaluated."""
 
     @property
     def sees(self) -> Literal["past", "both"] | None:
-        """Whether the encoder sees the past of an interaction only, or both sides of a hidden one;
-        None where the task does not mind."""
+        """Which encoder the task needs: ``past``, the state of an interaction sees earlier
+        interactions only; ``both``, it sees both sides; None, the task works with either."""
         return "past"
 
     @property
     def own_parameters(self) -> bool:
-        """Whether it has parameters beside those of the backbone."""
+        """Whether the task has parameters outside the backbone."""
         return True
 
     @property
     def reads_whole_users(self) -> bool:
-        """Whether its batch fields need all training items of a user, ``Histories.had``."""
+        """Whether the batch fields need all training items of a user, ``Histories.had``."""
         return False
 
     @property
     def hides(self) -> bool:
-        """Whether it hides interactions from the encoder."""
+        """Whether the task hides interactions from the encoder."""
         return False
 
     @property
     def shuffled(self) -> bool:
-        """Whether it takes a history as a set and not as a sequence."""
+        """Whether the task reads a history as a set instead of a sequence."""
         return False
 
     @property
     def columns(self) -> tuple[Column, ...]:
-        """Columns of a history that it reads where the log has them."""
+        """Columns of a history that the task reads if the log has them."""
         return ("rating", "event")
 
     @property
@@ -72,22 +73,23 @@ class TaskSection(Section):
 
     @property
     def loss_weights(self) -> Mapping[str, float] | Literal["learned"] | None:
-        """Factors on the losses of :meth:`parts`; None where it is one task."""
+        """Factors on the losses of :meth:`parts`; None for a single task."""
         return None
 
     def parts(self) -> Mapping[str, TaskSection]:
-        """The tasks that this one is made of, by name; itself under the empty name."""
+        """The tasks that a multi-task consists of, by name; a single task is its only part, under
+        the empty name."""
         return {"": self}
 
     def check(self, job: Any, key: str) -> None:
-        """Whether the task fits the job.
+        """Check that the task fits the job.
 
         Args:
             job: the whole job, a RunConfig.
             key: key path of the task in the job file.
 
         Raises:
-            ValueError: it does not; the message begins with ``key``.
+            ValueError: the task does not fit; the message begins with ``key``.
         """
 
 
@@ -98,18 +100,19 @@ class EncoderSection(Section):
     sees_both_sides: ClassVar[bool] = False
     """Whether the encoder can see both sides of an interaction, as a masked objective needs."""
     adaptable: ClassVar[bool] = True
-    """Whether the encoder has linear layers, which low-rank adapters stand beside."""
+    """Whether the encoder has linear layers, to which low-rank adapters can be added."""
     without_columns: ClassVar[str] = "name the column, or choose another encoder"
-    """What a user changes where the log lacks one of :attr:`columns`."""
+    """The fix shown to the user if the log lacks one of :attr:`columns`."""
 
     @property
     def columns(self) -> tuple[Column, ...]:
-        """Columns of a history that the encoder reads beside what :class:`.model.Inputs` adds."""
+        """Columns of a history that the encoder itself reads, besides the columns of
+        :class:`.model.Inputs`."""
         return ()
 
     def check(self, dim: int) -> None:
-        """Whether the encoder can have the width ``dim``.
+        """Check that the encoder can have the width ``dim``.
 
         Raises:
-            ValueError: it cannot.
+            ValueError: the width is not possible.
         """

@@ -1,4 +1,5 @@
-"""The ``tracking`` section: where numbers go beside the run folder. Nothing here changes a run."""
+"""The ``tracking`` section: where metrics are logged in addition to the run folder. Its settings do
+not change the results of a run."""
 
 from __future__ import annotations
 
@@ -10,5 +11,5 @@ class Tracking(Section):
 
     mlflow: str | None = None
     """Tracking URI of MLflow (http://…, sqlite:///…), which needs p5dist's extra mlflow; left
-    empty: none."""
+    empty: no tracking."""
     experiment: str = "p5dist"

@@ -32,7 +32,7 @@ class TableOptimizer(Section):
 
 
 class DenseOptimizer(Section):
-    """AdamW for everything that is not an embedding table."""
+    """AdamW for all parameters except embedding tables."""
 
     lr: PositiveFloat = 1e-3
     betas: tuple[float, float] = (0.9, 0.98)
@@ -51,24 +51,24 @@ class Schedule(Section):
 
 
 class Checkpoints(Section):
-    """When a checkpoint is written, and how many stay."""
+    """When checkpoints are written, and which are kept."""
 
     every: PositiveInt = 200
     """Steps between checkpoints; the last step always has one."""
     keep: PositiveInt = 2
-    """The newest that stay."""
+    """Number of newest checkpoints that are kept."""
     keep_every: PositiveInt | None = None
-    """Checkpoints of steps that this divides stay for good."""
+    """Checkpoints of steps that are multiples of this number are always kept."""
     asynchronous: bool = True
-    """Train on while a checkpoint is written, at the price of a copy of tables and optimizer
-    state in memory."""
+    """Training continues while a checkpoint is written; needs memory for a copy of tables and
+    optimizer state."""
     patience_s: NonNegativeFloat = 90.0
-    """How long a write that fails (a store that refuses, a full disk) is tried again while
-    training goes on, before the stage gives up."""
+    """Seconds that a failing write (a store that refuses, a full disk) is retried while training
+    continues, before the stage gives up."""
 
 
 class NonFinite(Section):
-    """What happens when the loss of a step is not a finite number."""
+    """The reaction to a loss that is not a finite number."""
 
     policy: Literal["stop", "skip"] = "stop"
     """skip: the step is not applied and its rows are written to skipped.jsonl."""
@@ -81,45 +81,46 @@ class LearningRates(Section):
 
     tables: PositiveFloat = 1.0
     encoder: PositiveFloat = 1.0
-    """All of the backbone that is no table."""
+    """The backbone without its tables."""
     head: PositiveFloat = 1.0
 
 
 class Adapters(Section):
-    """Low-rank matrices beside the linear layers of the encoder (LoRA, Hu et al. 2022)."""
+    """Low-rank matrices added to the linear layers of the encoder (LoRA, Hu et al. 2022)."""
 
     rank: PositiveInt = 8
     alpha: PositiveFloat = 16.0
-    """They count alpha / rank."""
+    """The adapters' output is scaled by alpha / rank."""
 
 
 class Validation(Section):
-    """Exact ranking (or the error of ratings) on the validation split while training goes on. The
-    checkpoint with the best score is kept, and it is the one that is used afterwards."""
+    """Exact ranking (or another metric of a task) on the validation split during training. The
+    checkpoint with the best score is kept, and later stages use it."""
 
     every: PositiveInt
     """Steps between validations; the last step always has one."""
     users: PositiveInt = 20_000
-    """About how many users are validated on, the same every time."""
+    """Approximate number of users in a validation, always the same users."""
     metric: str = "ndcg@10"
-    """ndcg@K, hr@K or mrr@K where the stage ranks items; or a metric of a task: rmse, mae, auc, …,
-    of one of several tasks NAME/rmse."""
+    """ndcg@K, hr@K or mrr@K if the stage ranks items; or a metric of a task, such as rmse, mae or
+    auc, with several tasks NAME/rmse."""
     mask_seen: bool = True
     """As in evaluate."""
     targets: Literal["all", "new"] = "all"
     """As in evaluate."""
     patience: PositiveInt | None = None
-    """Training ends when so many validations in a row were not better than the best; left empty:
-    it never ends early."""
+    """Early stopping: training ends after this many validations in a row without a new best score;
+    left empty: no early stopping."""
 
 
 class Averaging(Section):
-    """An exponential moving average of all weights, used in their place afterwards."""
+    """An exponential moving average (EMA) of all weights; validation and later stages use the
+    average instead of the weights."""
 
     decay: Annotated[float, Field(gt=0, lt=1)] = 0.999
-    """By step."""
+    """Decay per step."""
     every: PositiveInt = 10
-    """Steps between two updates of the average, which touches all rows of all tables."""
+    """Steps between two updates of the average; an update touches all rows of all tables."""
 
 
 class Profile(Section):
@@ -127,11 +128,11 @@ class Profile(Section):
 
     steps: PositiveInt = 5
     start: NonNegativeInt = 20
-    """Steps before it, which also warm up."""
+    """Steps before the trace, which also serve as warm-up."""
 
 
 class Training(Section):
-    """What pre-training and fine-tuning share."""
+    """The settings that pre-training and fine-tuning share."""
 
     steps: PositiveInt | None = None
     epochs: PositiveFloat | None = None
@@ -144,18 +145,18 @@ class Training(Section):
     """Factors on tables.lr and dense.lr by part of the model."""
     schedule: Schedule = Schedule()
     init_from: str | None = None
-    """Where the weights start: a stage of this job; or the folder or URL of a training stage, or
-    of a checkpoint, of another run (its ids are matched by their external ids); or, empty, the
-    seed."""
+    """Initial weights: a stage of this job; or the folder or URL of a training stage, or of a
+    checkpoint, of another run (rows are matched by external ids); left empty: random weights from
+    the seed."""
     checkpoint: Checkpoints = Checkpoints()
     log_every: PositiveInt = 10
     validation: Validation | None = None
     average: Averaging | None = None
     non_finite: NonFinite = NonFinite()
     ledger: bool = False
-    """Write down the row numbers that every worker trained on, for p5dist audit."""
+    """Write the row numbers that every worker trained on, for p5dist audit."""
     profile: Profile | None = None
-    """Left empty: none is taken."""
+    """Trace of some steps; left empty: no trace."""
 
     @model_validator(mode="after")
     def _length(self) -> Training:
@@ -186,15 +187,15 @@ class Training(Section):
     @property
     @abstractmethod
     def learned(self) -> TaskSection:
-        """The objective or task, which may be made of several."""
+        """The objective or task, which may have several parts."""
 
     def tasks(self) -> Mapping[str, TaskSection]:
-        """What is learned, by name; the name is empty where there is one objective or task."""
+        """The objectives or tasks by name; a single objective or task has the empty name."""
         return self.learned.parts()
 
     def metric_names(self) -> list[str]:
-        """Metrics of the tasks' predictions; with the name of the task before it where there are
-        several tasks."""
+        """Names of the metrics of the tasks' predictions; with several tasks also
+        ``task/metric``."""
         names = [metric for task in self.tasks().values() for metric in task.metrics]
         names += [f"{n}/{m}" for n, task in self.tasks().items() if n for m in task.metrics]
         return list(dict.fromkeys(names))
@@ -206,12 +207,12 @@ class Training(Section):
 
     @property
     def ranks(self) -> bool:
-        """Whether its model ranks the items of the catalogue."""
+        """Whether the trained model ranks the items of the catalogue."""
         return any(task.ranks for task in self.tasks().values())
 
     @property
     def shuffled(self) -> bool:
-        """Whether it takes a history as a set and not as a sequence."""
+        """Whether a task reads histories as sets instead of sequences."""
         return any(task.shuffled for task in self.tasks().values())
 
 
@@ -219,7 +220,7 @@ class Pretrain(Training):
     """Self-supervised training on histories without labels."""
 
     objective: Annotated[TaskSection, Chosen(OBJECTIVES, "causal")] = TaskSection(kind="causal")
-    """Without a kind it is causal."""
+    """The objective; causal if no kind is given."""
 
     @property
     def learned(self) -> TaskSection:
@@ -231,12 +232,12 @@ class Finetune(Training):
 
     task: Annotated[TaskSection, Chosen(TASKS)]
     init_from: str | None = "pretrain"
-    """As for pre-training."""
+    """As in pretrain."""
     train: Literal["everything", "head", "adapters"] = "everything"
-    """What changes: all; only the task's own part, on a frozen backbone; or, of the backbone, the
-    tables and low-rank adapters of the encoder."""
+    """everything: all weights; head: only the task's own parameters, the backbone is frozen;
+    adapters: the task's own parameters, the tables, and low-rank adapters of the encoder."""
     frozen_tables: bool = False
-    """The tables of the backbone stay as they are."""
+    """Freeze the tables of the backbone."""
     adapters: Adapters = Adapters()
 
     @model_validator(mode="after")
@@ -245,8 +246,8 @@ class Finetune(Training):
         if self.train == "head" and not any(task.own_parameters for task in tasks):
             kinds = ", ".join(dict.fromkeys(task.kind for task in tasks))
             raise ValueError(
-                f"train: head, but {kinds} has nothing of its own to train: use everything or "
-                "adapters"
+                f"train: head, but {kinds} has no parameters of its own to train: use everything "
+                "or adapters"
             )
         return self
 

@@ -1,7 +1,7 @@
 """Public data sets by name: fetched once into the user's cache, the same files from every source.
 
-Job files name them as ``dataset:NAME/FILE``. None is part of p5dist: the licence is shown when a
-data set is fetched.
+Job files name them as ``dataset:NAME/FILE``. No data set is part of p5dist: its licence is shown
+when it is fetched.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from p5dist.errors import ConfigError, InstallError
 
 SCHEME = "dataset:"
 MARKER = "complete.sha256"
-"""Written last, one ``digest  file`` a line; a folder without it is fetched again."""
+"""Written last, one line ``digest  file`` per file; a folder without it is fetched again."""
 
 _SECONDS = 10.0
-"""To connect, and between two reads."""
+"""Limit of the time to connect, and between two reads."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,11 @@ class Dataset:
     licence: str
     interactions: int
     megabytes: float
-    """Of the files in the cache."""
+    """Size of the files in the cache."""
     files: dict[str, str]
-    """File name → SHA-256; the same whichever source it came from."""
+    """File name → SHA-256; the same for every source."""
     sources: tuple[Callable[[Path], dict[str, bytes]], ...]
-    """Tried in order. Each gets a scratch folder and returns the files; it raises InstallError
-    where it cannot."""
+    """Tried in order. Each gets a scratch folder and returns the files, or raises InstallError."""
 
 
 def known() -> list[Dataset]:
@@ -75,11 +74,11 @@ def get(name: str, *, cache: Path | None = None) -> Path:
 
     Args:
         name: for example ``ml-100k``.
-        cache: left out: the folder that ``P5DIST_CACHE`` names, else the user's cache folder.
+        cache: cache folder; left out: the folder of ``P5DIST_CACHE``, else the user's cache folder.
 
     Raises:
         ConfigError: no such data set.
-        InstallError: no source can be reached, or what came has the wrong checksum.
+        InstallError: no source can be reached, or the download has the wrong checksum.
     """
     dataset = _find(name)
     folder = (cache or _cache()) / "datasets" / name
@@ -92,7 +91,7 @@ def get(name: str, *, cache: Path | None = None) -> Path:
 
 
 def resolve(files: str) -> str:
-    """``dataset:NAME/FILE`` → its path in the cache, fetched if need be; all else unchanged.
+    """``dataset:NAME/FILE`` → its path in the cache, fetched if missing; other paths unchanged.
 
     Raises:
         ConfigError: no such data set or file.
@@ -125,7 +124,7 @@ def _cache() -> Path:
 
 
 def _fetch(dataset: Dataset) -> dict[str, bytes]:
-    """Name → content from the first source that has what it should."""
+    """Name → content from the first source that gives the right files."""
     failures: list[str] = []
     for source in dataset.sources:
         try:
@@ -142,12 +141,12 @@ def _fetch(dataset: Dataset) -> dict[str, bytes]:
         f"data set {dataset.name} cannot be fetched",
         value="; ".join(failures),
         fix="check the network or proxy and try again; or put the files into "
-        f"{_cache() / 'datasets' / dataset.name} on a machine with a network, and copy that folder",
+        f"{_cache() / 'datasets' / dataset.name} on a machine with a network, and copy the folder",
     )
 
 
 def _download(url: str, digest: str, server: str, scratch: Path) -> Path:
-    """The file at ``url``, once its SHA-256 is ``digest``; tried twice.
+    """Download the file at ``url`` and check its SHA-256 ``digest``; tried twice.
 
     Raises:
         InstallError: the server cannot be reached, or the file has another digest.
@@ -162,9 +161,9 @@ def _download(url: str, digest: str, server: str, scratch: Path) -> Path:
     )  # fmt: skip
     try:
         return Path(files.fetch(name, downloader=pooch.HTTPDownloader(timeout=_SECONDS)))
-    except OSError as e:  # every error of requests is one
+    except OSError as e:  # every error of requests is an OSError
         cause = str(getattr(e.args[0] if e.args else e, "reason", e))
-        cause = cause.partition("): ")[2] or cause  # without the object that names host and port
+        cause = cause.partition("): ")[2] or cause  # without the repr with host and port
         raise InstallError(f"{server} cannot be reached: {cause}", where=url) from e
     except ValueError as e:
         raise _other_file(name, str(e), digest) from e
@@ -178,13 +177,13 @@ def _check(content: bytes, digest: str, name: str) -> None:
 
 def _other_file(name: str, found: str, digest: str) -> InstallError:
     return InstallError(
-        f"{name} is not the file it should be", value=found, rule=f"sha256 {digest}",
+        f"{name} has the wrong checksum", value=found, rule=f"sha256 {digest}",
         fix="try again; a proxy may have changed or cut the download",
     )  # fmt: skip
 
 
 def _store(files: dict[str, bytes], folder: Path) -> None:
-    """Write beside the target, then rename: a folder of that name is whole."""
+    """Write beside the target, then rename, so that a folder of this name is complete."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     new = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
@@ -193,15 +192,15 @@ def _store(files: dict[str, bytes], folder: Path) -> None:
         lines = [f"{hashlib.sha256(content).hexdigest()}  {n}\n" for n, content in files.items()]
         (new / MARKER).write_text("".join(lines))
         new.chmod(0o755)
-        if not (folder / MARKER).exists():  # nobody else was faster
+        if not (folder / MARKER).exists():  # no other process was faster
             shutil.rmtree(folder, ignore_errors=True)
             new.replace(folder)
     finally:
         shutil.rmtree(new, ignore_errors=True)
 
 
-# MovieLens-100K: from GroupLens, or from the copy that the package recbole carries, which is
-# reachable wherever packages can be installed. Both have u.data in its original order.
+# MovieLens-100K: from GroupLens, or from the copy in the package recbole, which can be fetched
+# wherever packages can be installed. Both have u.data in its original order.
 
 GROUPLENS_URL = "https://files.grouplens.org/datasets/movielens/ml-100k.zip"
 GROUPLENS_SHA256 = "50d2a982c66986937beb9ffb3aa76efe955bf3d5c6b761f4e3a7cd717c6a3229"
@@ -229,7 +228,7 @@ def _from_grouplens(scratch: Path) -> dict[str, bytes]:
 
 
 def _from_recbole(scratch: Path) -> dict[str, bytes]:
-    """The package is read as a zip file and never imported or installed."""
+    """Reads the package as a zip file; it is never imported or installed."""
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-cache-dir"]
     command += ["--only-binary=:all:", "--retries=1", "--dest", str(scratch), RECBOLE]
     try:
@@ -255,7 +254,7 @@ def _from_recbole(scratch: Path) -> dict[str, bytes]:
 
 
 def _split_title(text: str) -> tuple[str, str]:
-    """``Toy Story (1995)`` → title and year; the year is empty where there is none."""
+    """``Toy Story (1995)`` → title and year; without a year the year is empty."""
     match = _TITLE_YEAR.match(text)
     return (match[1], match[2]) if match else (text, "")
 
@@ -263,8 +262,8 @@ def _split_title(text: str) -> tuple[str, str]:
 def _ml_100k(
     log: bytes, items: Iterable[Iterable[str]], users: Iterable[Iterable[str]]
 ) -> dict[str, bytes]:
-    """The files of the data set, u1.base and u1.test as GroupLens made them: the test rows are
-    the first 20,000 of the log, and both files are sorted by user and item."""
+    """The files of the data set. u1.base and u1.test equal the files of GroupLens: the test rows
+    are the first 20,000 of the log, and both files are sorted by user and item."""
     rows = log.splitlines(keepends=True)
 
     def by_user_and_item(part: list[bytes]) -> bytes:

@@ -3,14 +3,15 @@
 ::
 
     OUT/part-00000.parquet …    user_id, item_id, timestamp (int64; seconds)
-    OUT/_synth.json             last: parameters, rows, best scores; without it the log is not
-                                whole
+    OUT/_synth.json             written last: parameters, rows, best scores; without this file the
+                                log is incomplete
 
 The process is described in :mod:`p5dist.datasets.synthetic_process`, the best scores in
 :mod:`p5dist.datasets.synthetic_best`. A file holds all events of a block of users over the whole
 time, ordered by time; it is a pure function of the parameters and its number, so that neither the
-number of tasks nor an interruption changes a byte of it. A task holds one file, some 200 bytes a
-row. Every file carries the parameters, and files of other parameters are never mixed in.
+number of tasks nor an interruption changes a byte. A task holds one file in memory, about 200 bytes
+per row. Every file has the parameters in its metadata, so files of other parameters are never
+mixed in.
 """
 
 from __future__ import annotations
@@ -53,8 +54,8 @@ def plan(
     file_rows: float = FILE_ROWS,
     seed: int = 1,
 ) -> Process:
-    """The process with defaults filled in: 50 interactions a user, 100 an item (but at least 100
-    items), and as many clusters as items in a cluster.
+    """The process with defaults filled in: 50 interactions per user, 100 per item (but at least 100
+    items), and √items clusters.
 
     Raises:
         ConfigError: a number is not whole, or out of range.
@@ -77,15 +78,15 @@ def plan(
 def run(
     out: str, process: Process, *, address: str | None = None, tasks: int | None = None
 ) -> dict[str, Any]:
-    """Write the files that are not there yet, then _synth.json; nothing where that exists.
+    """Write the missing files, then _synth.json; write nothing if _synth.json exists.
 
     Args:
         out: a folder or URL.
-        address: Ray cluster to join; left out: one on this machine.
-        tasks: files in the making at once; left out: twice the CPUs, so that none waits.
+        address: Ray cluster to join; left out: start Ray on this machine.
+        tasks: number of concurrent tasks; left out: twice the CPUs, so that no CPU waits.
 
     Returns:
-        What _synth.json holds.
+        The content of _synth.json.
 
     Raises:
         RunFolderError: ``out`` holds files of other parameters.
@@ -98,7 +99,7 @@ def run(
         return found
     folder.make()
     for name in names:
-        if name.startswith(".part-"):  # what a killed task left
+        if name.startswith(".part-"):  # left by a killed task
             (folder / name).remove()
     missing = [file for file in range(process.files) if _name(file) not in names]
     connect(Scale(address=address))
@@ -121,7 +122,7 @@ def run(
 
 
 def show(out: str, result: dict[str, Any], as_json: bool) -> None:
-    """Print what :func:`run` returned, as text or as JSON on stdout."""
+    """Print the result of :func:`run`, as text or as JSON on stdout."""
     if as_json:
         print(json.dumps(result, indent=2))
         return
@@ -140,16 +141,16 @@ def show(out: str, result: dict[str, Any], as_json: bool) -> None:
 
 
 def write_file(folder: Folder, process: Process, file: int) -> None:
-    """Write file number ``file``, seen whole or not at all."""
+    """Write file number ``file`` atomically."""
     table = process.table(file).replace_schema_metadata({_METADATA: _parameters(process)})
-    # Ids repeat too little within a page for a dictionary to pay.
+    # Ids repeat too rarely within a page for a dictionary to save space.
     (folder / _name(file)).write_table(
         table, row_group_size=_GROUP_ROWS, compression="zstd", use_dictionary=False
     )
 
 
 def _run_tasks(folder: Folder, process: Process, missing: list[int], limit: int | None) -> Any:
-    """Write the missing files, and return the scores of the sampled ones."""
+    """Write the missing files, and return the best scores of the sampled files."""
     import ray
     from ray.exceptions import RayTaskError
 
@@ -189,7 +190,7 @@ def _bounded(
 
 
 def _sample_files(process: Process) -> list[int]:
-    """Evenly spaced files whose users the best scores are taken over."""
+    """Evenly spaced files, whose users give the best scores."""
     count = min(process.files, _SAMPLE_FILES)
     return [process.files * number // count for number in range(count)]
 
@@ -203,8 +204,8 @@ def _parameters(process: Process) -> bytes:
 
 
 def _check(folder: Folder, names: list[str], process: Process) -> None:
-    """That what is there belongs to these parameters (a run checks before it writes, so the first
-    file speaks for all)."""
+    """Raise RunFolderError if the folder has files of other parameters. The first file is enough:
+    a run checks before it writes."""
     parts = [name for name in names if name.startswith("part-")]
     ours = json.loads(_parameters(process))
     found: Any = None
@@ -226,7 +227,7 @@ def _check(folder: Folder, names: list[str], process: Process) -> None:
         raise RunFolderError(
             "the folder holds a log of other parameters", where=str(folder), value=value,
             rule="one folder holds one log",
-            fix="give another folder, the parameters of that log, or remove the folder",
+            fix="give another folder or the parameters of this log, or remove the folder",
         )  # fmt: skip
 
 
@@ -235,6 +236,6 @@ def _whole(name: str, value: float, least: int, most: int) -> int:
         raise ConfigError(
             "not a possible size", where=f"--{name}", value=f"{value:,.10g}",
             rule=f"a whole number from {least:,} to {most:,}",
-            fix=f"change --{name}, or the numbers that its limits come from",
+            fix=f"change --{name}, or the numbers that its limits depend on",
         )  # fmt: skip
     return int(value)

@@ -1,13 +1,14 @@
 """The best HR@k and NDCG@k that any model can reach on a synthetic log.
 
-Leave-one-out as p5dist evaluates it: the last event of a user with at least three is the target,
-the whole catalogue is ranked. With p the exact distribution of the target given all before it:
+Leave-one-out as p5dist evaluates it: the last event of a user with at least three events is the
+target, the whole catalogue is ranked. With p the exact distribution of the target given all earlier
+events of its user:
 
     unmasked    HR@k = Σ p of the k likeliest items; NDCG@k = Σ p(item at rank j) / log2(j + 1)
-    masked      items of the history are left out, and a target among them is a miss: the sums above
+    masked      items of the history are left out, and a target among them is a miss: the same sums
                 over the unseen items
 
-These are expectations over the target, so that the sample's noise is that of the states only.
+These are expectations over the target, so only the choice of the states adds sampling noise.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ _LEAST_EVENTS = 3
 
 
 def sample(process: Process, events: Events, users: int) -> tuple[State, Ints, Ints, Ints]:
-    """The state before the last event of the block's first ``users`` users that have at least
-    three.
+    """The state before the last event of the block's first ``users`` users that have at least three
+    events.
 
     Returns:
         The state of B users, [B] their targets, and the distinct items of their histories as
@@ -64,16 +65,16 @@ def likeliest(
 ) -> tuple[Ints, Floats]:
     """The k likeliest next items of each state, and their probabilities.
 
-    Only the first items of the four cases are looked at: no other item is likelier than the sum of
-    the cases' masses where looking stopped (the threshold algorithm of Fagin et al. 2003), and
-    looking goes on, twice as far, until the k-th is at least that.
+    Only the first items (up to a depth) of the four cases are candidates: no other item is likelier
+    than the sum of the cases' masses at the depth (the threshold algorithm of Fagin et al. 2003).
+    The depth is doubled until the k-th candidate is at least as likely as this bound.
 
     Args:
         owner, seen: [n] index of the state, rising, and items that are left out.
 
     Returns:
-        [B, k] items, −1 where none is left, and [B, k] probabilities by falling value, 0 where
-        none is left.
+        [B, k] items, −1 if fewer than k are left, and [B, k] probabilities by falling value, 0 for
+        item −1.
     """
     items = np.full((len(state.last), k), -1, np.int64)
     values = np.zeros((len(state.last), k))
@@ -119,7 +120,7 @@ def best_scores(process: Process, file: int, users: int) -> dict[str, Floats]:
 
 def summary(parts: list[dict[str, Floats]]) -> dict[str, Any]:
     """Means over all users with normal 95 % intervals: protocol → metric → value, low, high;
-    empty where no user has enough events."""
+    empty if no user has enough events."""
     found: dict[str, Any] = {}
     for name in parts[0]:
         values = np.concatenate([part[name] for part in parts])
@@ -150,12 +151,12 @@ def _candidates(process: Process, state: State, depth: int) -> Ints:
         ],
         axis=1,
     )
-    # Where a cluster has one item less than another, its first item stands for the missing one.
+    # A cluster may have one item less than others: its first item then replaces the missing item.
     return np.sort(np.where(found < process.items, found, found % process.clusters), axis=1)
 
 
 def _bound(process: Process, state: State, depth: int) -> Floats:
-    """[B] no item outside the candidates is likelier."""
+    """[B] upper bound of the probability of an item outside the candidates."""
     sizes = process.sizes((state.last + 1) % process.clusters), process.sizes(state.home)
     at = np.asarray(depth)
     return (
@@ -166,7 +167,7 @@ def _bound(process: Process, state: State, depth: int) -> Floats:
 
 
 def _contains(rising: Ints, keys: Ints) -> Any:
-    """Whether each key is among the rising ones."""
+    """Whether each key is in ``rising``."""
     if not len(rising):
         return np.zeros(keys.shape, np.bool_)
     found = np.minimum(np.searchsorted(rising, keys), len(rising) - 1)

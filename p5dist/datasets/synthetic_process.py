@@ -1,32 +1,32 @@
 """The process behind synthetic logs: formulas, draws, and the exact probability of the next item.
 
-I items 0…I−1, K clusters, U users. Item i belongs to cluster i mod K and has place i div K in it.
+I items 0…I−1, K clusters, U users. Item i belongs to cluster i mod K, at place i div K.
 All draws of places follow a power law of slope s over n places, the integral form of Zipf's law,
 whose mass and inverse distribution have closed forms (no table, whatever the catalogue):
 
     P(r; s, n) = ∫ from r+1 to r+2 of x^−s dx / ∫ from 1 to n+1 of x^−s dx,    r = 0 … n−1
 
     user u      has a home cluster h(u) ~ P(·; 0.7, K), drawn by a hash of u
-    activity    the number of events is 1 + a share of the rest in proportion to a log-normal
-                weight (σ = 1); their times are uniform over the days of the log
+    activity    the number of events is 1 + a share of the remaining events, in proportion to a
+                log-normal weight (σ = 1); their times are uniform over the days of the log
     item l      has four followers in its own cluster, drawn by a hash of l from P(·; 1.1, ·)
     trend       the newest item of day d is o(d) = d mod I; item i has age (o(d) − i) mod I: every
                 day one item enters at the top and all others move down by one
 
 The next item of user u after item l of cluster k, on day d, is
 
-    with 0.25   a follower of l, the four with 0.4, 0.3, 0.2, 0.1
-    with 0.20   of cluster (k + 1) mod K at place r ~ P(·; 1.2, ·)
-    with 0.35   of the home cluster h(u) at place r ~ P(·; 0.9, ·)
+    with 0.25   a follower of l: the four followers with 0.4, 0.3, 0.2, 0.1
+    with 0.20   the item of cluster (k + 1) mod K at place r ~ P(·; 1.2, ·)
+    with 0.35   the item of the home cluster h(u) at place r ~ P(·; 0.9, ·)
     with 0.20   the item of age r ~ P(·; 1.1, I)
 
 and a user's first item comes from the last two cases, in their proportion. So the next item depends
-on the last one, on the user and on the day, and on nothing else: the distribution given the whole
-history is the sum of the four cases. A model that knows h(u) and o(d) can do no better; one that
-must infer them from histories does at most as well.
+only on the last item, the user and the day: its distribution given the whole history is the sum of
+the four cases. No model can do better than this distribution, which needs h(u) and o(d); a model
+that must infer h(u) and o(d) from histories does at most as well.
 
 In the log, user and item ids are permuted by (a·i + b) mod n and count from 1, so that ids do not
-tell popularity.
+reveal popularity.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def power_law_mass(r: Ints, slope: float, n: Ints | int) -> Floats:
 
 @dataclass(frozen=True)
 class State:
-    """What the next items of B users depend on."""
+    """The state of B users, which the distribution of their next items depends on."""
 
     last: Ints
     """[B] the last item"""
@@ -88,15 +88,15 @@ class State:
 
 @dataclass(frozen=True)
 class Events:
-    """All events of a block of users: user after user, each user's by time."""
+    """All events of a block of users: user after user, the events of a user by time."""
 
     first_user: int
     lengths: Ints
-    """[users of the block] events of each"""
+    """[users of the block] number of events"""
     item: Ints
     """[n]"""
     second: Ints
-    """[n] since START"""
+    """[n] seconds since START"""
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ class Process:
         return min(-(-self.interactions // self.file_rows), self.users)
 
     def share(self, total: int, file: int) -> tuple[int, int]:
-        """First and end of the file's part of ``total`` things."""
+        """Begin and end of the file's part of ``total`` users or interactions."""
         return file * total // self.files, (file + 1) * total // self.files
 
     def homes(self, user: Ints) -> Ints:
@@ -144,7 +144,7 @@ class Process:
         return np.asarray(second // DAY % self.items)
 
     def probability(self, state: State, item: Ints) -> Floats:
-        """[B, m] exact probability that item ``item[b, m]`` is the next in state b."""
+        """[B, m] exact probability that item ``item[b, m]`` is the next item in state b."""
         k = self.clusters
         cluster, place, last = item % k, item // k, state.last[:, None]
         follows = np.zeros(item.shape)
@@ -159,7 +159,7 @@ class Process:
         return FOLLOW * follows + NEXT * after + HOME * at_home + TREND * trend
 
     def events(self, file: int) -> Events:
-        """What file number ``file`` holds, before users are mixed."""
+        """The events of file number ``file``, user after user."""
         lengths = self._lengths(file)
         owner = np.repeat(np.arange(len(lengths)), lengths)
         second = self._seconds(file, lengths, owner)
@@ -219,8 +219,9 @@ class Process:
         return item
 
     def _continue(self, item: Ints, u: Floats) -> None:
-        """Fill the rows that depend on the row before: first those whose row before is known, then
-        those after them, …; runs are short, since each goes on with 0.45."""
+        """Fill the rows that depend on the previous row: first the rows whose previous row is
+        known, then their next rows, …; runs are short, since a run continues with probability
+        0.45."""
         depends: Bools = np.append(u < _MARKOV, False)
         rows = np.flatnonzero(depends[1:] & ~depends[:-1]) + 1
         while len(rows):
@@ -237,8 +238,8 @@ class Process:
 
 
 def external_id(index: Ints, n: int) -> Ints:
-    """The ids 1…n of things 0…n−1 in the log: 1 + (a·i + b) mod n, a the first number from n times
-    the golden ratio on that shares no divisor with n."""
+    """The ids 1…n in the log of users or items 0…n−1: 1 + (a·i + b) mod n, where a is the first
+    number from 0.618 n (golden ratio) on that shares no divisor with n."""
     a = round(0.6180339887498949 * n) or 1
     while gcd(a, n) > 1:
         a += 1

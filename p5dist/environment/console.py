@@ -1,5 +1,5 @@
-"""What a person sees on the terminal: log lines, progress, tables. All of it goes to stderr, so
-that ``--json`` has stdout for itself."""
+"""Terminal output: log lines, progress bars, tables. All of it goes to stderr, so that stdout has
+only the result of ``--json``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from rich.progress import (
 console = Console(stderr=True, highlight=False)
 
 STEPS = "p5dist.steps"
-"""Logger of events that a progress bar shows as well."""
+"""Logger of events that a progress bar also shows."""
 
 
 class _Headings(RegexHighlighter):
@@ -29,8 +29,8 @@ class _Headings(RegexHighlighter):
 
 
 def show_log() -> None:
-    """Show the lines of the logger ``p5dist``: above the progress bar on a terminal, which leaves
-    out what the bar shows; with time, level and run elsewhere."""
+    """Show the lines of the logger ``p5dist``. On a terminal, above the progress bar and without
+    the lines of STEPS; elsewhere with time, level and run."""
     handler: logging.Handler
     if console.is_terminal:
         handler = RichHandler(
@@ -45,7 +45,7 @@ def show_log() -> None:
     logger = logging.getLogger("p5dist")
     logger.setLevel(logging.INFO)
     logger.addHandler(handler)
-    logger.propagate = False  # packages that are imported later give the root logger a handler
+    logger.propagate = False  # other packages add a handler to the root logger at import
 
 
 def progress(unit: str = "") -> Progress:

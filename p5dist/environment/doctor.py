@@ -1,7 +1,7 @@
-"""``p5dist doctor``: whether this machine can run p5dist, and what to do where it cannot.
+"""``p5dist doctor``: checks whether this machine can run p5dist, and says what to do if it cannot.
 
-Nothing here imports torch, TorchRec or Ray into the calling process: what may crash or hang is
-tried in another process, with a time limit.
+This module imports neither torch nor TorchRec nor Ray into the calling process: checks that may
+crash or hang run in another process, with a time limit.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ FITTING = {
     "pyarrow": ("25.", "26."),
     "s3fs": ("2026.9.",),
 }
-"""Versions that were tried with each other, or how they begin; as in pyproject.toml."""
+"""Versions (or prefixes of versions) that were tested together; as in pyproject.toml."""
 FBGEMM = "1.8.0"
 CUDA_DRIVER = 580
 """Oldest NVIDIA driver for CUDA 13.0, which the CUDA builds of torch 2.13.0 and FBGEMM need."""
@@ -45,23 +45,23 @@ _SECONDS = 120
 
 @dataclass(frozen=True)
 class Check:
-    """One line of the examination."""
+    """The result of one check."""
 
     name: str
     ok: Literal["ok", "warn", "fail"]
     detail: str
     fix: str = ""
-    """What to do; empty where all is well."""
+    """What to do; empty if there is nothing to do."""
 
 
 def run(storage: str, as_json: bool) -> int:
-    """Print every check; the exit code is 1 if one of them keeps p5dist from working.
+    """Print every check; the exit code is 1 if a check failed.
 
     Args:
         storage: folder or URL that runs will be written to.
         as_json: a JSON list on stdout instead of a table.
     """
-    with console.status("Examining this machine (Ray and TorchRec are started once) …"):
+    with console.status("Checking this machine (starts Ray and TorchRec once) …"):
         found = checks(storage)
     if as_json:
         print(json.dumps([asdict(check) for check in found], indent=2))
@@ -77,7 +77,7 @@ def run(storage: str, as_json: bool) -> int:
 
 
 def checks(job_storage: str | None = None) -> list[Check]:
-    """Examine this machine; takes about half a minute.
+    """Run all checks; takes about half a minute.
 
     Args:
         job_storage: folder or URL to write a small file to; left out: ``runs``.
@@ -126,7 +126,7 @@ def packages() -> list[Check]:
         if version is None:
             check = Check(name, "fail", "not installed", f"install {wanted} with {_LINES}")
         elif not version.split("+")[0].startswith(fitting):
-            fix = f"install {wanted}, which fits the others, with {_LINES}"
+            fix = f"install {wanted}, which fits the other packages, with {_LINES}"
             check = Check(name, "fail", version, fix)
         else:
             check = Check(name, "ok", version)
@@ -135,9 +135,9 @@ def packages() -> list[Check]:
 
 
 def fbgemm() -> Check:
-    """The one FBGEMM wheel that must be there, beside the torch that it fits."""
+    """Whether exactly one FBGEMM wheel is installed, and whether it fits the installed torch."""
     cpu, cuda = _version("fbgemm-gpu-cpu"), _version("fbgemm-gpu")
-    both = "pip uninstall -y fbgemm-gpu fbgemm-gpu-cpu, then install one again with " + _LINES
+    both = "pip uninstall -y fbgemm-gpu fbgemm-gpu-cpu, then install one of them with " + _LINES
     if cpu and cuda:
         detail = f"fbgemm-gpu-cpu {cpu} and fbgemm-gpu {cuda}: one has overwritten the other"
         return Check("fbgemm", "fail", detail, both)
@@ -148,13 +148,13 @@ def fbgemm() -> Check:
     if version != FBGEMM:
         return Check("fbgemm", "fail", detail, f"install {FBGEMM}, which fits torch, with {_LINES}")
     if cuda and (_version("torch") or "").endswith("+cpu"):
-        detail += " beside a CPU build of torch, where it does not load"
+        detail += ", which does not load with the installed CPU build of torch"
         return Check("fbgemm", "fail", detail, both)
     return Check("fbgemm", "ok", detail)
 
 
 def driver() -> Check:
-    """Whether the NVIDIA driver, or its absence, fits the installed FBGEMM."""
+    """Whether the installed FBGEMM fits the NVIDIA driver, or a machine without a driver."""
     version, cuda = _driver_version(), _version("fbgemm-gpu") is not None
     if version is None:
         if cuda:
@@ -173,7 +173,7 @@ def driver() -> Check:
 
 
 def _driver_version() -> str | None:
-    """None: no driver; empty: one that does not work."""
+    """Version of the driver; None: no driver; empty: a driver that does not work."""
     try:
         nvml = ctypes.CDLL("libnvidia-ml.so.1")
     except OSError:
@@ -196,8 +196,9 @@ def _host() -> Check:
         return Check("host name", "ok", f"{detail}; GLOO_SOCKET_IFNAME is set")
     if all(address.startswith("127.") or address == "::1" for address in addresses):
         fix = (
-            "fine on one machine; with several, workers cannot reach this one: give the name its "
-            "network address in /etc/hosts, or set GLOO_SOCKET_IFNAME to the network interface"
+            "fine on one machine; on several machines, workers cannot reach this machine: give the "
+            "host name its network address in /etc/hosts, or set GLOO_SOCKET_IFNAME to the network "
+            "interface"
         )
         return Check("host name", "warn", detail, fix)
     return Check("host name", "ok", detail)
@@ -206,7 +207,7 @@ def _host() -> Check:
 def _imports() -> Check:
     error = _try("import torch, fbgemm_gpu, torchrec")
     if error:
-        return Check("import torchrec", "fail", error, f"correct what is wrong above with {_LINES}")
+        return Check("import torchrec", "fail", error, f"correct the checks above with {_LINES}")
     return Check("import torchrec", "ok", "torch, FBGEMM and TorchRec load")
 
 
@@ -220,7 +221,7 @@ def _ray() -> Check:
         "ray.shutdown()"
     )
     if error:
-        fix = "read /tmp/ray/session_latest/logs; full disks and firewalls on loopback are usual"
+        fix = "read /tmp/ray/session_latest/logs; usual causes: a full disk, a loopback firewall"
         return Check("start ray", "fail", error, fix)
     return Check("start ray", "ok", "a cluster on this machine starts and runs a task")
 
@@ -242,7 +243,7 @@ def _storage(url: str) -> Check:
 
 
 def _try(code: str, *args: str) -> str | None:
-    """Run Python code in a process of its own; its error on one line, None if it worked."""
+    """Run Python code in a separate process: its error on one line, None if it succeeded."""
     command = [sys.executable, "-c", code, *args]
     try:
         done = subprocess.run(
@@ -253,7 +254,7 @@ def _try(code: str, *args: str) -> str | None:
     if done.returncode == 0:
         return None
     lines = [line for line in done.stderr.splitlines() if line.strip()]
-    # An error is the last line that is not indented; those of p5dist go on below it.
+    # The error is the last line without indent; errors of p5dist continue with indented lines.
     last = max((i for i, line in enumerate(lines) if not line[0].isspace()), default=0)
     return "; ".join(map(str.strip, lines[last:])) or f"ended with exit code {done.returncode}"
 

@@ -1,4 +1,4 @@
-"""Who made a result: versions, machine, fingerprints. Every result.json carries it."""
+"""The provenance of a result: versions, machine, fingerprints. Every result.json has it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _PACKAGES = ("torch", "torchrec", "fbgemm-gpu-cpu", "fbgemm-gpu", "ray", "pyarro
 
 
 def provenance(job: RunConfig, stage: str, *, data: str | None, seconds: float) -> dict[str, Any]:
-    """The fields that every result carries.
+    """The fields that every result has.
 
     Args:
         job: the resolved job.

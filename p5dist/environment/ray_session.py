@@ -14,23 +14,23 @@ _KNOCK_S = 10.0
 
 
 def connect(scale: Scale) -> None:
-    """Join the cluster at ``scale.address``, or start one on this machine; later calls are free.
+    """Join the cluster at ``scale.address``, or start one on this machine. Later calls do nothing.
 
     Raises:
-        ResourceError: nothing answers at the address, or Ray does not start.
+        ResourceError: no cluster answers at the address, or Ray does not start.
     """
-    # Set before ray is imported. Workers keep the folder they were started in, so that relative
-    # paths of a job mean the same everywhere.
+    # Must be set before ray is imported. Workers keep the folder in which they were started, so
+    # that relative paths of a job are the same everywhere.
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
-    # What became of a lost worker is told in a line of p5dist.
+    # p5dist logs a line of its own about a lost worker.
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "A worker died or was killed")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if scale.address is None:
-        # Nothing of it is for other machines: its nodes take the loopback address, which is what
-        # this switch of Ray is for where the system has no clusters.
+        # Other machines need not reach this cluster: with this switch, which Ray has for systems
+        # without clusters, its nodes take the loopback address.
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-        # Without this Ray writes a token into the home folder that changes how later clusters
-        # start.
+        # Otherwise Ray writes a token into the home folder, which changes the start of later
+        # clusters.
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     import ray
 
@@ -39,13 +39,13 @@ def connect(scale: Scale) -> None:
     options: dict[str, Any] = {"logging_level": logging.WARNING, "log_to_driver": False}
     if scale.address is None:
         options |= {"address": "local", "object_store_memory": _object_store_bytes()}
-        options["include_dashboard"] = False  # a tenth of the start for what ends with the command
+        options["include_dashboard"] = False  # a tenth of the start, and ends with the command
     else:
         options["address"] = scale.address
     try:
         _knock(scale.address)
         ray.init(**options)
-    except Exception as e:  # whatever goes wrong at its start, Ray raises plain ones too
+    except Exception as e:  # Ray also raises plain exceptions if its start fails
         raise _explain(e, scale.address) from e
     import ray.data
 
@@ -56,7 +56,7 @@ def connect(scale: Scale) -> None:
 
 
 def _knock(address: str | None) -> None:
-    """Ray itself tries for ten minutes where nobody listens."""
+    """Fail early if no process listens at the address: Ray itself tries for ten minutes."""
     host, _, port = (address or "").removeprefix("ray://").rpartition(":")
     if port.isdigit():
         socket.create_connection((host.strip("[]"), int(port)), _KNOCK_S).close()
@@ -67,16 +67,17 @@ def _explain(error: Exception, address: str | None) -> ResourceError:
     if address is None:
         return ResourceError(
             "Ray does not start on this machine", value=text,
-            fix="p5dist doctor looks for the reason; Ray's own logs are in "
+            fix="run p5dist doctor to find the reason; Ray's own logs are in "
             "/tmp/ray/session_latest/logs; on a busy machine start again",
         )  # fmt: skip
     return ResourceError(
         f"no Ray cluster answers: {text}", where="scale.address", value=address,
-        fix="start the cluster, correct the address, or leave it out to use this machine",
+        fix="start the cluster, correct the address, or set scale.address to null to use this "
+        "machine",
     )  # fmt: skip
 
 
 def _object_store_bytes() -> int:
-    """A tenth of the memory, 256 MB to 4 GB: blocks of read-ahead, not whole data sets."""
+    """A tenth of the memory, 256 MiB to 4 GiB: for units read ahead, not for whole data sets."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return int(min(max(memory // 10, 256 << 20), 4 << 30))

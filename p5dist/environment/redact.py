@@ -1,4 +1,5 @@
-"""Secrets do not reach the page: credentials in URLs, values under keys such as ``password``."""
+"""Removes secrets from everything that is shown or written: credentials in URLs, and values under
+keys such as ``password``."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ _SECRET_WORDS = {
 }  # fmt: skip
 _KEY_OF = {"access", "account", "api", "auth", "encryption", "private", "secret", "shared"}
 
-# scheme://user:password@, also where the password holds a slash or an @; scheme://token@
+# scheme://user:password@, even if the password has a slash or an @; scheme://token@
 _USERINFO = re.compile(r"\b([a-z][a-z0-9+.-]*://)(?:[^\s/@:]*:\S*@|[^\s/@]+@)", re.IGNORECASE)
 _ASSIGNMENT = re.compile(r"([A-Za-z][\w.-]*)(\s?=\s?)([^\s&;,]+)")
 _ACCESS_KEY_ID = re.compile(r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b")
@@ -23,7 +24,7 @@ _ACCESS_KEY_ID = re.compile(r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b")
 def is_secret_key(key: str) -> bool:
     """Whether a setting of this name holds a secret: ``aws_secret_access_key``, ``apiToken``, …
 
-    Whole words decide, so ``tokens_per_second`` is none.
+    Whole words decide: ``tokens_per_second`` is no secret.
     """
     words = re.findall(r"[a-z]+", re.sub(r"([a-z0-9])([A-Z])", r"\1 \2", key).lower())
     pairs = itertools.pairwise(words)

@@ -1,4 +1,4 @@
-"""How many workers a stage gets, and what each of them, or of its actors, reserves."""
+"""The number of workers of a stage, and the resources that each worker or actor reserves."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from p5dist.errors import ResourceError
 
 
 def worker_resources(scale: Scale) -> dict[str, float]:
-    """What each worker reserves. By default the workers leave one CPU to read data; where they
-    reserve all, reading goes on beside them, for its tasks reserve nothing.
+    """The resources that each worker reserves. By default the workers leave one CPU for reading
+    data; if they reserve all CPUs, reading still works, since its tasks reserve nothing.
 
     Raises:
-        ResourceError: the cluster does not have it.
+        ResourceError: the cluster does not have the resources.
     """
     cpus_of_nodes, gpus_of_nodes = _nodes("CPU"), _nodes("GPU")
     cpus, gpus = sum(cpus_of_nodes), sum(gpus_of_nodes)
@@ -34,7 +34,7 @@ def worker_resources(scale: Scale) -> dict[str, float]:
         share = scale.cpus_per_worker
         if _room(cpus_of_nodes, share) < scale.fewest_workers:
             raise ResourceError(
-                "the cluster has not enough CPUs", where="scale",
+                "the cluster does not have enough CPUs", where="scale",
                 value=f"{scale.fewest_workers} workers · {share:g} CPUs",
                 rule=f"this cluster has {cpus:g} CPUs on {len(cpus_of_nodes)} nodes",
                 fix="lower scale.workers or scale.cpus_per_worker",
@@ -52,19 +52,20 @@ def worker_resources(scale: Scale) -> dict[str, float]:
 
 
 def cpus_of_actor(actors: int) -> float:
-    """What each of several equal actors reserves that have the cluster to themselves."""
+    """CPUs that each of ``actors`` equal actors reserves, if they have the cluster to
+    themselves."""
     cpus_of_nodes = _nodes("CPU")
     return _share(cpus_of_nodes, actors, sum(cpus_of_nodes))
 
 
 def _nodes(resource: str) -> list[float]:
-    """How much of it each node has."""
+    """Amount of the resource on each node."""
     return [node["Resources"].get(resource, 0.0) for node in ray.nodes() if node["Alive"]]
 
 
 def _share(cpus_of_nodes: list[float], workers: int, left: float) -> float:
-    """The most whole CPUs a worker, else the largest 1/k of a CPU, that all workers find room and
-    take no more than ``left``."""
+    """The largest whole number of CPUs per worker, else the largest 1/k of a CPU, such that all
+    workers find room and together take at most ``left`` CPUs."""
     for share in range(int(left / workers), 0, -1):
         if _room(cpus_of_nodes, share) >= workers:
             return float(share)
@@ -72,12 +73,12 @@ def _share(cpus_of_nodes: list[float], workers: int, left: float) -> float:
 
 
 def _room(cpus_of_nodes: list[float], share: float) -> int:
-    """How many workers find room; a worker is on one node."""
+    """Number of workers that find room; each worker is on one node."""
     return sum(int(cpus / share + 1e-9) for cpus in cpus_of_nodes)
 
 
 def scaling(scale: Scale) -> dict[str, Any]:
-    """The number of workers as Ray Train's ScalingConfig takes it."""
+    """The number of workers as arguments of Ray Train's ScalingConfig."""
     if not isinstance(scale.workers, Elastic):
         return {"num_workers": scale.workers}
     return {
@@ -87,7 +88,7 @@ def scaling(scale: Scale) -> dict[str, Any]:
 
 
 def in_words(scale: Scale) -> str:
-    """The number of workers for a person."""
+    """The number of workers as text."""
     if isinstance(scale.workers, Elastic):
         return f"{scale.workers.min} to {scale.workers.max} workers"
     return "1 worker" if scale.workers == 1 else f"{scale.workers} workers"

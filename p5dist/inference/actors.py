@@ -1,8 +1,8 @@
-"""All users of the prepared data through scoring actors (Ray), or through this process.
+"""Scores all users of the prepared data with actors (Ray), or in this process.
 
-One call of an actor is a portion: the users that begin in some row groups, which the actor reads
-and scores. Reading is a few percent of scoring, so it has no tasks of its own; a portion has one
-result, whatever is run again.
+One call of an actor reads and scores a portion: the users that begin in some row groups. Reading
+takes a few percent of the time of scoring, so it has no separate tasks; a portion has one result,
+even if it is scored again after a failure.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from p5dist.errors import P5Error
 from p5dist.storage import RunFolder
 
 _PORTIONS_PER_ACTOR = 4  # so that actors end at about the same time
-_WORTH_A_CALL = 2048  # histories; an actor takes longer to start than to score so few
+_WORTH_A_CALL = 2048  # histories; scoring fewer takes less time than starting an actor
 
 Score = Callable[[Portion, Users], pa.Table]
 """Scores the users of a portion; the result has one row."""
@@ -30,13 +30,14 @@ Result = TypeVar("Result")
 
 
 def scores_here(job: RunConfig) -> bool:
-    """Whether evaluate and recommend run in this process: on one machine with one actor."""
+    """Whether evaluate and recommend run in this process: without a cluster address and with one
+    actor."""
     return job.scale.address is None and (job.scale.actors or job.scale.most_workers) == 1
 
 
 def run_task(job: RunConfig, function: Callable[..., Result], *arguments: Any) -> Any:
-    """The result of ``function``: the value, or where actors will score an object reference to it
-    on the cluster; :func:`value_of` gives the value."""
+    """The result of ``function``: if this process scores, the value; if actors score, an object
+    reference to the value on the cluster. :func:`value_of` gives the value of both."""
     if scores_here(job):
         return function(*arguments)
     import ray
@@ -48,7 +49,7 @@ def run_task(job: RunConfig, function: Callable[..., Result], *arguments: Any) -
 
 
 def value_of(result: Any) -> Any:
-    """What :func:`run_task` computed."""
+    """The value of a result of :func:`run_task`."""
     import sys
 
     ray = sys.modules.get("ray")
@@ -65,8 +66,8 @@ def score_all(
     :func:`scores_here`.
 
     Args:
-        make: called once in each actor; gives what scores a portion.
-        what: shown beside the progress.
+        make: makes the function that scores a portion; called once in each actor.
+        what: label of the progress bar.
 
     Raises:
         P5Error: as raised in an actor.
@@ -112,22 +113,22 @@ def _on_actors(
                 lambda actor, portion: actor.run.remote(portion, work), portions
             )
     finally:
-        # Not left to the garbage collector: an error that somebody keeps would keep the actors,
-        # and the CPUs that they hold, and the next stage would wait for them.
+        # Killed instead of garbage-collected: the traceback of an error would keep the actors and
+        # their CPUs alive, and the next stage would wait for the CPUs.
         for actor in pool:
             ray.kill(actor)
 
 
 @contextmanager
 def errors_as_raised() -> Iterator[None]:
-    """Errors of p5dist that Ray has wrapped come out as they were raised."""
+    """Unwraps errors of p5dist that Ray wrapped, so that they are raised as in the actor."""
     from ray.exceptions import RayError
 
     try:
         yield
     except RayError as e:
         inner: BaseException | None = e
-        # Ray's wrapper is of both types, and its message the whole traceback.
+        # Ray's wrapper has both types; its message is the whole traceback.
         while inner is not None and (isinstance(inner, RayError) or not isinstance(inner, P5Error)):
             inner = getattr(inner, "cause", None) or inner.__cause__
         if inner is None:
@@ -136,8 +137,8 @@ def errors_as_raised() -> Iterator[None]:
 
 
 class _Actor:
-    """Reads and scores portions. What scores is made at the first portion: an error in a
-    constructor would reach the user as a dead actor, without its type."""
+    """Reads and scores portions. The scoring function is made at the first portion: an error in the
+    constructor of an actor would reach the user as a dead actor, without the error's type."""
 
     def __init__(self, threads: int) -> None:
         import torch

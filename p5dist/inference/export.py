@@ -19,22 +19,23 @@ _MODEL = "model."
 
 
 def export(job: RunConfig, stage: str, out: Folder, step: int | None = None) -> dict[str, Any]:
-    """Write the weights of a checkpoint, tables put together whatever the plan that saved them;
-    no more than one tensor is in memory. The file's metadata name run, stage, step, data and
-    release. Row i of an item table belongs to item id i of the run's vocabulary, row 0 to none.
+    """Write the weights of a checkpoint, with whole tables for any sharding plan that saved them;
+    averaged weights if the stage keeps an average. One tensor at a time is in memory. The metadata
+    of the file name run, stage, step, data and release of p5dist. Row i of an item table belongs to
+    item id i of the run's vocabulary, row 0 to padding.
 
     Args:
         stage: ``pretrain`` or ``finetune/<task>``.
-        step: left out: the best checkpoint, or the latest where none has a score.
+        step: step of the checkpoint; left out: the best checkpoint, or the latest if none has a
+            score.
 
     Returns:
-        ``file``, ``step``, ``bytes``, ``tensors`` (name → shape); averaged weights where the stage
-        keeps them.
+        ``file``, ``step``, ``bytes``, ``tensors`` (name → shape).
 
     Raises:
         CheckpointError: there is no such checkpoint, or it is damaged.
         ConfigError: the job has no such stage.
-        StorageError: the file is already there.
+        StorageError: the file already exists.
     """
     if stage not in job.trainings():
         raise ConfigError(
@@ -44,8 +45,8 @@ def export(job: RunConfig, stage: str, out: Folder, step: int | None = None) -> 
         )  # fmt: skip
     if out.exists():
         raise StorageError(
-            "the file to write is already there", where=str(out),
-            rule="an export replaces nothing", fix="give another name, or remove it first",
+            "the file to write already exists", where=str(out),
+            rule="an export replaces no file", fix="give another name, or remove the file first",
         )  # fmt: skip
     folder = RunFolder.of(job.storage, job.name)
     checkpoints = Checkpoints(folder.training(stage) / "checkpoints")
@@ -71,7 +72,8 @@ def _name(saved: str) -> str:
 
 
 def _weights(checkpoint: Checkpoint) -> dict[str, Entry]:
-    """The tensors of the model, by name in the checkpoint; of a split one, one of its pieces."""
+    """An entry of every tensor of the model, by name in the checkpoint; of a tensor saved in
+    several pieces, the entry of one piece."""
     saved = {entry.name: entry for _, entry in checkpoint.entries()}
     averaged = {name: entry for name, entry in saved.items() if name.startswith(AVERAGE)}
     return averaged or {n: entry for n, entry in saved.items() if n.startswith(_MODEL)}

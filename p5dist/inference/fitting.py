@@ -1,4 +1,4 @@
-"""What is counted from training interactions: baselines, and the counts that share the ranking."""
+"""Fitting on training interactions: baselines, and the item-to-item counts of the ranking."""
 
 from __future__ import annotations
 
@@ -19,27 +19,28 @@ from p5dist.tasks.evaluation import Evaluation
 from p5dist.tasks.task import Context
 
 COUNTED = 20_000_000
-"""Training interactions that all but popularity is fitted on, at most about."""
+"""Approximate limit of the training interactions that the baselines, except popularity, and the
+item-to-item counts are fitted on."""
 _ROWS = 65_536  # read at once
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """What training interactions say without a model."""
+    """Baselines and counts fitted on training interactions."""
 
     popularity: Popularity
     item_to_item: ItemToItem
     tasks: dict[str, Any] = field(default_factory=dict)
-    """By path of a predicting task what its evaluation fitted."""
+    """By path of a predicting task, the baselines that its evaluation fitted."""
     interactions: int = 0
-    """Those that all but popularity were fitted on."""
+    """Number of interactions that everything except popularity was fitted on."""
 
 
 def fit(job: RunConfig, folder: RunFolder, manifest: Manifest, tasks: bool) -> Fitted:
     """Read the training interactions and fit.
 
     Args:
-        tasks: the baselines of the predicting tasks too.
+        tasks: also fit the baselines of the predicting tasks.
     """
     reader = ShardReader(folder.prepare, manifest, job.history_columns())
     users = list(_training_users(reader))
@@ -60,7 +61,7 @@ def fit(job: RunConfig, folder: RunFolder, manifest: Manifest, tasks: bool) -> F
 def task_evaluations(
     job: RunConfig, folder: RunFolder, manifest: Manifest
 ) -> dict[str, Evaluation]:
-    """By path (see RunConfig.predicting_tasks) how the predictions of a task are evaluated."""
+    """The evaluation of every predicting task by path (see RunConfig.predicting_tasks)."""
     found = {}
     for path, (stage, name) in job.predicting_tasks().items():
         evaluation = task_of(job, stage, name).evaluation(
@@ -72,8 +73,8 @@ def task_evaluations(
 
 
 def _training_users(reader: ShardReader) -> Iterator[Users]:
-    """All users, or those of whole shards (a random sample) with about COUNTED training
-    interactions."""
+    """All users, or the first ones in the order of the shards (a random sample, since users are
+    spread by a hash) with about COUNTED training interactions."""
     manifest = reader.manifest
     share = max(1.0, manifest.rows_by_split["train"] / COUNTED)
     wanted = max(1, int(manifest.histories / share))

@@ -1,4 +1,4 @@
-"""Histories that a caller gives with external ids → histories as the model reads them."""
+"""Histories with external ids, given by a caller → histories as the model reads them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Items:
     """The items of a run: external ids, titles, training interactions."""
 
     external: pa.StringArray
-    """[items] of each id from 1; null for a hashed id that no item has."""
+    """[items] external id of each id from 1; null for a hashed id that no item has."""
     titles: pa.StringArray | None
     count: Ints
     """[items] training interactions."""
@@ -66,7 +66,7 @@ class Items:
 
     @property
     def has_vector(self) -> Bools:
-        """[items] whether training or the attributes say anything of the item."""
+        """[items] whether the item has training interactions or attribute values."""
         found: Bools = (self.count > 0) | self.described
         return found
 
@@ -92,24 +92,26 @@ def given_histories(
     users: Ints,
     unknown: Literal["error", "skip"],
 ) -> tuple[Histories, int]:
-    """The histories, and how many interactions were left out since the run does not know the item.
+    """The histories, and the number of interactions left out because the run does not know the
+    item.
 
     Args:
         histories: external item ids, the oldest first.
-        times, events, ratings: one entry an interaction where the model reads them; None: none.
+        times, events, ratings: one entry per interaction, required if the model reads the column;
+            None: not given.
         users: [B] internal user ids, 0 for users that the run does not know.
-        unknown: what happens with items that the run does not know.
+        unknown: whether items that the run does not know are an error or left out.
 
     Raises:
-        DataError: an unknown item, event or time; lists of other lengths; times that fall; a
-            column that the model reads and that is not given.
+        DataError: an unknown item or event, an invalid time; lists of different lengths; times that
+            decrease; a column that the model reads and that is not given.
     """
     for number, history in enumerate(histories):
         if isinstance(history, (str, bytes)) or not isinstance(history, Sequence | np.ndarray):
             raise DataError(
                 "a history is no list of item ids", where=f"history {number}", value=history,
                 rule="histories are lists of lists: [['a', 'b'], ['c']]",
-                fix="put the ids of each history into a list of their own",
+                fix="put the ids of each history into a separate list",
             )  # fmt: skip
     lengths = np.array([len(history) for history in histories], dtype=np.int64)
     flat = [item for history in histories for item in history]
@@ -147,10 +149,10 @@ def given_histories(
 
 
 def given_times(times: Sequence[Any], number: int) -> Ints:
-    """[n] seconds since 1970 of one time for each of ``number`` histories.
+    """[n] seconds since 1970 of ``times``, one time for each of n = ``number`` histories.
 
     Raises:
-        DataError: another number of times, or no time.
+        DataError: another number of times, or a value that is no time.
     """
     one_each = [[time] for time in times]
     lengths = np.ones(number, dtype=np.int64)
@@ -162,7 +164,7 @@ def known_items(items: Items, wanted: Sequence[Id], where: str) -> Ints:
     """[n] ids of items that the run must know.
 
     Raises:
-        DataError: it does not know one.
+        DataError: the run does not know an item.
     """
     ids = items.ids(wanted)
     if (ids == 0).any():
@@ -199,7 +201,7 @@ def _column(
             min(len(found), len(lengths)),
         )
         raise DataError(
-            f"{name} and histories have other lengths", where=f"{name}, history {at}",
+            f"{name} and histories have different lengths", where=f"{name}, history {at}",
             value=f"{found[at] if at < len(found) else 'nothing'} for "
             f"{lengths[at] if at < len(lengths) else 'no'} interactions",
             rule="one entry for each interaction", fix=f"correct {name}",
@@ -211,7 +213,7 @@ def _column(
                 values.append(parse(value))
             except (TypeError, ValueError, OverflowError, KeyError) as e:
                 raise DataError(
-                    f"not one of the {name}", where=f"{name}, history {number}, entry {position}",
+                    f"invalid entry of {name}", where=f"{name}, history {number}, entry {position}",
                     value=value, rule=getattr(parse, "rule", "a number"), fix=f"correct {name}",
                 ) from e  # fmt: skip
     return np.array(values, dtype=kind)
@@ -249,7 +251,7 @@ def _check_order(histories: Histories) -> None:
         at = int(falls[0])
         position = at - int(histories.offsets[owner[at]])
         raise DataError(
-            "the times of a history fall", where=f"history {owner[at]}, interaction {position}",
+            "the times of a history decrease", where=f"history {owner[at]}, interaction {position}",
             value=f"{time[at]} after {time[at - 1]}",
             rule="a history is in the order of time, the oldest interaction first",
             fix="sort the interactions of the history by time",
@@ -262,6 +264,8 @@ def _one(column: pa.ChunkedArray) -> Any:
 
 
 def check_k(k: int) -> None:
-    """Raise ConfigError unless ``k`` is a number of items."""
+    """Raise ConfigError unless ``k`` is at least 1."""
     if k < 1:
-        raise ConfigError("no list length", where="k", value=k, rule="at least 1", fix="raise k")
+        raise ConfigError(
+            "invalid list length", where="k", value=k, rule="at least 1", fix="raise k"
+        )

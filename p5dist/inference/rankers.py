@@ -1,4 +1,4 @@
-"""Which ranker a stage ranks with: the model alone, or the model and item-to-item counts."""
+"""The ranker of a stage: the model alone, or the model with item-to-item counts."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ MODEL, MODEL_ALONE = "model", "model_alone"
 
 
 def model_ranker(job: RunConfig, model: Vectors, fitted: Fitted | None) -> Ranker:
-    """What ranks items for users, as ``ranking`` of the job says.
+    """The ranker that the section ``ranking`` of the job asks for.
 
     Args:
-        fitted: may be None where ``ranking.item_to_item`` is 0.
+        fitted: may be None if ``ranking.item_to_item`` is 0.
     """
     alone = VectorRanker(model)
     share = job.ranking.item_to_item
@@ -25,7 +25,8 @@ def model_ranker(job: RunConfig, model: Vectors, fitted: Fitted | None) -> Ranke
 
 
 def all_rankers(job: RunConfig, model: Vectors, fitted: Fitted) -> dict[str, Ranker]:
-    """By name: what ranks, the model alone where counts share the ranking, and the baselines."""
+    """Rankers by name: the ranker of the job, the model alone if the ranking also uses counts, and
+    the baselines."""
     ranker = model_ranker(job, model, fitted)
     found: dict[str, Ranker] = {MODEL: ranker}
     if isinstance(ranker, Mixture):

@@ -34,28 +34,28 @@ def run(job: RunConfig, folder: RunFolder, *, load: Load = load_scorer) -> dict[
     ``recommend/result.json``; Ray must be connected unless
     :func:`p5dist.inference.actors.scores_here`.
 
-    The history of a user is everything the log holds, held-out interactions too; with sessions the
-    encoder sees the last session. Nothing that the user has had at any time is listed, unless
-    ``mask_seen`` is false; a list is shorter than k where the user has had nearly the whole
-    catalogue.
+    The history of a user is the whole log of the user, including held-out interactions; with
+    sessions the encoder sees the last session. An item that the user has had at any time is not
+    listed, unless ``mask_seen`` is false; a list is shorter than k if the user has had nearly the
+    whole catalogue.
 
     Args:
-        load: gives the trained stage that ranks.
+        load: loads the trained stage that ranks.
 
     Returns:
-        What result.json holds.
+        The content of result.json.
 
     Raises:
         ConfigError: the job has no stage that ranks items.
         CheckpointError: the stage has no complete checkpoint.
-        TrainingError: scores that are not numbers.
+        TrainingError: scores are not numbers.
     """
     began = time.time()
     assert job.recommend is not None
     stages = job.ranking_stages()
     if not stages:
         raise ConfigError(
-            "nothing to recommend with", where="recommend",
+            "no model to recommend with", where="recommend",
             rule="recommending needs a trained stage that ranks items",
             fix="add a pretrain section, or set recommend to null",
         )  # fmt: skip
@@ -87,14 +87,14 @@ def run(job: RunConfig, folder: RunFolder, *, load: Load = load_scorer) -> dict[
 
 @dataclass(frozen=True)
 class ListWriterFactory:
-    """What is recommended; makes the :class:`ListWriter` of an actor."""
+    """The arguments of the recommend stage; makes the :class:`ListWriter` of an actor."""
 
     job: RunConfig
     folder: RunFolder
     stage: str
     load: Load
     fitted: Any = None
-    """What :func:`.actors.run_task` gave for the counts; None where the model ranks alone."""
+    """The result of :func:`.actors.run_task` for the counts; None if the model ranks alone."""
 
     def __call__(self) -> ListWriter:
         model = self.load(self.job, self.folder, self.stage)
@@ -148,14 +148,14 @@ class ListWriter:
 
 
 def _titles(prepare: Folder, job: RunConfig) -> pa.ChunkedArray | None:
-    """Title of each item id from 1; None where the job has none."""
+    """Title of each item id from 1; None if the job has no titles."""
     if job.prepare.items is None or job.prepare.items.title is None:
         return None
     return (prepare / "attributes" / "item.parquet").read_table([c.TITLE])[c.TITLE]
 
 
 def _user_names(prepare: Folder, users: Ints) -> pa.Array:
-    """External ids of internal ids; only the row groups that hold them are read."""
+    """External ids of internal ids; only the row groups with these ids are read."""
     file = prepare / "vocabulary" / "user.parquet"
     if not len(users):
         return pa.array([], pa.string())

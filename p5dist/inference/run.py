@@ -39,7 +39,7 @@ from p5dist.storage import Folder, RunFolder
 
 _AT_ONCE = 1024
 SKIPPED, EMPTY = b"p5dist.interactions_skipped", b"p5dist.histories_without_items"
-"""Keys of the metadata of what :meth:`Run.recommend` returns."""
+"""Metadata keys of the table that :meth:`Run.recommend` returns."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Run:
 
     Attributes:
         job: the job of the run.
-        stage: the training stage whose model ranks; None where none does.
+        stage: the training stage whose model ranks; None if no stage ranks.
     """
 
     def __init__(self, job: RunConfig, folder: RunFolder, stage: str | None) -> None:
@@ -66,7 +66,7 @@ class Run:
         self._manifest = Manifest.load(folder.prepare)
         self._scorers: dict[str, Scorer] = {}
         for name in [stage] if stage else [s for s, _ in job.predicting_tasks().values()][:1]:
-            self._scorer(name)  # says at once where there is no checkpoint
+            self._scorer(name)  # raises at once if there is no checkpoint
 
     def __repr__(self) -> str:
         return f"<p5dist run {self.job.name}: {len(self._items):,} items, ranks by {self.stage}>"
@@ -82,7 +82,7 @@ class Run:
 
     @property
     def evaluation(self) -> dict[str, Any]:
-        """What evaluate/result.json holds: metrics with intervals, baselines, protocol.
+        """The content of evaluate/result.json: metrics with intervals, baselines, protocol.
 
         Raises:
             RunFolderError: the run was not evaluated.
@@ -113,24 +113,26 @@ class Run:
         Args:
             histories: external item ids, the oldest interaction first. An empty history gets the
                 most popular items, with the score NaN.
-            k: items of a list; fewer where ``mask_seen`` leaves fewer.
-            times: of every interaction: seconds since 1970, datetimes or ISO 8601. Needed where
+            k: items of a list; fewer if ``mask_seen`` leaves fewer.
+            times: time of every interaction: seconds since 1970, datetime or ISO 8601. Needed if
                 the model reads times.
-            events: names of events; ratings: numbers. Likewise.
-            users: external user ids, where the model reads user ids or attributes; an unknown one
-                or None is a user of whom nothing is known.
-            mask_seen: items of the history are not listed.
-            unknown: items that the run does not know are an error, or left out with a warning.
+            events: event name of every interaction. Needed if the model reads events.
+            ratings: rating of every interaction. Needed if the model reads ratings.
+            users: external user ids, used if the model reads user ids or attributes; an unknown id
+                or None is a user about whom nothing is known.
+            mask_seen: do not list items of the history.
+            unknown: whether items that the run does not know are an error, or left out with a
+                warning.
 
         Returns:
             Columns ``history`` (int64, from 0), ``rank`` (from 1), ``item_id``, ``title`` (null
-            where the run has none) and ``score``; rows by history, then rank. The metadata counts
+            without a title) and ``score``; rows by history, then rank. The metadata counts
             ``p5dist.interactions_skipped`` and ``p5dist.histories_without_items``.
 
         Raises:
             ConfigError: no stage of the run ranks items.
-            DataError: an unknown item or event, times that fall, a column that the model reads and
-                that is not given.
+            DataError: an unknown item or event, times that decrease, a column that the model reads
+                and that is not given.
         """
         check_k(k)
         given, skipped = self._given(
@@ -164,9 +166,9 @@ class Run:
 
         Args:
             histories, times, events, ratings, users, unknown: as in :meth:`recommend`.
-            items: external ids of the items that are asked for, a list a history.
-            task: path of the task, such as ``finetune/rating``; left out: the last that predicts.
-            at: [B] time at which the items are asked for; left out: that of the last interaction.
+            items: external ids of the items to predict for, one list per history.
+            task: path of the task, such as ``finetune/rating``; left out: the last predicting task.
+            at: [B] time of the prediction; left out: the time of the last interaction.
 
         Returns:
             Columns ``history`` (from 0), ``item_id`` and ``score``, in the order of ``items``.
@@ -188,7 +190,7 @@ class Run:
         )
         if len(items) != len(given):
             raise DataError(
-                "items and histories have other lengths", where="items", value=len(items),
+                "items and histories have different lengths", where="items", value=len(items),
                 rule=f"one list for each of {len(given)} histories", fix="correct items",
             )  # fmt: skip
         owner = np.repeat(np.arange(len(items)), [len(own) for own in items]).astype(np.int64)
@@ -205,14 +207,14 @@ class Run:
         return pa.table({"history": owner, c.ITEM_ID: names, c.SCORE: predicted})
 
     def similar_items(self, items: Sequence[Id], k: int = 10) -> pa.Table:
-        """The items whose vectors have the largest cosine with that of each given item.
+        """The items whose vectors have the largest cosine with the vector of each given item.
 
         Returns:
             Columns ``item_id``, ``rank`` (from 1), ``similar_id``, ``title`` and ``score`` (the
             cosine).
 
         Raises:
-            DataError: an item that the run does not know, or of which it has no vector.
+            DataError: an item that the run does not know, or that has no vector.
         """
         check_k(k)
         ids = self._with_vectors(items, "items")
@@ -235,14 +237,15 @@ class Run:
         )
 
     def item_vectors(self, items: Sequence[Id] | None = None) -> Vectors:
-        """Vectors of items; a user's score of an item is the inner product of their vectors.
+        """Vectors of items; the model's score of an item for a user is the inner product of item
+        and user vector.
 
         Args:
             items: external ids; left out: all items that have a vector.
 
         Raises:
-            DataError: an item that the run does not know, or of which it has no vector, since
-                training has never seen the item and it has no attributes.
+            DataError: an item that the run does not know, or that has no vector: training has
+                never seen the item and it has no attributes.
         """
         if items is None:
             ids = np.flatnonzero(self._items.has_vector) + 1
@@ -263,8 +266,9 @@ class Run:
         users: Sequence[Id | None] | None = None,
         unknown: Literal["error", "skip"] = "error",
     ) -> npt.NDArray[np.float32]:
-        """[B, dim] vectors of histories, which rank items by inner products; zero for an empty
-        history. Arguments and errors as in :meth:`recommend`."""
+        """[B, dim] vectors of histories, whose inner products with item vectors are the model's
+        scores; for an empty history zero (a masked model: the vector of a history without
+        interactions). Arguments and errors as in :meth:`recommend`."""
         given, _ = self._given(
             histories, times=times, events=events, ratings=ratings, users=users, unknown=unknown
         )
@@ -303,8 +307,8 @@ class Run:
             return np.zeros(number, dtype=np.int64)
         if len(users) != number:
             raise DataError(
-                "users and histories have other lengths", where="users", value=len(users),
-                rule=f"one for each of {number} histories", fix="correct users",
+                "users and histories have different lengths", where="users", value=len(users),
+                rule=f"one user for each of {number} histories", fix="correct users",
             )  # fmt: skip
         file = self._folder.prepare / "vocabulary/user.parquet"
         known = file.read_table([c.EXTERNAL_ID])[c.EXTERNAL_ID].combine_chunks()
@@ -347,8 +351,8 @@ class Run:
             raise DataError(
                 "the run has no vector of an item", where=where,
                 value=", ".join(repr(items[i]) for i in without[:5]),
-                rule="training has seen the item, or it has attributes that the model reads",
-                fix="leave the item out, or describe items: model.item_attributes",
+                rule="a vector needs training interactions, or attributes that the model reads",
+                fix="leave the item out, or add item attributes: model.item_attributes",
             )  # fmt: skip
         return ids
 
@@ -386,8 +390,8 @@ def load(run: str, *, stage: str | None = None) -> Run:
     """A finished run.
 
     Args:
-        run: its folder (``STORAGE/NAME``) or URL, such as ``s3://bucket/runs/shop``.
-        stage: the training stage whose model ranks; left out: the last that ranks.
+        run: folder (``STORAGE/NAME``) or URL of the run, such as ``s3://bucket/runs/shop``.
+        stage: the training stage whose model ranks; left out: the last stage that ranks.
 
     Raises:
         RunFolderError: no run is there.
@@ -419,7 +423,7 @@ def load(run: str, *, stage: str | None = None) -> Run:
 
 
 class _Given:
-    """Ranks by scores that are there."""
+    """Ranks by given scores."""
 
     name = "cosine"
 

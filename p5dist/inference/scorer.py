@@ -28,11 +28,12 @@ class Scorer:
     ``user_vectors @ item_vectors.T``.
 
     Args:
-        model: whole, on one device, with its weights; or sharded, then all workers call together.
-        collate: makes the batches of its training.
+        model: with trained weights; whole on one device, or sharded: all workers must then call
+            the methods together.
+        collate: the collate function of the stage's training.
         items: largest item id.
-        max_length: interactions of a history that the encoder sees (the last ones).
-        shuffled: tasks predict from histories in random order, as they were learned.
+        max_length: number of last interactions of a history that the encoder sees.
+        shuffled: tasks predict from histories in random order, as in training.
     """
 
     def __init__(
@@ -46,7 +47,7 @@ class Scorer:
     ) -> None:
         self.shuffled = shuffled
         self.model = model.eval()
-        # A masked model fills a gap after the history, which takes one of the positions.
+        # A masked model predicts at a hidden interaction after the history: one position less.
         masked = model.backbone.bidirectional
         self.collate = collate.for_inference(masked_next=masked)
         self.seen = max_length - masked
@@ -54,7 +55,7 @@ class Scorer:
 
     @torch.no_grad()
     def item_vectors(self, ids: Ints | None = None) -> Tensor:
-        """[n, dim] float32 of the item ids ``ids`` [n]; left out: [items, dim] of all, row i
+        """[n, dim] float32 of the item ids ``ids`` [n]; left out: [items, dim] of all items, row i
         belongs to item id i + 1."""
         ids = np.arange(1, self.items + 1) if ids is None else ids
         parts = []
@@ -66,14 +67,14 @@ class Scorer:
 
     @torch.no_grad()
     def user_vectors(self, histories: Histories) -> Tensor:
-        """[B, dim] float32: what the next item is ranked by. For an empty history zero, or what a
-        masked model has without any."""
+        """[B, dim] float32 user vectors, which rank the next item. For an empty history zero; a
+        masked model encodes the hidden next interaction alone."""
         batch = self.collate(histories.last(self.seen))
         vectors = self.model.head.user_vectors(self.model.backbone, batch)
         return torch.empty_like(vectors).index_copy(0, self._original(histories), vectors)
 
     def task(self, name: str) -> TrainedTask:
-        """The predictions of the task ``name`` of the stage (empty where there is one only)."""
+        """The predictions of the task ``name`` of the stage (empty if the stage has one task)."""
         return TrainedTask(self, name)
 
     @torch.no_grad()
@@ -83,9 +84,9 @@ class Scorer:
         """See :meth:`p5dist.tasks.evaluation.Predictor.predict`.
 
         Raises:
-            TrainingError: a prediction that is not a number.
+            TrainingError: a prediction is not a number.
         """
-        if self.shuffled:  # by user, wherever the user's rows are
+        if self.shuffled:  # by user id, so the order does not depend on the rows of the user
             by_user = replace(histories, row=histories.user)
             histories = by_user.shuffled(self.collate.seed, 0)
         module = self.model.head.part(name)
@@ -113,7 +114,7 @@ class Scorer:
         return predicted
 
     def _original(self, histories: Histories) -> Tensor:
-        """[B] index in ``histories`` of each history of the batch made of them."""
+        """[B] index in ``histories`` of each history of their batch."""
         lengths = np.minimum(histories.lengths, self.seen)
         return torch.from_numpy(np.argsort(-lengths, kind="stable"))
 
@@ -131,11 +132,12 @@ class TrainedTask:
 
 
 def load_scorer(job: RunConfig, folder: RunFolder, stage: str) -> Scorer:
-    """The best checkpoint of a training stage, or the latest where it has no validation, with whole
-    tables in this process on CPU.
+    """The best checkpoint of a training stage, or the latest if the stage has no validation, with
+    whole tables in this process on CPU.
 
     Raises:
-        CheckpointError: the stage has no complete checkpoint, or it does not fit the job.
+        CheckpointError: the stage has no complete checkpoint, or the checkpoint does not fit the
+            job.
     """
     manifest = Manifest.read(folder.prepare)
     training = job.trainings()[stage]

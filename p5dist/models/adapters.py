@@ -1,4 +1,4 @@
-"""What a fine-tuning trains: all of the backbone, nothing of it, or low-rank adapters."""
+"""The part of the backbone that a fine-tuning trains: all, none, or low-rank adapters."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from p5dist.models.tables import ItemTables, UserTables
 
 
 class LowRank(nn.Linear):
-    """A linear layer that stays as it is, plus the product of two thin matrices that learn (LoRA,
-    Hu et al. 2022): ``W x + b + (alpha / rank) · B A x``, B zero at the start.
+    """A frozen linear layer plus the product of two trained low-rank matrices (LoRA, Hu et al.
+    2022): ``W x + b + (alpha / rank) · B A x``; B starts at zero.
 
     Weight and bias keep their names, so that a checkpoint of the plain layer fits.
 
     Args:
-        linear: the layer that it takes the place of.
+        linear: the layer to replace.
         rank, alpha: as in config.train.Adapters.
     """
 
@@ -42,9 +42,9 @@ class LowRank(nn.Linear):
 
 
 def choose_trained(backbone: Backbone, config: Finetune) -> None:
-    """Freeze what ``config`` does not train, and put adapters beside the linear layers of the
-    encoder if it says so. Frozen tables take part in no backward pass: neither their rows nor the
-    state of their optimizer change."""
+    """Freeze the parameters that ``config`` does not train, and replace the linear layers of the
+    encoder by adapters if ``config`` asks for them. Frozen tables take part in no backward pass:
+    neither their rows nor the state of their optimizer change."""
     if config.train != "everything":
         for parameter in dense_parameters(backbone):
             parameter.requires_grad_(False)
@@ -57,7 +57,7 @@ def choose_trained(backbone: Backbone, config: Finetune) -> None:
 
 
 def dense_parameters(module: nn.Module) -> list[nn.Parameter]:
-    """The parameters that are no embedding table."""
+    """All parameters except embedding tables."""
     kinds = (EmbeddingCollection, EmbeddingBagCollection)
     tables = {id(p) for m in module.modules() if isinstance(m, kinds) for p in m.parameters()}
     return [p for p in module.parameters() if id(p) not in tables]

@@ -19,10 +19,10 @@ from p5dist.models.tables import ItemTables
 
 @dataclass(frozen=True)
 class Encoded:
-    """What objectives and tasks work on."""
+    """The outputs of the backbone, which objectives and tasks compute their losses from."""
 
     states: Tensor
-    """[T, dim] one per interaction, from the history up to it"""
+    """[T, dim] one per interaction: its history up to it (bidirectional: the whole history)"""
     items: Tensor
     """[U, dim] vectors of the distinct items of the batch; likely next items have a large inner
     product with the state"""
@@ -36,9 +36,9 @@ class Backbone(nn.Module):
         manifest: sizes of the id spaces, and the range of ratings.
         max_length: longest history.
         device: of the tables (``meta`` before sharding); the dense part is on CPU.
-        bidirectional: the state of an interaction also sees the later ones of its history, as an
-            objective that hides interactions needs it; such a backbone has a vector for what is
-            hidden.
+        bidirectional: the state of an interaction also sees the later interactions of its history,
+            as an objective that hides interactions needs; such a backbone has a mask vector, the
+            input of every hidden interaction.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Backbone(nn.Module):
         return Encoded(self._compared(states), self._compared(items))
 
     def item_vectors(self, batch: Batch) -> Tensor:
-        """[U, dim] as :attr:`Encoded.items`, without encoding the histories."""
+        """[U, dim] :attr:`Encoded.items`, without encoding the histories."""
         return self._compared(self._rows(batch))
 
     def _rows(self, batch: Batch) -> Tensor:
@@ -80,7 +80,7 @@ class Backbone(nn.Module):
         return rows
 
     def _compared(self, vectors: Tensor) -> Tensor:
-        """Vectors whose products are cosine / temperature."""
+        """``vectors``, scaled if a temperature is set: products are cosine / temperature."""
         if self.temperature is None:
             return vectors
         scaled: Tensor = F.normalize(vectors, dim=1, eps=1e-6) * self.temperature**-0.5

@@ -1,8 +1,8 @@
 """Dropout whose mask is a function of the interaction, not of a generator's state.
 
-The mask of an element comes from a hash of (seed, step, row, position, layer, channel). A history
-is dropped the same way wherever it is trained, so a run with dropout has one curve on any number
-of workers.
+The mask of an element comes from a hash of (seed, step, row, position, site, channel). A history
+has the same mask on whichever worker it is trained, so a run with dropout has the same losses on
+any number of workers.
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ from torch import Tensor, nn
 
 
 class Site(IntEnum):
-    """Where random channels or interactions are dropped; masks of different sites are independent.
+    """The places of dropout in the model; masks of different sites are independent.
 
-    An encoder numbers its own dropouts from :attr:`ENCODER` on, a task of another package from 2000
-    on.
+    An encoder numbers its own dropouts from :attr:`ENCODER`, a task of another package from 2000.
     """
 
     ENCODER = 0
@@ -30,7 +29,7 @@ class Site(IntEnum):
 
 
 class HashedDropout(nn.Module):
-    """Dropout with p rounded to a 256th.
+    """Dropout with p rounded to a multiple of 1/256.
 
     Args:
         p: probability that an element is zeroed.

@@ -1,4 +1,4 @@
-"""What the encoder sees of an interaction: vectors that are added up."""
+"""The input of the encoder: for each interaction the sum of the vectors of its features."""
 
 from __future__ import annotations
 
@@ -21,14 +21,15 @@ _STD = 0.02
 class Inputs(nn.Module):
     """Item vectors → inputs of the encoder.
 
-    The user is added to every interaction of a history instead of being a token before it: every
-    state sees it either way, and positions, lengths and buckets stay those of the history.
+    The vector of the user is added to every interaction of a history instead of being a token
+    before the history: every state sees the user either way, and positions, lengths and buckets do
+    not change.
 
     Args:
         config: the model section.
         manifest: sizes of the id spaces, and the range of ratings.
         device: of the tables.
-        hides: there is a vector for interactions that an objective hides.
+        hides: an objective hides interactions, so a mask vector is needed.
     """
 
     def __init__(
@@ -55,9 +56,9 @@ class Inputs(nn.Module):
             nn.init.normal_(self.hidden, std=_STD * self.scale)
 
     def forward(self, items: Tensor, batch: Batch) -> Tensor:
-        """[T, dim] of the items [U, dim] of ``batch``; of a hidden interaction only its place in
-        the history and the user are seen."""
-        # embedding and not indexing: its gradient is a plain sum, without sorting the indices.
+        """Inputs [T, dim] from the vectors ``items`` [U, dim] of the batch's items; a hidden
+        interaction is the mask vector and its user."""
+        # F.embedding instead of indexing: its gradient is a plain sum, without sorting indices.
         x = F.embedding(batch.seen, items) * self.scale
         if self.training and self.item_threshold:
             keep = hashed_bytes(batch.dropout_key, 1, Site.INPUT_ITEMS) >= self.item_threshold
@@ -82,13 +83,14 @@ class Inputs(nn.Module):
 
 
 def gap_class(batch: Batch) -> Tensor:
-    """[T] class of the time since the interaction before; INTERVALS at the first of a history."""
+    """[T] class of the time since the previous interaction; INTERVALS at the first interaction of
+    a history."""
     gap = interval_class(batch.timestamp - batch.timestamp.roll(1))
     return gap.masked_fill(batch.position == 0, INTERVALS)
 
 
 class RatingInput(nn.Module):
-    """The rating of an interaction as a vector: linear in the rating, zero where there is none."""
+    """The rating of an interaction as a vector: linear in the rating, zero without a rating."""
 
     def __init__(self, dim: int, manifest: Manifest) -> None:
         super().__init__()

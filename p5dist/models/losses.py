@@ -1,7 +1,8 @@
 """Losses over the catalogue, as sums: the caller divides by the global count.
 
-Logits exist for one chunk of predictions at a time, and the gradient is written over them in the
-forward pass: memory is bounded by the chunk, whatever the batch and the catalogue.
+Logits exist for one chunk of predictions at a time, and the forward pass overwrites them with their
+gradient: memory is bounded by the chunk (at least the logits of one prediction), whatever the size
+of the batch.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from p5dist.config.losses import FullSoftmax, GeneralisedBce, Loss
 from p5dist.data.batch import Batch
 
 CHUNK = 1 << 20
-"""Logits at a time: 4 MB."""
+"""Logits held at once: 4 MB in float32."""
 
 
 def catalogue_loss(
@@ -33,17 +34,17 @@ def catalogue_loss(
     """Loss of M predictions against the candidates of the batch: a scalar sum.
 
     The sampled softmax estimates the partition function by importance sampling: the positive
-    counts once, a negative j drawn n times from q counts ``exp(logit_j) / (n q_j)``, and negatives
+    counts once, each of n negatives drawn from q adds ``exp(logit_j) / (n q_j)``, and negatives
     equal to the positive are left out, which makes the estimate unbiased (Bengio and Senécal
     2008).
 
     Args:
         states: [M, dim]
-        target: [M] index into ``items`` of what is right.
+        target: [M] index of the positive in ``items``.
         items: [U, dim] vectors of the distinct items of the batch.
-        batch: names the candidates, drawn for ``loss``.
+        batch: has the candidates, drawn for ``loss``.
         weight: [M] factor on the loss of each prediction; left out: 1.
-        loss: how they are compared.
+        loss: the loss section of the job.
     """
     if weight is None:
         weight = states.new_ones(len(states))
@@ -59,7 +60,7 @@ def catalogue_loss(
     hits = _equal(target, batch.candidates)
     if isinstance(loss, GeneralisedBce):
         negatives = _over(_sum_softplus, states, candidates, None, weight, None, hits)
-        # As many draws of an item are expected as there are draws for each item: the rate.
+        # The expected number of draws of one item: the sampling rate.
         rate = log_q[0].exp().clamp(max=1.0)
         beta = rate * (loss.calibration * (1 - 1 / rate) + 1 / rate)
         return (beta * F.softplus(-positive) @ weight + negatives) / (len(log_q) + 1)
@@ -69,15 +70,15 @@ def catalogue_loss(
 
 
 def _rows(items: Tensor, index: Tensor) -> Tensor:
-    """``items`` at ``index``; the whole of it where the candidates are all that the batch has."""
+    """``items`` at ``index``; ``items`` itself if the candidates are all items of the batch."""
     if len(index) == len(items) and bool((index[1:] > index[:-1]).all()):
         return items
     return F.embedding(index, items)
 
 
 def _equal(target: Tensor, candidates: Tensor) -> tuple[Tensor, Tensor]:
-    """(row, column) of every pair of a target and a candidate that are the same item, by rising
-    row: far fewer than pairs."""
+    """(row, column) of every pair of a target and a candidate that are the same item, in rising
+    order of rows; without comparing all pairs."""
     ordered, order = torch.sort(candidates, stable=True)
     first = torch.searchsorted(ordered, target)
     count = torch.searchsorted(ordered, target, right=True) - first
@@ -88,9 +89,9 @@ def _equal(target: Tensor, candidates: Tensor) -> tuple[Tensor, Tensor]:
 
 
 Kernel = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor, Tensor | None]]
-"""Logits [m, C] of a chunk and further logits [m] → values [m], and the gradients of these: the
-logits are overwritten by what times the second result [m] is theirs, the third is of the further
-ones."""
+"""Logits [m, C] of a chunk and logits of the positives [m] → values [m], and their gradients: the
+logits are overwritten by g, and their gradient is g times the second result [m]; the third result
+[m] is the gradient of the positives' logits."""
 
 
 def _log_sum_exp(logits: Tensor, positive: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -122,7 +123,7 @@ def _over(
 
     Args:
         log_q: [C] subtracted from the logits.
-        hits: rows, rising, and columns of logits that are left out.
+        hits: rows (rising) and columns of the logits to leave out.
     """
     value: Tensor = _Over.apply(  # type: ignore[no-untyped-call]
         states, candidates, positive, weight, log_q, hits, kernel

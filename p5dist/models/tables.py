@@ -1,4 +1,4 @@
-"""Embedding tables (TorchRec): items with their attributes, users with theirs."""
+"""Embedding tables (TorchRec) of items and users, with the attributes of both."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class ItemTables(nn.Module):
         items: largest item id; row 0 is padding.
         attributes: number of values of each attribute.
         dim: width of the vectors.
-        device: of the weights; ``meta`` where DistributedModelParallel makes the shards.
+        device: of the weights; ``meta`` if DistributedModelParallel makes the shards.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class ItemTables(nn.Module):
         """Vectors [U, dim] of the U ids in ``items``.
 
         Args:
-            dropped: [U, 1] bool: items that have their attributes only.
+            dropped: [U, 1] bool: items without their id row, so only their attributes contribute.
         """
         vectors: Tensor = self.ids(items)[ITEM_FEATURE].values()
         if self.bags is not None:
@@ -63,13 +63,13 @@ class ItemTables(nn.Module):
 
 
 class UserTables(nn.Module):
-    """User vectors: the row of the user's own plus the pooled attributes.
+    """User vectors: the user's id row plus the pooled attributes.
 
     Args:
         users: largest user id.
         attributes: number of values of each attribute.
         dim, device: as for :class:`ItemTables`.
-        ids: give users a row of their own.
+        ids: users have id rows.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class UserTables(nn.Module):
         self.frozen = False  # no gradient reaches the tables
 
     def forward(self, users: KeyedJaggedTensor) -> Tensor:
-        """Vectors [B, dim]; the empty last bag of ``users`` is left out."""
+        """Vectors [B, dim] of users; the last bag of ``users``, which is empty, is dropped."""
         pooled = self.bags(users).values()
         vectors: Tensor = pooled.view(len(pooled), -1, self.dim).sum(1)
         return vectors[:-1].detach() if self.frozen else vectors[:-1]

@@ -1,5 +1,5 @@
-"""Proves from the ledger of a stage that every history was trained on exactly once an epoch, at the
-step that the order prescribes, whatever was killed on the way."""
+"""Proves from the ledger of a stage that every history was trained on exactly once per epoch, at
+the step that the order prescribes, even if workers were killed."""
 
 from __future__ import annotations
 
@@ -24,32 +24,32 @@ _SHOWN = 20
 
 @dataclass
 class Audit:
-    """What the ledger of a stage says, up to its latest checkpoint."""
+    """The result of the audit of a stage, up to its latest checkpoint."""
 
     stage: str
     steps: int
-    """Steps of the committed history."""
+    """Steps up to the latest checkpoint."""
     epochs: int
-    """Whole epochs among them, of the run's own data."""
+    """Whole epochs of the run's own data within ``steps``."""
     trained: int
-    """Histories trained on, with repetition."""
+    """Histories trained on, counted in every epoch."""
     attempts: int
-    """Starts of the workers that left something."""
+    """Starts of the workers that wrote ledger files."""
     data: list[str] = field(default_factory=list)
-    """Names of the data sets that it is mixed with."""
+    """Names of the other data sets of the mixture."""
     lost: list[dict[str, int]] = field(default_factory=list)
-    """The first of: epoch, step, row that the order prescribes and nobody trained on."""
+    """The first rows (epoch, step, row) that the order prescribes and no worker trained on."""
     surplus: list[dict[str, int]] = field(default_factory=list)
-    """The first of: epoch, step, row that somebody trained on twice, or at the wrong step, or that
-    is in no data set."""
+    """The first rows (epoch, step, row) that were trained on twice or at the wrong step, or that
+    are in no data set."""
 
     @property
     def exact(self) -> bool:
-        """Whether nothing is lost and nothing twice."""
+        """Whether no row is lost and no row is surplus."""
         return not self.lost and not self.surplus
 
     def text(self) -> str:
-        """For people."""
+        """The audit as text for the terminal."""
         line = (
             f"{self.stage}: {self.steps:,} steps, {self.epochs:,} whole epochs, {self.trained:,} "
             f"histories in {self.attempts} start{'s' if self.attempts != 1 else ''} of the workers"
@@ -57,7 +57,7 @@ class Audit:
         if self.data:
             line += f", mixed with {', '.join(self.data)}"
         if self.exact:
-            return f"{line}: every row exactly once an epoch, at its step"
+            return f"{line}: every row exactly once per epoch, at its step"
         lines = [line]
         for name, found in (("lost", self.lost), ("twice or at a wrong step", self.surplus)):
             lines += [
@@ -66,7 +66,7 @@ class Audit:
         return "\n".join(lines)
 
     def as_json(self) -> dict[str, Any]:
-        """For programs."""
+        """The audit as plain data."""
         return {"exact": self.exact, **asdict(self)}
 
 
@@ -75,7 +75,7 @@ def audit(job: RunConfig, stage: str) -> Audit:
 
     Raises:
         RunFolderError: the stage has no ledger.
-        CheckpointError: it has no complete checkpoint yet.
+        CheckpointError: the stage has no complete checkpoint yet.
     """
     folder = RunFolder.of(job.storage, job.name)
     stage_folder = folder.training(stage)
@@ -93,7 +93,7 @@ def audit(job: RunConfig, stage: str) -> Audit:
         first_row = sum(before.manifest.histories for before in mix.sets[:number])
         last_row = first_row + one.manifest.histories
         if one is mix.sets[-1]:
-            last_row = np.iinfo(np.int64).max  # rows of no data set
+            last_row = np.iinfo(np.int64).max  # the last set also gets the rows of no data set
         _audit_one(result, stage_folder, one.order, steps, (first_row, last_row))
     return result
 
@@ -101,7 +101,7 @@ def audit(job: RunConfig, stage: str) -> Audit:
 def _audit_one(
     result: Audit, stage_folder: Folder, order: LaneOrder, steps: int, numbers: tuple[int, int]
 ) -> None:
-    """Audit the rows ``numbers[0]`` … ``numbers[1] - 1``, which are those of one data set."""
+    """Audit the rows ``numbers[0]`` … ``numbers[1] - 1``, which belong to one data set."""
     epoch = 0
     while (first := order.steps_before(epoch)) < steps:
         last = min(order.steps_before(epoch + 1), steps)
@@ -110,7 +110,7 @@ def _audit_one(
         step, row = step[its], row[its]
         wanted_step, wanted_row = _prescribed(order, first, last)
         if last == order.steps_before(epoch + 1):
-            # Not by the order's own word: an epoch has every row of the data once.
+            # Independent of the order's own lanes: a whole epoch has every row of the data once.
             assert np.array_equal(np.sort(wanted_row), _all_rows(order)), "the order loses rows"
         result.trained += len(row)
         for of, there, beside in (
@@ -123,7 +123,7 @@ def _audit_one(
 
 
 def _prescribed(order: LaneOrder, first: int, last: int) -> tuple[Ints, Ints]:
-    """Steps and rows [n] of the steps ``first`` … ``last - 1`` as the order has them."""
+    """Steps and rows [n] that the order prescribes for the steps ``first`` … ``last - 1``."""
     steps, rows = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     for unit in units(order, rank=0, world_size=1, start=first, stop=last, unit_rows=1 << 20):
         steps.append(unit.steps(order))

@@ -1,4 +1,4 @@
-"""Events of a training stage, and the callbacks that hear them.
+"""Events of a training stage, and the callbacks that receive them.
 
 Each worker hands its events to its own callbacks; on the first worker one of the callbacks forwards
 events to the driver, which hands them to the driver's callbacks. :class:`Failed` and
@@ -26,12 +26,12 @@ class Started:
     """Steps of the stage."""
     workers: int
     plan: dict[str, Any]
-    """Which worker holds which part of which table; as in ``plan.json``."""
+    """Sharding plan: which worker holds which part of which table; as in ``plan.json``."""
 
 
 @dataclass(frozen=True)
 class Logged:
-    """Numbers of a step that is logged; the same on all workers but for the seconds."""
+    """Numbers of a logged step; the same on all workers except the seconds."""
 
     step: int
     """Steps taken."""
@@ -46,7 +46,7 @@ class Logged:
     seconds: dict[str, float]
     """Seconds of this worker since the preceding logged step, by part of a step."""
     losses: dict[str, float] = field(default_factory=dict)
-    """Loss by name of the objective; empty where the stage has only one."""
+    """Loss by name of the objective; empty if the stage has only one objective."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Validated:
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """This worker took a step, possibly one that was skipped."""
+    """This worker took a step, possibly a skipped step."""
 
     step: int
     """Number of the step, from 0."""
@@ -105,7 +105,7 @@ class Failed:
     reason: str
     """One line."""
     details: dict[int, str]
-    """By rank of a failed worker, a traceback or what Ray says."""
+    """Traceback or Ray's message, by rank of the failed worker."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class Stopping:
 
 @dataclass(frozen=True)
 class Closed:
-    """The last event: a callback writes out what the callback still holds."""
+    """The last event: a callback writes out everything that it still holds."""
 
 
 Event: TypeAlias = (
@@ -124,7 +124,7 @@ Event: TypeAlias = (
 
 
 class Callback(Protocol):
-    """Hears the events of a stage, in order, and acts on some of the events with ``match``.
+    """Receives the events of a stage in order, and acts on some of them with ``match``.
 
     A worker waits for its callbacks inside a step, so a callback must be fast; an error of a
     callback ends the worker.

@@ -1,4 +1,5 @@
-"""A stage on the dashboards of the cluster: Ray's metrics agents export it to Prometheus."""
+"""Gauges of a training stage for the dashboards of the cluster; Ray's metrics agents export them to
+Prometheus."""
 
 from __future__ import annotations
 
@@ -10,15 +11,15 @@ from p5dist.observe.metrics_log import DATA
 _GAUGES = {
     "step": "Steps taken.",
     "loss": "Loss of the logged step.",
-    "samples_per_second": "Histories a second over all workers.",
-    "data_wait_share": "Part (0 to 1) of its time that the first worker waited for data.",
+    "samples_per_second": "Histories per second over all workers.",
+    "data_wait_share": "Share (0 to 1) of the time that the first worker waited for data.",
     "checkpoint_seconds": "Seconds that the newest complete checkpoint took.",
-    "restarts": "Starts of the workers of this stage after the first one.",
+    "restarts": "Restarts of the workers of this stage.",
 }
 
 
 class Gauges(Callback):
-    """``p5dist_<name>`` with the tags ``run`` and ``stage``; the process is a worker of Ray."""
+    """``p5dist_<name>`` with the tags ``run`` and ``stage``; needs a Ray worker process."""
 
     def __init__(self, run: str, stage: str, restarts: int) -> None:
         self._gauges = {

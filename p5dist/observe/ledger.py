@@ -1,8 +1,8 @@
 """The ledger of a training stage: which worker trained on which rows at which step.
 
-``<stage>/ledger/<attempt>-<start>-<rank>-<last>.parquet`` has the columns ``step`` and ``row`` of
-what a worker trained on between two checkpoints; it is there before the checkpoint is complete. An
-attempt is one start of the workers, which goes on after ``start`` steps.
+``<stage>/ledger/<attempt>-<start>-<rank>-<last>.parquet`` has the columns ``step`` and ``row``: the
+rows that a worker trained on between two checkpoints. It is written before the checkpoint is
+complete. An attempt is one start of the workers, which continues after ``start`` steps.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ STEP, ROW = "step", "row"
 
 
 class LedgerWriter(Callback):
-    """Collects what one worker trains on, and writes it down as a checkpoint begins.
+    """Collects the rows that one worker trains on, and writes them when a checkpoint begins.
 
     Args:
         stage: folder of the stage.
-        attempt: of this start of the workers; later ones sort after earlier ones.
-        start: steps taken before.
-        rank: of the worker.
+        attempt: name of this start of the workers; later attempts sort after earlier ones.
+        start: steps taken before this attempt.
+        rank: rank of the worker.
     """
 
     def __init__(self, stage: Folder, *, attempt: str, start: int, rank: int) -> None:
@@ -45,7 +45,7 @@ class LedgerWriter(Callback):
                 self._flush(step)
 
     def _flush(self, step: int) -> None:
-        """Write down all rows up to step ``step``."""
+        """Write all rows up to step ``step``."""
         if not self._steps:
             return
         table = pa.table({STEP: np.concatenate(self._steps), ROW: np.concatenate(self._rows)})
@@ -55,7 +55,7 @@ class LedgerWriter(Callback):
 
 @dataclass(frozen=True)
 class Attempt:
-    """What all workers of one start wrote down."""
+    """The ledger files of all workers of one attempt."""
 
     name: str
     start: int
@@ -76,7 +76,7 @@ class Attempt:
 
 
 def attempts(stage: Folder) -> list[Attempt]:
-    """All attempts of a stage that wrote something down, in order of time."""
+    """All attempts of a stage that wrote ledger files, in order of time."""
     files: dict[tuple[str, int], list[Folder]] = {}
     for name in (stage / LEDGER).children():
         attempt, start, *_ = name.split("-")
@@ -85,8 +85,8 @@ def attempts(stage: Folder) -> list[Attempt]:
 
 
 def committed(stage: Folder, first: int, last: int) -> tuple[Ints, Ints]:
-    """Steps and rows [n] of the steps ``first`` … ``last - 1`` as they count: what an attempt did
-    after the step from which a later one went on was taken again and does not."""
+    """Steps and rows [n] of the committed steps ``first`` … ``last - 1``. Rows of steps that a
+    later attempt repeated are excluded."""
     found = attempts(stage)
     steps, rows = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     until = last

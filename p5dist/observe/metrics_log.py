@@ -14,14 +14,14 @@ METRICS = "metrics.jsonl"
 SKIPPED = "skipped.jsonl"
 VALIDATION = "validation.jsonl"
 DATA = "data"
-"""Part of the seconds of a logged step that its worker waited for data."""
+"""Key in the seconds of a logged step: the time that the worker waited for data."""
 
 
 def read_metrics(stage: Folder) -> list[dict[str, Any]]:
     """The logged steps of a stage, each once, by rising step.
 
     After a restart steps are logged again: the later line counts. A line that a killed worker left
-    half-written is passed over.
+    half-written is skipped.
     """
     by_step = {line["step"]: line for line in _read(stage / METRICS)}
     return [by_step[step] for step in sorted(by_step)]
@@ -31,7 +31,7 @@ def _read(file: Folder) -> Iterator[dict[str, Any]]:
     """The lines that are whole JSON objects with a step."""
     if not file.exists():
         return
-    for line in file.read_bytes().split(b"\n")[:-1]:  # the last one has no end: being written
+    for line in file.read_bytes().split(b"\n")[:-1]:  # a last line without end is being written
         try:
             values = json.loads(line)
         except ValueError:
@@ -46,7 +46,7 @@ def read_validation(stage: Folder) -> list[dict[str, Any]]:
 
 
 def line_of(logged: Logged) -> dict[str, Any]:
-    """A logged step as metrics.jsonl has it."""
+    """A logged step as a line of metrics.jsonl."""
     values = asdict(logged)
     if not logged.losses:
         del values["losses"]
@@ -58,12 +58,12 @@ def _lines(values: list[dict[str, Any]]) -> str:
 
 
 class MetricsWriter(Callback):
-    """Appends one JSON object a logged step; writes down validations and skipped steps.
+    """Appends one JSON object per logged step; writes validations and skipped steps.
 
     Args:
         stage: folder of the stage.
-        step: the run continues after this step; what was logged later is dropped, since those
-            steps are taken again.
+        step: the run continues after this step; lines of later steps are dropped, since these steps
+            are repeated.
     """
 
     def __init__(self, stage: Folder, step: int) -> None:
@@ -74,7 +74,7 @@ class MetricsWriter(Callback):
         self._skipped = [s for s in _read(stage / SKIPPED) if s["step"] < step]
         self._validated = [v for v in _read(stage / VALIDATION) if v["step"] <= step]
         self._tensorboard = None
-        if stage.is_local:  # event files are appended to, which object stores cannot do
+        if stage.is_local:  # object stores cannot append to event files
             from torch.utils.tensorboard import SummaryWriter
 
             self._tensorboard = SummaryWriter(
@@ -109,7 +109,7 @@ class MetricsWriter(Callback):
                 f.write(line + "\n")
         if self._tensorboard is not None:
             for name in ("loss", "lr", "samples_per_second"):
-                if values[name] is None:  # a step that was skipped
+                if values[name] is None:  # a skipped step
                     continue
                 self._tensorboard.add_scalar(name, values[name], values["step"])
 

@@ -1,6 +1,6 @@
-"""The stages of a run: which are complete, which are to continue, which have not begun.
+"""The states of the stages of a run: to do, to continue or complete.
 
-Read from what lies in the run folder: a stage is complete once its marker is there.
+They are read from the run folder: a stage is complete once its marker exists.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from p5dist.storage import Folder, RunFolder
 State = Literal["to do", "to continue", "complete"]
 
 STATE = "state.json"
-"""In the run folder: what the latest command is doing, or how it ended."""
+"""File in the run folder with the state of the latest command: running, or how it ended."""
 
-_DERIVED = ("evaluate", "recommend", "report")  # cheap: made anew when their settings change
+_DERIVED = ("evaluate", "recommend", "report")  # cheap: repeated when their settings change
 
 
 @dataclass(frozen=True)
 class Step:
-    """One stage of a job and how far it is."""
+    """One stage of a job and its state."""
 
     stage: str
     state: State
 
 
 def select(job: RunConfig, wanted: list[str]) -> list[str]:
-    """The stages that a user names, in the order of the job; none named: all. ``finetune`` means
-    every fine-tuning.
+    """The stages that a user names, in the order of the job; all stages if ``wanted`` is empty.
+    ``finetune`` means every fine-tuning.
 
     Raises:
         ConfigError: the job has no such stage.
@@ -49,7 +49,7 @@ def select(job: RunConfig, wanted: list[str]) -> list[str]:
 
 
 def progress(job: RunConfig, folder: RunFolder, wanted: list[str]) -> list[Step]:
-    """How far the wanted stages are (see :func:`select`).
+    """The states of the wanted stages (see :func:`select`).
 
     Raises:
         RunFolderError: the run folder belongs to another job.
@@ -68,7 +68,7 @@ def marker(folder: RunFolder, stage: str) -> Folder:
 
 
 def state_of(job: RunConfig, folder: RunFolder, stage: str) -> State:
-    """How far a stage is."""
+    """The state of a stage."""
     file = marker(folder, stage)
     if stage == "report" or not file.exists():
         left = {"prepare": "scratch"} | dict.fromkeys(job.trainings(), "checkpoints")
@@ -80,7 +80,8 @@ def state_of(job: RunConfig, folder: RunFolder, stage: str) -> State:
 
 
 def check_owner(job: RunConfig, folder: RunFolder) -> None:
-    """The stages that are there were made with the settings of this job."""
+    """Raise RunFolderError unless the stages in the folder were made with the settings of this
+    job."""
     if not folder.job.exists():
         return
     owner = parse_job(folder.job.read_bytes().decode(), where=str(folder.job))

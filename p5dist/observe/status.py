@@ -1,6 +1,6 @@
-"""``p5dist status``: how far a run is, from what lies in its folder; while it goes on and after.
+"""``p5dist status``: the progress of a run, read from its folder, during the run and after it.
 
-Needs neither torch nor Ray nor the machines of the run.
+Needs neither torch nor Ray nor access to the machines of the run.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from p5dist.observe.metrics_log import read_metrics
 from p5dist.observe.stages import STATE, progress
 from p5dist.storage import Folder, RunFolder
 
-_RECENT = 10  # logged steps that the rate is the mean of
+_RECENT = 10  # logged steps that the mean rate is computed from
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a training stage is."""
+    """The progress of a training stage."""
 
     step: int
     total: int | None
-    """None where the length is not known yet."""
+    """Steps of the stage; None while the length is not known."""
     loss: float | None
     samples_per_second: float | None
     seconds_left: float | None
@@ -46,30 +46,30 @@ class Status:
 
     run: str
     state: str
-    """running; complete; failed; stopped; interrupted: killed; idle: what was asked for is done,
-    later stages are not; new: no command has started."""
+    """running; complete; failed; stopped; interrupted: killed; idle: the requested stages are
+    complete, later stages are not; new: no command has started."""
     stage: str | None
-    """The stage that runs, or that is next; None where all are complete."""
+    """The stage that runs, or the next stage; None if all stages are complete."""
     since: float | None
     """Start of the latest command (seconds since 1970)."""
     stages: dict[str, str]
     """State by stage: complete, to continue, to do."""
     training: Progress | None
-    """Of the stage, if it is a training that has logged a step."""
+    """Progress of ``stage``, if it is a training that has logged a step."""
     checkpoint: str | None
-    """The newest complete one of the stage."""
+    """Name of the newest complete checkpoint of ``stage``."""
     checkpoint_age_s: float | None
     restarts: int
-    """Starts of worker groups after the first of each stage."""
+    """Restarts of worker groups in all training stages together."""
     error: str | None
-    """Why the latest command ended before its time."""
+    """The error that ended the latest command."""
 
 
 def run(run_or_job: str, as_json: bool) -> None:
     """Print the status of a run.
 
     Args:
-        run_or_job: its folder or URL, or a job file.
+        run_or_job: folder or URL of the run, or its job file.
 
     Raises:
         RunFolderError: there is no run.
@@ -127,7 +127,7 @@ def _state(folder: RunFolder, noted: dict[str, Any], *, done: bool) -> str:
 
 
 def _is_locked(folder: RunFolder) -> bool:
-    """Whether a process works in the (local) folder."""
+    """Whether a process holds the lock of the (local) run folder."""
     lock = Path(folder.root.path, ".lock")
     if not lock.exists():
         return False
@@ -163,7 +163,7 @@ def _total(job: RunConfig, folder: RunFolder, section: Training) -> int | None:
 
 
 def _newest_checkpoint(stage: Folder) -> tuple[str, float] | None:
-    """Name and time of the newest complete one."""
+    """Name and time of the newest complete checkpoint."""
     for name in reversed((stage / "checkpoints").children()):
         marker = stage / "checkpoints" / name / "complete.json"
         if name.startswith("step-") and marker.exists():

@@ -1,10 +1,10 @@
-"""A run in MLflow: the resolved job as parameters, numbers by step, the evaluation. Training never
-waits for the server, and goes on without it.
+"""Tracking in MLflow: the resolved job as parameters, numbers by step, the evaluation. Training
+never waits for the server, and continues without it.
 
-Numbers go through a thread of p5dist's own and not through MLflow's asynchronous logging (3.17),
-which opens a run synchronously, tries every batch on a server that is away, logs an error with the
-server's URL and password for each batch, and lets the process end only when the last batch has
-failed, without a bound.
+A thread of p5dist logs the numbers instead of MLflow's asynchronous logging (3.17), which opens a
+run synchronously, tries every batch even if the server is unreachable, logs an error with the
+server's URL and password for each batch, and lets the process end only after the last batch has
+failed, however long that takes.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from p5dist.errors import InstallError, StoppedError
 from p5dist.observe.events import Callback, Event, Logged, Saved, Validated
 
 Metrics = Callable[[dict[str, float], int], None]
-"""Takes numbers by name, and the number of steps taken when the numbers were true."""
+"""Takes numbers by name, and the number of steps taken when they were measured."""
 
 _Numbers = tuple[dict[str, float], int]
 
-# A server that is away is given up soon.
+# Give up an unreachable server soon.
 _QUICK = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
 }
 _CLOSE_S = 20.0
-_PARAMETERS = 100  # in a request, as MLflow allows
+_PARAMETERS = 100  # MLflow's limit per request
 _VALUE_CHARACTERS = 500
 _RUN_TAG = "p5dist.run"
 
@@ -42,11 +42,11 @@ log = logging.getLogger(__name__)
 
 
 class Tracker:
-    """The MLflow run of a run folder, continued where there is one; a thread of its own talks to
-    the server.
+    """The MLflow run of a run folder, continued if it exists; a separate thread talks to the
+    server.
 
     Args:
-        run: the run folder; names the MLflow run again when the job continues.
+        run: the run folder; identifies the MLflow run when the job continues.
 
     Raises:
         InstallError: mlflow is not installed.
@@ -65,7 +65,7 @@ class Tracker:
                 value=redact_text(uri),
                 fix="pip install 'mlflow>=3,<4' (p5dist's extra mlflow), or leave tracking out",
             ) from e  # fmt: skip
-        for noisy in ("mlflow", "alembic"):  # about the tables of a new store
+        for noisy in ("mlflow", "alembic"):  # they log the creation of a new store's tables
             logging.getLogger(noisy).setLevel(logging.WARNING)
         self._mlflow: Any = mlflow
         self._uri = uri
@@ -76,11 +76,11 @@ class Tracker:
         self._thread.start()
 
     def metrics(self, values: dict[str, float], step: int = 0) -> None:
-        """Numbers that were true after ``step`` steps; returns at once."""
+        """Log numbers measured after ``step`` steps; returns at once."""
         self._calls.put((values, step))
 
     def close(self, status: str) -> None:
-        """Wait, not for long, until everything is there.
+        """Wait until everything is logged, at most 20 s.
 
         Args:
             status: FINISHED, FAILED or KILLED.
@@ -88,7 +88,7 @@ class Tracker:
         self._calls.put(status)
         self._thread.join(_CLOSE_S)
         if self._thread.is_alive():
-            log.warning("MLflow is slow; not everything was logged there")
+            log.warning("MLflow is slow; not all numbers were logged there")
 
     def _work(self) -> None:
         try:
@@ -104,9 +104,9 @@ class Tracker:
                 ]
                 client.log_batch(run_id, metrics=numbers)
             client.set_terminated(run_id, call)
-        except Exception as e:  # whatever it is, training does not depend on it
+        except Exception as e:  # training does not depend on MLflow, whatever fails
             text = next(iter(str(e).splitlines()), repr(e))
-            log.warning(redact_text(f"nothing more is logged in MLflow ({self._uri}): {text}"))
+            log.warning(redact_text(f"logging in MLflow stopped ({self._uri}): {text}"))
 
     def _open(self, client: Any) -> str:
         name = self._job.tracking.experiment
@@ -132,7 +132,7 @@ class Tracker:
 
 
 class Tracked(Callback):
-    """Tracks the numbers of a stage, named after the stage."""
+    """Tracks the numbers of a stage under the name of the stage."""
 
     def __init__(self, stage: str, metrics: Metrics) -> None:
         self._stage = stage
@@ -168,7 +168,7 @@ def tracker(job: RunConfig, run: str) -> Iterator[Tracker | None]:
 
 
 def parameters(job: RunConfig) -> dict[str, str]:
-    """The resolved job by dotted key, without secrets and what is left out."""
+    """The resolved job by dotted key, without secrets and without settings that are None."""
     found: dict[str, str] = {}
 
     def visit(value: Any, key: str) -> None:
@@ -183,7 +183,7 @@ def parameters(job: RunConfig) -> dict[str, str]:
 
 
 def evaluation(result: dict[str, Any]) -> dict[str, float]:
-    """The metrics of ``evaluate/result.json`` by name; of several tasks also by their path."""
+    """The metrics of ``evaluate/result.json`` by name; with several tasks also by task path."""
     found = {f"evaluate/{name}": float(m["value"]) for name, m in result["metrics"].items()}
     tasks = result.get("tasks", {})
     for path, task in tasks.items() if len(tasks) > 1 else ():

@@ -1,5 +1,5 @@
-"""What a model must beat: popularity and item-to-item for ranking, the global mean and biases for
-ratings, rates of items for clicks. All are fitted on training interactions only."""
+"""Baselines: popularity and item-to-item for ranking, the global mean and biases for ratings, click
+rates of items for clicks. All are fitted on training interactions only."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WINDOW = 10
 DISTANCE_DECAY = 0.8
 BACKWARD = 0.25
 LAST = 10
-"""Interactions of a history that item-to-item looks at."""
+"""Number of last interactions of a history that item-to-item uses."""
 AGE_DECAY = 0.6
 FROM_POWER, TO_POWER = 0.5, 0.1
 
@@ -32,7 +32,7 @@ _PAIRS = 1 << 24  # item pairs that are counted at once
 
 
 class Popularity:
-    """Ranks all users alike: by training interactions of the item.
+    """Ranks items by their number of training interactions, for all users alike.
 
     Args:
         count: [items] training interactions of each id 1…items.
@@ -68,7 +68,7 @@ class ItemToItem:
 
     items: int
     start: Ints
-    """[items + 1] where the neighbours of each id begin (row i belongs to id i + 1)."""
+    """[items + 1] index of the first neighbour of each item; entry i belongs to id i + 1."""
     neighbour: Ints
     """[pairs] index of the neighbour (id - 1)."""
     weight: Floats
@@ -78,7 +78,7 @@ class ItemToItem:
 
     @classmethod
     def fit(cls, parts: Iterable[Histories], items: int) -> ItemToItem:
-        """Count the pairs of ``parts``, training histories; memory grows with distinct pairs."""
+        """Count the item pairs in training histories; memory grows with the distinct pairs."""
         key, weight = np.empty(0, dtype=np.int64), np.empty(0)
         count = np.zeros(items)
         for part in parts:
@@ -111,8 +111,8 @@ class Biases:
     """r̂ = μ + b_u + b_i, biases shrunk towards 0 (Koren 2008, section 2.1).
 
     ``b_i = Σ_u (r - μ - b_u) / (3 + n_i)`` and ``b_u = Σ_i (r - μ - b_i) / (5 + n_u)``, in turns
-    (alternating ridge regression). A user's bias comes from the history that is given, so users
-    need no table.
+    (alternating ridge regression). A prediction computes the user's bias from the given history, so
+    users need no table.
     """
 
     mean: float
@@ -121,7 +121,7 @@ class Biases:
 
     @classmethod
     def fit(cls, parts: Iterable[Histories], items: int) -> Biases | None:
-        """From training histories; None if none of them has a rating."""
+        """Fit training histories; None if no interaction has a rating."""
         histories = [_rated(part) for part in parts]
         item = np.concatenate([h.item - 1 for h in histories])
         rating = np.concatenate([h.rating for h in histories]).astype(np.float64)
@@ -150,8 +150,8 @@ class Biases:
 
 @dataclass(frozen=True)
 class ItemRate:
-    """The share of yes among the labelled training interactions of an item, drawn towards that of
-    all items by as many as :data:`RATE_SHRINKAGE` interactions."""
+    """The share of yes among the labelled training interactions of an item, shrunk towards the
+    share of all items with the weight of :data:`RATE_SHRINKAGE` interactions."""
 
     probability: Floats
     """[items] of each id 1…items"""
@@ -160,9 +160,9 @@ class ItemRate:
     def fit(cls, item: Ints, label: npt.NDArray[np.float32], items: int, drawn: int) -> ItemRate:
         """
         Args:
-            item, label: [T] item id, and 1, 0 or NaN (no label) of training interactions.
+            item, label: [T] item id and label (1, 0, or NaN: none) of training interactions.
             items: largest item id.
-            drawn: items drawn evenly as a no beside every yes.
+            drawn: number of items drawn uniformly as a no for every yes.
         """
         known = ~np.isnan(label)
         yes = np.bincount(item[known] - 1, label[known], items)
@@ -177,7 +177,7 @@ def _rated(histories: Histories) -> Histories:
 
 
 def _pieces(histories: Histories) -> Iterator[Histories]:
-    """Whole histories with about _PAIRS pairs together."""
+    """Pieces of whole histories, each with about _PAIRS pairs."""
     piece = histories.offsets[1:] // (_PAIRS // (2 * WINDOW))
     edges = np.flatnonzero(np.diff(piece, prepend=-1, append=-1))
     for a, b in pairwise(edges):

@@ -1,4 +1,4 @@
-"""A model and item-to-item counts together."""
+"""Ranking by an interpolation of a model and item-to-item counts."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ class Mixture:
     """Interpolates two distributions over the next item: p = (1 - λ) · softmax(scores of the model)
     + λ · counts / Σ counts, as kNN-LM does (Khandelwal et al. 2020).
 
-    What a model of limited width generalises, counts remember exactly. Scores are log p; where the
-    counts say nothing of a history, the model's alone.
+    A model of limited width generalises; counts remember pairs exactly. Scores are log p. For a
+    history without any count, they are the log softmax of the model alone.
 
     Args:
-        model: its scores are logits.
-        counts: its scores are not negative.
+        model: ranker whose scores are logits.
+        counts: ranker whose scores are not negative.
         share: λ, 0 < λ < 1.
     """
 
@@ -33,7 +33,7 @@ class Mixture:
 
     @property
     def name(self) -> str:
-        """That of the model."""
+        """The name of the model."""
         return self.model.name
 
     @property

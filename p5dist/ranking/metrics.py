@@ -27,7 +27,7 @@ _DRAWS = 1 << 24  # counts of resampled profiles held at once
 
 @dataclass(frozen=True)
 class Estimate:
-    """A metric and its 95 % interval; None where none was asked for."""
+    """A metric and its 95 % interval; None without interval."""
 
     value: float
     low: float | None = None
@@ -35,7 +35,7 @@ class Estimate:
 
 
 def ranking_labels(ks: tuple[int, ...]) -> dict[str, str]:
-    """What each ranking metric is called for people; for all of them higher is better."""
+    """Display name of each ranking metric; higher is better for all."""
     names = {"hr": "HR", "ndcg": "NDCG", "mrr": "MRR", "coverage": "coverage"}
     labels = {f"{name}@{k}": f"{label}@{k}" for name, label in names.items() for k in ks}
     return labels | {"accuracy": "accuracy"}
@@ -45,7 +45,7 @@ def rank_values(rank: Ints, ks: tuple[int, ...]) -> dict[str, Floats]:
     """Each metric's value for each target: hr@k, ndcg@k, mrr@k for all k, and accuracy.
 
     Args:
-        rank: [M] from 1; a target that cannot be listed has one beyond every k.
+        rank: [M] from 1; a target that cannot be listed has a rank beyond every k.
 
     Returns:
         [M] by metric.
@@ -73,18 +73,19 @@ def estimate(
     seed: int,
     roots: Collection[str] = ("rmse",),
 ) -> dict[str, Estimate]:
-    """Means over targets with 95 % percentile intervals (Efron 1979) from
-    resampling the users, each with all of its targets.
+    """Means over targets with 95 % percentile intervals (Efron 1979) from resampling the users,
+    each with all targets of the user.
 
-    Drawing U users with replacement is drawing how often each distinct contribution occurs, a
-    multinomial count; ranks have few distinct ones, so the cost does not grow with the users. With
-    more than 131,072 distinct contributions, users are resampled in that many random groups.
+    Drawing U users with replacement is the same as drawing multinomial counts of the distinct
+    contributions of a user; ranks give few distinct contributions, so the cost does not grow with
+    the users. With more than 131,072 distinct contributions, 131,072 random groups of users are
+    resampled instead of users.
 
     Args:
         values: [M] by metric, see :func:`rank_values` and :func:`error_values`.
         user: [M]
         resamples: 0 gives no intervals.
-        roots: metrics that are the root of the mean.
+        roots: metrics that are the square root of the mean.
     """
     if not len(user):
         return {}
@@ -115,13 +116,14 @@ def click_metrics(
     label: Floats, probability: Floats, user: Ints, *, resamples: int, seed: int
 ) -> dict[str, Estimate]:
     """auc: the share of pairs of a yes and a no in which the yes has the higher probability, ties
-    count half; logloss: the mean of -log of the probability of what happened; calibration: the sum
-    of the probabilities over the number of yes, 1 is right. The first and the last are left out
-    where there is only one kind of label, or no yes.
+    count half; logloss: the mean of -log of the probability of the true label; calibration: the sum
+    of the probabilities over the number of yes, ideally 1. auc is left out if all labels are equal,
+    calibration if there is no yes.
 
     Args:
         label, probability, user: [E]
-        resamples: of the users, for 95 % percentile intervals; 0: none.
+        resamples: number of resamples of the users for 95 % percentile intervals, reduced for very
+            many examples; 0: no intervals.
     """
     if not len(label):
         return {}
@@ -145,7 +147,7 @@ def click_metrics(
     _, of = np.unique(user, return_inverse=True)
     users = int(of.max()) + 1
     rng = np.random.default_rng(seed)
-    # A resample costs as much as the examples: fewer of them where there are very many.
+    # The cost of a resample grows with the examples: fewer resamples for very many examples.
     resamples = min(resamples, max(_EXAMPLES // len(label), 50)) if resamples else 0
     drawn = [
         measure(rng.multinomial(users, np.full(users, 1 / users))[of].astype(np.float64))
@@ -168,14 +170,15 @@ def coverage(best_rank: Ints, ks: tuple[int, ...]) -> dict[str, float]:
     """coverage@k: the share of the catalogue that is among the first k of at least one list.
 
     Args:
-        best_rank: [items] best rank (from 1) of each item in any list; large for an item that is in
-            none.
+        best_rank: [items] best rank (from 1) of each item in any list; a large number for an item
+            that is in no list.
     """
     return {f"coverage@{k}": float((best_rank <= k).mean()) for k in ks}
 
 
 def _profiles(values: Floats, user: Ints, rng: np.random.Generator) -> tuple[Floats, Ints]:
-    """Distinct (sums of a user's values…, number of its targets), and how many users have each."""
+    """Distinct rows (sums of a user's values…, number of the user's targets), and the number of
+    users with each row."""
     _, of = np.unique(user, return_inverse=True)
     users = int(of.max()) + 1
     columns = [*values.T, np.ones(len(of))]

@@ -1,4 +1,4 @@
-"""What ``evaluate/result.json`` says, ordered for people: the terminal and the report show it."""
+"""The content of ``evaluate/result.json``, grouped for display in the terminal and the report."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _REASONS = {
     REPEATED: "repeats (evaluate.targets: new)",
     NOT_CHOSEN: "of users that evaluate.users does not choose",
 }
-# Title, label and direction of the metrics of results that do not say them: of earlier versions.
+# Title, label and direction of metrics, for results of earlier versions, which do not have them.
 _EARLIER = {
     "hr": (RANKING, "HR", True), "ndcg": (RANKING, "NDCG", True), "mrr": (RANKING, "MRR", True),
     "rmse": ("Rating", "RMSE", False), "mae": ("Rating", "MAE", False),
@@ -31,22 +31,22 @@ _ONLY_DESCRIBE = ("coverage", "calibration")
 
 @dataclass(frozen=True)
 class About:
-    """A metric, for people."""
+    """How a metric is displayed."""
 
     title: str
-    """Heading of the metrics that it is shown with."""
+    """Heading of the group of metrics."""
     label: str
     higher_is_better: bool
     compared: bool
-    """Whether it is compared with those of baselines."""
+    """Whether the metric is compared with the baselines."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """The metrics of the ranking, or those of one task."""
+    """The metrics of the ranking, or of one task."""
 
     title: str
-    """``Rating``; of several tasks with the same heading ``Rating: finetune/stars``."""
+    """``Rating``; if several tasks have the same heading, ``Rating: finetune/stars``."""
     ranking: bool
     metrics: Mapping[str, Measured]
     """By name."""
@@ -57,10 +57,10 @@ class Group:
 
 
 def groups(result: Mapping[str, Any]) -> list[Group]:
-    """The metrics of an evaluation: those of the ranking, then those of each task.
+    """The metrics of an evaluation: first of the ranking, then of each task.
 
     Args:
-        result: what evaluate/result.json holds, also one of an earlier version.
+        result: content of evaluate/result.json, also of an earlier version.
     """
     tasks = {path: task for path, task in result.get("tasks", {}).items() if task["metrics"]}
     metrics, baselines = result.get("metrics", {}), result.get("baselines", {})
@@ -68,7 +68,7 @@ def groups(result: Mapping[str, Any]) -> list[Group]:
     by_title: dict[str, dict[str, Any]] = {}
     for key, values in metrics.items():
         by_title.setdefault(_about(key, info).title, {})[key] = values
-    if tasks:  # they say their own metrics
+    if tasks:  # each task has its own metrics
         by_title = {RANKING: by_title.get(RANKING, {})}
     found = [_group(title, own, baselines, info) for title, own in by_title.items() if own]
     titles = {path: _about(next(iter(task["metrics"])), info).title for path, task in tasks.items()}
@@ -79,8 +79,8 @@ def groups(result: Mapping[str, Any]) -> list[Group]:
 
 
 def accounts(protocol: Mapping[str, Any]) -> str | None:
-    """Where every interaction of the split went, in a sentence; None where the result does not say
-    it."""
+    """A sentence that counts the targets of the split and the interactions that were left out, by
+    reason; None for a result without these counts."""
     if "left_out" not in protocol:
         return None
     text = (

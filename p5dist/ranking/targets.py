@@ -1,14 +1,15 @@
-"""Targets: the held-out interactions that a model is evaluated on, and what is known before each.
+"""Targets: the held-out interactions that a model is evaluated on, and the history of each.
 
-Validation during training and the evaluate stage share this code. All of it is decided from whole
-users, so that the windows that prepared rows are cut into change no rank:
+Validation during training and the evaluate stage share this code. Targets, histories and seen items
+are decided from whole users, so that windows, which cut prepared rows, change no rank:
 
 - Without sessions the history of a target is every interaction of its user in the splits before the
-  evaluated one.
-- With sessions it is every earlier interaction of its session, up to the evaluated split.
-- The items that the user is known to have had are those of the history and, with sessions, those of
-  the user's earlier sessions in the splits before the evaluated one. With ``mask_seen`` they cannot
-  be ranked; a target among them (a *repeat*) counts as a miss, as in published tables.
+  evaluated split.
+- With sessions the history is every earlier interaction of the target's session, up to the
+  evaluated split.
+- The seen items of a target are the items of its history and, with sessions, the items of the
+  user's earlier sessions in the splits before the evaluated split. With ``mask_seen`` seen items
+  cannot be ranked; a target among them (a *repeat*) counts as a miss, as in published tables.
 - A target without any history is left out and counted.
 """
 
@@ -39,7 +40,7 @@ class Rule:
         split: columns.VALIDATION or columns.TEST.
         sessions: a history is a session, not a user.
         targets: ``new`` leaves repeats out.
-        share: of the users, chosen by a hash of seed and user.
+        share: share of the users, chosen by a hash of seed and user.
         seed: of the job.
     """
 
@@ -55,9 +56,9 @@ class TargetBatch:
     """M targets of B histories."""
 
     histories: Histories
-    """[B] what is known before a target, oldest first; an encoder sees the end of it."""
+    """[B] interactions known before a target, oldest first; an encoder sees the last of them."""
     seen: Jagged
-    """[B] items that the user is known to have had before; may repeat"""
+    """[B] seen items of each history; may repeat"""
     owner: Ints
     """[M] index of the history, rising"""
     user: Ints
@@ -71,7 +72,7 @@ class TargetBatch:
     rating: npt.NDArray[np.float32]
     """[M]"""
     repeated: Bools
-    """[M] whether the item is among those seen"""
+    """[M] whether the item is among the seen items"""
     everything: Histories
     """All interactions of U users up to the evaluated split."""
     user_index: Ints
@@ -79,8 +80,8 @@ class TargetBatch:
 
     @cached_property
     def had(self) -> Jagged:
-        """[B] all items of the user up to and with the evaluated split: no item among them is a
-        *no* of the user."""
+        """[B] all items of the user up to and including the evaluated split: none of them is drawn
+        as a negative."""
         whole = self.everything.take(self.user_index)
         return Jagged(whole.offsets, whole.item)
 
@@ -92,15 +93,15 @@ class Targets:
     everything: Histories
     """All interactions of U users up to the evaluated split."""
     known: Histories
-    """[U] those of the splits before"""
+    """[U] the interactions of ``everything`` in the splits before the evaluated split"""
     user_index: Ints
     """[B] index of the user"""
     start: Ints
-    """[B] where the history begins in the user's part of ``everything`` (sessions) or ``known``"""
+    """[B] start of the history in the user's part of ``everything`` (sessions) or ``known``"""
     length: Ints
     """[B]"""
     known_length: Ints
-    """[B] known interactions of the user, from the first on, that count as seen"""
+    """[B] number of known interactions of the user, from the first, that count as seen"""
     owner: Ints
     """[M] index of the history, rising"""
     at: Ints
@@ -111,7 +112,7 @@ class Targets:
     left_out: dict[str, int]
     """Interactions of the evaluated split that are no targets, by reason."""
     users_without_history: int
-    """Users all of whose interactions of the split were left out for that reason."""
+    """Users all of whose interactions of the split were left out because they have no history."""
 
     def __len__(self) -> int:
         return len(self.owner)
@@ -171,7 +172,7 @@ class Targets:
 
     @classmethod
     def none(cls, rule: Rule) -> Targets:
-        """No user at all."""
+        """The targets of no users."""
         return cls.find(Users.join(Histories.empty(), np.zeros(0, dtype=bool)), rule)
 
     def batches(self, size: int) -> Iterator[TargetBatch]:
@@ -180,7 +181,7 @@ class Targets:
             yield self._batch(begin, min(begin + size, len(self.user_index)))
 
     def nothing(self) -> TargetBatch:
-        """No target and no history."""
+        """A batch without targets and histories."""
         return self._batch(0, 0)
 
     def _batch(self, begin: int, end: int) -> TargetBatch:
@@ -218,8 +219,9 @@ class Targets:
 def _by_session(
     everything: Histories, session: Ints, at: Ints, split: int
 ) -> tuple[Ints, Ints, Ints]:
-    """Of the targets ``at`` [M]: where their session begins in their user's interactions, the
-    interactions of the session before them, and the known interactions before the session."""
+    """Three arrays [M] for the targets ``at``: start of the target's session in the interactions of
+    its user, number of interactions of the session before the target, and number of known
+    interactions of the user before the session."""
     new = np.ones(len(session), dtype=bool)
     new[1:] = session[1:] != session[:-1]
     first = np.flatnonzero(new)
@@ -238,7 +240,7 @@ def _repeated(
     known_length: Ints,
     sessions: bool,
 ) -> Bools:
-    """[M] whether the item of a target is among those that its user is known to have had."""
+    """[M] whether the item of a target is among its seen items."""
     owner = everything.owner()
     items = int(everything.item.max(initial=0)) + 1
     wanted = owner[at] * items + everything.item[at]

@@ -1,7 +1,7 @@
 """Exact ranking over the whole catalogue.
 
-Ties have one order everywhere: of two items with equal scores the one with the lower id (the more
-frequent one) comes first.
+Ties have one order everywhere: of two items with equal scores the item with the lower id (the more
+frequent item) comes first.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Ranker(Protocol):
 
     @property
     def name(self) -> str:
-        """Shown beside its metrics."""
+        """The name under which results show its metrics."""
         ...
 
     @property
@@ -37,9 +37,9 @@ class Ranker(Protocol):
         ...
 
     def blocks(self, histories: Histories) -> Iterator[tuple[slice, Tensor]]:
-        """(histories, their scores [b, items] float32 over the ids 1…items), block after block.
+        """(slice of b histories, scores [b, items] float32 over the ids 1…items) per block.
 
-        The receiver may write into the scores.
+        The caller may write into the scores.
         """
         ...
 
@@ -81,9 +81,9 @@ class Lists:
     """The first k items of each of B histories."""
 
     ids: Ints
-    """[B, k] item ids in falling order of score; 0 where nothing is left to list."""
+    """[B, k] item ids in falling order of score; 0 after the last item of a shorter list."""
     scores: npt.NDArray[np.float32]
-    """[B, k]; -inf where the id is 0."""
+    """[B, k]; -inf for id 0."""
 
 
 def row_blocks(rows: int, items: int, size: int = 1) -> Iterator[slice]:
@@ -94,14 +94,14 @@ def row_blocks(rows: int, items: int, size: int = 1) -> Iterator[slice]:
 
 
 MISSED = int(np.iinfo(np.int64).max)
-"""Rank of a target that cannot be listed, since the user is known to have had it."""
+"""Rank of a target that cannot be listed, since it is a seen item."""
 
 
 def top_k(ranker: Ranker, histories: Histories, k: int, *, seen: Jagged | None) -> Lists:
-    """The k best items of each history, or all where the catalogue has fewer.
+    """The k best items of each history, or the whole catalogue if it has fewer items.
 
     Args:
-        seen: [B] items that are not listed; None: all are.
+        seen: [B] items that are not listed; None: all items are listed.
 
     Raises:
         TrainingError: a score is NaN.
@@ -117,7 +117,7 @@ def rank_of(
     Args:
         owner: [M] index of the history, rising.
         target: [M]
-        seen: [B] items that are left out; None: none. A target among them has the rank MISSED.
+        seen: [B] items that are left out; None: none. A left-out target has the rank MISSED.
 
     Returns:
         [M]
@@ -177,7 +177,8 @@ def _mask(scores: Tensor, seen: Jagged, rows: slice) -> None:
 
 
 def _ranks(scores: Tensor, row: Tensor, item: Tensor, wanted: Tensor) -> npt.NDArray[np.int64]:
-    """1 + items before ``item``: a higher score, or an equal one and a lower id."""
+    """1 + number of items before ``item``: with a higher score, or an equal score and a lower
+    id."""
     before = torch.empty_like(row)
     index = torch.arange(scores.shape[1])
     for part in row_blocks(len(row), scores.shape[1]):
@@ -192,7 +193,7 @@ def _best(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     width = min(k + 1, scores.shape[1])
     best, index = torch.topk(scores, width)
     if width > k:
-        # topk leaves open which of equal values it takes; that matters at the end of the list.
+        # torch.topk takes any of equal values, which matters at the end of the list.
         tied = torch.nonzero((best[:, k - 1] == best[:, k]) & ~torch.isneginf(best[:, k])).squeeze(
             1
         )
@@ -205,8 +206,8 @@ def _best(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def _lowest_of_equal(scores: Tensor, k: int) -> Tensor:
-    """Indices [b, k] of the best scores, the lowest where scores are equal: scores as integers of
-    the same order in the high 32 bits, the reversed index in the low ones."""
+    """Indices [b, k] of the best scores, of equal scores the lowest index: sort keys hold the
+    score as an integer of the same order in the high 32 bits, the reversed index in the low 32."""
     last = scores.shape[1] - 1
     found = torch.empty(len(scores), k, dtype=torch.int64)
     for part in row_blocks(len(scores), scores.shape[1], 4):

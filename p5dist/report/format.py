@@ -1,4 +1,4 @@
-"""How numbers and times are written on the page."""
+"""Formats of numbers and times on the page."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def number(value: Any) -> str:
 
 
 def metric(value: float | None) -> str:
-    """Four decimals, as the published tables have."""
+    """Four decimals, as in published tables."""
     return NOTHING if value is None or not math.isfinite(value) else f"{value:.4f}"
 
 

@@ -1,4 +1,4 @@
-"""The run as one HTML page that needs nothing else: no script, font, picture or network."""
+"""The run as one self-contained HTML page: no scripts, external fonts, picture files or network."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _environment() -> Environment:
         loader=FileSystemLoader(HERE),
         autoescape=True,
         undefined=StrictUndefined,
-        finalize=_finalize,  # nothing is printed that was not searched for secrets
+        finalize=_finalize,  # searches every printed value for secrets
         trim_blocks=True,
         lstrip_blocks=True,
     )

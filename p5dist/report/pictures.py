@@ -20,7 +20,7 @@ from p5dist.report.read import Facts, Floats, TrainingRun
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-POINTS = 400  # of a curve; more cannot be seen
+POINTS = 400  # of a curve; more are not visible
 
 _COLOURS = {
     name: f"#0102{i:02x}" for i, name in enumerate(("ink", "muted", "line", "first", "second"), 10)
@@ -47,7 +47,7 @@ _STYLE: dict[str, Any] = {
 
 
 def data_pictures(profile: Facts) -> list[tuple[str, Markup]]:
-    """(caption, picture) of the distributions in profile.json that have numbers."""
+    """(caption, picture) of every distribution in profile.json that has numbers."""
     lengths, items = profile.get("lengths", {}), profile.get("item_counts", {})
     days, ratings = profile.get("per_day", {}), profile.get("ratings", {})
     found = [
@@ -72,7 +72,7 @@ def loss_picture(training: TrainingRun) -> Markup | None:
 
 
 def draw(label: str, how: Callable[[Axes], None]) -> Markup:
-    """An ``<svg>`` element of what ``how`` draws; ``label`` is read out by screen readers."""
+    """An ``<svg>`` element with the drawing of ``how``; screen readers read ``label``."""
     import matplotlib.style
     from matplotlib.figure import Figure
 

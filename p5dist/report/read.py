@@ -1,4 +1,4 @@
-"""What a run folder holds, read as far as it is there: a stage that has not run is None."""
+"""The content of a run folder; None for stages that have not run."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ class TrainingRun:
     """metrics.jsonl, each step once, by rising step."""
     result: Facts | None
     plan: list[Facts]
-    """Sharding plan, one entry a table."""
+    """Sharding plan, one entry per table."""
 
     def column(self, name: str) -> Floats:
-        """[len(log)] numbers of metrics.jsonl; NaN where a step has none."""
+        """[len(log)] numbers of metrics.jsonl; NaN for a step without the number."""
         values = [line.get(name) for line in self.log]
         return np.array([np.nan if v is None else float(v) for v in values], dtype=np.float64)
 
@@ -44,7 +44,7 @@ class Run:
 
     job: RunConfig
     job_values: Facts
-    """The job file as it lies in the run folder."""
+    """The content of job.yaml in the run folder."""
     manifest: Manifest | None
     data_problem: str | None
     """Why there is no manifest."""
@@ -59,9 +59,9 @@ class Run:
 
 
 def read_run(job: RunConfig, folder: RunFolder) -> Run:
-    """Read everything but the users (see users.py).
+    """Read everything except the users (see users.py).
 
-    Missing files are no errors: a report may be written at any time of a run.
+    Missing files are no errors: a report may be written at any time during a run.
     """
     manifest, problem = None, None
     try:

@@ -14,9 +14,9 @@ from p5dist.storage import RunFolder
 
 
 def run(job: RunConfig, folder: RunFolder) -> dict[str, Any]:
-    """Write ``report.html`` about everything that the run folder holds by now.
+    """Write ``report.html`` about the present content of the run folder.
 
-    Needs neither Ray nor torch. Stages that have not run are named as missing on the page.
+    Needs neither Ray nor torch. The page says which stages have not run.
 
     Returns:
         ``page`` (path), ``bytes``, ``missing`` (stages without a result), and the provenance.

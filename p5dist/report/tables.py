@@ -1,4 +1,4 @@
-"""The figures of the page: headline, stages, metrics beside baselines, time split of a step."""
+"""The numbers of the page: headlines, stages, metrics and baselines, time split of a step."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from p5dist.report.format import duration, number
 from p5dist.report.read import Facts, Run, TrainingRun
 
 _OF_RANKING = ("ndcg", "hr")
-"""Metrics of the ranking that are shown in large type."""
+"""Ranking metrics that are shown as headlines."""
 
 
 @dataclass(frozen=True)
 class MetricRow:
-    """One metric of the model beside the baselines."""
+    """One metric of the model and the baselines."""
 
     key: str
     name: str
-    """For people."""
+    """Display name."""
     value: float
     low: float | None
     high: float | None
     baselines: list[float | None]
     """In the order of MetricTable.baselines."""
     gain: float | None
-    """Relative to the best baseline, positive where the model is better; None where there is none,
-    or the metric only describes the predictions."""
+    """Relative to the best baseline, positive if the model is better; None without baseline, or if
+    the metric only describes the predictions."""
     lower_is_better: bool
     verdict: str
-    """CSS class: good, bad, or muted where the best baseline lies inside the interval."""
+    """CSS class: good, bad, or muted if the best baseline lies inside the interval."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class MetricTable:
 
 @dataclass(frozen=True)
 class Headline:
-    """One number in large type, with what it is to be compared with."""
+    """One number in large type, and the baselines to compare it with."""
 
     row: MetricRow
     task: str
@@ -57,13 +57,13 @@ class Headline:
 
     @property
     def longest(self) -> float:
-        """The value that a bar of full width stands for."""
+        """The value of a bar of full width."""
         return max([self.row.value, *(value for _, value in self.compared)]) or 1.0
 
 
 @dataclass(frozen=True)
 class StageRow:
-    """One stage: when it ended, how long it took, what it did."""
+    """One stage: when it ended, how long it took, and a summary of its result."""
 
     stage: str
     finished: str | None
@@ -82,8 +82,8 @@ class Part:
 
 
 def metric_tables(evaluation: Facts) -> list[MetricTable]:
-    """The metrics of the ranking and of each task, each with those baselines that have any of
-    them; metrics of one family, such as hr@1 and hr@10, stand together."""
+    """One table for the ranking and one for each task, with the baselines that have any of its
+    metrics; metrics of one family, such as hr@1 and hr@10, are adjacent."""
     tables = []
     for group in groups(evaluation):
         families = list(dict.fromkeys(_family(key) for key in group.metrics))
@@ -99,7 +99,7 @@ def metric_tables(evaluation: Facts) -> list[MetricTable]:
 
 
 def headlines(tables: list[MetricTable]) -> list[Headline]:
-    """NDCG@10 and HR@10 (or the largest k there is), and the first metric of each task."""
+    """NDCG@10 and HR@10 (without k = 10 the largest k), and the first metric of each task."""
     found = []
     for table in tables:
         chosen = table.rows[:1]
@@ -122,7 +122,7 @@ def headlines(tables: list[MetricTable]) -> list[Headline]:
 
 
 def stage_rows(run: Run) -> list[StageRow]:
-    """The way of the data, one line a stage that ran or belongs to the job."""
+    """One row for every stage of the job except the report."""
     trainings = {t.stage: t for t in run.trainings}
     rows = []
     for stage in (s for s in run.job.stages() if s != "report"):
@@ -141,8 +141,8 @@ def stage_rows(run: Run) -> list[StageRow]:
 def time_split(training: TrainingRun) -> list[Part]:
     """Mean seconds of each part of a step, the largest first.
 
-    A logged step holds the seconds of all steps since the one logged before, so that the sum over
-    the log is that of steps 1…last.
+    A logged step holds the seconds of all steps since the previous logged step, so the sum over the
+    log covers the steps 1…last.
     """
     totals: dict[str, float] = {}
     for line in training.log:
@@ -157,7 +157,7 @@ def time_split(training: TrainingRun) -> list[Part]:
 
 
 def other_facts(result: Facts | None) -> dict[str, Any]:
-    """What a result holds beyond provenance, as far as it is a plain value."""
+    """The plain values of a result, without provenance."""
     known = {"stage", "job_fingerprint", "data_fingerprint", "finished", "seconds"}
     values = {} if result is None else result
     return {

@@ -1,6 +1,6 @@
-"""A few users as the page shows them: the end of their history beside their list.
+"""A few users for the report page: the end of their history, and their recommendations.
 
-Only the row groups that hold these users and items are read, whatever the size of the data.
+Only the row groups with these users and items are read.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ LIST = 10  # recommendations shown
 
 @dataclass(frozen=True)
 class Target:
-    """A held-out interaction in the evaluation; None where the job has no such task."""
+    """Evaluation of a held-out interaction; None if the evaluation has no rank or rating of it."""
 
     rank: int | None = None
     predicted: float | None = None
@@ -45,12 +45,12 @@ class Interaction:
     rating: float | None
     held_out: bool
     target: Target
-    """What evaluation found, where the item is held out."""
+    """Evaluation of the interaction, if it is held out."""
 
 
 @dataclass(frozen=True)
 class Recommended:
-    """One line of a list."""
+    """One line of a list of recommendations."""
 
     rank: int
     title: str
@@ -70,7 +70,7 @@ class ShownUser:
 
 
 def shown_users(job: RunConfig, folder: RunFolder, manifest: Manifest) -> list[ShownUser]:
-    """``job.report.users`` users, drawn from the seed."""
+    """At most ``job.report.users`` users, drawn with the job's seed."""
     histories = _drawn(job, folder, manifest)
     if not len(histories):
         return []
@@ -103,7 +103,7 @@ def shown_users(job: RunConfig, folder: RunFolder, manifest: Manifest) -> list[S
 
 
 def take_rows(file: Folder, rows: Ints, columns: list[str] | None = None) -> pa.Table:
-    """Rows ``rows`` of a Parquet file in that order, from the row groups that hold them."""
+    """Rows ``rows`` of a Parquet file in this order; only their row groups are read."""
     with pq.ParquetFile(file.path, filesystem=file.fs) as parquet:
         metadata = parquet.metadata
         sizes = np.array([metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)])
@@ -117,7 +117,7 @@ def take_rows(file: Folder, rows: Ints, columns: list[str] | None = None) -> pa.
 
 
 def _drawn(job: RunConfig, folder: RunFolder, manifest: Manifest) -> Histories:
-    """Whole users of rows drawn from the seed."""
+    """Whole users of rows drawn with the job's seed."""
     wanted = 0 if job.report is None else min(job.report.users, manifest.histories)
     if not wanted:
         return Histories.empty()
@@ -130,7 +130,7 @@ def _drawn(job: RunConfig, folder: RunFolder, manifest: Manifest) -> Histories:
 
 
 def item_names(prepare: Folder, items: Ints) -> tuple[list[str], list[str]]:
-    """External ids and titles of items [n]; the external id where there is no title."""
+    """External ids and titles of items [n]; the external id for an item without title."""
     ids = take_rows(prepare / "vocabulary/item.parquet", items - 1, [c.EXTERNAL_ID])
     external = ids[c.EXTERNAL_ID]
     table = prepare / "attributes/item.parquet"
@@ -176,7 +176,7 @@ def _lists(recommend: Folder, users: list[str]) -> list[tuple[str, int, str, str
 
 
 def _targets(evaluate: Folder, users: npt.NDArray[np.int64]) -> dict[tuple[int, int], Target]:
-    """What evaluation found for the held-out items of these users, by internal (user, item)."""
+    """Evaluation of the held-out items of these users, by internal (user, item)."""
     file = evaluate / "targets.parquet"
     if not (evaluate / "result.json").exists() or not file.exists():
         return {}

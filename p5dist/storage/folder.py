@@ -1,7 +1,7 @@
-"""File systems by URL, and files that are whole or not there.
+"""File systems by URL, and atomic files.
 
-Principle: nothing half-written is ever read. What makes a thing exist (manifest, marker, result)
-is one small file that is written last, and removed first.
+Principle: nothing half-written is ever read. A result exists once one small file exists (manifest,
+marker, result.json), which is written last and removed first.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def open_filesystem(url: str) -> tuple[pafs.FileSystem, str]:
     scheme through fsspec.
 
     Raises:
-        RunFolderError: no installed package opens the scheme, or there is no bucket in the URL.
+        RunFolderError: no installed package opens the scheme, or the URL has no bucket.
     """
     if "://" not in url:
         return pafs.LocalFileSystem(), str(Path(url).expanduser().absolute())
@@ -55,7 +55,7 @@ def open_filesystem(url: str) -> tuple[pafs.FileSystem, str]:
 def _open_s3(url: str, path: str) -> tuple[pafs.FileSystem, str]:
     if not path or path.startswith("/"):
         raise RunFolderError("no bucket in the URL", where=url, rule="s3://BUCKET/KEY")
-    from p5dist.storage.s3.filesystem import S3  # 0.5 s, for those who use it
+    from p5dist.storage.s3.filesystem import S3  # takes 0.5 s, so only if S3 is used
     from p5dist.storage.s3.handler import Handler
 
     return pafs.PyFileSystem(Handler(S3())), path
@@ -66,10 +66,10 @@ Buffer: TypeAlias = bytes | bytearray | memoryview | pa.Buffer
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder on any file system; ``folder / "a"`` is the folder (or file) below it.
+    """A folder (or file) on any file system; ``folder / "a"`` is the folder (or file) ``a`` in it.
 
-    A folder of an object store exists as long as something is in it. There, every operation
-    raises StorageError where the store denies, fails or cannot be reached.
+    On an object store a folder exists as long as it has an object, and every operation raises
+    StorageError if the store denies access, fails or cannot be reached.
     """
 
     fs: pafs.FileSystem
@@ -84,7 +84,7 @@ class Folder:
         return Folder(self.fs, f"{self.path}/{name}")
 
     def __str__(self) -> str:
-        """The path, on an object store with its scheme."""
+        """The path; on an object store the URL."""
         return self.path if self.is_local else str(self.fs.handler.fs.unstrip_protocol(self.path))
 
     @property
@@ -103,12 +103,12 @@ class Folder:
         return self
 
     def children(self) -> list[str]:
-        """Names of files and folders directly below, sorted; empty where there is no folder."""
+        """Names of files and folders directly below, sorted; empty if there is no folder."""
         infos = self.fs.get_file_info(pafs.FileSelector(self.path, allow_not_found=True))
         return sorted(info.base_name for info in infos)
 
     def size(self) -> int | None:
-        """Bytes of a file; None where there is no such file."""
+        """Bytes of a file; None if there is no such file."""
         info = self.fs.get_file_info(self.path)
         return int(info.size) if info.type == pafs.FileType.File else None
 
@@ -118,7 +118,7 @@ class Folder:
         return {i.base_name: i.size for i in infos if i.type == pafs.FileType.File}
 
     def remove(self) -> None:
-        """Delete the file or the whole folder; nothing happens where there is none."""
+        """Delete the file or the whole folder, if it exists."""
         kind = self.fs.get_file_info(self.path).type
         if kind == pafs.FileType.File:
             self.fs.delete_file(self.path)
@@ -126,7 +126,7 @@ class Folder:
             self.fs.delete_dir(self.path)
 
     def read_bytes(self) -> bytes:
-        """The whole file, as one writer left it; FileNotFoundError where there is none."""
+        """The whole file, as one writer wrote it; FileNotFoundError if it does not exist."""
         if not self.is_local:
             return bytes(self.fs.handler.fs.cat_file(self.path))
         with self.fs.open_input_stream(self.path, compression=None) as f:
@@ -136,17 +136,17 @@ class Folder:
         return json.loads(self.read_bytes())
 
     def write_bytes(self, data: Buffer, *, durable: bool = True) -> None:
-        """Write the whole file at once: on disk under a temporary name, synced, then renamed; on
-        an object store as one put, or as parts that become an object when all are there. A reader
-        sees the old file or the new one, never a part. Without ``durable`` it is not synced: for
-        intermediate files, which a machine that loses power may lose."""
+        """Write the file atomically: on disk under a temporary name, synced, then renamed; on an
+        object store as one put, or as a multipart upload. A reader sees the old file or the new
+        file, never a part. Without ``durable`` the file is not synced and may be lost in a power
+        failure: for intermediate files."""
         if self.is_local:
             self._write_local([data], durable=durable)
         else:
             self.fs.handler.fs.pipe_file(self.path, bytes(data))
 
     def write_chunks(self, chunks: Iterable[Buffer]) -> None:
-        """As :meth:`write_bytes`, for what is larger than memory should hold twice."""
+        """:meth:`write_bytes` in chunks, for content that need not be in memory as a whole."""
         if self.is_local:
             self._write_local(chunks, durable=True)
             return
@@ -161,8 +161,7 @@ class Folder:
 
     @contextmanager
     def new_file(self, *, durable: bool) -> Iterator[BinaryIO]:
-        """A local file to write to, there as a whole once the block ends (see
-        :meth:`write_bytes`)."""
+        """A local file to write to, which exists once the block ends (see :meth:`write_bytes`)."""
         target = Path(self.path)
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
@@ -183,7 +182,7 @@ class Folder:
         self.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
     def write_table(self, table: pa.Table, **options: Any) -> None:
-        """Write one Parquet file, seen whole or not at all (see :meth:`write_bytes`)."""
+        """Write one Parquet file atomically (see :meth:`write_bytes`)."""
         import pyarrow.parquet as pq
 
         sink = pa.BufferOutputStream()

@@ -9,7 +9,7 @@ from p5dist.storage.folder import Folder
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The layout of one run: ``<storage>/<run name>/``; one folder a stage."""
+    """The layout of one run: ``<storage>/<run name>/``, one folder per stage."""
 
     root: Folder
 

@@ -1,12 +1,11 @@
-"""The job server of a Ray cluster over HTTP, without Ray: submit, look, read logs, stop.
+"""A client of the job server of a Ray cluster over HTTP, without Ray: submit, list, logs, stop.
 
-Ray serves it beside the dashboard, on port 8265 of the head node. Ray's own JobSubmissionClient
+The job server shares port 8265 of the head node with the dashboard. Ray's own JobSubmissionClient
 (2.60) is not used: RAY_ADDRESS and RAY_API_SERVER_ADDRESS override the address that a caller passes
-to the client, so a job could reach another cluster than the one that the user named; the client
-waits without limit for a server that accepts a connection and stays silent, and has no call for
-the nodes of a cluster. With RAY_AUTH_MODE=token the
-token comes from where Ray's own clients take it: RAY_AUTH_TOKEN, the file that
-RAY_AUTH_TOKEN_PATH names, or ~/.ray/auth_token.
+to the client, so a job could reach another cluster than the user named; the client waits without
+limit for a server that accepts a connection and stays silent, and has no call for the nodes of a
+cluster. With RAY_AUTH_MODE=token the token comes from the same sources as for Ray's own clients:
+RAY_AUTH_TOKEN, the file that RAY_AUTH_TOKEN_PATH names, or ~/.ray/auth_token.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from urllib.parse import quote, urlsplit
 from p5dist.errors import ClusterError
 
 RAY = "2.60"
-"""Release of Ray that p5dist is written for; the cluster must run it."""
+"""Release of Ray that p5dist is written for; the cluster must run the same release."""
 
 FINISHED = ("SUCCEEDED", "FAILED", "STOPPED")
 
@@ -33,7 +32,7 @@ _SECONDS = 30.0
 
 @dataclass(frozen=True)
 class Job:
-    """A submitted job as the server knows it."""
+    """A submitted job as the server reports it."""
 
     id: str
     status: str
@@ -63,20 +62,20 @@ class Job:
 
 @dataclass(frozen=True)
 class Cluster:
-    """What a submission must know about the nodes."""
+    """The facts about the nodes that a submission needs."""
 
     hosts: tuple[str, ...]
-    """Host names of the living nodes, each once; the head's first."""
+    """Distinct host names of the living nodes; the host of the head first."""
     python: str | None
-    """Interpreter that runs Ray on the head node; None where Ray does not tell."""
+    """Interpreter that runs Ray on the head node; None if Ray does not report it."""
 
 
 class JobServer:
     """Client of the job server at ``address``, such as ``http://head:8265``.
 
     Raises:
-        ClusterError: from every method: no server, another version of Ray, not allowed, an answer
-            that is no success.
+        ClusterError: from every method: no server, another release of Ray, no permission, or an
+            answer with an error.
     """
 
     def __init__(self, address: str) -> None:
@@ -85,16 +84,17 @@ class JobServer:
             raise ClusterError(
                 "not the address of a job server", where="--address", value=address,
                 rule="http://HOST:8265, where the head node serves its dashboard",
-                fix="pass that address (not ray://, and not the port 6379 of the cluster itself)",
+                fix="pass the address of the dashboard (not ray://, and not port 6379 of Ray "
+                "itself)",
             )  # fmt: skip
         self.address = f"{parts.scheme}://{parts.netloc}"
 
     def check(self) -> str:
-        """The cluster's version of Ray, which must fit ours."""
+        """The version of Ray on the cluster, after checking that it is release RAY."""
         version = str(self._json("GET", "/api/version").get("ray_version"))
         if version.rsplit(".", 1)[0] != RAY:
             raise ClusterError(
-                "the cluster runs another Ray", where=self.address, value=version,
+                "the cluster runs another release of Ray", where=self.address, value=version,
                 rule=f"p5dist is written for Ray {RAY}",
                 fix=f"start the cluster with Ray {RAY} (p5dist's image has it)",
             )  # fmt: skip
@@ -117,17 +117,18 @@ class JobServer:
         return sorted(alive, key=lambda n: not n["raylet"].get("isHeadNode", False))
 
     def upload(self, name: str, archive: bytes) -> str:
-        """Send a zip archive unless the cluster has it; its URI for a runtime environment."""
+        """Send a zip archive unless the cluster has it; returns its URI for a runtime
+        environment."""
         path = f"/api/packages/gcs/{quote(name)}"
         status, body = self._call("GET", path)
         if status == 404:
             status, body = self._call("PUT", path, archive)
         if status != 200:
-            raise self._refused("the package was not taken", status, body)
+            raise self._refused("the job server did not accept the package", status, body)
         return f"gcs://{name}"
 
     def submit(self, request: dict[str, Any]) -> str:
-        """Start a job; its id."""
+        """Start a job; returns its id."""
         return str(self._json("POST", "/api/jobs/", request)["submission_id"])
 
     def jobs(self) -> list[Job]:
@@ -138,7 +139,7 @@ class JobServer:
         )
 
     def job(self, id: str) -> Job:
-        """One job."""
+        """The job ``id``."""
         return Job.of(self._json("GET", f"/api/jobs/{quote(id, safe='')}", known=id))
 
     def logs(self, id: str) -> str:
@@ -147,7 +148,7 @@ class JobServer:
         return str(answer["logs"])
 
     def stop(self, id: str) -> bool:
-        """Ask the job to end; False where it had ended."""
+        """Ask the job to end; False if it had already ended."""
         answer = self._json("POST", f"/api/jobs/{quote(id, safe='')}/stop", known=id)
         return bool(answer["stopped"])
 
@@ -161,7 +162,7 @@ class JobServer:
                 fix=f"p5dist jobs list --address {self.address}",
             )  # fmt: skip
         if status != 200:
-            raise self._refused("the job server refused", status, answer)
+            raise self._refused("the job server refused the request", status, answer)
         try:
             return json.loads(answer)
         except ValueError as e:
@@ -186,14 +187,14 @@ class JobServer:
         except OSError as e:
             raise ClusterError(
                 "no job server answers", where=self.address, value=str(getattr(e, "reason", e)),
-                rule="the head node serves it on port 8265, by default on its loopback only",
+                rule="the head node serves jobs on port 8265, by default on loopback only",
                 fix="check the address; from outside, forward the port: "
                 "ssh -L 8265:127.0.0.1:8265 HEAD, or kubectl port-forward service/HEAD 8265",
             ) from e  # fmt: skip
 
     def _not_ray(self, answer: str) -> ClusterError:
         return ClusterError(
-            "what answers is no job server of Ray", where=self.address, value=answer,
+            "the address is not a job server of Ray", where=self.address, value=answer,
             rule="http://HOST:8265, where the head node serves its dashboard",
             fix="correct the address",
         )  # fmt: skip
@@ -203,10 +204,10 @@ class JobServer:
         last = lines[-1].strip() if lines else ""
         if status in (401, 403):
             return ClusterError(
-                "the cluster wants another token" if _token() else "the cluster wants a token",
+                "the cluster needs another token" if _token() else "the cluster needs a token",
                 where=self.address, value=f"{status}: {last}",
-                fix="set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH as the "
-                "cluster has it",
+                fix="set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the "
+                "token of the cluster",
             )  # fmt: skip
         return ClusterError(
             what, where=self.address, value=f"{status}: {last}",
@@ -225,7 +226,7 @@ def _token() -> str:
 
 
 def _interpreter(raylet: list[str]) -> str | None:
-    """From the command of the raylet, which says how it starts Python workers."""
+    """The interpreter in the command line of the raylet, which has the command of workers."""
     for word in raylet:
         option, _, value = word.partition("=")
         if option == "--python_worker_command" and value:

@@ -1,4 +1,4 @@
-"""Watching a submitted job: its log as it grows, its end, and the exit code for a script."""
+"""Follows a submitted job: its growing log, its outcome, and the exit code for scripts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def wait(server: JobServer, id: str, *, follow: bool = False, seconds: float | N
 
     Args:
         follow: print its log to stdout as it grows.
-        seconds: return after this long even if it runs on; None: as long as it takes.
+        seconds: return after this time even if the job still runs; None: no limit.
     """
     end = None if seconds is None else time.monotonic() + seconds
     shown = 0
@@ -38,17 +38,17 @@ def wait(server: JobServer, id: str, *, follow: bool = False, seconds: float | N
 
 
 def outcome(server: JobServer, job: Job, *, shown: bool) -> str:
-    """How the job ended, for a person; the end of the log of one that failed.
+    """The outcome of the job as text; for a failed job with the end of its log.
 
     Args:
-        shown: its log was printed.
+        shown: the log was already printed.
     """
     text = f"{job.id}: {job.status}{_seconds(job)}"
     if job.status == "FAILED":
         if not shown:
             tail = server.logs(job.id).rstrip().splitlines()[-_TAIL_LINES:]
             text += "".join(f"\n  {line}" for line in tail)
-        text += "\nsubmit the same job again: it continues from what is complete"
+        text += "\nsubmit the same job again: it skips complete stages and continues"
     return redact_text(text)
 
 

@@ -1,7 +1,7 @@
 """A Ray cluster of several nodes on this machine, to try submissions and failures.
 
-Each node is a process of its own (see node.py); everything listens on loopback, and no rights are
-needed. What was started is written down, and only that is ever ended.
+Each node is a separate process (see node.py); everything listens on loopback, and no privileges are
+needed. Started nodes are recorded in a file, and only recorded nodes are ever ended.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from p5dist.submit.client import JobServer
 _START_S = 90.0
 _END_S = 15.0
 
-# Lost nodes and workers are noticed in seconds; a real cluster, whose nodes may be busy for
-# longer, keeps Ray's defaults.
+# With these settings lost nodes and workers are detected in seconds; a real cluster, whose nodes
+# may be busy for longer, keeps Ray's defaults.
 _SETTINGS = {
     "RAY_health_check_period_ms": "1000",
     "RAY_health_check_timeout_ms": "2000",
@@ -35,7 +35,7 @@ _SETTINGS = {
     "RAY_object_manager_pull_timeout_ms": "1000",
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "10",
     "TORCH_PROCESS_GROUP_SHUTDOWN_TIMEOUT_S": "3",
-    # Without it clients look for a node at 127.0.0.1 under an address of the network.
+    # Otherwise clients look for a node of 127.0.0.1 at an address of the network.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_AUTH_MODE": "disabled",
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -44,13 +44,13 @@ _SETTINGS = {
 
 @dataclass(frozen=True)
 class LocalNode:
-    """A node that was started."""
+    """A started node."""
 
     number: int
     pid: int
-    """Also the session of all its processes."""
+    """Process id, and session id of all processes of the node."""
     started: int
-    """Clock ticks of the kernel: a process id may be given away again."""
+    """Start time in clock ticks of the kernel, since a process id may be reused."""
     cpus: float
     ip: str
     node_id: str = ""
@@ -63,19 +63,19 @@ class LocalNode:
 
 
 def default_folder() -> Path:
-    """Short, since paths of sockets may have 107 characters only."""
+    """The default folder; short, since paths of sockets have at most 107 characters."""
     return Path(tempfile.gettempdir()) / f"p5dist-{os.getuid()}"
 
 
 class LocalCluster:
-    """The cluster whose nodes are written down in ``folder``."""
+    """The cluster whose nodes are recorded in ``folder``."""
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder or default_folder()
         self._file = self.folder / "cluster.json"
 
     def nodes(self) -> list[LocalNode]:
-        """All nodes, those that have ended too; empty where no cluster was started.
+        """All nodes, including ended nodes; empty if no cluster was started.
 
         Raises:
             ClusterError: the folder belongs to another user.
@@ -87,7 +87,7 @@ class LocalCluster:
 
     @property
     def dashboard(self) -> str | None:
-        """Address of the job server; None where there is no head."""
+        """Address of the job server; None without a living head."""
         nodes = self.nodes()
         return nodes[0].dashboard if nodes and nodes[0].alive else None
 
@@ -100,22 +100,22 @@ class LocalCluster:
         store_mb: int = 256,
         separate_hosts: bool = False,
     ) -> None:
-        """Start a head and ``nodes - 1`` others, and wait until all take part.
+        """Start a head and ``nodes - 1`` other nodes, and wait until all have joined.
 
         Args:
-            cpus: of each node.
-            port: of dashboard and job server, on loopback.
-            store_mb: object store of each node.
-            separate_hosts: nodes have addresses of their own (127.0.0.1, 127.0.0.2, …), so that
-                Ray Train and TorchRec see as many hosts. Ray then listens on all interfaces of
-                this machine, which others must not reach.
+            cpus: CPUs of each node.
+            port: port of dashboard and job server, on loopback.
+            store_mb: object store of each node, in MiB.
+            separate_hosts: each node has a separate address (127.0.0.1, 127.0.0.2, …), so that Ray
+                Train and TorchRec see one host per node. Ray then listens on all interfaces of
+                this machine, which other machines must not be able to reach.
 
         Raises:
-            ClusterError: one is up, or a node does not start.
+            ClusterError: a local cluster is already up, or a node does not start.
         """
         if any(node.alive for node in self.nodes()):
             raise ClusterError(
-                "a local cluster is up", where=str(self.folder),
+                "a local cluster is already up", where=str(self.folder),
                 fix="use it (p5dist cluster status), or end it first: p5dist cluster down",
             )  # fmt: skip
         _check_free(port)
@@ -131,7 +131,7 @@ class LocalCluster:
             raise
 
     def add(self, count: int) -> None:
-        """Start more nodes like those that were started with the cluster.
+        """Start ``count`` more nodes with the settings of the cluster.
 
         Raises:
             ClusterError: there is no cluster, or a node does not start.
@@ -145,13 +145,13 @@ class LocalCluster:
         settings["address"] = there[0].address
         numbers = range(there[-1].number + 1, there[-1].number + 1 + count)
         started = [self._start(n, settings) for n in numbers]
-        # Written down before they are up: what is started can be ended.
+        # Recorded before they are up, so that every started node can be ended.
         self._write(there + [node for node, _ in started])
         self._write(there + [self._wait(*one) for one in started])
         self._joined()
 
     def down(self) -> int:
-        """End the nodes of this cluster, the head last; how many there were."""
+        """End the nodes of this cluster, the head last; returns their number."""
         alive = [node for node in reversed(self.nodes()) if node.alive]
         for node in alive:
             os.kill(node.pid, signal.SIGTERM)
@@ -162,7 +162,7 @@ class LocalCluster:
         return len(alive)
 
     def kill(self, number: int) -> LocalNode:
-        """End all processes of a node at once (SIGKILL), as a machine that fails.
+        """Kill all processes of a node (SIGKILL), like the failure of a machine.
 
         Raises:
             ClusterError: no such node is alive.
@@ -180,7 +180,7 @@ class LocalCluster:
     def _start(
         self, number: int, settings: dict[str, Any]
     ) -> tuple[LocalNode, subprocess.Popen[bytes]]:
-        # All of 127.0.0.0/8 is this machine.
+        # All addresses of 127.0.0.0/8 belong to this machine.
         ip = f"127.0.0.{number + 1}" if settings["separate_hosts"] else "127.0.0.1"
         file = self.folder / f"settings-{number}.json"
         own = {"folder": str(self.folder), "number": number, "ip": ip}
@@ -207,7 +207,7 @@ class LocalCluster:
                 raise ClusterError(
                     f"node {node.number} did not start", where=str(log),
                     value=lines[-1] if lines else f"nothing within {_START_S:.0f} s",
-                    fix="read the log; a port in use and a full disk are usual",
+                    fix="read the log; usual causes: a port in use, a full disk",
                 )  # fmt: skip
             time.sleep(0.1)
         facts = json.loads(file.read_text())
@@ -232,12 +232,12 @@ class LocalCluster:
         if self.folder.stat().st_uid != os.getuid():
             raise ClusterError(
                 "the folder of the local cluster belongs to another user", where=str(self.folder),
-                fix="name another: --folder",
+                fix="choose another folder: --folder",
             )  # fmt: skip
 
 
 def _stat(pid: int | str) -> list[str] | None:
-    """Fields of /proc/PID/stat from the state (the third) on."""
+    """Fields of /proc/PID/stat from the third (the state) on."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
@@ -246,17 +246,17 @@ def _stat(pid: int | str) -> list[str] | None:
 
 
 def _started(pid: int) -> int | None:
-    """When a process started, in ticks since the machine did; None if it has ended."""
+    """Start time of a process in clock ticks since boot; None if the process has ended."""
     fields = _stat(pid)
     return None if fields is None or fields[0] == "Z" else int(fields[19])
 
 
 def _kill_session(session: int) -> None:
-    """SIGKILL to every process of a session, also where its leader has ended; returns when none is
-    left, or after a while."""
+    """SIGKILL to every process of a session, even if its leader has ended; returns when no process
+    is left, or after 15 s."""
     end = time.monotonic() + _END_S
     while members := _members(session):
-        for pid in members:  # also those that were started meanwhile
+        for pid in members:  # including processes started since the last round
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         if time.monotonic() > end:
@@ -285,5 +285,5 @@ def _check_free(port: int) -> None:
         except OSError as e:
             raise ClusterError(
                 "the port of the job server is in use", where="--port", value=port,
-                fix="end what uses it, or choose another: --port",
+                fix="end the process that uses the port, or choose another port: --port",
             ) from e  # fmt: skip

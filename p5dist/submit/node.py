@@ -1,7 +1,7 @@
 """One node of a local cluster: ``python -m p5dist.submit.node SETTINGS.json``.
 
-The node lives as long as this process: Ray's own processes are tied to it by the kernel, so that
-SIGKILL takes the whole node away, as a machine that fails does. When it is up, it writes
+The node lives as long as this process: the kernel ends Ray's own processes with it, so that SIGKILL
+ends the whole node, like the failure of a machine. When the node is up, this process writes
 ``<folder>/node-<number>.json``.
 """
 
@@ -21,7 +21,7 @@ def main(settings: dict[str, Any]) -> None:
 
     Args:
         settings: ``folder`` of the cluster, ``number`` (0: the head), ``cpus``, ``address`` (None
-            for the head), ``ip``, ``dashboard_port``, ``object_store_mb``; others are passed over.
+            for the head), ``ip``, ``dashboard_port``, ``object_store_mb``; other keys are ignored.
     """
     from ray._private.node import Node
     from ray._private.parameter import RayParams
@@ -35,7 +35,7 @@ def main(settings: dict[str, Any]) -> None:
         "object_store_memory": settings["object_store_mb"] * _MB,
         "node_ip_address": settings["ip"],
         "node_name": f"node-{number}",
-        # Of its own: nodes that share one find each other's sockets and ports in it.
+        # Separate for each node: nodes with a common folder find each other's sockets and ports.
         "temp_dir": str(folder / f"ray-{number}"),
         "min_worker_port": 0,
         "max_worker_port": 0,
@@ -52,7 +52,7 @@ def main(settings: dict[str, Any]) -> None:
     else:
         options |= {"gcs_address": settings["address"], "redis_address": settings["address"]}
     node = Node(RayParams(**options), head=head, shutdown_at_exit=True, spawn_reaper=True)
-    # Drivers of jobs look here for their cluster; without it they join any Ray of this machine.
+    # Drivers of jobs find their cluster here; otherwise they join any Ray cluster of this machine.
     write_ray_address(node.gcs_address, options["temp_dir"])
     facts = {
         "node_id": node.node_id,

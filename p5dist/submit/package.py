@@ -1,4 +1,4 @@
-"""What a submission sends: p5dist's own code and the resolved job, as one zip archive."""
+"""The zip archive of a submission: p5dist's own code and the resolved job."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import p5dist
 JOB_FILE = "job.yaml"
 
 _CODE = Path(p5dist.__file__).parent
-_TIME = (1980, 1, 1, 0, 0, 0)  # the same content is the same archive, which is sent once
+_TIME = (1980, 1, 1, 0, 0, 0)  # fixed, so that the same content gives the same archive
 
 
 def build_archive(job: str, *, code: bool) -> tuple[str, bytes]:
-    """Name and bytes of the archive; the name follows the content.
+    """Name and bytes of the archive; the name is a hash of the content.
 
     Args:
         job: text of the job file.
-        code: with the package p5dist: its modules and templates, nothing else.
+        code: include the installed files of the package p5dist.
     """
     files = {JOB_FILE: job.encode()}
     if code:
@@ -37,7 +37,7 @@ def build_archive(job: str, *, code: bool) -> tuple[str, bytes]:
 
 
 def _sources() -> list[Path]:
-    """Files of the package as it is installed; what runs leave behind is not in there."""
+    """Installed files of the package, without hidden files and __pycache__."""
     found = []
     for path in _CODE.rglob("*"):
         inside = path.relative_to(_CODE).parts

@@ -1,4 +1,4 @@
-"""Paths of a job that is going to another machine: what they mean there."""
+"""Checks the paths and secrets of a job before it is sent to another machine."""
 
 from __future__ import annotations
 
@@ -22,31 +22,32 @@ _DATASET = "dataset:"
 
 
 def refuse_secrets(job: RunConfig) -> None:
-    """A job file is stored by the cluster and shown on its dashboard.
+    """Check that a job has no secrets: the cluster stores the job file and shows it on its
+    dashboard.
 
     Raises:
-        ConfigError: it holds credentials.
+        ConfigError: the job contains a secret.
     """
     values = job.model_dump(mode="json")
     for key, value in _leaves(values):
         if redact({key.rsplit(".", 1)[-1]: value}) != {key.rsplit(".", 1)[-1]: value}:
             raise ConfigError(
-                "the job file holds a secret", where=key,
-                rule="what is submitted is stored and shown on the cluster",
-                fix="remove it, and give the nodes the credentials: as a role, or in their "
+                "the job file contains a secret", where=key,
+                rule="the cluster stores a submitted job and shows it on its dashboard",
+                fix="remove the secret, and give the nodes the credentials by a role or by their "
                 "environment",
             )  # fmt: skip
 
 
 def portable(job: RunConfig, *, same_machine: bool, hosts: int) -> tuple[RunConfig, list[str]]:
-    """The job with paths that mean the same on the cluster, and warnings.
+    """The job with paths that are valid on the cluster, and warnings.
 
     Args:
         same_machine: the cluster runs on this machine: relative paths become absolute.
-        hosts: machines of the cluster.
+        hosts: number of machines of the cluster.
 
     Raises:
-        ConfigError: a relative path, for a cluster elsewhere.
+        ConfigError: a relative path, for a cluster on other machines.
     """
     values = job.model_dump(mode="json", exclude_unset=True) | {"storage": job.storage}
     local, fetched = [], False
@@ -66,13 +67,13 @@ def portable(job: RunConfig, *, same_machine: bool, hosts: int) -> tuple[RunConf
     warnings = []
     if hosts > 1 and local:
         warnings.append(
-            f"every node must see the same folders (NFS or the like): {', '.join(local)}"
+            f"every node must see the same folders (for example by NFS): {', '.join(local)}"
         )
     elif local and not same_machine:
-        warnings.append(f"paths of the cluster's machine: {', '.join(local)}")
+        warnings.append(f"paths must exist on the cluster's machine: {', '.join(local)}")
     if hosts > 1 and fetched:
         warnings.append(
-            "dataset:… is fetched into the cache of one node: P5DIST_CACHE must name a folder that "
+            "dataset:… is fetched into the cache of one node: set P5DIST_CACHE to a folder that "
             "all nodes share"
         )
     return RunConfig.model_validate(values), warnings
@@ -95,7 +96,7 @@ def _absolute(path: str, key: str, *, same_machine: bool) -> str:
     if same_machine:
         return str(Path(path).expanduser().absolute())
     raise ConfigError(
-        "a relative path means nothing on a cluster", where=key, value=path,
+        "a relative path is not valid on a cluster", where=key, value=path,
         rule="a URL, or the absolute path of a folder that every node sees",
         fix=f"{key}=s3://BUCKET/PREFIX, or {key}=/SHARED/FOLDER",
     )  # fmt: skip

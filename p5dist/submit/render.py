@@ -1,4 +1,4 @@
-"""Files for other schedulers, written from the job: KubeRay, Ray's launcher on AWS, Slurm."""
+"""Renders files for other schedulers from a job: KubeRay, Ray's cluster launcher on AWS, Slurm."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ _FILES = {
 
 @dataclass(frozen=True)
 class Group:
-    """Machines of one kind, a worker of the job on each."""
+    """A group of equal machines, each with one worker of the job."""
 
     name: str
     min: int
     max: int
     cpus: int
-    """Those of the worker, and one that reads data."""
+    """CPUs of the worker, and one CPU for reading data."""
     memory_gb: int
     gpu: bool
 
@@ -52,8 +52,8 @@ class Group:
 
 
 def groups(job: RunConfig) -> list[Group]:
-    """The machines that the ``scale`` section asks for; with GPUs, also CPU machines that read
-    and prepare, which come and go."""
+    """The machines that the ``scale`` section asks for; with GPUs, also an autoscaled group (from
+    0) of CPU machines for reading and preparing data."""
     scale = job.scale
     gpu = scale.device == "cuda"
     cpus = math.ceil(scale.cpus_per_worker or _CPUS[gpu]) + 1
@@ -70,11 +70,11 @@ def render(target: Target, job: RunConfig, stages: tuple[str, ...] = (), image: 
     """The text of the file.
 
     Args:
-        stages: of the job; none named: all.
-        image: container image that has p5dist.
+        stages: stages to run; empty: all.
+        image: container image with p5dist.
 
     Raises:
-        ConfigError: the job holds secrets, or relative paths.
+        ConfigError: the job contains secrets or relative paths.
     """
     refuse_secrets(job)
     job, _ = portable(job, same_machine=False, hosts=1)

@@ -24,14 +24,14 @@ def submit(
     dry_run: bool,
     as_json: bool,
 ) -> int:
-    """Submit and say what happened; the exit code.
+    """Submit a job and print the outcome; returns the exit code.
 
     Raises:
         ClusterError, ConfigError, RunFolderError: see :mod:`p5dist.submit.submission`.
     """
     if address is None:
         raise ClusterError(
-            "which cluster?", where="--address",
+            "no cluster address", where="--address",
             fix="pass --address http://HEAD:8265, or set RAY_API_SERVER_ADDRESS; "
             "p5dist cluster up starts a cluster on this machine",
         )  # fmt: skip
@@ -82,9 +82,9 @@ def _in_words(submitted: Submitted, address: str) -> str:
     if submitted.new:
         first = f"submitted {submitted.id}"
     elif submitted.status == "SUCCEEDED":
-        first = f"{submitted.id} has finished; nothing was submitted (--again does)"
+        first = f"{submitted.id} has finished; nothing was submitted (--again submits it)"
     else:
-        first = f"{submitted.id} is there already ({submitted.status}); nothing was submitted"
+        first = f"{submitted.id} already exists ({submitted.status}); nothing was submitted"
     return f"{first}\n  follow  p5dist jobs logs -f {where}\n  stop    p5dist jobs stop {where}"
 
 
@@ -92,7 +92,7 @@ def _watch(server: JobServer, id: str, follow: bool) -> int:
     try:
         job = wait(server, id, follow=follow)
     except KeyboardInterrupt:
-        console.print(f"\n{id} goes on; p5dist jobs stop {id} ends it")
+        console.print(f"\n{id} continues to run; p5dist jobs stop {id} stops it")
         return 130
     console.print(outcome(server, job, shown=follow), markup=False)
     return EXIT_CODES[job.status]

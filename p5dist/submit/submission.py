@@ -1,4 +1,4 @@
-"""Submitting a job once: what is sent, under which id, and whether it runs already."""
+"""Submitting a job once: its content, its id, and whether the same job already runs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from p5dist.submit.package import JOB_FILE, build_archive
 from p5dist.submit.paths import portable, refuse_secrets
 
 STOP_SECONDS = 60
-"""How long a job that is asked to stop may take to save a checkpoint."""
+"""Seconds that a job may take to save a checkpoint after it was asked to stop."""
 
 
 @dataclass(frozen=True)
@@ -23,26 +23,27 @@ class Options:
     """How a job is submitted."""
 
     stages: tuple[str, ...] = ()
-    """None named: all."""
+    """Stages to run; empty: all."""
     image_has_package: bool = False
     """The nodes have p5dist: only the job file is sent."""
     python: str | None = None
-    """Interpreter on the nodes; left out: the one that runs Ray on the head node."""
+    """Interpreter on the nodes; left out: the interpreter that runs Ray on the head node."""
     driver_cpus: float = 0.0
-    """0: the driver runs on the head node; else on any node that has as many free."""
+    """0: the driver runs on the head node; else on any node with this many free CPUs."""
     driver_memory: int = 0
     """Bytes that the driver reserves."""
     again: bool = False
-    """Also where the same job has finished."""
+    """Submit even if the same job has finished."""
 
 
 @dataclass(frozen=True)
 class Submission:
-    """What is sent for a job; the id comes from the run, so that it exists once."""
+    """The content of a submission; the id depends on run, job and stages only, so that the same job
+    is submitted once."""
 
     id: str
     run: str
-    """Storage and name: the run folder."""
+    """The run folder: storage and name."""
     entrypoint: str
     package: str
     archive: bytes
@@ -51,7 +52,7 @@ class Submission:
     warnings: list[str]
 
     def request(self, id: str) -> dict[str, Any]:
-        """The body of the request; nothing of this machine's environment is in it."""
+        """The body of the request, without this machine's environment."""
         body: dict[str, Any] = {
             "submission_id": id,
             "entrypoint": self.entrypoint,
@@ -70,26 +71,26 @@ class Submission:
 
 @dataclass(frozen=True)
 class Submitted:
-    """The job that does the work of a submission."""
+    """The job of a submission on the server."""
 
     id: str
     new: bool
-    """Else it was there before."""
+    """Whether this submission started the job; False: the job existed before."""
     status: str
 
 
 def build(job: RunConfig, options: Options, cluster: Cluster) -> Submission:
-    """What to send for ``job`` to ``cluster``.
+    """The submission of ``job`` to ``cluster``.
 
     Raises:
-        ConfigError: the job holds secrets, or relative paths that mean nothing there.
-        ClusterError: the cluster does not tell which Python it runs.
+        ConfigError: the job contains secrets, or relative paths that are not valid on the cluster.
+        ClusterError: the cluster does not report its Python interpreter.
     """
     refuse_secrets(job)
     python = options.python or cluster.python
     if python is None:
         raise ClusterError(
-            "the cluster does not tell which Python it runs", where="--python",
+            "the cluster does not report its Python interpreter", where="--python",
             fix="pass the absolute path of the interpreter on the nodes: --python /…/bin/python",
         )  # fmt: skip
     job, warnings = portable(
@@ -99,7 +100,7 @@ def build(job: RunConfig, options: Options, cluster: Cluster) -> Submission:
     text = dump_job(job.model_copy(update={"scale": scale}))
     package, archive = build_archive(text, code=not options.image_has_package)
     digest = hashlib.sha256("\0".join([text, *options.stages]).encode()).hexdigest()[:8]
-    # exec: the signal to stop reaches p5dist and not a shell around it.
+    # exec: the signal to stop reaches p5dist instead of a shell around it.
     words = [python, "-u", "-m", "p5dist.cli", "run", JOB_FILE, *options.stages]
     return Submission(
         id=f"{job.name}-{digest}",
@@ -114,8 +115,8 @@ def build(job: RunConfig, options: Options, cluster: Cluster) -> Submission:
 
 
 def submit(server: JobServer, submission: Submission) -> Submitted:
-    """Start the job, unless it runs or has finished; one that failed or was stopped is started
-    again under its id with a number behind it.
+    """Start the job, unless it runs or has finished; a job that failed or was stopped is started
+    again under its id with a number appended.
 
     Raises:
         RunFolderError: another job works in the same run folder.
@@ -128,8 +129,8 @@ def submit(server: JobServer, submission: Submission) -> Submitted:
                 "another job works in this run folder", where=submission.run,
                 value=f"{job.id}, {job.status}",
                 rule="one job at a time in a run folder",
-                fix=f"wait for it, end it (p5dist jobs stop {job.id}), or give this one another "
-                "name (name=…)",
+                fix=f"wait for that job, stop it (p5dist jobs stop {job.id}), or give this job "
+                "another name (name=…)",
             )  # fmt: skip
     same = [job for job in there if job.metadata.get("p5dist_submission") == submission.id]
     if same:
@@ -141,7 +142,7 @@ def submit(server: JobServer, submission: Submission) -> Submitted:
     try:
         server.submit(submission.request(id))
     except ClusterError:
-        # Somebody submitted the same at the same moment: the server takes an id once.
+        # The same job was submitted concurrently: the server accepts an id once.
         other = _find(server, id)
         if other is None:
             raise

@@ -1,4 +1,4 @@
-"""``python -m p5dist.submit.wait_for_nodes HOST:PORT COUNT``: until a Ray cluster is whole."""
+"""``python -m p5dist.submit.wait_for_nodes HOST:PORT COUNT``: wait for the nodes of a cluster."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def build_model(job: RunConfig, stage: str, manifest: Manifest, device: torch.de
         head = training.learned.build(Context(job, manifest, None), device)
         if isinstance(training, Finetune):
             choose_trained(backbone, training)
-    if not head.reads_states:  # DDP waits for the gradient of everything that has one
+    if not head.reads_states:  # DDP waits for a gradient of every parameter that requires one
         for parameter in dense_parameters(backbone):
             parameter.requires_grad_(False)
     return Model(backbone, head)
@@ -71,14 +71,14 @@ def build_model(job: RunConfig, stage: str, manifest: Manifest, device: torch.de
 def make_collate(
     job: RunConfig, folder: RunFolder, manifest: Manifest, training: Training
 ) -> Collate:
-    """What makes the batches of a training stage, with the attribute tables that it reads.
+    """The collate function of a training stage, with the attribute tables that the model reads.
 
     Raises:
-        ConfigError: two tasks hide other interactions.
+        ConfigError: two tasks hide different interactions.
     """
     unseen = None
     if job.model.item_attributes:
-        # What pre-training has seen stays seen in what builds on it.
+        # Items seen in pre-training count as seen in all later stages too.
         first = next(iter(job.trainings()))
         counts = open_mix(job, first, folder, manifest).item_counts()
         unseen = np.append(False, counts == 0)
@@ -101,7 +101,7 @@ def task_of(job: RunConfig, stage: str, name: str) -> Task:
 
 
 def catalogue_loss(job: RunConfig, stage: str) -> Loss | None:
-    """The loss over the catalogue of a training stage; None where it has none."""
+    """The loss over the catalogue of a training stage; None if it has no such loss."""
     losses = (task.catalogue_loss for task in job.trainings()[stage].tasks().values())
     return next((loss for loss in losses if loss is not None), None)
 
@@ -117,9 +117,9 @@ def _training_extras(
         own = task.masking(context)
         if own is not None and masking is not None and own != masking:
             raise ConfigError(
-                "two tasks hide other interactions of the same batch", where=name,
+                "two tasks hide different interactions of the same batch", where=name,
                 rule="all tasks of a stage read the same states",
-                fix="give them the same settings, or train them in stages of their own",
+                fix="give both tasks the same masking, or train them in separate stages",
             )  # fmt: skip
         masking = masking or own
         added = task.batch_fields(context)

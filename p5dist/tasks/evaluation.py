@@ -1,4 +1,4 @@
-"""How the predictions of a task are evaluated, beside baselines: the contract."""
+"""The contract of evaluations: how the predictions of a task and of its baselines are measured."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Predictor(Protocol):
         history ``owner[e]``.
 
         Raises:
-            TrainingError: a prediction that is not a number.
+            TrainingError: a prediction is not a number.
         """
         ...
 
@@ -30,16 +30,17 @@ class Predictor(Protocol):
 class Evaluation:
     """Makes examples from targets and measures the predictions for them.
 
-    An example is a held-out interaction, or an item drawn beside one. The evaluate stage makes
-    examples on many actors; the validation during training makes the same ones on its workers.
+    An example is a held-out interaction, or a negative item drawn for a held-out interaction. The
+    evaluate stage makes examples on many actors; the validation during training makes the same
+    examples on its workers.
     """
 
     title: str
-    """Heading of the metrics, for people."""
+    """Heading of the metrics in the terminal and in the report."""
 
     def fit(self, parts: Iterable[Histories]) -> Any:
-        """The baselines, fitted on training interactions (one history a user); what is returned
-        travels to every actor. None where there are none."""
+        """The baselines, fitted on training interactions (one history per user), or None without
+        baselines. The result is pickled and sent to every actor."""
         return None
 
     def examples(
@@ -49,22 +50,23 @@ class Evaluation:
         (internal ids), what :meth:`measure` needs, and predictions.
 
         Args:
-            baselines: what :meth:`fit` returned, or None: no predictions of baselines then.
+            baselines: the result of :meth:`fit`; None: make no predictions of baselines.
         """
         raise NotImplementedError
 
     def measure(
         self, examples: Mapping[str, Array], *, resamples: int, seed: int
     ) -> Mapping[str, Mapping[str, Estimate]]:
-        """The metrics by name of ``model`` and of every baseline.
+        """Metrics by name, of ``model`` and of every baseline.
 
         Args:
             examples: of all batches together, in any order.
-            resamples: of the users, for the intervals of the model's metrics; 0: none.
+            resamples: number of resamples of the users for the intervals of the model's metrics;
+                0: no intervals.
         """
         raise NotImplementedError
 
     def columns(self, examples: Mapping[str, Array]) -> Mapping[str, Array]:
-        """What ``evaluate/targets.parquet`` holds of examples that are the targets themselves, in
-        their order; nothing where they are not."""
+        """Columns of ``evaluate/targets.parquet``, if the examples are the targets in their order;
+        otherwise none."""
         return {}

@@ -13,20 +13,20 @@ from p5dist.models.backbone import Backbone, Encoded
 
 @dataclass(frozen=True)
 class Asked:
-    """E examples whose predictions are asked of a trained task: an item and a history each."""
+    """E examples that a trained task is to predict: an item and a history each."""
 
     batch: Batch
-    """Of the histories."""
+    """The batch of the histories."""
     states: Tensor
-    """[T, dim] see :class:`.Encoded`; empty where the task reads none"""
+    """[T, dim] see :class:`.Encoded`; empty if the task reads no states"""
     items: Tensor
     """[E, dim] vectors of the items"""
     timestamp: Tensor
-    """[E] int64 seconds at which the item is asked for"""
+    """[E] int64 seconds, time of the prediction"""
     history: Tensor
     """[E] index of the history in the batch"""
     end: Tensor
-    """[E] index of the last interaction of the history; -1 where it has none"""
+    """[E] index of the last interaction of the history; -1 if the history is empty"""
 
     @property
     def known(self) -> Tensor:
@@ -34,7 +34,7 @@ class Asked:
         return self.end >= 0
 
     def last(self, values: Tensor) -> Tensor:
-        """[E, …] of ``values`` [T, …] those of the last interaction, zero where there is none."""
+        """[E, …] ``values`` [T, …] at the last interaction; zero for an empty history."""
         if not len(values):
             return values.new_zeros(len(self.end), *values.shape[1:])
         chosen = values[self.end.clamp(min=0)]
@@ -42,10 +42,10 @@ class Asked:
 
 
 class TaskModule(nn.Module):
-    """What one training stage learns: K losses over the batch, K = 1 for most.
+    """The module of an objective or task: K losses over the batch, K = 1 for most.
 
-    A loss is a sum here; the training loop divides each by its count over the global batch, so
-    that it does not depend on which worker has how many histories.
+    Each loss is a sum over this worker's batch; the training loop divides it by its count over the
+    global batch, so that it does not depend on how the histories are spread over the workers.
     """
 
     names: tuple[str, ...] = ("loss",)
@@ -58,20 +58,20 @@ class TaskModule(nn.Module):
     """Whether the loss is a squared error, as of a normal distribution."""
 
     def counts(self, batch: Batch) -> list[float]:
-        """[K] what each sum is divided by: predictions (or their weight) of this worker's batch."""
+        """[K] divisor of each loss: predictions (or their weights) of this worker's batch."""
         raise NotImplementedError
 
     def losses(self, encoded: Encoded, batch: Batch) -> Tensor:
         """[K] sums over the predictions of this worker's batch; with a gradient for every
-        parameter also where the batch is empty."""
+        parameter even if the batch is empty."""
         raise NotImplementedError
 
     def forward(self, backbone: Backbone, batch: Batch) -> Tensor:
-        """As :meth:`losses`, of what ``backbone`` makes of the batch."""
+        """Encode the batch with ``backbone``, then :meth:`losses`."""
         return self.losses(self.encode(backbone, batch), batch)
 
     def encode(self, backbone: Backbone, batch: Batch) -> Encoded:
-        """What the losses work on; without states where none are read."""
+        """The input of :meth:`losses`; without states if the losses read none."""
         if self.reads_states:
             encoded: Encoded = backbone(batch)
             return encoded
@@ -79,7 +79,7 @@ class TaskModule(nn.Module):
         return Encoded(items.new_zeros(len(batch.token), 0), items)
 
     def combine(self, losses: Tensor) -> Tensor:
-        """The scalar that is minimised, of the K mean losses [K]; linear in them."""
+        """The scalar that is minimised, a linear function of the K mean losses [K]."""
         return losses.sum()
 
     def part(self, name: str) -> TaskModule:
@@ -88,8 +88,8 @@ class TaskModule(nn.Module):
         return self
 
     def user_vectors(self, backbone: Backbone, batch: Batch) -> Tensor:
-        """[B, dim] what ranks items by its product with theirs: the last state of each history;
-        zero for an empty one."""
+        """[B, dim] user vectors, whose inner products with item vectors rank items: the last state
+        of each history; zero for an empty history."""
         states = self.encode(backbone, batch).states
         ends = torch.nonzero(~batch.has_next).squeeze(1)
         vectors = states.new_zeros(batch.histories, states.shape[1])
@@ -101,10 +101,10 @@ class TaskModule(nn.Module):
 
 
 class TargetWeight(nn.Module):
-    """Weights of targets by the event that they are.
+    """Weights of targets by their event.
 
     Args:
-        weights: by code of the event; code 0 is an interaction without event.
+        weights: by event code; code 0 is an interaction without event.
     """
 
     def __init__(self, weights: list[float]) -> None:

@@ -1,7 +1,7 @@
-"""The contract of objectives and tasks: everything that is said about one is in its class.
+"""The contract of objectives and tasks: one class holds everything about an objective or task.
 
-A subclass adds its settings as fields, and overrides what it needs. It is imported whenever a job
-file names it, so that it imports PyTorch inside of :meth:`Task.build` and the functions that run
+A subclass adds its settings as fields and overrides the methods that it needs. It is imported
+whenever a job file names it, so it must import PyTorch inside :meth:`Task.build` and other methods
 only. A task of another package is named ``kind: package.module:Class`` or registered as an entry
 point (see :mod:`p5dist.config.registry`).
 """
@@ -33,14 +33,14 @@ __all__ = ["Context", "Metric", "Task", "check_columns", "check_events", "event_
 
 @dataclass(frozen=True)
 class Context:
-    """What a task is put together from."""
+    """The inputs from which a task builds its parts."""
 
     job: RunConfig
     manifest: Manifest
     prepare: Folder | None
-    """The prepare folder; None where only sizes matter (``p5dist plan``)."""
+    """The prepare folder; None if only sizes matter (``p5dist plan``)."""
     name: str = ""
-    """Of the task in its stage: empty where there is one only."""
+    """Name of the task in its stage; empty if the stage has one task."""
 
     @property
     def folder(self) -> Folder:
@@ -50,8 +50,8 @@ class Context:
 
 
 class Task(TaskSection):
-    """An objective or a task: a subclass defines :meth:`build`, and :meth:`evaluation` where it
-    has metrics."""
+    """An objective or a task: a subclass defines :meth:`build`, and :meth:`evaluation` if it has
+    metrics."""
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
@@ -62,11 +62,11 @@ class Task(TaskSection):
             )
 
     def masking(self, context: Context) -> Masking | None:
-        """What the encoder does not see in training."""
+        """The interactions that the encoder does not see in training; None: it sees all."""
         return None
 
     def batch_fields(self, context: Context) -> BatchFields | None:
-        """What the task adds to a batch in training."""
+        """The extra fields of a batch in training; None: no extra fields."""
         return None
 
     @abstractmethod
@@ -81,12 +81,13 @@ class Task(TaskSection):
         """
 
     def evaluation(self, context: Context) -> Evaluation | None:
-        """How predictions are evaluated; None where the task predicts nothing but ranks."""
+        """The evaluation of the predictions; None for a task that only ranks, or is not
+        evaluated."""
         return None
 
 
 def check_columns(job: RunConfig, key: str, *names: Column) -> None:
-    """Raise ValueError where the log lacks a column that the task ``key`` cannot do without."""
+    """Raise ValueError if the log lacks a column that the task ``key`` requires."""
     nouns = {"rating": "ratings", "event": "events", "timestamp": "times"}
     for name in names:
         if getattr(job.prepare.source.columns, name) is None:
@@ -96,13 +97,14 @@ def check_columns(job: RunConfig, key: str, *names: Column) -> None:
 
 
 def event_weights(manifest: Manifest, chosen: Mapping[str, float] | None = None) -> list[float]:
-    """Weight of a target by code of its event; code 0 is an interaction without event.
+    """Weights of targets by event code; code 0 is an interaction without event.
 
     Args:
-        chosen: weights by event, those not named are 0; None: those of prepare.events.
+        chosen: weight of each event, 0 for events that are not named; None: the weights of
+            prepare.events.
 
     Raises:
-        ConfigError: an event that the log does not have.
+        ConfigError: the log does not have an event.
     """
     if chosen is None:
         return [1.0, *manifest.events.values()]
@@ -111,7 +113,7 @@ def event_weights(manifest: Manifest, chosen: Mapping[str, float] | None = None)
 
 
 def check_events(manifest: Manifest, names: Any, key: str) -> None:
-    """Raise a ConfigError if the log has no such event."""
+    """Raise a ConfigError if the log does not have one of the events ``names``."""
     for name in names:
         if name not in manifest.events:
             raise ConfigError(

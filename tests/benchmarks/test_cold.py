@@ -1,4 +1,4 @@
-"""Items that training has never seen: which histories they are taken from, and their ranks."""
+"""Items that training has never seen: the histories that they are removed from, and their ranks."""
 
 from __future__ import annotations
 

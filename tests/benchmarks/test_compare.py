@@ -1,4 +1,4 @@
-"""What compare.py calls a regression, on results made by hand."""
+"""Regressions that compare.py finds in results made by hand."""
 
 from __future__ import annotations
 

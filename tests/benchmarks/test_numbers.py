@@ -1,4 +1,4 @@
-"""Numbers of the benchmarks that are worked out from others."""
+"""Derived numbers of the benchmarks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""DuckDB and polars do in the benchmark what the steps say, on a log full of ties and repeats."""
+"""DuckDB and polars follow the documented steps, on a log full of ties and repeats."""
 
 from __future__ import annotations
 

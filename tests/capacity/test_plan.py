@@ -1,4 +1,4 @@
-"""p5dist plan: memory, bytes and times against numbers worked out by hand."""
+"""p5dist plan: memory, bytes and times against numbers computed by hand."""
 
 from __future__ import annotations
 

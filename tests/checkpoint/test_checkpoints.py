@@ -1,4 +1,4 @@
-"""A checkpoint exists once its marker is written, and only if it is whole."""
+"""A checkpoint exists once its marker is written, and loads only if all its files are intact."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rendered files are what KubeRay, Ray's launcher and a shell accept, and follow the job."""
+"""KubeRay, Ray's launcher and a shell accept the rendered files, which follow the job."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Job files and overrides: the same object back, and errors that name path, rule and knob."""
+"""Job files and overrides: round trips, and errors that name key, rule and fix."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Kinds by name: ours, those of other packages, and what is wrong with a name."""
+"""Kinds by name: kinds of p5dist, kinds of other packages, and errors of invalid names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rules between sections, the stages of a job, and what a fingerprint depends on."""
+"""Rules between sections, the stages of a job, and the settings in a fingerprint."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _job(*overrides: str) -> RunConfig:
         (["recommend.ranking_from=none"], "recommend.ranking_from 'none' is no stage"),
         (
             ["model.encoder={kind: mean}", "pretrain.objective={kind: masked}"],
-            "pretrain.objective predicts hidden items from both sides of them, but model.encoder "
+            "pretrain.objective predicts hidden items from both sides, but model.encoder "
             "'mean' sees the past only",
         ),
         (["model.inputs.event=true"], "model.inputs.event reads the event of interactions"),
@@ -102,14 +102,14 @@ def _job(*overrides: str) -> RunConfig:
         ),
         (
             ["pretrain.objective={kind: attributes, attributes: [genre], of: masked}"],
-            "nothing hides items",
+            "no objective hides items",
         ),
         (
             [
                 "pretrain.objective={kind: multi, objectives: {a: {kind: masked}, "
                 "b: {kind: causal}}}"
             ],
-            "'a' needs an encoder that sees both sides, 'b' one that sees the past only",
+            "'a' needs an encoder that sees both sides, 'b' an encoder that sees the past only",
         ),
         (
             [
@@ -126,7 +126,7 @@ def _job(*overrides: str) -> RunConfig:
             ["finetune.rating.task={kind: multi, tasks: {a: {kind: rating}}}"],
             "set tasks.a.history to time",
         ),
-        (["finetune.rating.task={kind: click}"], "nothing says what a no is"),
+        (["finetune.rating.task={kind: click}"], "no setting defines a no"),
         (["finetune.rating.task={kind: click, positive: [buy]}"], "task names events, but"),
         (["finetune.rating.task={kind: next_item, events: {a: 1}}"], "task names events, but"),
         (

@@ -1,4 +1,4 @@
-"""The reader of shards against plain lists: row groups, whole users, what users have had."""
+"""The reader of shards against plain lists: row groups, whole users, items that users have had."""
 
 from __future__ import annotations
 

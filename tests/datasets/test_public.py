@@ -127,7 +127,7 @@ def test_a_corrupt_download_leaves_nothing(grouplens: Path, tmp_path: Path, dama
     grouplens.write_bytes(whole[:5000] if damage == "cut" else whole.replace(b"PK", b"KP", 1))
     with pytest.raises(InstallError, match="cannot be fetched") as caught:
         datasets.get("ml-100k", cache=tmp_path)
-    assert "ml-100k.zip is not the file it should be" in (caught.value.value or "")
+    assert "ml-100k.zip has the wrong checksum" in (caught.value.value or "")
     assert caught.value.fix
     assert not (tmp_path / "datasets").exists()
 
@@ -139,7 +139,7 @@ def test_no_network_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         datasets.get("ml-100k", cache=tmp_path)
     assert "GroupLens cannot be reached" in (caught.value.value or "")
     assert "ERROR: no matching" in (caught.value.value or "")
-    assert "copy that folder" in (caught.value.fix or "")
+    assert "copy the folder" in (caught.value.fix or "")
 
 
 def test_resolve_leaves_paths_alone() -> None:

@@ -1,4 +1,4 @@
-"""What the processes of test_agreement.py run."""
+"""Functions that the processes of test_agreement.py run."""
 
 from __future__ import annotations
 

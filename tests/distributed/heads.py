@@ -1,4 +1,4 @@
-"""What the processes of test_heads run."""
+"""Losses and gradients of several trainings, computed in the processes of a test."""
 
 from __future__ import annotations
 

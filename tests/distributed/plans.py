@@ -1,4 +1,4 @@
-"""What the processes of test_plans.py run."""
+"""Functions that the processes of test_plans.py run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the processes of the distributed tests run: a stage without Ray."""
+"""A training stage without Ray, run by the processes of the distributed tests."""
 
 from __future__ import annotations
 

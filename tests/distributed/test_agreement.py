@@ -1,4 +1,5 @@
-"""What one worker alone knows, all act on at the same step."""
+"""Decisions that depend on one worker (errors, skipped steps, stopping) are taken by all workers at
+the same step."""
 
 from __future__ import annotations
 

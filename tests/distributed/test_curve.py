@@ -1,4 +1,4 @@
-"""The training curve does not depend on the number of workers, nor on stops in between."""
+"""Losses do not depend on the number of workers, nor on interruptions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Saved at W workers under one plan, loaded at any other number under any other plan."""
+"""A checkpoint of W workers loads with any number of workers under any sharding plan."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Validation, selection of the best checkpoint and averaged weights do not depend on the number of
-workers either, and are what the evaluation would say."""
+"""Validation, the best checkpoint and averaged weights do not depend on the number of workers, and
+validation gives the same metrics as evaluate."""
 
 from __future__ import annotations
 

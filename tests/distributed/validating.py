@@ -1,4 +1,4 @@
-"""What the processes of test_validation.py run."""
+"""Functions that the processes of test_validation.py run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command that a user types, raw log to report, stopped and killed on the way."""
+"""The command of a user from raw log to report, stopped and killed while it runs."""
 
 from __future__ import annotations
 

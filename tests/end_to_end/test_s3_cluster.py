@@ -1,5 +1,5 @@
-"""A job whose log, shards, checkpoints and results are all objects of a store, on two nodes of
-which one is killed with the worker it holds."""
+"""A job whose log, shards, checkpoints and results are in an object store, on two nodes; one node
+is killed together with its worker."""
 
 from __future__ import annotations
 

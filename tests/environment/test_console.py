@@ -1,4 +1,4 @@
-"""Log lines on a terminal, beside the progress bar, and in a file."""
+"""Log lines on a terminal, above the progress bar, and in a file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Doctor: what it finds in broken installations, faked through package metadata."""
+"""p5dist doctor on broken installations, simulated by package metadata."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_mismatched_and_missing_versions_name_the_right_one(installed: Install) 
         ({"fbgemm_gpu": "1.8.0"}, "overwritten"),
         ({"fbgemm_gpu_cpu": None}, "not installed"),
         ({"fbgemm_gpu_cpu": "1.7.0"}, "1.7.0"),
-        ({"fbgemm_gpu_cpu": None, "fbgemm_gpu": "1.8.0"}, "beside a CPU build"),
+        ({"fbgemm_gpu_cpu": None, "fbgemm_gpu": "1.8.0"}, "installed CPU build"),
     ],
 )
 def test_fbgemm_that_cannot_load(

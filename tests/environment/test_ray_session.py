@@ -1,4 +1,4 @@
-"""A Ray cluster that does not answer, or does not start; and where one of this machine listens."""
+"""A Ray cluster that does not answer or start; and the addresses of a local cluster."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What counts as a secret, and what does not."""
+"""Which values count as secrets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the cluster must have is checked before anything starts."""
+"""The resources of the cluster are checked before a stage starts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs that are disturbed at random, and what must hold after each.
+"""Runs that are disturbed at random, and the checks after each run.
 
 ::
 
@@ -7,9 +7,9 @@
 A seed chooses how many workers a run has, whether they hold the data or Ray Data reads it, when it
 is disturbed and by what: a worker killed or stopped, the driver killed or asked to end, a
 checkpoint cut short. A run whose process ends before its work is done is started again with the
-same command, as a supervisor would. Afterwards: the ledger says that every row was trained exactly
-once, the losses are those of the undisturbed run, the latest checkpoint loads, nothing is left over
-and no process stays.
+same command, as by a supervisor. Afterwards: the ledger says that every row was trained exactly
+once, the losses equal the losses of the undisturbed run, the latest checkpoint loads, and no
+temporary file or process is left.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""``p5dist`` with a worker that is killed after its first start and raises an error after the
-second one: ``python -m tests.faults.failing pretrain JOB.yaml``."""
+"""``p5dist`` with a worker that is killed after its first start and raises an error after its
+second start: ``python -m tests.faults.failing pretrain JOB.yaml``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A job as a process of its own, as a user starts it."""
+"""A job in a separate process, as a user starts it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A small job on real Ray Train workers, and how to kill one of them."""
+"""A small job on real Ray Train workers, and functions that kill a worker."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""A worker hangs, or has no memory left: another takes its part, and what comes out is what an
-undisturbed run gives. tests/end_to_end stops and kills the driver."""
+"""A worker hangs or runs out of memory: another worker replaces it, and the result equals that of
+an undisturbed run. tests/end_to_end stops and kills the driver."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a user reads when workers fail."""
+"""Messages to the user when workers fail."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Nodes of a cluster are lost, come back and are taken away with notice."""
+"""Nodes of a cluster are lost, come back and are preempted."""
 
 from __future__ import annotations
 

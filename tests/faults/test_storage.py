@@ -1,4 +1,4 @@
-"""Storage fails under a run: a shard is damaged, the object store refuses writes."""
+"""Storage fails during a run: a shard is damaged, the object store refuses writes."""
 
 from __future__ import annotations
 

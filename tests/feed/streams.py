@@ -1,4 +1,4 @@
-"""What the tests of the order and the stream share."""
+"""Code that the tests of the order and the stream share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a batch holds, against the histories that it was made of."""
+"""The content of a batch against the histories that it was made of."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several data sets in one stage: the same promises for each of them."""
+"""Several data sets in one stage: each keeps the guarantees of a single data set."""
 
 from __future__ import annotations
 

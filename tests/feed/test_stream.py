@@ -1,4 +1,4 @@
-"""What the workers get does not depend on how many there are, and how it is read."""
+"""Batches do not depend on the number of workers, nor on how the data is read."""
 
 from __future__ import annotations
 

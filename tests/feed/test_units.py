@@ -1,4 +1,4 @@
-"""Read units: which rows, which steps, which interactions."""
+"""Read units: their rows, steps and interactions."""
 
 from __future__ import annotations
 

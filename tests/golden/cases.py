@@ -1,5 +1,5 @@
-"""The trainings whose losses are written down: one of every kind of objective, task, encoder, input
-and loss over the catalogue, on small random data; and the first steps of the jobs under jobs/."""
+"""The trainings with golden losses: one for every kind of objective, task, encoder, input and loss
+over the catalogue, on small random data; and the first steps of the jobs under jobs/."""
 
 from __future__ import annotations
 

@@ -1,13 +1,13 @@
-"""Golden losses: what trainings must give again after a change that is not meant to change them.
+"""Golden losses, which a change that is not meant to change the trainings must reproduce.
 
 ::
 
     python -m tests.golden.losses compare            small trainings, 1 and 2 workers
     python -m tests.golden.losses compare --jobs     the first 20 steps of the jobs under jobs/ too
-    python -m tests.golden.losses write [--jobs]     write them down anew; say why in the commit
+    python -m tests.golden.losses write [--jobs]     rewrite the files; say why in the commit
 
-``small.json`` and ``jobs.json`` hold, by name of the training and number of workers, one loss a
-step. Sums are rounded differently on other processors, so two machines agree to about 1e-4 only.
+``small.json`` and ``jobs.json`` hold one loss per step, by name of the training and number of
+workers. Sums are rounded differently on other processors, so two machines agree to about 1e-4 only.
 """
 
 from __future__ import annotations

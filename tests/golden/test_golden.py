@@ -1,5 +1,5 @@
-"""Every objective, task, encoder, input and loss over the catalogue: the losses are those written
-down in small.json, they fall, every gradient is finite, and two workers have the losses of one."""
+"""Every objective, task, encoder, input and loss over the catalogue: the losses equal small.json
+and fall, every gradient is finite, and two workers have the losses of one worker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Errors of scoring actors, and where scoring runs."""
+"""Errors of scoring actors, and whether scoring runs in this process."""
 
 from __future__ import annotations
 

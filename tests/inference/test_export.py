@@ -1,4 +1,4 @@
-"""What is exported is the model, read by the safetensors package."""
+"""The exported file has the weights of the model; the safetensors package reads it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_one_file_holds_the_model_that_workers_split(tmp_path: Path, average: st
         assert file.metadata()["step"] == "6"
         assert file.metadata()["stage"] == "pretrain"
 
-    with pytest.raises(StorageError, match="already there"):
+    with pytest.raises(StorageError, match="already exists"):
         export(job, "pretrain", out)
     with pytest.raises(ConfigError, match="its training stages: pretrain"):
         export(job, "finetune/rating", Folder.open(str(tmp_path / "no")))

@@ -134,5 +134,5 @@ def test_a_portion_without_titles_and_masks(prepared: tuple[RunConfig, RunFolder
 
 def test_nothing_to_recommend_with(tmp_path: Path) -> None:
     job = small_job(tmp_path, "pretrain=null", "finetune.rating.init_from=null")
-    with pytest.raises(ConfigError, match="nothing to recommend with"):
+    with pytest.raises(ConfigError, match="no model to recommend with"):
         stage.run(job, write_small_data(job), load=lambda *_: FakeScorer(ITEMS))

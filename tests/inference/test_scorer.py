@@ -1,4 +1,4 @@
-"""A trained model in one process: the caller's order of histories, and the vectors it has."""
+"""A trained model in one process: results in the caller's order of histories, and its vectors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Dropout masks: the right rate, independent places, a function of the key alone."""
+"""Dropout masks: the right rate, independent elements, a function of the key alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every registered encoder, ours and those of installed packages, keeps the contract on jagged
+"""Every registered encoder, of p5dist and of installed packages, keeps the contract on jagged
 histories."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Each encoder against its formulas; the contract of all is in test_encoder_contract.py."""
+"""Each encoder against its formulas; test_encoder_contract.py tests the common contract."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the encoder sees of an interaction, part by part."""
+"""The inputs of the encoder, part by part."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ledger proves that every row was trained on exactly once, and finds it when it was not."""
+"""The audit proves that every row was trained on exactly once, and finds rows that were not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Prometheus reads from a node while a stage is trained there."""
+"""The gauges that Prometheus reads from a node during a training stage."""
 
 from __future__ import annotations
 

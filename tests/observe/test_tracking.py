@@ -1,4 +1,4 @@
-"""What reaches MLflow, and what happens where it is missing or away."""
+"""Tracking in MLflow, also if MLflow is not installed or unreachable."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_a_server_that_is_away_is_one_warning(
         _tell(tracked, 4)
     (record,) = caplog.records
     assert record.name == "p5dist.observe.tracking"
-    assert "nothing more is logged in MLflow" in record.getMessage()
+    assert "logging in MLflow stopped" in record.getMessage()
     assert "planted" not in record.getMessage()
 
 
@@ -121,7 +121,7 @@ def test_a_server_that_stays_silent_holds_nobody_up(
             assert time.monotonic() - begin < 0.4
         assert time.monotonic() - begin < 4
         assert [r.getMessage() for r in caplog.records] == [
-            "MLflow is slow; not everything was logged there"
+            "MLflow is slow; not all numbers were logged there"
         ]
 
 

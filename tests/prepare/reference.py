@@ -1,4 +1,4 @@
-"""The prepare stage once more, in plain pandas: slow, and nothing shared with p5dist."""
+"""A reference of the prepare stage in plain pandas: slow, and shares no code with p5dist."""
 
 from __future__ import annotations
 

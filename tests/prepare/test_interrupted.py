@@ -1,4 +1,4 @@
-"""The stage is killed in the middle; the same command goes on and leaves the same files."""
+"""The stage is killed while it runs; the same command continues it and writes the same files."""
 
 from __future__ import annotations
 

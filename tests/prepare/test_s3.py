@@ -1,4 +1,4 @@
-"""The stage from S3 and to S3: as on disk, whatever the store does for a while."""
+"""The stage from S3 to S3: the same results as on disk, even if the store fails for a while."""
 
 from __future__ import annotations
 

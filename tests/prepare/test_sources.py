@@ -1,4 +1,4 @@
-"""Which files are read, in which order, and what is refused before any work."""
+"""The files that are read and their order, and sources that are refused before any work."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the stage refuses, what it leaves behind, and how it lays out its files."""
+"""Run folders that the stage refuses, leftovers, and the layout of its files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Vocabularies that are extended, hashed, or of training items only."""
+"""Extended and hashed vocabularies, and vocabularies of training items only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tasks on processes of this machine and on Ray: the same files; nothing is left behind."""
+"""Tasks on processes of this machine and on Ray: the same files, and no leftovers."""
 
 from __future__ import annotations
 

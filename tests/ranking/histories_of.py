@@ -1,4 +1,4 @@
-"""Histories from plain lists."""
+"""Makes Histories from plain lists."""
 
 from __future__ import annotations
 

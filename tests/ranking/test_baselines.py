@@ -1,4 +1,4 @@
-"""Baselines by hand on a tiny log, and their figures on real data."""
+"""Baselines by hand on a tiny log, and their metrics on real data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model and counts together, by hand."""
+"""The interpolation of a model and counts, computed by hand."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Which interactions are targets, from which history, and what is seen; item-to-item on real
-data."""
+"""Targets, their histories and seen items; item-to-item on real data."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Targets, histories and masks of random prepared data against a plain program, and what must not
-depend on how the rows are cut: windows, row groups, the number of actors."""
+"""Targets, histories and masks of random prepared data against a plain program; they must not
+depend on windows, row groups or the number of actors."""
 
 from __future__ import annotations
 

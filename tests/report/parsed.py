@@ -1,4 +1,4 @@
-"""The report page taken apart, so that tests look at what a reader sees."""
+"""Parses the report page, so that tests check the text that a reader sees."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A small run folder written by hand, as the stages leave it."""
+"""A small run folder written by hand, with the files that the stages write."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading logs and rows, curves, gains over baselines, and how numbers are written."""
+"""Reading logs and rows, curves, gains over baselines, and formats of numbers."""
 
 from __future__ import annotations
 

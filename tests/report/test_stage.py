@@ -215,7 +215,7 @@ def test_only_prepare(tmp_path: Path) -> None:
     assert page.row("pretrain")[0] == "not run yet"
     assert "No training stage has logged a step yet." in page.text
     assert "Not evaluated yet." in page.text
-    assert page.text.count("No list for this user yet.") == 3
+    assert page.text.count("No recommendations for this user yet.") == 3
 
 
 def test_training_under_way(tmp_path: Path) -> None:
@@ -255,7 +255,7 @@ def test_what_has_no_marker_is_not_read(tmp_path: Path) -> None:
     (folder.recommend / "result.json").remove()
     (folder.evaluate / "result.json").remove()
     _, page = page_of(job)
-    assert page.text.count("No list for this user yet.") == 3
+    assert page.text.count("No recommendations for this user yet.") == 3
     assert page.items.count("Babe held out rated 4 1970-01-03") == 1
 
 

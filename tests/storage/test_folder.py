@@ -1,4 +1,4 @@
-"""Folder does the same on disk and on S3, where it also is fresh, frugal and free of secrets."""
+"""Folder behaves the same on disk and on S3; on S3: fresh listings, few requests, no secrets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What goes wrong with S3 is said with operation, bucket, key, answer and what to check."""
+"""Errors of S3 name operation, bucket, key, answer and what to check."""
 
 from __future__ import annotations
 

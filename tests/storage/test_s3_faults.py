@@ -1,4 +1,4 @@
-"""A store that fails: tried again, a bounded number of times and with a word; never short data."""
+"""A failing store: a bounded number of logged retries, and never incomplete data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A job server that remembers what it was asked, in place of Ray's."""
+"""A job server that records its requests, instead of Ray's."""
 
 from __future__ import annotations
 

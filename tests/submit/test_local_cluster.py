@@ -136,7 +136,7 @@ def test_nodes_listen_on_loopback_only(cluster: LocalCluster) -> None:
 def test_a_second_cluster_in_the_same_folder_or_on_the_same_port_is_refused(
     cluster: LocalCluster, tmp_path: Path
 ) -> None:
-    with pytest.raises(ClusterError, match="a local cluster is up"):
+    with pytest.raises(ClusterError, match="a local cluster is already up"):
         cluster.up(nodes=1, cpus=1)
     assert cluster.dashboard is not None
     port = int(cluster.dashboard.rsplit(":", 1)[1])

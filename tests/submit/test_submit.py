@@ -1,4 +1,4 @@
-"""p5dist submit and jobs against a server that remembers what it was asked."""
+"""p5dist submit and jobs against a server that records its requests."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_submitting_twice_runs_once(server: FakeServer, job: Path) -> None:
     first = json.loads(command(server, "submit", str(job), "--json").stdout)
     second = command(server, "submit", str(job))
     assert len(server.requests) == 1
-    assert f"{first['id']} is there already (RUNNING)" in second.stderr
+    assert f"{first['id']} already exists (RUNNING)" in second.stderr
     assert f"p5dist jobs logs -f {first['id']}" in second.stderr.replace("\n", " ")
     server.finish("SUCCEEDED")
     assert "has finished; nothing was submitted" in command(server, "submit", str(job)).stderr
@@ -187,7 +187,7 @@ def test_local_folders_on_several_hosts_are_pointed_out(server: FakeServer, job:
      "prepare.source.files=https://host/log.csv?X-Amz-Signature=planted"],
 )  # fmt: skip
 def test_a_job_with_a_secret_is_not_sent(server: FakeServer, job: Path, setting: str) -> None:
-    with pytest.raises(ConfigError, match="the job file holds a secret") as caught:
+    with pytest.raises(ConfigError, match="the job file contains a secret") as caught:
         command(server, "submit", str(job), setting, ok=False)
     assert "planted" not in str(caught.value)
     assert not server.requests and not server.packages
@@ -212,11 +212,11 @@ def test_a_token_is_asked_for(
 ) -> None:
     server.token = "right"
     monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
-    with pytest.raises(ClusterError, match=r"wants a token(.|\n)*RAY_AUTH_TOKEN"):
+    with pytest.raises(ClusterError, match=r"needs a token(.|\n)*RAY_AUTH_TOKEN"):
         JobServer(server.address).check()
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("RAY_AUTH_TOKEN", "wrong")
-    with pytest.raises(ClusterError, match="wants another token"):
+    with pytest.raises(ClusterError, match="needs another token"):
         JobServer(server.address).check()
     monkeypatch.delenv("RAY_AUTH_TOKEN")
     (tmp_path / "token").write_text("right\n")
@@ -230,7 +230,7 @@ def test_no_server_another_version_and_a_wrong_address(server: FakeServer) -> No
     with pytest.raises(ClusterError, match="not the address of a job server"):
         JobServer("ray://head:10001")
     server.version = "2.9.3"
-    with pytest.raises(ClusterError, match=r"another Ray(.|\n)*2\.9\.3(.|\n)*2\.60"):
+    with pytest.raises(ClusterError, match=r"another release of Ray(.|\n)*2\.9\.3(.|\n)*2\.60"):
         JobServer(server.address).check()
 
 

@@ -1,4 +1,4 @@
-"""What tasks add to a batch: hidden positions, pairs, drawn items, attribute labels."""
+"""Batch fields of tasks: hidden positions, pairs, drawn items, attribute labels."""
 
 from __future__ import annotations
 

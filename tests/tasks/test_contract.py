@@ -1,4 +1,4 @@
-"""Every registered objective and task, ours and those of installed packages, keeps the contract."""
+"""Every registered objective and task, of p5dist and of installed packages, keeps the contract."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the processes of test_finetune run."""
+"""Functions that the processes of test_finetune run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What fine-tuning trains and what it leaves alone; where weights start."""
+"""Parameters that fine-tuning trains, parameters that it does not change, and initial weights."""
 
 from __future__ import annotations
 
@@ -196,7 +196,7 @@ def test_a_new_vocabulary_carries_rows_over_by_external_id(tmp_path: Path, worke
 
 
 def test_head_only_needs_a_head() -> None:
-    with pytest.raises(ConfigError, match="nothing of its own"):
+    with pytest.raises(ConfigError, match="no parameters of its own"):
         small_job(Path(), "finetune.rating={task: {kind: next_item}, train: head, steps: 1}")
 
 

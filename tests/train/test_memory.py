@@ -1,4 +1,4 @@
-"""Memory that the C library keeps goes back to the system, and not at every look."""
+"""Memory that the C library keeps is returned to the system, but not at every check."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every moment counts for one part, and the parts sum to the time that has passed."""
+"""Time is counted for exactly one part, and the parts sum to the elapsed time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What scoring does with the users of a portion: ranks of the targets, examples of the tasks."""
+"""Scoring the users of a portion: ranks of the targets, examples of the tasks."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ Load = Callable[[RunConfig, RunFolder, str], Any]
 """(job, folder, training stage) → the trained stage, see :class:`.scorer.Scorer`."""
 
 UNLISTED = 1 << 30
-"""Place of an item that is in no list."""
+"""Best rank of an item that is in no list."""
 REPEATED, SKIPPED = "repeated", "skipped"
 RANK, LISTED, BEST_RANK, TASK, LEFT_OUT = "rank", "listed", "best_rank", "task", "left_out"
-"""Begin the names of columns: ``rank:<ranker>``, ``task:<path>:<array>``, ``left_out:<reason>``."""
+"""Prefixes of column names: ``rank:<ranker>``, ``task:<path>:<array>``, ``left_out:<reason>``."""
 
 
 def rule_of(job: RunConfig, config: Evaluate, manifest: Manifest) -> Rule:
-    """Which held-out interactions the evaluation takes."""
+    """The rule that chooses the targets of the evaluation."""
     users = manifest.users_by_split[config.split]
     share = 1.0 if config.users is None or not users else min(config.users / users, 1.0)
     return Rule(
@@ -49,7 +49,7 @@ def rule_of(job: RunConfig, config: Evaluate, manifest: Manifest) -> Rule:
 
 @dataclass(frozen=True)
 class TargetScorerFactory:
-    """What is evaluated; makes the :class:`TargetScorer` of an actor."""
+    """The arguments of the evaluate stage; makes the :class:`TargetScorer` of an actor."""
 
     job: RunConfig
     folder: RunFolder
@@ -57,7 +57,7 @@ class TargetScorerFactory:
     ranking: str | None
     """Training stage whose model ranks."""
     fitted: Any
-    """What :func:`.actors.run_task` gave for the fitted baselines."""
+    """The result of :func:`.actors.run_task` for the fitted baselines."""
     load: Load
 
     def __call__(self) -> TargetScorer:
@@ -81,10 +81,11 @@ class TargetScorerFactory:
 class TargetScorer:
     """Scores portions with the model and the baselines.
 
-    The result is one row: lists ``user``, ``item``, ``repeated`` and ``rank:<ranker>`` with an
-    entry a target; ``task:<path>:<array>`` with an entry an example of that task;
+    The result is one row: lists ``user``, ``item``, ``repeated`` and ``rank:<ranker>`` with one
+    entry per target; ``task:<path>:<array>`` with one entry per example of the task;
     ``listed:<ranker>`` with the distinct items in the lists and ``best_rank:<ranker>`` with the
-    best rank of each; the numbers ``left_out:<reason>`` and ``skipped``.
+    best rank of each item; the numbers ``left_out:<reason>`` and ``skipped`` (users without
+    history).
     """
 
     def __init__(

@@ -1,8 +1,8 @@
-"""The evaluate stage: the trained stages beside the baselines, exactly, over the whole catalogue.
+"""The evaluate stage: exact metrics of the trained stages and baselines, over the whole catalogue.
 
-Every interaction of the evaluated split is a target or left out under a reason that is counted (see
-:mod:`p5dist.ranking.targets`, which also says what the history of a target is and what is masked).
-Model and baselines see the same targets, histories and masks.
+Every interaction of the evaluated split is a target, or left out and counted by reason (see
+:mod:`p5dist.ranking.targets`, which also defines the history and the seen items of a target). Model
+and baselines have the same targets, histories and masks.
 """
 
 from __future__ import annotations
@@ -57,16 +57,16 @@ def run(job: RunConfig, folder: RunFolder, *, load: Load = load_scorer) -> dict[
     Ray must be connected unless :func:`p5dist.inference.actors.scores_here`.
 
     Args:
-        load: gives the trained stage that ranks or predicts.
+        load: loads a trained stage that ranks or predicts.
 
     Returns:
-        What result.json holds.
+        The content of result.json.
 
     Raises:
         ConfigError: the job has no stage to evaluate.
         DataError: the split has no targets.
         CheckpointError: a stage has no complete checkpoint.
-        TrainingError: scores or predictions that are not numbers.
+        TrainingError: scores or predictions are not numbers.
     """
     began = time.time()
     config = job.evaluate
@@ -94,7 +94,7 @@ def run(job: RunConfig, folder: RunFolder, *, load: Load = load_scorer) -> dict[
     tasks = {path: _measured(job, path, e, found) for path, e in evaluations.items()}
     _write_targets(folder, evaluations, found)
     metrics, baselines = _ranking_metrics(job, found)
-    for measured in tasks.values():  # of tasks with equal metrics the last one's
+    for measured in tasks.values():  # if tasks have the same metric, the last task wins
         metrics |= measured["metrics"]
         for name, values in measured["baselines"].items():
             baselines[name] = baselines.get(name, {}) | values
@@ -134,7 +134,7 @@ def run(job: RunConfig, folder: RunFolder, *, load: Load = load_scorer) -> dict[
 
 @dataclass
 class _Found:
-    """What all portions gave, put together."""
+    """The results of all portions together."""
 
     items: int
     values: dict[str, Array] = field(default_factory=dict)
@@ -171,7 +171,7 @@ class _Found:
 
 
 def _ranking_metrics(job: RunConfig, found: _Found) -> tuple[Metrics, Baselines]:
-    """The ranking metrics of the model with intervals, and those of each baseline."""
+    """The ranking metrics of the model with intervals, and of each baseline."""
     config = job.evaluate
     assert config is not None
     ks = tuple(sorted(set(config.k)))
@@ -192,7 +192,7 @@ def _ranking_metrics(job: RunConfig, found: _Found) -> tuple[Metrics, Baselines]
 
 
 def _measured(job: RunConfig, path: str, evaluation: Evaluation, found: _Found) -> dict[str, Any]:
-    """The metrics of a predicting task, and those of its baselines."""
+    """The metrics of a predicting task and of its baselines."""
     config = job.evaluate
     assert config is not None
     measured = evaluation.measure(found.examples(path), resamples=config.bootstrap, seed=job.seed)
@@ -209,7 +209,7 @@ def _measured(job: RunConfig, path: str, evaluation: Evaluation, found: _Found) 
 
 
 def _metric_info(job: RunConfig, evaluations: dict[str, Evaluation]) -> dict[str, dict[str, Any]]:
-    """Of every metric its heading, label and direction, and whether baselines compare with it."""
+    """Heading, label and direction of every metric, and whether it is compared with baselines."""
     config = job.evaluate
     assert config is not None
     found: dict[str, dict[str, Any]] = {
@@ -225,7 +225,7 @@ def _metric_info(job: RunConfig, evaluations: dict[str, Evaluation]) -> dict[str
 
 
 def _sources(job: RunConfig) -> dict[str, str | None]:
-    """``<kind>_from``: the (last) training stage of every kind of predicting task."""
+    """``<kind>_from``: the (last) training stage with a predicting task of this kind."""
     found: dict[str, str | None] = {"rating_from": None, "click_from": None}
     for stage, name in job.predicting_tasks().values():
         found[f"{task_of(job, stage, name).kind}_from"] = stage
@@ -233,8 +233,8 @@ def _sources(job: RunConfig) -> dict[str, str | None]:
 
 
 def _write_targets(folder: RunFolder, evaluations: dict[str, Evaluation], found: _Found) -> None:
-    """One row a target with internal ids: user, item, rank (null: cannot be listed), and what
-    tasks say of it; of several tasks each column also as ``<task>:<column>``."""
+    """One row per target with internal ids: user, item, rank (null: cannot be listed), and the
+    columns of tasks; with several tasks each column also as ``<task>:<column>``."""
     columns: dict[str, Any] = {c.USER: found.values[c.USER], c.ITEM: found.values[c.ITEM]}
     rank = found.values.get(f"{RANK}:{MODEL}")
     if rank is not None:
@@ -264,8 +264,8 @@ def _no_users(job: RunConfig, manifest: Manifest) -> DataError:
     return DataError(
         f"none of the users chosen by chance has a {job.evaluate.split} interaction to evaluate",
         where="evaluate.users", value=job.evaluate.users,
-        rule=f"each of {users:,} users with such an interaction is chosen alike",
-        fix="raise evaluate.users, or leave it out: all are evaluated then",
+        rule=f"each of {users:,} users with such an interaction has the same probability",
+        fix="raise evaluate.users, or leave it out to evaluate all users",
     )  # fmt: skip
 
 
@@ -274,7 +274,7 @@ def _values(table: pa.Table, name: str) -> Array:
 
 
 def _ranking_stage(job: RunConfig) -> str | None:
-    """The training stage that ranks; None where none does."""
+    """The training stage that ranks; None if no stage ranks."""
     assert job.evaluate is not None
     stages = job.ranking_stages()
     if not stages and not job.predicting_tasks():

@@ -1,4 +1,4 @@
-"""The metrics of an evaluation beside the baselines, for the terminal."""
+"""The metrics of model and baselines as tables for the terminal."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from p5dist.ranking import results
 
 
 def table(result: dict[str, Any]) -> Group:
-    """A table of the ranking metrics and one of each task, as far as there are any, and a line
+    """A table of the ranking metrics and a table per task, as far as there are metrics, and a line
     about the interactions that are no targets.
 
     Args:
-        result: what evaluate/result.json holds.
+        result: content of evaluate/result.json.
     """
     protocol = result["protocol"]
     found: list[Table | str] = []
@@ -35,7 +35,7 @@ def _table(title: str, group: results.Group) -> Table:
     table.add_column("metric", no_wrap=True)
     table.add_column("model", justify="right")
     table.add_column("low – high", justify="right", no_wrap=True)
-    for name in group.baselines:  # where the terminal is narrow, these headings take two lines
+    for name in group.baselines:  # with spaces, so that a narrow terminal can break the heading
         table.add_column(name.replace("_", " "), justify="right")
     for key, measured in group.metrics.items():
         low, high = measured["low"], measured["high"]

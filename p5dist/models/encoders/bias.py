@@ -1,5 +1,5 @@
-"""What attention adds to its scores: learned numbers for the distance of two interactions in time
-and in position, and a large negative one where nothing may be seen."""
+"""Attention biases: learned numbers for the distance of two interactions in time and in position,
+and a large negative number for pairs that attention may not see."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from p5dist.data.batch import Batch, Bucket
 from p5dist.models.encoders.rectangles import real, spread
 
 INTERVALS = 33
-"""Classes of time differences: one more second doubled each, up to 2³² seconds (136 years)."""
+"""Classes of time differences: each spans twice the seconds of the previous class, up to 2³²
+seconds (136 years)."""
 HIDDEN = -1e4
-"""Score of what may not be seen; exp and SiLU of it are zero."""
+"""Bias of a pair that attention may not see; its exp and SiLU are zero."""
 
 
 def interval_class(seconds: Tensor) -> Tensor:
@@ -25,8 +26,8 @@ def interval_class(seconds: Tensor) -> Tensor:
 
 
 class IntervalClasses:
-    """Of every pair of interactions in a batch: the class of their time difference, or INTERVALS
-    where the second may not be seen from the first. Made once for all layers."""
+    """For every pair of interactions of a history: the class of their time difference, or INTERVALS
+    if the first (the query) may not see the second (the key). Made once for all layers."""
 
     def __init__(self, batch: Batch, *, causal: bool) -> None:
         times = spread(batch.timestamp, batch)
@@ -35,37 +36,37 @@ class IntervalClasses:
             t = times[bucket.area].view(bucket.histories, bucket.length)
             classes = interval_class(t.unsqueeze(2) - t.unsqueeze(1))
             self.pairs.append(classes.masked_fill_(unseen(batch, bucket, causal=causal), INTERVALS))
-        """One tensor [histories, length, length] a bucket."""
+        """One tensor [histories, length, length] per bucket."""
 
 
 def unseen(batch: Batch, bucket: Bucket, *, causal: bool) -> Tensor:
-    """[1 or histories, 1 or length, length] bool: the key (last) may not be seen by the query."""
-    if causal:  # padding is at the end, so no real interaction sees it
+    """[1 or histories, 1 or length, length] bool: the query must not see the key (last axis)."""
+    if causal:  # padding is at the end, so no real interaction sees padding
         ones = torch.ones(1, bucket.length, bucket.length, dtype=torch.bool)
         return ones.triu(1).to(batch.slot.device)
     return ~real(batch, bucket).unsqueeze(1)
 
 
 class IntervalBias(nn.Module):
-    """A learned number for each class of time difference and head (after HSTU, Zhai et al. 2024,
-    and TiSASRec, Li et al. 2020)."""
+    """A learned number per class of time difference and head (after HSTU, Zhai et al. 2024, and
+    TiSASRec, Li et al. 2020)."""
 
     def __init__(self, heads: int) -> None:
         super().__init__()
         self.table = nn.Parameter(torch.zeros(heads, INTERVALS))
 
     def forward(self, pairs: Tensor) -> Tensor:
-        """[n, L, L] classes → [n, heads, L, L], HIDDEN where nothing may be seen."""
+        """[n, L, L] classes → [n, heads, L, L], HIDDEN for the class INTERVALS."""
         hidden = self.table.new_full((len(self.table), 1), HIDDEN)
         return _lookup(torch.cat([self.table, hidden], dim=1), pairs)
 
 
 class DistanceBias(nn.Module):
-    """A learned number for each distance in position (T5, Raffel et al. 2020).
+    """A learned number per distance in position (T5, Raffel et al. 2020).
 
     Args:
         causal: the last interaction of a history is only a target in training, so the longest
-            distance of a full history is never trained; ranking takes the one before it.
+            distance of a full history is never trained; the second longest replaces it.
     """
 
     def __init__(self, max_length: int, *, causal: bool) -> None:
@@ -82,7 +83,7 @@ class DistanceBias(nn.Module):
 
 
 def unused(*modules: nn.Module | None) -> Tensor | float:
-    """Zero, with gradients of zero for all parameters of the modules."""
+    """Zero, with zero gradients for all parameters of the modules."""
     parameters = [p.sum() for module in modules if module is not None for p in module.parameters()]
     return torch.stack(parameters).sum() * 0 if parameters else 0.0
 
@@ -94,7 +95,7 @@ def _lookup(table: Tensor, index: Tensor) -> Tensor:
 
 
 class _Lookup(Function):
-    # The gradient counts into K sums, which autograd's sum by index does far slower.
+    # The gradient has K sums only: bincount computes them far faster than autograd's sum by index.
 
     @staticmethod
     def forward(ctx: Any, table: Tensor, index: Tensor) -> Tensor:

@@ -12,24 +12,25 @@ if TYPE_CHECKING:
 
 
 class Encoder(EncoderSection):
-    """An encoder: its section of the job file, and what makes its module.
+    """An encoder: its section of the job file, and the method that builds its module.
 
-    A subclass adds its settings as fields. It is imported whenever a job file names it, so that it
-    imports PyTorch inside of :meth:`build` only.
+    A subclass adds its settings as fields. It is imported whenever a job file names it, so it must
+    import PyTorch inside :meth:`build` only.
     """
 
     @abstractmethod
     def build(self, *, dim: int, max_length: int, causal: bool) -> nn.Module:
         """The module. Its forward takes the inputs [T, dim] of T interactions and the
-        :class:`p5dist.data.batch.Batch`, and gives their states [T, dim]; a state depends on the
-        interactions of its own history only, and where ``causal`` on none after its own. Random
-        numbers come from ``batch.dropout_key`` (see :class:`p5dist.models.dropout.HashedDropout`),
-        so that the losses do not depend on the number of workers.
+        :class:`p5dist.data.batch.Batch`, and gives their states [T, dim]. A state depends on the
+        interactions of its own history only; if ``causal``, on none that is later than its own
+        interaction. Random numbers come from ``batch.dropout_key`` (see
+        :class:`p5dist.models.dropout.HashedDropout`), so that the losses do not depend on the
+        number of workers.
 
         Args:
             dim: width of inputs and states.
             max_length: interactions of the longest history.
-            causal: the state of an interaction sees no later one.
+            causal: the state of an interaction sees no later interaction.
         """
 
     def layer_count(self) -> int:

@@ -1,4 +1,4 @@
-"""Where an interaction stands in its history."""
+"""Position embeddings: the position of an interaction in its history."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from p5dist.data.batch import Batch
 
 
 class LearnedPositions(nn.Module):
-    """A learned vector a position, added to the input.
+    """A learned vector per position, added to the input.
 
-    In causal training the last interaction of a history is only a target: no state there is ever
-    read. Ranking must not ask at a position that training never asks at, so a causal model counts
-    from the end without that interaction, and the last place of a full history has the vector of
-    the one before it.
+    In causal training the last interaction of a history is only a target: its state is never read,
+    so the last position of a full history would stay untrained. Ranking reads the state of the last
+    interaction. Therefore a causal model counts from the end without the target in training, and
+    the last position of a full history has the vector of the last but one.
 
     Args:
-        causal: every state predicts what comes after it.
+        causal: every state predicts the next item.
         from_end: count from the last interaction, as left-padded histories do (SASRec, Kang and
             McAuley 2018).
     """
@@ -63,8 +63,8 @@ class RotaryPositions(nn.Module):
         self.register_buffer("sin", angle.sin(), persistent=False)
 
     def forward(self, qkv: Tensor, heads: int, position: Tensor) -> Tensor:
-        """``qkv`` [T, 3 · heads · head_dim] with queries and keys turned by their ``position``
-        [T]; the halves of a head are the two coordinates."""
+        """``qkv`` [T, 3 · heads · head_dim] with queries and keys rotated by the angles of
+        ``position`` [T]; channels i and i + head_dim / 2 are one pair of coordinates."""
         cos = self.cos.index_select(0, position).unsqueeze(1)
         sin = self.sin.index_select(0, position).unsqueeze(1)
         turned: Tensor = _Turn.apply(qkv, cos, sin, heads)  # type: ignore[no-untyped-call]
@@ -72,7 +72,7 @@ class RotaryPositions(nn.Module):
 
 
 class _Turn(Function):
-    # One copy of qkv, and in the gradient another: the rotation back.
+    # Copies qkv once; the gradient is the inverse rotation, with one more copy.
 
     @staticmethod
     def forward(ctx: Any, qkv: Tensor, cos: Tensor, sin: Tensor, heads: int) -> Tensor:

@@ -1,8 +1,8 @@
 """Histories that lie one after the other ↔ rectangles for attention.
 
 Histories of nearly equal length share a rectangle (:class:`p5dist.data.batch.Bucket`); all
-rectangles of a batch lie in one array, so that a layer moves its interactions once and not bucket
-by bucket.
+rectangles of a batch lie in one array, so that a layer copies all interactions at once instead of
+bucket by bucket.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from p5dist.data.batch import Batch, Bucket
 
 
 def to_rectangles(x: Tensor, batch: Batch) -> list[Tensor]:
-    """``x`` [T, w] as one tensor [histories, length, w] a bucket; zero where there is nothing."""
+    """``x`` [T, w] as one tensor [histories, length, w] per bucket; padding is zero."""
     flat: Tensor = _Spread.apply(x, batch.slot, batch.area)  # type: ignore[no-untyped-call]
     return [flat[b.area].view(b.histories, b.length, -1) for b in batch.buckets]
 
 
 def from_rectangles(parts: list[Tensor], batch: Batch) -> Tensor:
-    """[T, w] of what :func:`to_rectangles` makes; there is at least one bucket."""
+    """[T, w], the inverse of :func:`to_rectangles`; there is at least one bucket."""
     flat = torch.cat([part.reshape(-1, part.shape[-1]) for part in parts])
     gathered: Tensor = _Gather.apply(flat, batch.slot)  # type: ignore[no-untyped-call]
     return gathered
 
 
 def spread(values: Tensor, batch: Batch) -> Tensor:
-    """[area] of ``values`` [T], zero where there is nothing; no gradient."""
+    """[area] ``values`` [T] in the rectangles, padding is zero; no gradient."""
     return values.new_zeros(batch.area).index_copy_(0, batch.slot, values)
 
 
 def visible(batch: Batch, bucket: Bucket, *, causal: bool) -> Tensor:
-    """[histories, length] number of interactions that each one sees: itself and those before, or
-    all of its history; at least 1."""
+    """[histories, length] number of interactions that each interaction sees: the interactions up to
+    it if causal, else all of its history."""
     if causal:
         steps = torch.arange(1, bucket.length + 1, device=batch.slot.device)
         return steps.expand(bucket.histories, -1)
@@ -45,14 +45,14 @@ def visible(batch: Batch, bucket: Bucket, *, causal: bool) -> Tensor:
 
 
 def real(batch: Batch, bucket: Bucket) -> Tensor:
-    """[histories, length] bool: where there is an interaction."""
+    """[histories, length] bool: interaction, not padding."""
     there = torch.zeros(bucket.histories * bucket.length, dtype=torch.bool)
     there = there.to(batch.slot.device)
     there[batch.slot[bucket.tokens] - bucket.area.start] = True
     return there.view(bucket.histories, bucket.length)
 
 
-# Every slot is taken at most once, so that both directions are plain copies; autograd's own
+# Every slot has at most one interaction, so both directions are plain copies; autograd's own
 # gradient of index_select would be a sum by index.
 
 

@@ -1,4 +1,4 @@
-"""What a failed request to S3 means: try again, no such key, or what the user must check."""
+"""The meaning of a failed request to S3: retry, no such key, or an error for the user."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _PERMISSIONS = {
 
 
 def passes(error: Exception) -> bool:
-    """Whether the same request may succeed a little later."""
+    """Whether the same request may succeed later."""
     if isinstance(error, boto.ClientError):
         return _status(error) in _PASSING_STATUS or _code(error) in _PASSING_CODES
     if isinstance(error, boto.SSLError):
@@ -54,10 +54,10 @@ def passes(error: Exception) -> bool:
 
 
 def is_no_key(error: Exception, method: str) -> bool:
-    """Whether S3 says that there is no such key.
+    """Whether S3 answered that there is no such key.
 
-    The answer to a head has no body that could tell the key from the bucket; s3fs lists next,
-    and that tells.
+    The answer to a head request has no body, so it may also mean a missing bucket; s3fs lists the
+    folder next, and the listing raises the error of a missing bucket.
     """
     return isinstance(error, boto.ClientError) and (
         _code(error) == "NoSuchKey" or (_code(error) == "404" and method == "head_object")
@@ -65,7 +65,7 @@ def is_no_key(error: Exception, method: str) -> bool:
 
 
 def is_gone_upload(error: Exception, method: str) -> bool:
-    """Whether S3 does not know, or no longer knows, the parts that were to become an object."""
+    """Whether S3 does not know the multipart upload that the request completes."""
     return (
         isinstance(error, boto.ClientError)
         and _code(error) == "NoSuchUpload"
@@ -74,10 +74,10 @@ def is_gone_upload(error: Exception, method: str) -> bool:
 
 
 def reason(error: Exception) -> str:
-    """What S3 or the connection to it said, on one line."""
+    """The error of S3 or of the connection on one line."""
     if isinstance(error, boto.ClientError):
         message = error.response.get("Error", {}).get("Message", "")
-        text = f"HTTP {_status(error) or 200} {_code(error)}: {message}"  # 200: a part of a batch
+        text = f"HTTP {_status(error) or 200} {_code(error)}: {message}"  # 200: one key of a batch
     else:
         text = f"{type(error).__name__}: {error}"
     return " ".join(text.split())
@@ -92,7 +92,7 @@ def url(request: Mapping[str, Any]) -> str:
 def explain(
     error: Exception, method: str, request: Mapping[str, Any], attempts: int
 ) -> StorageError:
-    """The error for the user: operation, bucket and key, what S3 answered, what to check."""
+    """The error for the user: operation, bucket and key, answer of S3, and what to check."""
     what, fix = _advice(error, method)
     if isinstance(error, boto.ClientError) and (key := error.response.get("Error", {}).get("Key")):
         request = {**request, "Key": key}
@@ -119,7 +119,7 @@ def _advice(error: Exception, method: str) -> tuple[str, str]:
             "check the network and the store, then start the same command again",
         )
     return (
-        "object storage cannot be asked like this",
+        "the request to object storage is invalid",
         "check the bucket's name, AWS_ENDPOINT_URL (with http:// or https://) and "
         "AWS_DEFAULT_REGION",
     )
@@ -128,27 +128,29 @@ def _advice(error: Exception, method: str) -> tuple[str, str]:
 def _advice_on_answer(error: boto.ClientError, method: str) -> tuple[str, str]:
     code, status = _code(error), _status(error)
     if code == "RequestTimeTooSkewed":
-        return "the clock of this machine is wrong", "set it, for example by NTP"
+        return "the clock of this machine is wrong", "set the clock, for example by NTP"
     if code in _EXPIRED:
         return "the credentials for object storage have expired", f"renew {_CHAIN}"
     if code == "NoSuchBucket" or (code == "404" and method == "head_bucket"):
         return (
             "no such bucket",
-            "correct its name, AWS_DEFAULT_REGION and AWS_ENDPOINT_URL, or create it",
+            "correct the bucket's name, AWS_DEFAULT_REGION and AWS_ENDPOINT_URL, or create the "
+            "bucket",
         )
     if status == 403 or code in _DENIED:
         return (
             "object storage denies access",
-            f"allow {_PERMISSIONS.get(method, 's3:PutObject')} here in the policy of user and "
-            f"bucket (without s3:ListBucket a missing key is denied too), and check {_CHAIN}",
+            f"allow {_PERMISSIONS.get(method, 's3:PutObject')} for this URL in the policies of "
+            "user and bucket (without s3:ListBucket a missing key is denied too), and check "
+            f"{_CHAIN}",
         )
     if status == 301 or code in _ELSEWHERE:
-        return "the bucket is in another region", "set AWS_DEFAULT_REGION to that of the bucket"
+        return "the bucket is in another region", "set AWS_DEFAULT_REGION to the bucket's region"
     if status == 412:
         return "the object changed while it was read", "start again when its writer has ended"
     if passes(error):
         return "object storage is overloaded or failing", "start the same command again later"
-    return "object storage refuses the request", "see what it answered"
+    return "object storage refuses the request", "read the answer of the store above"
 
 
 def _code(error: boto.ClientError) -> str:

@@ -1,4 +1,4 @@
-"""s3fs with fresh listings, whole bodies, bounded retries and clear errors."""
+"""s3fs with uncached listings, complete bodies, bounded retries and clear errors."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from p5dist.storage.s3.explain import (
     url,
 )
 
-ATTEMPTS = 8  # of one request; AWS_MAX_ATTEMPTS or max_attempts of the profile replace it
+ATTEMPTS = 8  # of one request; AWS_MAX_ATTEMPTS or the profile's max_attempts replace this number
 CONNECT_SECONDS = 10
 READ_SECONDS = 60  # without a single byte
 PART_BYTES = 8 << 20  # of an upload
@@ -37,11 +37,11 @@ _log = logging.getLogger(__name__)
 
 
 class S3(S3FileSystem):  # type: ignore[misc]
-    """S3 by the standard chain of AWS.
+    """S3 with the standard chain of AWS for endpoint and credentials.
 
-    There is one loop of retries. botocore's ends when the headers of an answer are there, those
-    of s3fs wrap it and multiply, and neither says a word; here both are off, and an attempt is a
-    request with its whole body.
+    There is one retry loop. botocore's retries do not cover the body of an answer, retries of s3fs
+    multiply with them, and neither logs anything; here both are off, and an attempt is a request
+    with its whole body.
     """
 
     retries = 1  # of s3fs
@@ -57,7 +57,7 @@ class S3(S3FileSystem):  # type: ignore[misc]
         )
 
     async def _call_s3(self, method: str, *more: Any, **kwargs: Any) -> Any:
-        """Raises FileNotFoundError where there is no such key, StorageError for the rest."""
+        """Raises FileNotFoundError if there is no such key, StorageError for other failures."""
         attempt, attempts = 1, ATTEMPTS
         while True:
             try:
@@ -69,14 +69,14 @@ class S3(S3FileSystem):  # type: ignore[misc]
                 if is_no_key(error, method):
                     raise FileNotFoundError(errno.ENOENT, "no such object", url(kwargs)) from error
                 if attempt > 1 and is_gone_upload(error, method):
-                    # An earlier attempt completed it, and its answer was lost.
+                    # An earlier attempt completed the upload, and its answer was lost.
                     return await self._call_s3(
                         "head_object", Bucket=kwargs["Bucket"], Key=kwargs["Key"]
                     )
                 if attempt >= attempts or not passes(error):
                     raise explain(error, method, kwargs, attempt) from error
                 pause = min(_FIRST_PAUSE_S * 2 ** (attempt - 1), _LONGEST_PAUSE_S)
-                pause *= random.uniform(0.5, 1)  # so that a cluster does not come back at once
+                pause *= random.uniform(0.5, 1)  # so that nodes do not retry at the same time
                 attempt += 1
                 _log.warning(
                     "%s %s: attempt %d of %d in %.1f s after %s",
@@ -89,11 +89,11 @@ class S3(S3FileSystem):  # type: ignore[misc]
     async def _ready(self) -> None:
         try:
             await self.set_session()
-        except ValueError as error:  # what botocore raises for an endpoint that is not a URL
+        except ValueError as error:  # botocore, for an endpoint that is not a URL
             raise explain(error, "connect", {}, 1) from error
 
     async def _abort_mpu(self, bucket: str, key: str, mpu: str) -> None:
-        """Best effort, since it follows a failure that is to be told."""
+        """Best effort: an error here would replace the error that caused the abort."""
         with contextlib.suppress(StorageError, FileNotFoundError):
             await super()._abort_mpu(bucket, key, mpu)
 
@@ -105,7 +105,7 @@ class S3(S3FileSystem):  # type: ignore[misc]
         if start is not None or end is not None:
             part: bytes = await super()._cat_file(path, *more, start=start, end=end, **kw)
             return part
-        # One request, so that it is one version of the object, whoever writes at the same time.
+        # One request gives one version of the object, even if another process writes it.
         bucket, key, _version = self.split_path(path)
         answer = await self._call_s3("get_object", Bucket=bucket, Key=key)
         data: bytes = await answer["Body"].read()
@@ -114,23 +114,23 @@ class S3(S3FileSystem):  # type: ignore[misc]
     async def _pipe_file(
         self, path: str, data: bytes, chunksize: int = PART_BYTES, **options: Any
     ) -> Any:
-        # One put, or parts side by side that are an object once the last request has named them.
+        # One put, or concurrent parts that become an object with the last request.
         return await super()._pipe_file(path, data, chunksize=chunksize, **options)
 
     async def _rm(self, path: str, recursive: bool = False, **_: Any) -> None:
-        # That of s3fs takes a name with * or ? for a pattern, and deletes the bucket itself.
+        # s3fs's own _rm takes a name with * or ? for a pattern, and also deletes the bucket.
         keys = await self._find(path) if recursive else [path]
         for i in range(0, len(keys), 1000):
             await self._bulk_delete(keys[i : i + 1000])
 
     def list_folder(self, path: str) -> list[dict[str, Any]]:
-        """What is directly below, by one listing; empty where there is nothing."""
+        """Files and folders directly below, from one listing; empty if there are none."""
         found: list[dict[str, Any]] = sync(self.loop, self._lsdir, path)
         return found
 
 
 class Upload(S3File):  # type: ignore[misc]
-    """A written stream; the object appears when it is closed after every part has arrived."""
+    """A stream to write; the object appears when the stream is closed and all parts arrived."""
 
     def __init__(self, fs: S3, path: str) -> None:
         super().__init__(fs, path, "wb", block_size=PART_BYTES)
@@ -139,16 +139,16 @@ class Upload(S3File):  # type: ignore[misc]
         try:
             super().flush(force)
         except BaseException:
-            self.closed = True  # or close() would complete the upload without the lost part
+            self.closed = True  # otherwise close() would complete the upload without the lost part
             self.discard()
             raise
 
     def __del__(self) -> None:
-        self.closed = True  # that of fsspec completes what its writer gave up
+        self.closed = True  # fsspec's destructor would finish an upload that the writer abandoned
 
 
 class _Body:
-    """A body that has been read, in the place of the stream that s3fs expects."""
+    """A complete body, with the interface of the stream that s3fs expects."""
 
     def __init__(self, data: bytes) -> None:
         self._data = io.BytesIO(data)
@@ -163,7 +163,7 @@ class _Body:
 async def _answer(call: Any, arguments: dict[str, Any]) -> Any:
     answer = await call(**arguments)
     if "Body" in answer:
-        data = await answer["Body"].read()  # checks the length that the headers name
+        data = await answer["Body"].read()  # checks the length of the headers
         if "Range" in arguments:
             span = re.match(r"bytes (\d+)-(\d+)/", answer.get("ContentRange", ""))
             expected = int(span[2]) - int(span[1]) + 1 if span else 0

@@ -1,4 +1,4 @@
-"""S3 as pyarrow sees it: no folder needs to be made, and few requests an operation."""
+"""S3 as a pyarrow file system: folders need not be made, and an operation needs few requests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pyarrow.fs as pafs
 from p5dist.storage.s3.filesystem import S3, Upload
 
 _STREAM_AHEAD_BYTES = 8 << 20
-_RANDOM_AHEAD_BYTES = 1 << 20  # read beyond a range: columns side by side in one request
+_RANDOM_AHEAD_BYTES = 1 << 20  # read beyond a range, so that one request gets adjacent columns
 
 
 class Handler(pafs.FSSpecHandler):  # type: ignore[misc]
@@ -45,7 +45,7 @@ class Handler(pafs.FSSpecHandler):  # type: ignore[misc]
         return [_file_info(name, info) for name, info in below.items()]
 
     def create_dir(self, path: str, recursive: bool) -> None:
-        """Nothing: a folder is there as soon as something is in it."""
+        """Does nothing: a folder exists as soon as it has an object."""
 
     def open_input_stream(self, path: str) -> pa.NativeFile:
         return self._open(path, _STREAM_AHEAD_BYTES)
@@ -74,7 +74,7 @@ class Handler(pafs.FSSpecHandler):  # type: ignore[misc]
 
 
 def _file_info(path: str, info: dict[str, Any]) -> pafs.FileInfo:
-    # Some programs put an empty object "folder/" for a folder.
+    # Some programs make a folder by an empty object "folder/".
     if info["type"] == "directory" or info["name"].endswith("/"):
         return pafs.FileInfo(path, pafs.FileType.Directory)
     return pafs.FileInfo(path, pafs.FileType.File, size=info["size"], mtime=info["LastModified"])

@@ -30,8 +30,9 @@ class Attributes(Task):
     attributes: Annotated[tuple[str, ...], Field(min_length=1)]
     """Names under prepare.items.attributes."""
     of: Literal["next", "masked", "item"] = "next"
-    """next: of the next item, from the state before it; masked: of the items that a masked
-    objective beside it hides (under kind: multi); item: of every item, from its own vector."""
+    """Items whose values are predicted. next: the next item, from the state before it; masked: the
+    items hidden by a masked objective of the same ``kind: multi``; item: every item, from its own
+    vector."""
 
     @property
     def sees(self) -> Literal["past", "both"] | None:
@@ -47,8 +48,8 @@ class Attributes(Task):
                 )
         if self.of == "masked" and key == "pretrain.objective":
             raise ValueError(
-                f"{key}.of is 'masked', but nothing hides items: use kind: multi with a "
-                "masked objective beside it"
+                f"{key}.of is 'masked', but no objective hides items: use kind: multi with "
+                "this objective and a masked objective"
             )
 
     def batch_fields(self, context: Context) -> LabelFields:
@@ -64,7 +65,7 @@ class Attributes(Task):
             raise ConfigError(
                 "too many attribute values to predict", where="pretrain.objective.attributes",
                 value=f"{labels:,} values of {', '.join(self.attributes)}",
-                rule=f"each has a row of a dense layer, at most {_LARGEST_LAYER:,}",
+                rule=f"each value has a row of a dense layer, at most {_LARGEST_LAYER:,} rows",
                 fix="name attributes with fewer values",
             )  # fmt: skip
         return AttributeModule(self.of, context.name, dim=context.job.model.dim, labels=labels)
@@ -74,8 +75,8 @@ class Attributes(Task):
 
 
 class LabelFields(BatchFields):
-    """``labels`` [V]: the attribute values of the U items of a batch as labels from 0; those of
-    item i begin at ``label_offsets[i]`` [U + 1]."""
+    """``labels`` [V]: the attribute values of the U items of a batch as labels from 0; the labels
+    of item i are ``labels[label_offsets[i]:label_offsets[i + 1]]``, ``label_offsets`` [U + 1]."""
 
     def __init__(self, labels: AttributeLabels) -> None:
         self._labels = labels

@@ -22,8 +22,9 @@ class AttributeModule(TaskModule):
     """Binary cross-entropy of every attribute value of an item, summed over the values.
 
     Args:
-        of: whose values are predicted, see :class:`p5dist.tasks.attributes.Attributes`.
-        name: of the task, under which the batch has the labels.
+        of: the items whose values are predicted, see
+            :class:`p5dist.tasks.attributes.Attributes`.
+        name: of the task; the batch has the labels under this name.
         dim: width of states and item vectors.
         labels: number of values of all attributes together.
     """
@@ -37,7 +38,7 @@ class AttributeModule(TaskModule):
         self.reads_states = of != "item"
         self.out = nn.Linear(dim, labels)
         nn.init.normal_(self.out.weight, std=0.02)
-        # A value is rare: begin near one expected value an item.
+        # Values are rare: start at one expected value per item.
         nn.init.constant_(self.out.bias, -math.log(max(labels - 1, 1)))
 
     def counts(self, batch: Batch) -> list[float]:
@@ -58,15 +59,14 @@ class AttributeModule(TaskModule):
         return total.reshape(1)
 
     def _loss(self, vectors: Tensor, owner: Tensor, label: Tensor) -> Tensor:
-        """Sum over vectors [M, dim]; entry v of ``owner`` and ``label`` [V] says that vector
-        ``owner[v]`` has that label."""
+        """Sum over vectors [M, dim]; vector ``owner[v]`` has the label ``label[v]``, v < V."""
         logits = self.out(vectors)
         loss: Tensor = F.softplus(logits).sum() - logits[owner, label].sum()
         return loss
 
     def _targets(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Positions [M] and the items there [M] whose values are predicted, as far as they have
-        any."""
+        """Positions [M] and items [M] whose values are predicted; items without values are left
+        out."""
         if self.of == "next":
             at = torch.nonzero(batch.has_next).squeeze(1)
             item = batch.token[at + 1]
@@ -81,10 +81,10 @@ class AttributeModule(TaskModule):
 
 
 def labels_of(item: Tensor, fields: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """(index into ``item`` [M], label) of every label of the items, index by index.
+    """(index into ``item`` [M], label) of every label of the items, in the order of the index.
 
     Args:
-        fields: what :class:`p5dist.tasks.attributes.LabelFields` made.
+        fields: the arrays of :class:`p5dist.tasks.attributes.LabelFields`.
     """
     first = fields["label_offsets"][item]
     length = fields["label_offsets"][item + 1] - first

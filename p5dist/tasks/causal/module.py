@@ -13,11 +13,11 @@ from p5dist.tasks.module import TargetWeight, TaskModule
 
 
 class CausalModule(TaskModule):
-    """Loss of the next item; also of the next_item task.
+    """Loss of the next item; next_item with ``by: causal`` uses it too.
 
     Args:
         loss: over the catalogue.
-        weights: of targets by code of their event.
+        weights: of targets, by event code.
     """
 
     ranks = True
@@ -28,7 +28,7 @@ class CausalModule(TaskModule):
         self.weight = TargetWeight(weights)
 
     def counts(self, batch: Batch) -> list[float]:
-        """Weight of the predicted positions."""
+        """Sum of the weights of the targets."""
         return [self.weight.total(batch.event[self._now(batch) + 1])]
 
     def losses(self, encoded: Encoded, batch: Batch) -> Tensor:

@@ -32,12 +32,12 @@ class Dlrm(Section):
 
 
 class Dcn(Section):
-    """Cross layers beside a deep network (DCN-V2, Wang et al. 2021)."""
+    """Cross layers in parallel to a deep network (DCN-V2, Wang et al. 2021)."""
 
     kind: Literal["dcn"]
     layers: PositiveInt = 3
     rank: PositiveInt | None = None
-    """Of the matrix of a cross layer; left out: full."""
+    """Rank of the matrix of a cross layer; left out: full."""
 
 
 class Click(Task):
@@ -52,10 +52,12 @@ class Click(Task):
     positive: tuple[str, ...] | None = None
     """Events that mean yes; all others mean no."""
     threshold: float | None = None
-    """Ratings from here on mean yes, lower ones no; interactions without rating do not count."""
+    """Ratings at or above this value mean yes, lower ratings no; interactions without rating are
+    left out."""
     negatives: NonNegativeInt = 0
-    """Items drawn for every positive that the user has not had, as a no: for logs that hold
-    positives only. Probabilities are then of this mixture, not of the log."""
+    """Number of items, drawn from the items that the user has not had, that count as a no beside
+    every yes: for logs that hold positives only. Predicted probabilities then refer to this
+    mixture of positives and drawn items, not to the log."""
     interaction: Annotated[Dlrm | Dcn, Field(discriminator="kind")] = Dlrm()
     dim: PositiveInt = 32
     """Width of the feature vectors."""
@@ -64,9 +66,9 @@ class Click(Task):
     state: bool = True
     """Read the state of the encoder before the item: the pre-trained vector of the user."""
     user_table: bool = True
-    """Read an embedding row of the user's own and model.user_attributes."""
+    """Read an embedding row per user and model.user_attributes."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """Of the feature vectors."""
+    """Dropout of the feature vectors."""
 
     @model_validator(mode="after")
     def _label(self) -> Click:
@@ -74,7 +76,7 @@ class Click(Task):
             raise ValueError("positive and threshold exclude each other: a label has one source")
         if self.positive is None and self.threshold is None and not self.negatives:
             raise ValueError(
-                "nothing says what a no is: name the positive events, give a threshold of the "
+                "no setting defines a no: name the positive events, give a threshold of the "
                 "rating, or set negatives"
             )
         return self
@@ -99,7 +101,7 @@ class Click(Task):
         return self.drawn(context) if self.negatives else None
 
     def drawn(self, context: Context) -> Unclicked:
-        """What draws the negatives."""
+        """The sampler of the negatives."""
         return Unclicked(self.negatives, context.manifest.items, context.job.seed)
 
     def build(self, context: Context, device: torch.device) -> TaskModule:

@@ -1,4 +1,4 @@
-"""Predicted probabilities of a yes beside the share of yes of the item."""
+"""Evaluation of predicted click probabilities, with the item's share of yes as the baseline."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ LABEL, ITEM_RATE = "label", "item_rate"
 
 
 class ClickEvaluation(Evaluation):
-    """AUC, log loss and calibration of the targets that have a label and, where the task draws
-    negatives, of items drawn beside each yes that the user has not had; the draws are the same
-    for any batch.
+    """AUC, log loss and calibration over the targets that have a label and, if the task draws
+    negatives, over items that the user has not had, drawn for each yes. The draws do not depend on
+    the batches.
 
     Args:
         config: the task section.
@@ -87,5 +87,5 @@ class ClickEvaluation(Evaluation):
 
 
 def _number_of_owner(owner: Ints) -> Ints:
-    """[M] how many targets of the same owner come before; ``owner`` rises."""
+    """[M] number of earlier targets of the same owner; ``owner`` rises."""
     return np.arange(len(owner)) - np.searchsorted(owner, owner)

@@ -1,5 +1,5 @@
-"""Networks over feature vectors of equal width that end in one logit, put together from the layers
-of TorchRec."""
+"""Networks over feature vectors of equal width with one output logit, built from layers of
+TorchRec."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torchrec.modules.mlp import MLP
 
 
 class DotInteraction(nn.Module):
-    """Products of all pairs of feature vectors beside the first vector, then a network (DLRM,
-    Naumov et al. 2019).
+    """Inner products of all pairs of feature vectors, concatenated with the first vector, then a
+    network (DLRM, Naumov et al. 2019).
 
     Args:
-        features: F, vectors of an example.
+        features: F, number of feature vectors.
         width: of each vector.
         hidden: widths of the network.
     """
@@ -32,12 +32,13 @@ class DotInteraction(nn.Module):
 
 
 class CrossNetwork(nn.Module):
-    """Cross layers ``x ← x₀ ⊙ (W x + b) + x`` beside a deep network (DCN-V2, Wang et al. 2021).
+    """Cross layers ``x ← x₀ ⊙ (W x + b) + x`` in parallel to a deep network (DCN-V2, Wang et al.
+    2021).
 
     Args:
         features, width, hidden: as for :class:`DotInteraction`.
         layers: cross layers.
-        rank: of each W = U V; None: full.
+        rank: of each W = U V; None: full W.
     """
 
     def __init__(
@@ -58,6 +59,6 @@ class CrossNetwork(nn.Module):
 
 
 def mlp(*widths: int) -> nn.Module:
-    """Linear layers of these widths with ReLU between the layers."""
+    """Linear layers of the given widths with ReLU between the layers."""
     network: nn.Module = MLP(widths[0], list(widths[1:]), activation_on_last=False)
     return network

@@ -22,14 +22,15 @@ _DAY = 86_400
 
 
 class ClickModule(TaskModule):
-    """Log loss of a network over feature vectors: what is known of the history, the item with its
-    attributes, the user with theirs, the state of the encoder before the item.
+    """Log loss of a network over feature vectors: numbers of the history and the time, the item
+    with its attributes, the user row with user attributes, the state of the encoder before the
+    item.
 
     Args:
         config: the task section.
-        name: of the task, under which the batch has the drawn negatives.
+        name: of the task; the batch has the drawn negatives under this name.
         manifest: events, mean rating and id spaces.
-        weights: of targets by code of their event.
+        weights: of targets, by event code.
         dim: width of item vectors and states.
         user_attributes: names of the user attributes.
         device: of the tables.
@@ -70,7 +71,7 @@ class ClickModule(TaskModule):
         self.dropout = HashedDropout(config.dropout, site=Site.CLICK_FEATURES)
 
     def counts(self, batch: Batch) -> list[float]:
-        """Weight of the examples."""
+        """Sum of the weights of the examples."""
         now, _, _, weight = self._examples(batch)
         return [float(len(now)) if weight is None else float(weight.double().sum())]
 
@@ -122,10 +123,10 @@ class ClickModule(TaskModule):
 
         Args:
             facts: [M, 2] see :class:`HistoryFacts`.
-            before, time: [M] seconds, of the last interaction and of this one.
+            before, time: [M] seconds, of the last interaction and of the example.
             items, states: [M, dim]
             users: [M, dim of the task]
-            key: [M] of the dropout in training.
+            key: [M] dropout key; None outside training.
         """
         vectors = [self.dense(dense_features(facts, before, time)), self.item(items)]
         if self.state is not None:
@@ -140,8 +141,8 @@ class ClickModule(TaskModule):
         return logits
 
     def _examples(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """Positions before [M], items [M], labels [M] and weights [M] of the targets that have a
-        label, and of the items drawn beside those that are a yes."""
+        """Positions [M] before the example, items [M], labels [M] and weights [M]: of the targets
+        that have a label, then of the negatives drawn for each yes."""
         label = self.label(batch.event, batch.rating)
         now = torch.nonzero(batch.has_next & ~torch.isnan(torch.roll(label, -1))).squeeze(1)
         item, label, event = batch.token[now + 1], label[now + 1], batch.event[now + 1]
@@ -155,11 +156,11 @@ class ClickModule(TaskModule):
 
 
 class Label(nn.Module):
-    """1 for a yes, 0 for a no, NaN where an interaction says neither.
+    """1 for a yes, 0 for a no, NaN for an interaction without label.
 
     Args:
         config: the task section.
-        manifest: names the events.
+        manifest: has the names of the events.
     """
 
     def __init__(self, config: Click, manifest: Manifest) -> None:
@@ -181,11 +182,11 @@ class Label(nn.Module):
 
 
 class HistoryFacts(nn.Module):
-    """What a history says by its numbers, up to every interaction: the logarithm of their number,
-    and the mean rating above the mean of all (0 where there is none).
+    """Two numbers of the history up to each interaction: log(1 + number of interactions), and its
+    mean rating minus the mean of all ratings (0 without a rating).
 
     Args:
-        mean: rating of all training interactions.
+        mean: mean rating of all training interactions.
     """
 
     def __init__(self, mean: float) -> None:
@@ -196,7 +197,7 @@ class HistoryFacts(nn.Module):
         """[T, 2]"""
         known = ~torch.isnan(batch.rating)
         centred = torch.where(known, batch.rating.double() - self.mean, 0.0)
-        # Sums up to here less those before the history; in double, since they run over the batch.
+        # Cumulative sums minus the sums before the history; in double, as they run over the batch.
         sums = torch.stack([centred, known.double()]).cumsum(1)
         before = torch.cat([sums.new_zeros(2, 1), sums], dim=1)
         first = torch.arange(len(known), device=known.device) - batch.position
@@ -206,8 +207,8 @@ class HistoryFacts(nn.Module):
 
 
 def dense_features(facts: Tensor, before: Tensor, time: Tensor) -> Tensor:
-    """[M, 5]: facts of the history [M, 2], the logarithm of the time since its last interaction,
-    and the time of the day on a circle."""
+    """[M, 5]: facts of the history [M, 2], log(1 + seconds since its last interaction) / 10, and
+    sine and cosine of the time of day."""
     gap = torch.log1p((time - before).clamp(min=0).double()).float() / 10
     angle = (time % _DAY).float() * (2 * math.pi / _DAY)
     return torch.cat([facts, torch.stack([gap, angle.sin(), angle.cos()], dim=1)], dim=1)

@@ -16,13 +16,13 @@ _TRIES = 4
 
 @dataclass(frozen=True)
 class Unclicked(BatchFields):
-    """Draws items that a user has not had, evenly among the catalogue.
+    """Draws items that a user has not had, uniformly from the catalogue.
 
-    What a user has had is decided from all training interactions of the user, also those that the
-    encoder does not see: ``feed.max_length`` and windows cut histories.
+    In training, all training interactions of the user count as had, including those that the
+    encoder does not see because ``feed.max_length`` or windows cut the history.
 
     Args:
-        number: n of each interaction.
+        number: n, items drawn per interaction.
         catalogue: largest item id.
         seed: of the job.
     """
@@ -32,8 +32,8 @@ class Unclicked(BatchFields):
     seed: int
 
     def drawn(self, histories: Histories, step: int) -> Ints:
-        """[T, n] item ids for every interaction, a function of (seed, step, row, position); 0
-        where four draws gave items of the user."""
+        """[T, n] item ids for every interaction, a function of (seed, step, row, position); 0 if
+        four draws all gave items that the user has had."""
         if not len(histories):
             return np.zeros((0, self.number), dtype=np.int64)
         assert histories.had is not None and histories.had_of is not None, "the feed reads them"
@@ -43,15 +43,16 @@ class Unclicked(BatchFields):
         return self.draw(had, of[owner], histories.row[owner], histories.position(), step)
 
     def items(self, histories: Histories, step: int) -> dict[str, Ints]:
-        """``unclicked`` [T, n]: indices of the drawn items; -1: none."""
+        """``unclicked`` [T, n]: ids of the drawn items, 0 for none; the batch field holds their
+        indices among the items of the batch, -1 for none."""
         return {"unclicked": self.drawn(histories, step)}
 
     def draw(self, had: Jagged, owner: Ints, row: Ints, position: Ints, step: int) -> Ints:
-        """[M, n] as above for M targets, each known by its ``row`` and ``position``.
+        """[M, n] item ids as :meth:`drawn`, for M targets at ``row`` and ``position``.
 
         Args:
-            had: items that are not drawn.
-            owner: [M] index of the list in ``had``.
+            had: lists of items that are not drawn.
+            owner: [M] index of the target's list in ``had``.
         """
         keys = np.unique(had.owner() * (self.catalogue + 1) + had.values)
         found = np.zeros((len(owner), self.number), dtype=np.int64)

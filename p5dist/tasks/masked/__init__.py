@@ -23,10 +23,11 @@ class Masked(Task):
     ranks = True
     kind: Literal["masked"]
     probability: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    """That a position is chosen; a history of which none is chosen hides its last."""
+    """Probability that a position is chosen; if no position of a history is drawn, its last is
+    chosen."""
     last_share: Annotated[float, Field(ge=0, le=1)] = 0.1
-    """Share of the histories of a step that end at a random item and hide only that, as ranking
-    hides the one to come."""
+    """Share of the histories of a step that are cut at a random item and hide only this last item,
+    as ranking hides the next item."""
     loss: Loss = FullSoftmax()
 
     @property

@@ -14,10 +14,12 @@ from p5dist.feed.masking import Hidden
 
 @dataclass(frozen=True)
 class Cloze:
-    """Chooses positions of histories with two interactions or more: of each, ``probability`` of
-    the positions but at least the last; or the last only, for ``last_share`` of the histories,
-    which is then always hidden, and which :meth:`cut` makes another one at every step. Of the
-    others 80 % are hidden, 10 % show a random item, 10 % stay (Devlin et al. 2019).
+    """Chooses positions of histories with two interactions or more.
+
+    A history of the share ``last_share`` is cut at a random position (:meth:`cut`), and only its
+    last interaction is chosen and hidden. Of other histories each position is chosen with
+    ``probability``, and the last position if none is drawn; of the chosen positions 80 % are
+    hidden, 10 % show a random item, 10 % stay (Devlin et al. 2019).
 
     Args:
         probability, last_share: as in :class:`p5dist.tasks.masked.Masked`.
@@ -31,16 +33,17 @@ class Cloze:
     seed: int
 
     def cut(self, histories: Histories, step: int) -> Histories:
-        """Those that hide their last position only end at a random one, the second or a later:
-        else a short history would ask for the same item every time, which is learned by heart.
-        """
+        """Cut the histories that hide only their last position at a random position, the second or
+        a later one: otherwise a short history would have the same target at every step, and the
+        model would memorise it."""
         drawn = self._uniform(Stream.MASKED_END, step, histories.row)
         ends = 2 + (drawn * (histories.lengths - 1)).astype(np.int64)
         lengths = np.where(self._only_last(histories, step), ends, histories.lengths)
         return histories.where(histories.position() < lengths[histories.owner()])
 
     def __call__(self, histories: Histories, step: int) -> Hidden:
-        """Choices for global step ``step``, a function of (seed, step, row, position)."""
+        """The chosen positions at global step ``step``, a function of (seed, step, row,
+        position)."""
         lengths = histories.lengths
         owner, position = histories.owner(), histories.position()
         row = histories.row[owner]
@@ -60,7 +63,7 @@ class Cloze:
         return Hidden(chosen, hidden, np.where(other, random, histories.item))
 
     def _only_last(self, histories: Histories, step: int) -> Bools:
-        """[B]"""
+        """[B] histories that hide their last position only."""
         return self._uniform(Stream.MASKED_LAST, step, histories.row) < self.last_share
 
     def _uniform(self, kind: int, step: int, *coordinates: Ints) -> Floats:

@@ -13,12 +13,12 @@ from p5dist.tasks.module import TargetWeight, TaskModule
 
 
 class MaskedModule(TaskModule):
-    """Loss of the items at the positions that the batch names as predicted; also of a next_item
-    task that hides the last item.
+    """Loss of the items at the predicted positions of the batch; next_item with ``by: masked``
+    uses it too.
 
     Args:
         loss: over the catalogue.
-        weights: of targets by code of their event.
+        weights: of targets, by event code.
     """
 
     ranks = True
@@ -29,7 +29,7 @@ class MaskedModule(TaskModule):
         self.weight = TargetWeight(weights)
 
     def counts(self, batch: Batch) -> list[float]:
-        """Weight of the predicted positions."""
+        """Sum of the weights of the predicted positions."""
         return [self.weight.total(batch.event[self._chosen(batch)])]
 
     def losses(self, encoded: Encoded, batch: Batch) -> Tensor:

@@ -21,7 +21,7 @@ Parts = Mapping[str, TaskSection]
 
 
 class _Several(Task):
-    """What several objectives and several tasks share."""
+    """Base class of several objectives and of several tasks."""
 
     @property
     def own_parameters(self) -> bool:
@@ -48,8 +48,8 @@ class MultiObjective(_Several):
         dict[str, Annotated[TaskSection, Chosen(OBJECTIVES.without("multi"))]], Field(min_length=1)
     ]
     weights: Weights = {}
-    """Factor on each loss, 1 where it is not named; learned: by the uncertainty of each (Kendall
-    et al. 2018)."""
+    """Factor on each loss, 1 if not named; learned: from the uncertainty of each loss (Kendall et
+    al. 2018)."""
 
     @model_validator(mode="after")
     def _fit(self) -> MultiObjective:
@@ -58,12 +58,12 @@ class MultiObjective(_Several):
         past = [name for name, part in self.objectives.items() if part.sees == "past"]
         if hiding and past:
             raise ValueError(
-                f"'{hiding[0]}' needs an encoder that sees both sides, '{past[0]}' one that "
-                "sees the past only: keep one of them"
+                f"'{hiding[0]}' needs an encoder that sees both sides, '{past[0]}' an encoder "
+                "that sees the past only: keep one of the two objectives"
             )
         for name, part in self.objectives.items():
             if part.sees == "both" and not hiding:
-                raise ValueError(f"'{name}' predicts of masked items: add a masked objective")
+                raise ValueError(f"'{name}' needs masked items: add a masked objective")
         return self
 
     @property
@@ -90,13 +90,13 @@ class MultiTask(_Several):
         for name, task in self.tasks.items():
             if task.shuffled:
                 raise ValueError(
-                    f"'{name}' shuffles histories, which the other tasks read in the order of "
+                    f"'{name}' shuffles histories, but several tasks read them in the order of "
                     f"time: set tasks.{name}.history to time"
                 )
         if len({task.sees for task in self.tasks.values()} - {None}) > 1:
             raise ValueError(
-                "some tasks need an encoder that sees both sides, others one that sees the past "
-                "only: set 'by' of next_item to causal"
+                "some tasks need an encoder that sees both sides, other tasks an encoder that sees "
+                "the past only: set 'by' of next_item to causal"
             )
         return self
 
@@ -109,19 +109,20 @@ class MultiTask(_Several):
 
 
 def _check_parts(parts: Parts, weights: Weights) -> None:
-    """Weights name parts, names are words, and all parts share candidates and hidden positions."""
+    """Raise ValueError unless weights name parts, names are valid, and all parts with a loss over
+    the catalogue have the same loss."""
     if isinstance(weights, dict):
         for name in weights:
             if name not in parts:
                 raise ValueError(f"weights names '{name}', not one of: {', '.join(parts)}")
     for name in parts:
         if not name or "/" in name:
-            raise ValueError(f"'{name}' is no name: it must not be empty nor hold a '/'")
+            raise ValueError(f"'{name}' is no name: a name is not empty and has no '/'")
     losses = {n: part.catalogue_loss for n, part in parts.items() if part.catalogue_loss}
     first = next(iter(losses), "")
     for name, loss in losses.items():
         if loss != losses[first]:
             raise ValueError(
-                f"'{name}' and '{first}' have different losses over the catalogue, whose "
-                "candidates belong to the batch: give them the same loss"
+                f"'{name}' and '{first}' have different losses over the catalogue, but candidates "
+                "are drawn once for the whole batch: give both the same loss"
             )

@@ -13,13 +13,13 @@ from p5dist.tasks.module import TaskModule
 class MultiModule(TaskModule):
     """The losses of its parts, combined with factors.
 
-    Learned factors are those of homoscedastic uncertainty (Kendall, Gal and Cipolla 2018): loss k
-    counts ``exp(-s_k) L_k + s_k / 2`` with a learned log-variance s_k, half of the first for a
-    squared error.
+    Learned factors follow homoscedastic uncertainty (Kendall, Gal and Cipolla 2018): loss L_k adds
+    ``exp(-s_k) L_k + s_k / 2`` with a learned log-variance s_k, and ``exp(-s_k) L_k / 2 + s_k / 2``
+    if L_k is a squared error.
 
     Args:
-        parts: by name.
-        weights: factor on each; None: learned.
+        parts: modules by name.
+        weights: factor on each loss, 1 if not named; None: learned.
     """
 
     def __init__(self, parts: dict[str, TaskModule], weights: dict[str, float] | None) -> None:
@@ -36,11 +36,11 @@ class MultiModule(TaskModule):
         self.register_buffer("factors", torch.tensor(factors), persistent=False)
 
     def counts(self, batch: Batch) -> list[float]:
-        """Those of the parts."""
+        """The counts of all parts, in order."""
         return [count for part in self._parts() for count in part.counts(batch)]
 
     def losses(self, encoded: Encoded, batch: Batch) -> Tensor:
-        """Those of the parts, of the same states."""
+        """The losses of all parts, in order, from the same states."""
         return torch.cat([part.losses(encoded, batch) for part in self._parts()])
 
     def combine(self, losses: Tensor) -> Tensor:
@@ -50,11 +50,11 @@ class MultiModule(TaskModule):
         return (torch.exp(-self.log_variance) * weighted + self.log_variance / 2).sum()
 
     def part(self, name: str) -> TaskModule:
-        """The part of that name."""
+        """The part ``name``."""
         return self._parts()[self.names.index(name)]
 
     def user_vectors(self, backbone: Backbone, batch: Batch) -> Tensor:
-        """Those of the first part that ranks."""
+        """The user vectors of the first part that ranks."""
         ranking = next(part for part in self._parts() if part.ranks)
         return ranking.user_vectors(backbone, batch)
 

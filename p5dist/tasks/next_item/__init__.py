@@ -24,11 +24,11 @@ class NextItem(Task):
     kind: Literal["next_item"]
     by: Literal["causal", "masked"] = "causal"
     """causal: the loss is taken at every position, the encoder sees the past only; masked: every
-    history ends at a random item, at each step another, which is hidden and predicted (fine-tuning
-    of BERT4Rec), after a masked pre-training."""
+    history is cut at a random item, drawn anew at each step, which is hidden and predicted
+    (fine-tuning of BERT4Rec); for a model pre-trained with the masked objective."""
     events: dict[str, NonNegativeFloat] | None = None
-    """Weight of the targets of each event; those not named are no targets. Left out: the weights
-    of prepare.events."""
+    """Weight of the targets of each event; events that are not named are no targets. Left out: the
+    weights of prepare.events."""
     loss: Loss = FullSoftmax()
 
     @property

@@ -25,18 +25,18 @@ class Rating(Task):
     }
     kind: Literal["rating"]
     score: Literal["dot", "mlp", "both"] = "both"
-    """Mean rating plus, dot: biases of user and item and the product of their vectors; mlp: a
-    network over both vectors; both: the sum of these."""
+    """The mean rating plus, for dot: biases of user and item and the product of their vectors; for
+    mlp: a network over both vectors; for both: the sum of dot and mlp."""
     user_table: bool = True
-    """Give every user an embedding row of their own beside what the encoder reads from the
-    history; needed for a bias of users whose history says little."""
+    """Give every user an embedding row in addition to the state of the encoder; needed for a bias
+    of users whose history says little."""
     user_dim: PositiveInt = 32
     history: Literal["shuffled", "time"] = "shuffled"
-    """shuffled: the encoder sees other interactions of the user in random order, whenever they
-    were; time: those before the rated one. Ratings depend little on the order, and a test split
-    at random asks for items from the middle of the history."""
+    """shuffled: the encoder sees other interactions of the user in random order, earlier and later
+    ones; time: the interactions before the rated one. Ratings depend little on the order, and the
+    targets of a random test split lie in the middle of the history."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
-    """Of states, item and user vectors before the prediction."""
+    """Dropout of states, item and user vectors before the prediction."""
 
     @property
     def shuffled(self) -> bool:

@@ -1,4 +1,4 @@
-"""Predicted ratings beside the global mean and the biases of users and items."""
+"""Evaluation of predicted ratings, with the global mean and user and item biases as baselines."""
 
 from __future__ import annotations
 

@@ -15,11 +15,11 @@ from p5dist.tasks.rating import Rating
 
 
 class RatingModule(TaskModule):
-    """Mean + bias of the item + bias of the user + a product of both, + an MLP, or one of these.
+    """Mean rating + biased product of user and item factors, or + an MLP, or + both.
 
-    The user is the state of the encoder before the item and, with ``user_table``, a row of the
-    user's own with the pooled user attributes; biased matrix factorisation (Koren, Bell and
-    Volinsky 2009) is the case without encoder and MLP.
+    The input of the user is the state of the encoder before the item and, with ``user_table``, the
+    user's embedding row plus the pooled user attributes; biased matrix factorisation (Koren, Bell
+    and Volinsky 2009) is the case without encoder and MLP.
 
     Args:
         config: the task section.
@@ -55,7 +55,7 @@ class RatingModule(TaskModule):
         self.user_dropout = HashedDropout(config.dropout, site=Site.RATING_USER)
 
     def counts(self, batch: Batch) -> list[float]:
-        """Rated positions."""
+        """Positions whose next interaction has a rating."""
         return [float(len(self._rated(batch)))]
 
     def losses(self, encoded: Encoded, batch: Batch) -> Tensor:
@@ -99,8 +99,8 @@ class RatingModule(TaskModule):
 
 
 class BiasedProduct(nn.Module):
-    """Bias of the user + bias of the item + the product of their factors, all linear in their
-    vectors.
+    """Bias of the user + bias of the item + the inner product of their factors; biases and factors
+    are linear in the vectors.
 
     Args:
         user_width, item_width: of the vectors.
@@ -122,7 +122,7 @@ class BiasedProduct(nn.Module):
 
 
 class Mlp(nn.Module):
-    """A network with one hidden layer, zero at the start."""
+    """A network with one hidden layer, whose output starts at zero."""
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()

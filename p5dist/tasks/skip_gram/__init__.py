@@ -18,17 +18,18 @@ if TYPE_CHECKING:
 
 
 class SkipGram(Task):
-    """Predict the items around an item (word2vec, Mikolov et al. 2013). The encoder takes no part:
-    the vector of a user is a mean of item vectors."""
+    """Predict the items around an item (word2vec, Mikolov et al. 2013). The encoder is not used:
+    the vector of a user is a mean of item vectors, mapped to contexts."""
 
     ranks = True
     kind: Literal["skip_gram"]
     window: PositiveInt = 5
-    """Items on each side, after subsampling; for every centre it is drawn from 1…window."""
+    """Largest number of items on each side, after subsampling; the number is drawn from 1…window
+    for every centre."""
     subsample: Annotated[float, Field(ge=0)] = 1e-3
     """An item of relative frequency f stays with probability √(subsample / f); 0: all stay."""
     user_items: PositiveInt = 10
-    """The last items of a history whose mean is the vector of its user."""
+    """Number of last items of a history whose mean gives the vector of its user."""
     loss: Loss = FullSoftmax()
 
     @property

@@ -16,14 +16,15 @@ from p5dist.tasks.module import TaskModule
 class SkipGramModule(TaskModule):
     """Loss of a context item given a centre item.
 
-    word2vec has two tables, one of centres and one of contexts. Here a square matrix maps the one
-    table's vectors from centres to contexts, so that an item need not predict itself.
+    word2vec has two tables, one of centres and one of contexts. Here there is one table, and a
+    square matrix maps its vectors from centres to contexts, so that an item need not predict
+    itself.
 
     Args:
         loss: over the catalogue.
-        name: of the task, under which the batch has its pairs.
+        name: of the task; the batch has the pairs under this name.
         dim: width of item vectors.
-        user_items: last items of a history whose mean is the vector of its user.
+        user_items: number of last items of a history whose mean gives the user vector.
     """
 
     reads_states = False
@@ -39,20 +40,20 @@ class SkipGramModule(TaskModule):
         nn.init.eye_(self.to_context.weight)
 
     def counts(self, batch: Batch) -> list[float]:
-        """Pairs."""
+        """Number of pairs."""
         return [float(batch.fields[self.name]["pairs"].shape[1])]
 
     def losses(self, encoded: Encoded, batch: Batch) -> Tensor:
         """[1]"""
         centre, context = batch.token[batch.fields[self.name]["pairs"]]
-        # Mapped once per item, and not once per pair.
+        # Mapped once per item instead of once per pair.
         mapped = self.to_context(encoded.items * self.scale)
         states = F.embedding(centre, mapped)
         return catalogue_loss(states, context, encoded.items, batch, loss=self.loss).reshape(1)
 
     def user_vectors(self, backbone: Backbone, batch: Batch) -> Tensor:
         """[B, dim] the mean of the last items of each history, mapped to contexts; zero for an
-        empty one."""
+        empty history."""
         items = self.encode(backbone, batch).items
         length = torch.bincount(batch.owner, minlength=batch.histories)
         late = torch.nonzero(length[batch.owner] - batch.position <= self.user_items).squeeze(1)

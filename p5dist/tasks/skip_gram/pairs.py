@@ -15,8 +15,8 @@ from p5dist.feed.batch_fields import BatchFields
 
 @dataclass(frozen=True)
 class SkipGrams(BatchFields):
-    """Centres and their contexts (Mikolov et al. 2013): frequent items are left out at random,
-    then every centre takes the 1…window items on each side, the number drawn evenly.
+    """Pairs of centre and context (Mikolov et al. 2013): frequent items are left out at random,
+    then every centre takes n items on each side, n drawn uniformly from 1…window.
 
     Args:
         window: as in :class:`p5dist.tasks.skip_gram.SkipGram`.
@@ -39,11 +39,11 @@ class SkipGrams(BatchFields):
         return cls(window, np.minimum(keep, 1).astype(np.float32), seed)
 
     def arrays(self, histories: Histories, step: int, ids: Ints) -> dict[str, Ints]:
-        """``pairs`` [2, P]: indices among the T interactions of centre and context."""
+        """``pairs`` [2, P]: centre and context as indices among the T interactions."""
         return {"pairs": self.pairs(histories, step)}
 
     def pairs(self, histories: Histories, step: int) -> Ints:
-        """[2, P] as above."""
+        """[2, P] see :meth:`arrays`."""
         if not len(histories.item):
             return np.zeros((2, 0), np.int64)
         owner, position = histories.owner(), histories.position()

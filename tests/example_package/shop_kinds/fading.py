@@ -1,4 +1,4 @@
-"""An encoder: the mean of the interactions so far, in which older ones fade."""
+"""An encoder: the weighted mean of the interactions so far, with smaller weights for older ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A source format: a line ``key=value|key=value`` a record."""
+"""A source format: one line ``key=value|key=value`` per record."""
 
 from __future__ import annotations
 

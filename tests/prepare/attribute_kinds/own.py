@@ -1,4 +1,4 @@
-"""Kinds of a user."""
+"""Attribute kinds of a user."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A kind of a user, named in the job file by its path, through the whole stage."""
+"""An attribute kind of a user, named in the job file by its path, through the whole stage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Formats of a user, each as short as it can be."""
+"""Source formats of a user, each as short as possible."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every registered format reads back the log that was written in it, however its files are cut."""
+"""Every registered format reads back a log written in it, however the log is cut into files."""
 
 from __future__ import annotations
 

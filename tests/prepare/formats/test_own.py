@@ -1,4 +1,4 @@
-"""A format of a user, named in the job file by its path, through the whole stage."""
+"""A source format of a user, named in the job file by its path, through the whole stage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A trace has the steps that were asked for, and what is computed in them."""
+"""A trace has the requested steps and their operations."""
 
 from __future__ import annotations
 

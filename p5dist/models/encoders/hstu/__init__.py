@@ -24,7 +24,7 @@ class Hstu(Encoder):
     layers: PositiveInt = 2
     heads: PositiveInt = 2
     time_intervals: bool = True
-    """A learned bias for each doubling of the seconds between two interactions."""
+    """Learn a bias for each doubling of the seconds between two interactions."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
 
     @property

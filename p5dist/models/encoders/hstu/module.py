@@ -48,8 +48,8 @@ class HstuEncoder(nn.Module):
 class Layer(nn.Module):
     """U, V, Q, K = SiLU(linear(norm(x))); A = SiLU(Q Kᵀ + bias); x + linear(norm(A V) · U).
 
-    The paper divides A by the length of the sequence; here it is the number of interactions that
-    the query sees, so that a state does not depend on how long the batch is.
+    The paper divides A by the length of the sequence; here A is divided by the number of
+    interactions that the query sees, so that a state does not depend on the padded length.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Layer(nn.Module):
 
     def _attend(self, vqk: Tensor, batch: Batch, intervals: IntervalClasses | None) -> Tensor:
         """[T, 3 · dim] → [T, dim]"""
-        if not batch.buckets:  # no interaction here, but gradients are exchanged
+        if not batch.buckets:  # no interaction on this worker, but gradients are exchanged
             return vqk[:, : vqk.shape[1] // 3] + unused(self.distance_bias, self.interval_bias)
         outputs = []
         for i, part in enumerate(to_rectangles(vqk, batch)):

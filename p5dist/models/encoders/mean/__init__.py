@@ -1,4 +1,4 @@
-"""The mean of a history's interactions as its encoder."""
+"""The encoder that takes the mean of a history's interactions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Mean(Encoder):
     adaptable = False
     kind: Literal["mean"]
     last: PositiveInt | None = None
-    """Interactions that count; left out: all that the feed gives."""
+    """Number of most recent interactions in the mean; left out: all that the feed gives."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
     def build(self, *, dim: int, max_length: int, causal: bool) -> nn.Module:

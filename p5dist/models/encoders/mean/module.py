@@ -11,7 +11,8 @@ from p5dist.models.encoders.mean import Mean as Config
 
 
 class MeanEncoder(nn.Module):
-    """The state at t is the norm of the mean of the interactions up to t, at most ``last``."""
+    """The state at t is the layer norm of the mean of the last interactions up to t, at most
+    ``last`` of them."""
 
     def __init__(self, config: Config, *, dim: int, max_length: int, causal: bool = True) -> None:
         super().__init__()
@@ -23,7 +24,8 @@ class MeanEncoder(nn.Module):
     def forward(self, x: Tensor, batch: Batch) -> Tensor:
         """States [T, dim] of interactions with vectors ``x`` [T, dim]."""
         x = self.dropout(x, batch.dropout_key)
-        # A running sum over all histories; double, so that a state depends on its history only.
+        # A running sum over all histories; in double, so that rounding does not make a state depend
+        # on the histories before its own.
         sums = torch.cat([x.new_zeros(1, x.shape[1], dtype=torch.double), x.double().cumsum(0)])
         count = (batch.position + 1).clamp(max=self.last)
         end = torch.arange(1, len(x) + 1, device=x.device)

@@ -27,13 +27,13 @@ class Transformer(Encoder):
     ffn_dim: PositiveInt | None = None
     """Width of the feed-forward part; left out: 4 · dim."""
     positions: Literal["learned", "learned_from_end", "rotary", "none"] = "learned"
-    """learned: a vector a position, from the first interaction on; learned_from_end: from the
-    last one back, as SASRec's padding on the left does; rotary: RoPE (Su et al. 2021)."""
+    """learned: a vector per position, counted from the first interaction; learned_from_end: counted
+    from the last interaction, as SASRec with its left padding; rotary: RoPE (Su et al. 2021)."""
     time_intervals: bool = False
-    """Attention also depends on the time between two interactions: a learned bias for each
-    doubling of the seconds and head (after TiSASRec, Li et al. 2020)."""
+    """Attention also depends on the time between two interactions: a learned bias per head for
+    each doubling of the seconds (after TiSASRec, Li et al. 2020)."""
     dropout: Dropout = 0.2
-    """Of the input and of what attention and feed-forward add."""
+    """Dropout of the input and of the outputs of attention and feed-forward."""
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -44,7 +44,7 @@ class Transformer(Encoder):
         if self.positions == "rotary" and dim // self.heads % 2:
             raise ValueError(
                 f"encoder.positions rotary turns pairs of channels, but a head has "
-                f"{dim // self.heads} (dim {dim} / heads {self.heads}): make that even"
+                f"{dim // self.heads} channels (dim {dim} / heads {self.heads}): make them even"
             )
 
     def build(self, *, dim: int, max_length: int, causal: bool) -> nn.Module:
@@ -57,6 +57,6 @@ class Transformer(Encoder):
 
 
 def check_heads(dim: int, heads: int) -> None:
-    """Raise ValueError where the width cannot be divided among the heads."""
+    """Raise ValueError if the width cannot be divided among the heads."""
     if dim % heads:
         raise ValueError(f"dim {dim} must be a multiple of encoder.heads {heads}")

@@ -1,4 +1,4 @@
-"""Transformer over histories that lie one after the other."""
+"""Transformer over concatenated histories."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Layer(nn.Module):
 
 
 class Attention(nn.Module):
-    """Softmax attention of every interaction over those of its history, up to it if causal."""
+    """Softmax attention of every interaction over its history, up to the interaction if causal."""
 
     def __init__(self, config: Config, dim: int, max_length: int, causal: bool) -> None:
         super().__init__()
@@ -103,7 +103,7 @@ class Attention(nn.Module):
 
     def _attend(self, qkv: Tensor, batch: Batch, intervals: IntervalClasses | None) -> Tensor:
         """[T, 3 · dim] → [T, dim]"""
-        if not batch.buckets:  # no interaction here, but gradients are exchanged
+        if not batch.buckets:  # no interaction on this worker, but gradients are exchanged
             return qkv[:, : qkv.shape[1] // 3] + unused(self.interval_bias)
         outputs = []
         for i, part in enumerate(to_rectangles(qkv, batch)):

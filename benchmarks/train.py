@@ -147,7 +147,8 @@ def _p5dist(job: Path) -> dict[str, Any]:
     found = trained(json.loads(job.read_text()), steps_left_out=warm_up)
     folder = RunFolder.of(config.storage, config.name)
     manifest = Manifest.load(folder.prepare)
-    readers = open_mix(config, "pretrain", folder, manifest).readers(config, shuffled=False)
+    mix = open_mix(config, "pretrain", folder, manifest)
+    readers = mix.readers(config, config.trainings()["pretrain"])
     stream = LaneStream(readers, 0, 1, config.feed.unit_rows, config.feed.read_ahead, read_here)
     targets = sum(
         int((histories.lengths - 1).clip(min=0).sum())

@@ -23,6 +23,8 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from p5dist.errors import P5Error, ResourceError
 
 _MEMORY = 2 << 30
@@ -152,7 +154,10 @@ def _start() -> _Process:
 def serve(fd: int) -> None:
     """The loop of a worker: answer calls until the driver closes the connection."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver handles it and ends its workers
-    import p5dist.prepare.shard_tasks  # noqa: F401  while the driver plans
+    # While the driver plans; pyarrow imports pandas, if there is one, at the first array.
+    import p5dist.prepare.shard_tasks  # noqa: F401
+
+    pa.array([0])
 
     with Connection(fd) as driver:
         try:

@@ -83,11 +83,10 @@ def run(job: RunConfig, folder: RunFolder, *, load: Load = load_scorer) -> dict[
     found = _Found(manifest.items)
     make_scorer = TargetScorerFactory(job, folder, manifest, ranking, fitted, load)
     found.add(score_all(make_scorer, job, folder, manifest, "score"))
-    rule = rule_of(job, config, manifest)
     if not len(found.values[c.USER]):
         raise (
             _no_users(job, manifest)
-            if rule.share < 1
+            if rule_of(job, config, manifest).share < 1
             else _no_targets(job, manifest, found.left_out)
         )
     evaluations = task_evaluations(job, folder, manifest)
@@ -103,33 +102,43 @@ def run(job: RunConfig, folder: RunFolder, *, load: Load = load_scorer) -> dict[
         "baselines": baselines,
         "tasks": tasks,
         "metric_info": _metric_info(job, evaluations),
-        "protocol": {
-            "split": config.split,
-            "catalogue": manifest.items,
-            "mask_seen": config.mask_seen,
-            "max_length": job.feed.max_length,
-            "ties": TIES,
-            "seed": job.seed,
-            "users": len(np.unique(found.values[c.USER])),
-            "targets": len(found.values[c.USER]),
-            "targets_wanted": config.targets,
-            "repeats": int(found.values[REPEATED].sum()) + found.left_out.get(REPEATED, 0),
-            "interactions": manifest.rows_by_split[config.split],
-            "left_out": found.left_out,
-            "histories": "sessions" if rule.sessions else "users",
-            "share_of_users": rule.share,
-            "skipped": found.skipped,
-            "ranking_from": ranking,
-            "ranking_item_to_item": job.ranking.item_to_item,
-            **_sources(job),
-            "baseline_interactions": value_of(fitted).interactions,
-        },
+        "protocol": _protocol(job, manifest, found)
+        | {"baseline_interactions": value_of(fitted).interactions},
         **provenance(job, "evaluate", data=manifest.fingerprint, seconds=time.time() - began),
     }
-    counted = len(found.values[c.USER]) + sum(found.left_out.values())
-    assert counted == manifest.rows_by_split[config.split], "every interaction is accounted for"
     (folder.evaluate / RESULT).write_json(result)
     return result
+
+
+def _protocol(job: RunConfig, manifest: Manifest, found: _Found) -> dict[str, Any]:
+    """How the metrics were measured, and where every interaction of the split went."""
+    config = job.evaluate
+    assert config is not None
+    rule = rule_of(job, config, manifest)
+    users = found.values[c.USER]
+    interactions = manifest.rows_by_split[config.split]
+    accounted = len(users) + sum(found.left_out.values())
+    assert accounted == interactions, "every interaction is a target or left out for a reason"
+    return {
+        "split": config.split,
+        "catalogue": manifest.items,
+        "mask_seen": config.mask_seen,
+        "max_length": job.feed.max_length,
+        "ties": TIES,
+        "seed": job.seed,
+        "users": len(np.unique(users)),
+        "targets": len(users),
+        "targets_wanted": config.targets,
+        "repeats": int(found.values[REPEATED].sum()) + found.left_out.get(REPEATED, 0),
+        "interactions": interactions,
+        "left_out": found.left_out,
+        "histories": "sessions" if rule.sessions else "users",
+        "share_of_users": rule.share,
+        "skipped": found.skipped,
+        "ranking_from": _ranking_stage(job),
+        "ranking_item_to_item": job.ranking.item_to_item,
+        **_sources(job),
+    }
 
 
 @dataclass

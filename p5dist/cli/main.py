@@ -13,10 +13,12 @@ from p5dist.cli import cluster, data, runs, stages
 from p5dist.cli.arguments import Json
 from p5dist.environment.console import show_log
 from p5dist.environment.redact import redact_text
-from p5dist.errors import P5Error, StoppedError
+from p5dist.errors import InstallError, P5Error, StoppedError
 
 STOPPED = 143
 """Exit code of a job that was asked to stop: the code of a process ended by SIGTERM."""
+
+_TRAINS = ("torch", "fbgemm_gpu", "torchrec", "ray", "safetensors", "tensorboard")
 
 app = typer.Typer(
     help="Pre-train one recommender on raw interaction logs, fine-tune, evaluate, recommend.",
@@ -45,7 +47,7 @@ def main() -> None:
     """Entry point: errors of p5dist are a message and exit code 1, not a traceback."""
     show_log()
     try:
-        app()
+        _run()
     except StoppedError as e:
         print(redact_text(str(e)), file=sys.stderr)
         sys.exit(STOPPED)
@@ -54,6 +56,20 @@ def main() -> None:
             raise
         print(redact_text(f"{type(e).__name__}: {e}"), file=sys.stderr)
         sys.exit(1)
+
+
+def _run() -> None:
+    try:
+        app()
+    except ModuleNotFoundError as e:
+        package = (e.name or "").partition(".")[0]
+        if package not in _TRAINS:
+            raise
+        raise InstallError(
+            "this command needs the packages that train", where=" ".join(sys.argv[1:2]),
+            value=f"{package} is not installed", rule=f"they are {', '.join(_TRAINS)}",
+            fix="pip install 'p5dist[cpu]', or p5dist[gpu]; README has all steps",
+        ) from e  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -12,6 +12,12 @@ import pytest
 from tests.s3 import FaultProxy, Store, environment, free_port, moto_server
 
 ROOT = Path(__file__).parent.parent
+LONGEST = ("end_to_end", "faults", "golden", "test_example_package.py", "test_notebook.py")
+"""Files and folders of tests/ that start first: none is left for one process at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.relative_to(ROOT / "tests").parts[0] not in LONGEST)
 
 
 @pytest.fixture(scope="session")

@@ -216,6 +216,9 @@ RATED = {"ratings": [[4.0, 3.0]]}
     [
         (lambda r: r.recommend([["i1", "x9"]], **RATED), r"'x9' \(history 0\)"),
         (lambda r: r.recommend(["i1"], ratings=[[1.0]]), "lists of lists"),
+        (lambda r: r.recommend(None), "lists of lists"),
+        (lambda r: r.recommend(one for one in (["i1"], ["i2"])), "lists of lists"),
+        (lambda r: r.score([["i1"]], ["i2"], ratings=[[1.0]]), "items must be lists"),
         (lambda r: r.recommend([["i1", "i2"]]), "the model reads the ratings"),
         (lambda r: r.recommend([["i1", "i2"]], ratings=[[1.0]]), "1 for 2 interactions"),
         (lambda r: r.recommend([["i1", "i2"]], ratings=[[1.0, "good"]]), "history 0, entry 1"),
@@ -238,8 +241,19 @@ def test_bad_input_names_place_value_and_rule(run: p5dist.Run, call: Any, messag
 def test_settings_that_make_no_sense(run: p5dist.Run) -> None:
     with pytest.raises(ConfigError, match="at least 1"):
         run.recommend([["i1"]], k=0, ratings=[[1.0]])
+    for k in (2.5, "3", True):
+        with pytest.raises(ConfigError, match="a whole number"):
+            run.recommend([["i1"]], k=k, ratings=[[1.0]])  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"unknown(.|\n)*'eror'(.|\n)*'error' or 'skip'"):
+        run.user_vectors([["i1"]], ratings=[[1.0]], unknown="eror")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r"no such task(.|\n)*finetune/rating"):
         run.score([["i1"]], [["i2"]], task="finetune/click", ratings=[[1.0]])
+
+
+def test_an_interaction_may_be_without_a_rating(run: p5dist.Run) -> None:
+    without = run.user_vectors([["i1", "i2"]], ratings=[[None, 2.0]])
+    assert np.isfinite(without).all()
+    assert (without == run.user_vectors([["i1", "i2"]], ratings=[[float("nan"), 2.0]])).all()
 
 
 def test_unknown_items_may_be_left_out(run: p5dist.Run) -> None:

@@ -242,7 +242,7 @@ def test_terminal_and_report_show_both_tasks(shop: Shop) -> None:
     assert shown == ["Ranking", f"Dwell: {WAIT}", f"Dwell: {STILL}"]
     rows = [row[1:] for row in page.rows if row[0] == "Mean absolute log error ↓"]
     lines = [line for line in shop.terminal.splitlines() if METRIC in line and "│" in line]
-    assert f"Dwell: {WAIT} of 40 test interactions" in shop.terminal
+    assert f"Dwell: {WAIT} of 40 test examples" in shop.terminal
     for path, row, line in zip((WAIT, STILL), rows, lines, strict=True):
         task = shop.evaluated()["tasks"][path]
         value, median = task["metrics"][METRIC]["value"], task["baselines"][MEDIAN][METRIC]

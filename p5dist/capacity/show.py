@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict
 from typing import Any
 
@@ -65,6 +66,13 @@ def counts(
     Raises:
         ConfigError: no data is prepared and a count is missing.
     """
+    asked = {"interactions": interactions, "users": users, "items": items}
+    for name, value in asked.items():
+        if value is not None and not 1 <= value < math.inf:
+            raise ConfigError(
+                "no such size of the data", where=f"--{name}", value=value,
+                rule="a finite number, at least 1", fix="for example --interactions 1e9",
+            )  # fmt: skip
     wanted = {"rows_kept": interactions, "users": users, "items": items}
     given = {name: int(value) for name, value in wanted.items() if value is not None}
     if len(given) < 3:

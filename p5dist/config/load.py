@@ -94,7 +94,13 @@ def _apply(values: dict[str, Any], override: str) -> None:
                 where=key, value=child, fix=f"set {part} as a whole",
             )  # fmt: skip
         node = child
-    node[parts[-1]] = yaml.safe_load(text)
+    try:
+        node[parts[-1]] = yaml.safe_load(text)
+    except yaml.YAMLError as e:
+        raise ConfigError(
+            "the value of an override is not YAML", where=key, value=text,
+            rule=" ".join(str(e).split()), fix="for example model.dim=64 or evaluate.k=[1,10]",
+        ) from None  # fmt: skip
 
 
 def explain(error: ValidationError, values: dict[str, Any], where: str) -> ConfigError:

@@ -24,7 +24,7 @@ class Evaluate(Section):
     """Exact ranking over the whole catalogue, and the metrics of the tasks."""
 
     split: Literal["validation", "test"] = "test"
-    k: tuple[PositiveInt, ...] = (1, 5, 10, 20)
+    k: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1, 5, 10, 20)
     users: PositiveInt | None = None
     """Approximate number of evaluated users, always the same users (by a hash of seed and user);
     left out: all users."""

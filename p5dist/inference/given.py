@@ -106,20 +106,18 @@ def given_histories(
         DataError: an unknown item or event, an invalid time; lists of different lengths; times that
             decrease; a column that the model reads and that is not given.
     """
-    for number, history in enumerate(histories):
-        if isinstance(history, (str, bytes)) or not isinstance(history, Sequence | np.ndarray):
-            raise DataError(
-                "a history is no list of item ids", where=f"history {number}", value=history,
-                rule="histories are lists of lists: [['a', 'b'], ['c']]",
-                fix="put the ids of each history into a separate list",
-            )  # fmt: skip
+    if unknown not in ("error", "skip"):
+        raise ConfigError(
+            "no such choice", where="unknown", value=repr(unknown), rule="'error' or 'skip'",
+            fix="error: unknown items raise an error; skip: they are left out",
+        )  # fmt: skip
     lengths = np.array([len(history) for history in histories], dtype=np.int64)
     flat = [item for history in histories for item in history]
     ids = items.ids(flat)
     needed = {name: name in job.model.columns for name in (c.TIMESTAMP, c.EVENT, c.RATING)}
     time = _column("times", times, lengths, _seconds, np.int64, 0, needed[c.TIMESTAMP])
     event = _column("events", events, lengths, _event_codes(manifest), np.int8, 0, needed[c.EVENT])
-    rating = _column("ratings", ratings, lengths, float, np.float32, np.nan, needed[c.RATING])
+    rating = _column("ratings", ratings, lengths, _rating, np.float32, np.nan, needed[c.RATING])
     offsets = offsets_of(lengths)
     found = Histories(
         user=users,
@@ -214,9 +212,17 @@ def _column(
             except (TypeError, ValueError, OverflowError, KeyError) as e:
                 raise DataError(
                     f"invalid entry of {name}", where=f"{name}, history {number}, entry {position}",
-                    value=value, rule=getattr(parse, "rule", "a number"), fix=f"correct {name}",
+                    value=repr(value), rule=getattr(parse, "rule", "a number"),
+                    fix=f"correct {name}",
                 ) from e  # fmt: skip
     return np.array(values, dtype=kind)
+
+
+def _rating(value: Any) -> float:
+    return np.nan if value is None else float(value)
+
+
+_rating.rule = "a number, or None if there is no rating"  # type: ignore[attr-defined]
 
 
 def _seconds(value: Any) -> int:
@@ -264,8 +270,24 @@ def _one(column: pa.ChunkedArray) -> Any:
 
 
 def check_k(k: int) -> None:
-    """Raise ConfigError unless ``k`` is at least 1."""
-    if k < 1:
+    """Raise ConfigError unless ``k`` is a whole number from 1."""
+    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
         raise ConfigError(
-            "invalid list length", where="k", value=k, rule="at least 1", fix="raise k"
-        )
+            "invalid list length", where="k", value=repr(k), rule="a whole number, at least 1",
+            fix="for example k=10",
+        )  # fmt: skip
+
+
+def check_lists(lists: Any, where: str) -> None:
+    """Raise DataError unless ``lists`` is a list of lists of ids."""
+    outer = [lists] if not _is_list(lists) else [one for one in lists if not _is_list(one)]
+    if outer:
+        raise DataError(
+            f"{where} must be lists of item ids", where=where, value=repr(outer[0]),
+            rule="lists of lists: [['a', 'b'], ['c']]",
+            fix="put the ids of each history into a separate list",
+        )  # fmt: skip
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, Sequence | np.ndarray) and not isinstance(value, (str, bytes))

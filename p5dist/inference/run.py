@@ -26,6 +26,7 @@ from p5dist.inference.given import (
     Items,
     Lists,
     check_k,
+    check_lists,
     given_histories,
     given_times,
     known_items,
@@ -188,6 +189,7 @@ class Run:
         given, _ = self._given(
             histories, times=times, events=events, ratings=ratings, users=users, unknown=unknown
         )
+        check_lists(items, "items")
         if len(items) != len(given):
             raise DataError(
                 "items and histories have different lengths", where="items", value=len(items),
@@ -290,6 +292,7 @@ class Run:
         users: Sequence[Id | None] | None,
         unknown: Literal["error", "skip"],
     ) -> tuple[Histories, int]:
+        check_lists(histories, "histories")
         numbers = self._user_ids(users, len(histories))
         given, skipped = given_histories(
             self.job, self._manifest, self._items, histories, times=times, events=events,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from p5dist.ranking.targets import NO_HISTORY, NOT_CHOSEN, REPEATED
@@ -54,6 +54,9 @@ class Group:
     """By name of the metric."""
     baselines: Mapping[str, Mapping[str, float | None]]
     """Metrics by name of the baseline; only baselines that have one of these metrics."""
+    examples: int | None = None
+    """Examples that a task is measured on, such as the rated ones of the targets; None: of the
+    ranking, or of an earlier version."""
 
 
 def groups(result: Mapping[str, Any]) -> list[Group]:
@@ -74,7 +77,8 @@ def groups(result: Mapping[str, Any]) -> list[Group]:
     titles = {path: _about(next(iter(task["metrics"])), info).title for path, task in tasks.items()}
     for path, title in titles.items():
         shown = f"{title}: {path}" if list(titles.values()).count(title) > 1 else title
-        found.append(_group(shown, tasks[path]["metrics"], tasks[path]["baselines"], info))
+        group = _group(shown, tasks[path]["metrics"], tasks[path]["baselines"], info)
+        found.append(replace(group, examples=tasks[path].get("examples")))
     return found
 
 

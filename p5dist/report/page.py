@@ -49,6 +49,7 @@ def render(run: Run, users: list[ShownUser]) -> str:
         protocol=protocol,
         users=users,
         ranking_masked=run.job.recommend is not None and run.job.recommend.mask_seen,
+        sessions=run.job.prepare.session_gap is not None,
         job_text=yaml.safe_dump(redact(run.job_values), sort_keys=False, allow_unicode=True),
         versions=latest.get("versions", {}),
         machine=latest.get("machine", {}),

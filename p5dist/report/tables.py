@@ -44,6 +44,8 @@ class MetricTable:
     ranking: bool
     baselines: list[str]
     rows: list[MetricRow]
+    examples: int | None
+    """Of a task; None: of the ranking, or not known."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,13 @@ def metric_tables(evaluation: Facts) -> list[MetricTable]:
             for k in keys
         ]
         tables.append(
-            MetricTable(group.title, group.ranking, [plain(n) for n in group.baselines], rows)
+            MetricTable(
+                group.title,
+                group.ranking,
+                [plain(n) for n in group.baselines],
+                rows,
+                group.examples,
+            )
         )
     return tables
 

@@ -66,6 +66,10 @@ class Evaluation:
         """
         raise NotImplementedError
 
+    def number(self, examples: Mapping[str, Array]) -> int:
+        """How many of the examples :meth:`measure` measures; all, unless a task leaves some out."""
+        return len(examples[USER])
+
     def columns(self, examples: Mapping[str, Array]) -> Mapping[str, Array]:
         """Columns of ``evaluate/targets.parquet``, if the examples are the targets in their order;
         otherwise none."""

@@ -87,6 +87,12 @@ def test_bytes_and_seconds_by_hand() -> None:
     assert found.epoch == pytest.approx(math.ceil(1e4 / 128) * found.step)
 
 
+@pytest.mark.parametrize("size", [0, -5, math.nan, math.inf])
+def test_a_size_that_is_none(size: float) -> None:
+    with pytest.raises(ConfigError, match="--items"):
+        counts(parse_job(JOB), 1e5, 1e4, size)
+
+
 def test_one_worker_sends_nothing() -> None:
     found = planned(1)
     assert set(found.bytes_by_link.values()) == {0.0}

@@ -182,3 +182,10 @@ def test_broken_yaml_and_missing_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["", "../up", "a/b", ".hidden", "a b"])
 def test_run_names_are_folder_names(name: str) -> None:
     assert "name" in _error(MINIMAL, f'name="{name}"').what
+
+
+def test_an_override_that_is_not_yaml_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"model\.dim(.|\n)*\[1"):
+        parse_job("name: shop\nprepare: {source: {files: a.csv}}", ["model.dim=[1"])
+    with pytest.raises(ConfigError, match=r"evaluate\.k"):
+        parse_job("name: shop\nprepare: {source: {files: a.csv}}", ["evaluate.k=[]"])

@@ -55,7 +55,10 @@ def _job(*overrides: str) -> RunConfig:
         ),
         (["model.inputs.id_dropout=0.1"], "inputs.id_dropout needs model.item_attributes"),
         (["model.inputs.user_attributes=true"], "needs model.user_attributes"),
-        (["model.encoder={positions: rotary}", "model.dim=6"], "a head has 3 (dim 6 / heads 2)"),
+        (
+            ["model.encoder={positions: rotary}", "model.dim=6"],
+            "3 channels (dim 6 / heads 2)",
+        ),
         (["model.dim=7"], "dim 7 must be a multiple of encoder.heads 2"),
         (["pretrain.epochs=1"], "exactly one of steps and epochs"),
         (["pretrain.steps=null"], "exactly one of steps and epochs"),
@@ -72,11 +75,11 @@ def _job(*overrides: str) -> RunConfig:
         ),
         (
             ["prepare.source={files: a, format: jsonl, names: [a]}"],
-            "names belong to csv and tsv files, not to jsonl; remove it",
+            "names belong to csv and tsv files, not to jsonl; remove names",
         ),
         (
             ["prepare.items={files: a, format: jsonl, names: [a], id: a}"],
-            "names belong to csv and tsv files, not to jsonl; remove it",
+            "names belong to csv and tsv files, not to jsonl; remove names",
         ),
         (
             ["prepare.items={files: a, format: sequences, id: a}"],
@@ -136,7 +139,7 @@ def _job(*overrides: str) -> RunConfig:
         (["prepare.events={view: 0}"], "events needs source.columns.event"),
         (
             ["prepare.source.columns.context={tags: {kind: multi}}"],
-            "has one value an interaction: use kind category or numeric",
+            "category or numeric",
         ),
     ],
 )

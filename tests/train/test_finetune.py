@@ -202,5 +202,7 @@ def test_head_only_needs_a_head() -> None:
 
 @pytest.mark.parametrize("start", ["finetune/rating", "nothing"])
 def test_a_start_that_is_no_stage_before(start: str) -> None:
-    with pytest.raises(ConfigError, match=r"no stage before it \(it has: pretrain\)"):
+    with pytest.raises(
+        ConfigError, match=r"neither an earlier stage of this job \(it has: pretrain\)"
+    ):
         small_job(Path(), f"finetune.rating.init_from={start}")

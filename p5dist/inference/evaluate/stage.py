@@ -204,10 +204,12 @@ def _measured(job: RunConfig, path: str, evaluation: Evaluation, found: _Found) 
     """The metrics of a predicting task and of its baselines."""
     config = job.evaluate
     assert config is not None
-    measured = evaluation.measure(found.examples(path), resamples=config.bootstrap, seed=job.seed)
+    examples = found.examples(path)
+    measured = evaluation.measure(examples, resamples=config.bootstrap, seed=job.seed)
     stage, name = job.predicting_tasks()[path]
     return {
         "kind": task_of(job, stage, name).kind,
+        "examples": evaluation.number(examples),
         "metrics": {key: asdict(e) for key, e in measured.get(MODEL, {}).items()},
         "baselines": {
             other: {key: e.value for key, e in values.items()}

@@ -20,8 +20,9 @@ def table(result: dict[str, Any]) -> Group:
     protocol = result["protocol"]
     found: list[Table | str] = []
     for group in results.groups(result):
-        about = f"{group.title} of {protocol['targets']:,} {protocol['split']} interactions"
+        about = f"{group.title} of {group.examples or 0:,} {protocol['split']} examples"
         if group.ranking:
+            about = f"{group.title} of {protocol['targets']:,} {protocol['split']} interactions"
             about += f" among {protocol['catalogue']:,} items"
             if protocol["ranking_item_to_item"]:
                 about += f", {protocol['ranking_item_to_item']:.0%} by item to item"

@@ -68,5 +68,8 @@ class RatingEvaluation(Evaluation):
             for name, predicted in predictions.items()
         }  # fmt: skip
 
+    def number(self, examples: Mapping[str, Array]) -> int:
+        return int((~np.isnan(examples[c.RATING])).sum())
+
     def columns(self, examples: Mapping[str, Array]) -> Mapping[str, Array]:
         return {c.RATING: examples[c.RATING], PREDICTED: examples[MODEL]}

@@ -20,6 +20,7 @@ from p5dist.inference.evaluate import stage
 from p5dist.inference.evaluate.table import table
 from p5dist.ranking.baselines import ItemToItem
 from p5dist.storage import RunFolder
+from p5dist.tasks.rating.evaluation import RatingEvaluation
 from tests.fake_scorer import FakeScorer, click_of, item_matrix, load_broken, load_fake, rating_of
 from tests.ranking.histories_of import histories
 from tests.small_data import small_job, write_small_data
@@ -164,6 +165,16 @@ def test_rating_metrics(prepared: tuple[RunConfig, RunFolder], result: dict[str,
         {"rmse": ((rating - 3) ** 2).mean() ** 0.5, "mae": np.abs(rating - 3).mean()}
     )
     assert set(result["baselines"]["user_item_bias"]) == {"rmse", "mae"}
+    assert result["tasks"]["finetune/rating"]["examples"] == len(targets)
+
+
+def test_only_rated_interactions_are_examples_of_a_rating_task() -> None:
+    user, rating = np.array([1, 1, 2]), np.array([4.0, np.nan, 2.0])
+    evaluation = RatingEvaluation(Manifest.model_construct(items=9, rating_mean=3.0))
+    examples = {"user": user, "rating": rating, "model": np.array([3.0, 5.0, 2.0])}
+    assert evaluation.number(examples) == 2
+    measured = evaluation.measure(examples, resamples=0, seed=0)
+    assert measured["model"]["mae"].value == 0.5
 
 
 def test_every_one_of_two_rating_tasks_is_evaluated_and_written(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ demo: install
 	$(VENV)/p5dist run jobs/ml-100k.yaml
 
 test: lint types
-	$(VENV)/python -m pytest -m "not slow" -n 2 --dist loadfile
+	$(VENV)/python -m pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder
 
 chaos: install
 	$(VENV)/python -m tests.faults.chaos --runs 20

@@ -58,7 +58,7 @@ def write_small_data(
         row=np.arange(users),
         offsets=offsets,
         item=rng.integers(1, items + 1, total),
-        timestamp=np.arange(total),
+        timestamp=np.arange(total) * c.SECOND,
         event=np.zeros(total, dtype=np.int8),
         rating=rng.integers(1, 6, total).astype(np.float32),
         split=np.zeros(total, dtype=np.int8),

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
+from pydantic import (
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from p5dist.config.base import Section
 from p5dist.config.registry import ATTRIBUTES, FORMATS, Chosen, Named, in_words
@@ -101,15 +108,51 @@ class RawFiles(Section):
     or .lz4 is decompressed."""
     names: tuple[str, ...] | None = None
     """Column names of csv and tsv files that have no header line."""
+    delimiter: str | None = None
+    """Character between the fields of csv and tsv files. Left out: a comma, a tab."""
+    quote: str | None = None
+    """Character around values of csv and tsv files that hold delimiters or line ends; ``""``: none.
+    Left out: the double quote in csv, none in tsv."""
+    encoding: str = "utf-8"
+    """Of text files, such as latin-1, cp1252, utf-16 or shift_jis."""
 
     @model_validator(mode="after")
-    def _names(self) -> RawFiles:
-        if self.names is not None and not FORMATS.find(self.format).takes_names:
+    def _settings(self) -> RawFiles:
+        kind = FORMATS.find(self.format)
+        for name in ("names", "delimiter", "quote"):
+            if getattr(self, name) is not None and not kind.is_delimited:
+                raise ValueError(
+                    f"{name} is for {FORMATS.ours_with('is_delimited', 'and')} files, not for "
+                    f"{self.format}: remove {name}"
+                )
+        if self.encoding != "utf-8" and not kind.is_text:
             raise ValueError(
-                f"names belong to {FORMATS.ours_with('takes_names', 'and')} files, not to "
-                f"{self.format}; remove names"
+                f"encoding is for {FORMATS.ours_with('is_text', 'and')} files, not for "
+                f"{self.format}: remove encoding"
             )
+        if self.delimiter is not None and self.delimiter == self.quote:
+            raise ValueError("delimiter and quote must be two characters")
         return self
+
+    @field_validator("delimiter", "quote")
+    @classmethod
+    def _one_character(cls, mark: str | None, info: ValidationInfo) -> str | None:
+        if mark is None or (mark == "" and info.field_name == "quote"):
+            return mark
+        if len(mark) != 1 or not mark.isascii() or mark in "\r\n":
+            raise ValueError(f"{info.field_name} must be one ASCII character, such as ';' or '|'")
+        return mark
+
+    @field_validator("encoding")
+    @classmethod
+    def _known(cls, encoding: str) -> str:
+        try:
+            "".encode(encoding)
+        except LookupError as e:
+            raise ValueError(
+                f"no such text encoding: '{encoding}'; use for example latin-1, cp1252 or utf-16"
+            ) from e
+        return encoding
 
 
 class Source(RawFiles):
@@ -170,8 +213,9 @@ class Clean(Section):
     duplicates: Literal["drop", "keep"] = "drop"
     """Rows whose user, item, timestamp, event and rating all repeat an earlier row."""
     rating_range: tuple[float, float] | None = None
+    """Smallest and largest rating, both included."""
     time_range: tuple[int, int] | None = None
-    """Seconds since 1970, both ends included."""
+    """First and last second since 1970, both included."""
     repeat_window: NonNegativeInt | None = None
     """Seconds: drops an interaction if the preceding one of the same user, item and event, dropped
     or not, is at most this much older."""
@@ -183,6 +227,15 @@ class Clean(Section):
     """Rare items and rare users are dropped in turn until no rare one is left (the k-core)."""
     keep_rejected: bool = False
     """Write the dropped rows to rejected/ with their reason."""
+
+    @field_validator("rating_range", "time_range")
+    @classmethod
+    def _rises(cls, limits: tuple[float, float] | None) -> tuple[float, float] | None:
+        if limits is not None and not limits[0] <= limits[1]:
+            raise ValueError(
+                f"the first limit must not be above the second: [{limits[1]:g}, {limits[0]:g}]?"
+            )
+        return limits
 
 
 class ItemVocabulary(Section):
@@ -217,12 +270,30 @@ class TimeSplit(Section):
     from ``test`` on are test.
 
     A cut is a time (ISO 8601, UTC without a zone), or a share of all interactions: 0.1 for the last
-    tenth (the cut may be early by at most 1/100,000 of the time range).
+    tenth. A share is cut at the latest time from which on there are at least so many interactions:
+    at 0.29 of 101 interactions, at least 29.29, so 30. Interactions at one time stay together,
+    which can make the share larger.
     """
 
     kind: Literal["time"]
     validation: datetime | Share | None = None
     test: datetime | Share
+
+    @field_validator("validation", "test", mode="before")
+    @classmethod
+    def _no_number_as_time(cls, cut: Any) -> Any:
+        """Keep numbers from being read as seconds since 1970."""
+        number = cut
+        if isinstance(cut, str):
+            try:
+                number = float(cut)
+            except ValueError:
+                return cut
+        if isinstance(number, (bool, int, float)) and not (isinstance(cut, float) and 0 < cut < 1):
+            raise ValueError(
+                "a share lies between 0 and 1, such as 0.2; a time is ISO 8601, such as 2024-05-03"
+            )
+        return cut
 
     @model_validator(mode="after")
     def _order(self) -> TimeSplit:
@@ -231,7 +302,7 @@ class TimeSplit(Section):
         if isinstance(self.validation, datetime) != isinstance(self.test, datetime):
             raise ValueError("validation and test must both be times or both be shares")
         if isinstance(self.validation, datetime) and isinstance(self.test, datetime):
-            if seconds(self.validation) >= seconds(self.test):
+            if microseconds(self.validation) >= microseconds(self.test):
                 raise ValueError("validation must begin before test")
         elif self.validation + self.test >= 1:  # type: ignore[operator]
             raise ValueError("validation + test must be less than 1: nothing would train")
@@ -240,7 +311,8 @@ class TimeSplit(Section):
 
 class RatioSplit(Section):
     """The last ``test`` share of every history is test, the ``validation`` share before it
-    validation, both rounded down; the rest is training."""
+    validation; the rest is training. Both numbers of interactions are rounded down, in exact
+    arithmetic on the decimal digits of the share: 0.29 of 100 interactions are 29."""
 
     kind: Literal["ratio"]
     validation: Share | Literal[0] = 0
@@ -265,9 +337,10 @@ class GivenSplit(Section):
 Split = Annotated[LeaveOneOut | TimeSplit | RatioSplit | GivenSplit, Field(discriminator="kind")]
 
 
-def seconds(time: datetime) -> int:
-    """Seconds since 1970 of a time; a time without a zone is UTC."""
-    return int((time if time.tzinfo else time.replace(tzinfo=timezone.utc)).timestamp())
+def microseconds(time: datetime) -> int:
+    """Microseconds since 1970 of a time; a time without a zone is UTC."""
+    aware = time if time.tzinfo else time.replace(tzinfo=timezone.utc)
+    return (aware - datetime(1970, 1, 1, tzinfo=timezone.utc)) // timedelta(microseconds=1)
 
 
 class Prepare(Section):
@@ -306,7 +379,31 @@ class Prepare(Section):
         return self
 
     @model_validator(mode="after")
-    def _events(self) -> Prepare:
-        if self.events is not None and self.source.columns.event is None:
+    def _columns(self) -> Prepare:
+        columns, clean, split = self.source.columns, self.clean, self.split
+        if self.events is not None and columns.event is None:
             raise ValueError("events needs source.columns.event, which names no column")
+        if clean.rating_range is not None and columns.rating is None:
+            raise ValueError(
+                "clean.rating_range needs source.columns.rating, which names no column"
+            )
+        if columns.timestamp is not None:
+            return self
+        timed = {
+            "session_gap": self.session_gap is not None,
+            "clean.repeat_window": clean.repeat_window is not None,
+            "clean.time_range": clean.time_range is not None,
+            "split.test": isinstance(split, TimeSplit) and isinstance(split.test, datetime),
+        }
+        for key, used in timed.items():
+            if used:
+                raise ValueError(
+                    f"{key} needs times, but source.columns.timestamp names no column: name it, or "
+                    f"remove {key}"
+                )
+        if isinstance(split, TimeSplit) and not FORMATS.find(self.source.format).in_order_of_time:
+            raise ValueError(
+                f"split 'time' needs interactions of all users in the order of time, but format "
+                f"'{self.source.format}' has user after user: use leave_one_out or ratio"
+            )
         return self

@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
+from p5dist.data.columns import SECOND
+
 ITEM_FEATURE = "item"
 USER_FEATURE = "user"
 
@@ -61,7 +63,7 @@ class Batch:
     has_next: Tensor
     """[T] bool: whether the history has a next interaction, which is then at t + 1"""
     timestamp: Tensor
-    """[T] int64 seconds"""
+    """[T] int64 microseconds"""
     event: Tensor
     """[T] int64 event type, 0 where the log has none"""
     rating: Tensor
@@ -85,6 +87,11 @@ class Batch:
     """By name of an objective or task (empty where there is one only) its extra fields."""
 
     @property
+    def seconds(self) -> Tensor:
+        """[T] float64: ``timestamp`` in seconds"""
+        return in_seconds(self.timestamp)
+
+    @property
     def area(self) -> int:
         """Slots in the rectangles of all buckets."""
         return self.buckets[-1].area.stop if self.buckets else 0
@@ -103,3 +110,8 @@ class Batch:
             for name, made in self.fields.items()
         }
         return replace(self, **moved)
+
+
+def in_seconds(timestamp: Tensor) -> Tensor:
+    """int64 microseconds → float64 seconds"""
+    return timestamp.double() / SECOND

@@ -35,6 +35,9 @@ SCORE = "score"
 
 REASON = "reason"
 
+SECOND = 1_000_000
+"""Of the unit of TIMESTAMP, microseconds."""
+
 # Values of SPLIT, one per interaction.
 TRAIN, VALIDATION, TEST = 0, 1, 2
 SPLIT_CODES = {"train": TRAIN, "validation": VALIDATION, "test": TEST}
@@ -44,7 +47,10 @@ INTERACTION = pa.schema(
     [
         (USER, pa.string()),
         (ITEM, pa.string()),
-        (TIMESTAMP, pa.int64()),  # seconds since 1970; the row number where the log has no time
+        (
+            TIMESTAMP,
+            pa.int64(),
+        ),  # microseconds since 1970; without times, the row number
         (EVENT, pa.int8()),  # 0 where the log has no event type
         (RATING, pa.float32()),  # NaN where the log has no rating
     ]

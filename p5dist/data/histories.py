@@ -32,7 +32,7 @@ class Histories:
     item: Ints
     """[T]"""
     timestamp: Ints
-    """[T] seconds"""
+    """[T] microseconds"""
     event: npt.NDArray[np.int8]
     """[T]"""
     rating: npt.NDArray[np.float32]

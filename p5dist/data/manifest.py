@@ -20,7 +20,7 @@ from p5dist.errors import ShardError
 from p5dist.storage import Folder
 
 MANIFEST = "manifest.json"
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 
 class ShardFile(BaseModel):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime
 from typing import Any, Literal
 
 import numpy as np
@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from p5dist.config import RunConfig
+from p5dist.config.prepare import microseconds
 from p5dist.data import columns as c
 from p5dist.data.histories import Histories
 from p5dist.data.jagged import Array, Bools, Ints, offsets_of
@@ -23,6 +24,7 @@ from p5dist.storage import Folder
 Id = str | int
 Lists = Sequence[Sequence[Any]]
 _SHOWN = 5
+_YEAR_10000 = 253_402_300_800  # seconds
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,7 @@ def given_histories(
     flat = [item for history in histories for item in history]
     ids = items.ids(flat)
     needed = {name: name in job.model.columns for name in (c.TIMESTAMP, c.EVENT, c.RATING)}
-    time = _column("times", times, lengths, _seconds, np.int64, 0, needed[c.TIMESTAMP])
+    time = _column("times", times, lengths, _microseconds, np.int64, 0, needed[c.TIMESTAMP])
     event = _column("events", events, lengths, _event_codes(manifest), np.int8, 0, needed[c.EVENT])
     rating = _column("ratings", ratings, lengths, _rating, np.float32, np.nan, needed[c.RATING])
     offsets = offsets_of(lengths)
@@ -147,14 +149,14 @@ def given_histories(
 
 
 def given_times(times: Sequence[Any], number: int) -> Ints:
-    """[n] seconds since 1970 of ``times``, one time for each of n = ``number`` histories.
+    """[n] microseconds since 1970 of ``times``, one time for each of n = ``number`` histories.
 
     Raises:
         DataError: another number of times, or a value that is no time.
     """
     one_each = [[time] for time in times]
     lengths = np.ones(number, dtype=np.int64)
-    found: Ints = _column("at", one_each, lengths, _seconds, np.int64, 0, False)
+    found: Ints = _column("at", one_each, lengths, _microseconds, np.int64, 0, False)
     return found
 
 
@@ -225,19 +227,23 @@ def _rating(value: Any) -> float:
 _rating.rule = "a number, or None if there is no rating"  # type: ignore[attr-defined]
 
 
-def _seconds(value: Any) -> int:
-    """Seconds since 1970."""
+def _microseconds(value: Any) -> int:
+    """Microseconds since 1970."""
     if isinstance(value, np.datetime64):
-        return int(value.astype("M8[s]").astype(np.int64))
+        value = value.astype("M8[us]").item()
     if isinstance(value, str):
         value = datetime.fromisoformat(value)
     if isinstance(value, datetime):
-        aware = value if value.tzinfo else value.replace(tzinfo=timezone.utc)
-        return int(aware.timestamp() // 1)
-    return int(value // 1)
+        return microseconds(value)
+    if not abs(value) < _YEAR_10000:
+        raise ValueError
+    found: int = round(value * c.SECOND)
+    return found
 
 
-_seconds.rule = "seconds since 1970, a datetime, or ISO 8601"  # type: ignore[attr-defined]
+_microseconds.rule = (  # type: ignore[attr-defined]
+    "seconds since 1970 (not milliseconds), a datetime, or ISO 8601, at most the year 9999"
+)
 
 
 def _event_codes(manifest: Manifest) -> Any:
@@ -258,7 +264,7 @@ def _check_order(histories: Histories) -> None:
         position = at - int(histories.offsets[owner[at]])
         raise DataError(
             "the times of a history decrease", where=f"history {owner[at]}, interaction {position}",
-            value=f"{time[at]} after {time[at - 1]}",
+            value=f"{time[at] / c.SECOND:.15g} after {time[at - 1] / c.SECOND:.15g} (seconds)",
             rule="a history is in the order of time, the oldest interaction first",
             fix="sort the interactions of the history by time",
         )  # fmt: skip

@@ -8,13 +8,14 @@ from torch import Tensor, nn
 
 from p5dist.config.model import Model
 from p5dist.data.batch import Batch
+from p5dist.data.columns import SECOND
 from p5dist.data.manifest import Manifest
 from p5dist.models.dropout import Site, hashed_bytes
 from p5dist.models.encoders.bias import INTERVALS, interval_class
 from p5dist.models.tables import UserTables
 
 _EVENTS = 128  # codes are int8
-_HOUR, _DAY = 3600, 86_400
+_HOUR, _DAY = 3600 * SECOND, 86_400 * SECOND
 _STD = 0.02
 
 
@@ -85,7 +86,7 @@ class Inputs(nn.Module):
 def gap_class(batch: Batch) -> Tensor:
     """[T] class of the time since the previous interaction; INTERVALS at the first interaction of
     a history."""
-    gap = interval_class(batch.timestamp - batch.timestamp.roll(1))
+    gap = interval_class(batch.seconds - batch.seconds.roll(1))
     return gap.masked_fill(batch.position == 0, INTERVALS)
 
 

@@ -22,8 +22,8 @@ from p5dist.prepare.values import (
     as_text,
     coded,
     is_null,
+    microseconds,
     ratings,
-    seconds,
 )
 
 ROW_REASONS = (
@@ -61,7 +61,7 @@ class Cleaned:
 
     rows: pa.Table
     """Valid rows in the order of the log: user, item (the types of Layout.id_types), timestamp
-    (int64 seconds), event (text, "" for none), rating (float32, NaN for none), context.<name>
+    (int64 microseconds), event (text, "" for none), rating (float32, NaN for none), context.<name>
     (category or bin, "" for none), RAW; those that the log does not have are left out."""
     rejected: dict[str, int]
     rejected_rows: pa.Table
@@ -81,9 +81,12 @@ def clean(raw: pa.Table, prepare: Prepare, layout: Layout) -> Cleaned:
         found[side] = raw[side].cast(pa.int64()) if whole else as_text(raw[side])
         verdict.reject(f"null_{side}", is_null(found[side]))
     if c.TIMESTAMP in raw.column_names:
-        time, bad = seconds(raw[c.TIMESTAMP], layout.time_unit)
+        time, bad = microseconds(raw[c.TIMESTAMP], layout.time_unit)
         verdict.reject("bad_timestamp", bad)
-        verdict.reject("time_out_of_range", _outside(time, prepare.clean.time_range))
+        if prepare.clean.time_range is not None:
+            first, last = prepare.clean.time_range
+            limits = first * c.SECOND, last * c.SECOND
+            verdict.reject("time_out_of_range", _outside(time, limits))
         found[c.TIMESTAMP] = pa.array(time)
     if c.EVENT in raw.column_names:
         events, code = coded(raw[c.EVENT])
@@ -100,7 +103,7 @@ def clean(raw: pa.Table, prepare: Prepare, layout: Layout) -> Cleaned:
     for name, attribute in kinds_of(prepare.source.columns.context).items():
         found[c.CONTEXT + name] = attribute.context(raw[c.CONTEXT + name])
     if prepare.clean.keep_rejected:
-        found[RAW] = _as_read(raw, layout)
+        found[RAW] = _as_read(raw)
     return verdict.divide(pa.table(found))
 
 
@@ -140,11 +143,11 @@ def _outside(values: Array, limits: tuple[float, float] | None) -> Bools | None:
     return outside
 
 
-def _as_read(raw: pa.Table, layout: Layout) -> pa.StructArray:
+def _as_read(raw: pa.Table) -> pa.StructArray:
     def text(name: str) -> pa.Array:
         if name not in raw.column_names:
             return pa.nulls(len(raw), pa.string())
-        column = as_text(raw[name], layout.time_unit)
+        column = as_text(raw[name])
         return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], pa.string())
 
     names = c.REJECTED.names[:-1]

@@ -88,7 +88,7 @@ def _starts(rows: Interactions, gap: int | None) -> Ints:
     new = np.ones(len(rows), np.bool_)
     new[1:] = rows.user[1:] != rows.user[:-1]
     if gap is not None:
-        new[1:] |= np.diff(rows.time) > gap
+        new[1:] |= np.diff(rows.time) > gap * c.SECOND
     return np.flatnonzero(new)
 
 

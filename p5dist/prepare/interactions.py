@@ -39,7 +39,7 @@ class Interactions:
     item: Codes
     """Index into :attr:`Names.items`."""
     time: Ints
-    """Seconds"""
+    """Microseconds; the number of the row where the log has no time."""
     rating: Floats | None
     part: npt.NDArray[np.int8] | None
     """Split code of the files that it comes from, of a given split."""
@@ -227,7 +227,7 @@ def _repeats(rows: Interactions, window: int) -> Bools:
     event = rows.coded.get(c.EVENT)
     kind = [rows.item] if event is None else [event, rows.item]
     order = stable_order(*kind, rows.user)
-    close = np.diff(rows.time[order]) <= window
+    close = np.diff(rows.time[order]) <= window * c.SECOND
     for key in (*kind, rows.user):
         close &= key[order][1:] == key[order][:-1]
     found = np.zeros(len(rows), np.bool_)

@@ -31,6 +31,9 @@ class Layout:
     format: str
     """Name of the source format."""
     names: tuple[str, ...] | None
+    delimiter: str | None
+    quote: str | None
+    encoding: str
     columns: Mapping[str, str]
     """Our name → name in the files."""
     roles: Mapping[str, Role]
@@ -60,8 +63,8 @@ class Layout:
             knobs[ours] = f"prepare.source.columns.context.{name}"
         types = {} if id_types is None else {"id_types": id_types}
         return cls(
-            source.format, source.names, columns, roles, knobs, "prepare.source",
-            source.timestamp_unit, **types,
+            source.format, source.names, source.delimiter, source.quote, source.encoding,
+            columns, roles, knobs, "prepare.source", source.timestamp_unit, **types,
         )  # fmt: skip
 
     @classmethod
@@ -75,7 +78,10 @@ class Layout:
             columns[ours := f"attribute.{name}"] = attribute.column or name
             roles[ours] = attribute.role
             knobs[ours] = f"{section}.attributes.{name}"
-        return cls(table.format, table.names, columns, roles, knobs, section)
+        return cls(
+            table.format, table.names, table.delimiter, table.quote, table.encoding,
+            columns, roles, knobs, section,
+        )  # fmt: skip
 
     @property
     def source_format(self) -> SourceFormat:

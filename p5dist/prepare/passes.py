@@ -21,8 +21,9 @@ from p5dist.prepare import log_tasks, shard_tasks
 from p5dist.prepare.arrays import Ids
 from p5dist.prepare.layout import Layout
 from p5dist.prepare.profile import ShardProfile
+from p5dist.prepare.share_cuts import Bins, find_cuts
 from p5dist.prepare.sources import Inputs, cut_files, estimate_rows
-from p5dist.prepare.split import Cuts, bin_width
+from p5dist.prepare.split import Cuts, describe
 from p5dist.prepare.vocabulary import Vocabulary, expected_collisions, item_vocabulary
 from p5dist.prepare.workers import Workers
 from p5dist.prepare.write_shards import group_rows
@@ -126,16 +127,21 @@ class Passes:
         if not isinstance(rule.test, float):
             return Cuts.at_times(rule)
         spans = [n.times for n in counts if n.times is not None]
-        low, high = (min(a for a, _ in spans), max(b for _, b in spans)) if spans else (
-            0, sum(n.kept for n in counts)
-        )  # fmt: skip
-        width = bin_width(low, high)
-        bins = (high - low) // width + 1
-        histogram = np.zeros(bins, np.int64)
-        calls = self._shard_calls(rounds, low, width, bins)
-        for _, counts_here in self._each("times", shard_tasks.times, calls):
-            histogram += counts_here
-        return Cuts.at_shares(rule, histogram, low, width)
+        low, high = 0, sum(n.kept for n in counts) - 1
+        if spans:
+            low, high = min(a for a, _ in spans), max(b for _, b in spans)
+
+        def count(bins: list[Bins]) -> list[Ints]:
+            totals = [np.zeros(some.number, np.int64) for some in bins]
+            calls = self._shard_calls(rounds, bins)
+            for _, counted in self._each("times", shard_tasks.times, calls):
+                for total, here in zip(totals, counted, strict=True):
+                    total += here
+            return totals
+
+        found, warnings = find_cuts(rule, low, high, count)
+        self.warnings += warnings
+        return found
 
     def count(
         self, catalogue: Ids, left: shard_tasks.Left
@@ -155,6 +161,7 @@ class Passes:
                     total[index] += n
                 for name, part in counted.coded.items():
                     coded.setdefault(name, []).append(part)
+            self._check_trains(left.cuts, int(train.sum()), int(seen.sum()))
             items, ids = item_vocabulary(self.config.vocabulary, catalogue, train, seen, earlier)
             if known is not None or not (seen[ids == 0] > 0).any():
                 break
@@ -245,6 +252,15 @@ class Passes:
             fix="set prepare.clean.keep_rejected: true to see the rows under rejected/, and "
             "correct prepare.source or prepare.clean",
         )
+
+    def _check_trains(self, cuts: Cuts | None, train: int, interactions: int) -> None:
+        if not train:
+            raise EmptyLogError(
+                "the split leaves no interaction to train on", where="prepare.split",
+                value=describe(self.config, cuts),
+                rule=f"at least one of the {interactions:,} interactions must train",
+                fix="choose a later cut or smaller shares, or another kind of split",
+            )  # fmt: skip
 
     def _shard_calls(self, *arguments: Any) -> list[tuple[Any, ...]]:
         return [(self.shared, shard, *arguments) for shard in range(self.shards)]

@@ -18,7 +18,7 @@ from p5dist.prepare.vocabulary import Vocabulary
 
 Counts = tuple[Array, Ints]
 
-_DAY = 86_400
+_DAY = 86_400 * c.SECOND
 _LENGTH_BINS = 24
 _CURVE_POINTS = 200
 _TIME_POINTS = 400
@@ -157,7 +157,7 @@ def _warnings(
     validation, test = (int(sum(s.splits[code] for s in shards)) for code in (c.VALIDATION, c.TEST))
     if not test:
         found.append("no interaction is in the test split: nothing can be evaluated on it")
-    elif not validation and prepare.split.kind == "leave_one_out":
+    elif not validation and (prepare.split.kind == "leave_one_out" or prepare.split.validation):
         found.append("no interaction is in the validation split")
     return found
 

@@ -8,9 +8,12 @@ import numpy as np
 import pyarrow as pa
 
 from p5dist.errors import DataError
-from p5dist.prepare.column_types import kind_of, plain
+from p5dist.prepare.column_types import Role, kind_of, plain
 from p5dist.prepare.layout import MAX_ROWS, FileRange, Layout, SourceFile
-from p5dist.prepare.values import as_text
+from p5dist.prepare.values import as_text, check_exact
+
+_NOUNS: dict[Role, str] = {"id": "ids", "time": "times"}
+"""Of the columns whose values must be exact."""
 
 
 def read_range(part: FileRange, layout: Layout) -> Iterator[tuple[pa.Table, int]]:
@@ -42,6 +45,8 @@ def _under_our_names(table: pa.Table, file: SourceFile, layout: Layout) -> pa.Ta
     for ours, theirs in layout.columns.items():
         if theirs in table.column_names:
             found[ours] = _usual_text(table[theirs], theirs, file)
+            if (role := layout.roles[ours]) in _NOUNS:
+                check_exact(found[ours], theirs, file.url, _NOUNS[role])
         elif theirs in file.columns:
             raise DataError(
                 f"format '{layout.format}' has not read column '{theirs}'", where=file.url,

@@ -19,6 +19,7 @@ from p5dist.prepare.interactions import Interactions, Names, rejected
 from p5dist.prepare.log_tasks import Stage, by_reason
 from p5dist.prepare.profile import ShardProfile, profile_shard
 from p5dist.prepare.scratch import Scratch
+from p5dist.prepare.share_cuts import Bins
 from p5dist.prepare.split import Cuts
 from p5dist.prepare.vocabulary import Vocabulary, catalogue_indices
 from p5dist.prepare.write_shards import history_table, write_shard
@@ -92,13 +93,13 @@ def drop_rare(
     return _item_counts(counts, index), by_reason(reason[now])
 
 
-def times(stage: Stage, shard: int, rounds: int, low: int, width: int, bins: int) -> Ints:
-    """[bins] interactions by time, see :meth:`.split.Cuts.at_shares`."""
+def times(stage: Stage, shard: int, rounds: int, bins: list[Bins]) -> list[Ints]:
+    """Interactions in every one of ``bins``, see :class:`.share_cuts.ShareCut`."""
     rows, _ = _rows(stage, shard, rounds)
     too_old = over_length(rows, stage.prepare)
     if too_old is not None:
         rows = rows.take(~too_old)
-    return np.bincount((rows.time - low) // width, minlength=bins).astype(np.int64)
+    return [some.counts(rows.time) for some in bins]
 
 
 def count(stage: Stage, shard: int, left: Left, catalogue: Ids, known: Bools | None) -> Counted:

@@ -235,7 +235,8 @@ def _inspect(url: str, layout: Layout) -> SourceFile:
                 f"column '{theirs}' is not in the file", where=url,
                 rule=f"the columns there are: {', '.join((*file.columns, *file.partition))}",
                 fix=f"correct {layout.knobs[ours]}"
-                + (f", or give {layout.section}.names if the file has no header line"
-                   if read_by.takes_names and layout.names is None else ""),
+                + (f", or give {layout.section}.names if the file has no header line, or "
+                   f"{layout.section}.delimiter"
+                   if read_by.is_delimited and layout.names is None else ""),
             )  # fmt: skip
     return file

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from fractions import Fraction
 
 import numpy as np
 import numpy.typing as npt
@@ -15,19 +16,21 @@ from p5dist.config.prepare import (
     Prepare,
     RatioSplit,
     TimeSplit,
-    seconds,
+    microseconds,
 )
 from p5dist.data import columns as c
 from p5dist.data.jagged import Ints, ranges
 from p5dist.prepare.interactions import Interactions
 
 SplitRule = LeaveOneOut | TimeSplit | RatioSplit | GivenSplit
-HISTOGRAM_BINS = 100_000
+# The years 1 to 9999.
+_FIRST, _END = -62_135_596_800 * c.SECOND, 253_402_300_800 * c.SECOND
 
 
 @dataclass(frozen=True)
 class Cuts:
-    """First second of validation and of test."""
+    """First time of validation and of test: microseconds since 1970, or the number of the row where
+    the log has no time."""
 
     validation: int
     test: int
@@ -35,30 +38,14 @@ class Cuts:
     @classmethod
     def at_times(cls, rule: TimeSplit) -> Cuts:
         assert isinstance(rule.test, datetime)
-        test = seconds(rule.test)
+        test = microseconds(rule.test)
         first = rule.validation
-        return cls(seconds(first) if isinstance(first, datetime) else test, test)
-
-    @classmethod
-    def at_shares(cls, rule: TimeSplit, histogram: Ints, low: int, width: int) -> Cuts:
-        """The latest cuts at edges of the histogram that leave at least the shares behind them.
-
-        Args:
-            histogram: [bins] interactions with time in ``low + i · width`` … ``+ width``.
-        """
-        behind = np.cumsum(histogram[::-1])[::-1]
-
-        def cut(share: float) -> int:
-            return low + width * int(np.flatnonzero(behind >= share * behind[0])[-1])
-
-        assert isinstance(rule.test, float)
-        before = rule.validation if isinstance(rule.validation, float) else 0.0
-        return cls(cut(rule.test + before), cut(rule.test))
+        return cls(microseconds(first) if isinstance(first, datetime) else test, test)
 
 
-def bin_width(low: int, high: int) -> int:
-    """Seconds of a bin, so that ``low`` … ``high`` has at most HISTOGRAM_BINS."""
-    return (high - low) // HISTOGRAM_BINS + 1
+def exact(share: float) -> Fraction:
+    """A share as its decimal digits are written: 0.29 is 29/100."""
+    return Fraction(repr(share))
 
 
 def split_codes(
@@ -82,8 +69,8 @@ def split_codes(
         code[rows.time >= cuts.test] = c.TEST
         return code
     if isinstance(rule, RatioSplit):
-        test = np.floor(lengths * rule.test).astype(np.int64)
-        validation = np.floor(lengths * rule.validation).astype(np.int64)
+        test = _rounded_down(lengths, rule.test)
+        validation = _rounded_down(lengths, rule.validation)
     else:
         test = validation = (lengths >= 3).astype(np.int64)
     tests = np.cumsum(lengths) - test
@@ -92,8 +79,16 @@ def split_codes(
     return code
 
 
-def describe(rule: SplitRule, cuts: Cuts | None = None) -> str:
+def _rounded_down(lengths: Ints, share: float) -> Ints:
+    """[B] ``share`` of each length, rounded down."""
+    distinct, index = np.unique(lengths, return_inverse=True)
+    counts = [int(length * exact(share)) for length in distinct.tolist()]
+    return np.array(counts, np.int64)[index]
+
+
+def describe(prepare: Prepare, cuts: Cuts | None = None) -> str:
     """The rule in words, for the manifest and the report."""
+    rule = prepare.split
     if isinstance(rule, GivenSplit):
         test = f"those of {_names(rule.test)} test, all others train"
         if rule.validation is not None:
@@ -101,9 +96,10 @@ def describe(rule: SplitRule, cuts: Cuts | None = None) -> str:
         return f"given: of the interactions, {test}"
     if isinstance(rule, TimeSplit):
         assert cuts is not None
-        words = f"test from {_text(cuts.test)} on"
+        timed = prepare.source.columns.timestamp is not None
+        words = f"test from {_text(cuts.test, timed)} on"
         if rule.validation is not None:
-            words = f"validation from {_text(cuts.validation)} on, {words}"
+            words = f"validation from {_text(cuts.validation, timed)} on, {words}"
         return f"time: {words}, for all users"
     if isinstance(rule, RatioSplit):
         return (
@@ -137,5 +133,10 @@ def _names(files: str | tuple[str, ...]) -> str:
     return files if isinstance(files, str) else ", ".join(files)
 
 
-def _text(time: int) -> str:
-    return datetime.fromtimestamp(time, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+def _text(time: int, timed: bool) -> str:
+    if not timed:
+        return f"interaction {time + 1:,} of the log"
+    if not _FIRST <= time < _END:
+        return f"{time / c.SECOND:,.0f} seconds after 1970"
+    moment = datetime.fromtimestamp(time // c.SECOND, timezone.utc)
+    return moment.replace(microsecond=time % c.SECOND).isoformat().replace("+00:00", "Z")

@@ -110,7 +110,6 @@ def _build(passes: Passes, digest: Future[str]) -> tuple[Manifest, list[str]]:
     passes.check_left(rows_in, int(seen.sum()))
     left = Left(rounds, passes.cuts(counts, rounds))
     items, ids, coded, before = passes.count(catalogue, left)
-    passes.check_left(rows_in, int(items.count.sum()))
     shards, profiles = passes.write(left, ids, coded, before)
     users = before[-1][1]
     _write_vocabularies(passes, items, coded)
@@ -134,7 +133,7 @@ def _build(passes: Passes, digest: Future[str]) -> tuple[Manifest, list[str]]:
         context={name: len(v) for name, v in coded.items() if name != c.EVENT},
         events=_event_weights(passes, coded[c.EVENT]) if c.EVENT in coded else {},
         longest_history=max(int(p.lengths[0][-1]) for p in profiles),
-        split=describe(config.split, left.cuts),
+        split=describe(config, left.cuts),
         made_from=knows(config),
         **_sums(profiles),
     )

@@ -14,23 +14,28 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from p5dist.data.columns import SECOND
 from p5dist.data.jagged import Array, Bools, Ints
+from p5dist.errors import DataError
 from p5dist.prepare.arrays import is_integer_text
-from p5dist.prepare.column_types import kind_of
+from p5dist.prepare.column_types import kind_of, plain
 
 NULLS = ("", "NULL", "null", "NaN", "nan", r"\N")
 """Text that stands for no value."""
 
-PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
+_PER_SECOND = {"s": 1, "ms": 1_000, "us": SECOND, "ns": 1_000 * SECOND}
 
 _NUMBER = r"^-?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?$"
 _LATEST = 2**62
+_EXACT = {pa.float16(): 2.0**11, pa.float32(): 2.0**24, pa.float64(): 2.0**53}
+"""From these numbers on, a float also stands for whole numbers beside it."""
 _LARGEST_INT64 = "9223372036854775807"
 _DATE_TIME = (
     r"^(?P<year>[0-9]{4})-(?P<month>0[1-9]|1[0-2])-(?P<day>0[1-9]|[12][0-9]|3[01])"
     r"(?:[Tt ](?P<hour>[01][0-9]|2[0-3])"
-    r"(?::(?P<minute>[0-5][0-9])(?::(?P<second>[0-5][0-9])(?:[.,][0-9]+)?)?)?"
-    r" ?(?:[Zz]|(?P<sign>[+-])(?P<zone_hour>[01][0-9]|2[0-3])(?::?(?P<zone_minute>[0-5][0-9]))?)?"
+    r"(?::(?P<minute>[0-5][0-9])(?::(?P<second>[0-5][0-9])(?:[.,](?P<fraction>[0-9]+))?)?)?"
+    r" ?(?:[Zz]|UTC|GMT|(?P<sign>[+-])(?P<zone_hour>[01][0-9]|2[0-3])"
+    r"(?::?(?P<zone_minute>[0-5][0-9]))?)?"
     r")?$"
 )
 
@@ -68,32 +73,31 @@ def coded(column: pa.ChunkedArray) -> tuple[pa.StringArray, Array]:
     return distinct.dictionary, np.asarray(distinct.indices)[code]
 
 
-def seconds(column: pa.ChunkedArray, unit: str) -> tuple[Ints, Bools | None]:
-    """[n] whole seconds since 1970, fractions cut off downwards, and [n] whether it is no time.
+def microseconds(column: pa.ChunkedArray, unit: str) -> tuple[Ints, Bools | None]:
+    """[n] microseconds since 1970, rounded to the nearest (halves up), and [n] whether the value is
+    no time.
 
     Args:
         column: numbers, their text, date-times as text (``unit`` iso), timestamps, or dates.
-        unit: of numbers and their text: a key of PER_SECOND, or iso.
+        unit: of numbers and their text: s, ms, us, ns, or iso.
     """
     kind = kind_of(column.type)
     if pa.types.is_dictionary(column.type):
         values, code = coded(column)
-        time, bad = seconds(pa.chunked_array([values]), unit)
+        time, bad = microseconds(pa.chunked_array([values]), unit)
         return time[code], None if bad is None else bad[code]
-    bad = np.asarray(pc.is_null(column)) if column.null_count else None
+    null = np.asarray(pc.is_null(column)) if column.null_count else None
     if kind == "time":
         if pa.types.is_date(column.type):
             column = column.cast(pa.timestamp("s"))
-        time = _integers(column, PER_SECOND[column.type.unit])
+        time, bad = _of_integers(_integers(column), column.type.unit)
     elif kind == "integer" and column.type != pa.uint64():
-        time = _integers(column, PER_SECOND[unit])
+        time, bad = _of_integers(_integers(column), unit)
     elif kind == "text":
-        time, bad = _iso(column) if unit == "iso" else _number_seconds(column, PER_SECOND[unit])
+        time, bad = _of_iso(column) if unit == "iso" else _of_number_text(column, unit)
     else:
-        time, bad = _floor(floats(column) / PER_SECOND.get(unit, 1))
-    late = (time <= -_LATEST) | (time >= _LATEST)
-    bad = late if bad is None else bad | late
-    return time, bad if bad.any() else None
+        time, bad = _of_floats(floats(column), unit)
+    return time, bad if null is None else null if bad is None else bad | null
 
 
 def ratings(column: pa.ChunkedArray) -> tuple[Array, Bools | None]:
@@ -108,6 +112,25 @@ def ratings(column: pa.ChunkedArray) -> tuple[Array, Bools | None]:
     if infinite is not None:
         bad |= infinite
     return number[code], bad[code] if bad.any() else None
+
+
+def check_exact(column: pa.ChunkedArray, name: str, url: str, noun: str) -> None:
+    """Raise DataError if floats of the column are so large that each stands for several whole
+    numbers."""
+    type_ = plain(column.type)
+    if kind_of(type_) != "float" or (noun == "times" and type_ == pa.float64()):
+        return  # of a time in float64, microseconds are exact enough in every unit
+    limit = _EXACT[type_]
+    values = column.cast(type_)
+    size = pc.abs(values.cast(pa.float64()))
+    large = values.filter(pc.fill_null(pc.greater_equal(size, limit), False))
+    if len(large):
+        raise DataError(
+            f"column '{name}' has {noun} that {type_} cannot hold exactly", where=url,
+            value=repr(large[0].as_py()),
+            rule=f"from {limit:.0f} on, one {type_} stands for several whole numbers",
+            fix="write the column as integers or text where the file is made",
+        )  # fmt: skip
 
 
 def numbers(text: pa.Array | pa.ChunkedArray) -> tuple[Array, Bools]:
@@ -132,24 +155,24 @@ def is_numeric(type_: pa.DataType) -> bool:
     return numeric and not pa.types.is_dictionary(type_)
 
 
-def as_text(column: pa.Array | pa.ChunkedArray, time_unit: str = "s") -> pa.Array | pa.ChunkedArray:
+def as_text(column: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
     """Any column as text; lists stay lists of text.
 
-    Whole floats lose their ``.0`` (ids become floats where a column has gaps); UUIDs get their
-    canonical form; times become whole numbers of ``time_unit`` since 1970, or ISO 8601.
+    Equal numbers of any type become equal text: 12, 12.0 and the decimal 12.00 become ``12`` (ids
+    become floats where a column has gaps). UUIDs get their canonical form, times ISO 8601.
 
     Raises:
         pa.ArrowInvalid: binary that is not UTF-8.
     """
     if pa.types.is_dictionary(column.type):
-        return as_text(column.cast(column.type.value_type), time_unit)
+        return as_text(column.cast(column.type.value_type))
     kind = kind_of(column.type)
     if kind == "list":
         return column.cast(pa.list_(pa.string()))
     if kind == "uuid":
         return _uuid_text(column)
-    if kind == "time" and time_unit != "iso":
-        return column.cast(pa.timestamp(time_unit), safe=False).cast(pa.int64()).cast(pa.string())
+    if kind == "decimal":
+        return _decimal_text(column)
     if kind == "float":
         value = column.cast(pa.float64())
         whole = pc.and_(pc.equal(pc.floor(value), value), pc.less(pc.abs(value), 2.0**53))
@@ -176,15 +199,39 @@ def _uuid_text(column: pa.Array | pa.ChunkedArray) -> pa.StringArray:
     return pc.if_else(pc.is_null(array), pa.scalar(None, pa.string()), text)
 
 
-def _integers(column: pa.ChunkedArray, divisor: int) -> Ints:
-    """[n] the column, 0 for null, divided and rounded downwards."""
+def _decimal_text(column: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    if column.type.scale < 0:
+        column = column.cast(pa.decimal256(min(column.type.precision - column.type.scale, 76), 0))
+    text = column.cast(pa.string())
+    return pc.replace_substring_regex(text, r"^([^.]*?)(?:\.0*|(\.[0-9]*[1-9])0*)$", r"\1\2")
+
+
+def _integers(column: pa.ChunkedArray) -> Ints:
+    """[n] the column, 0 for null."""
     number: Ints = column.cast(pa.int64()).fill_null(0).to_numpy()
-    return number if divisor == 1 else number // divisor
+    return number
 
 
-def _floor(number: Array) -> tuple[Ints, Bools]:
-    """[n] the numbers rounded downwards (0 where bad), and [n] whether one is no int64."""
-    number = np.floor(number)
+def _of_integers(number: Ints, unit: str) -> tuple[Ints, Bools | None]:
+    """[n] microseconds (0 where bad) of whole numbers of ``unit``, and [n] whether they are too
+    many."""
+    if unit == "ns":
+        return number // 1000 + (number % 1000 >= 500), None
+    factor = SECOND // _PER_SECOND[unit]
+    limit = _LATEST // factor
+    bad: Bools = (number <= -limit) | (number >= limit)
+    if bad.any():
+        return np.where(bad, 0, number) * factor, bad
+    return number * factor, None
+
+
+def _of_floats(number: Array, unit: str) -> tuple[Ints, Bools]:
+    """[n] microseconds (0 where bad) of numbers of ``unit``, and [n] whether one is no number or
+    too large."""
+    per_second = _PER_SECOND[unit]
+    with np.errstate(over="ignore"):
+        number = number.astype(np.float64) * max(SECOND // per_second, 1)
+        number = np.floor(number / max(per_second // SECOND, 1) + 0.5)
     bad = ~(np.abs(number) < _LATEST)
     return np.where(bad, 0, number).astype(np.int64), bad
 
@@ -196,18 +243,18 @@ def _finite(number: Array) -> tuple[Array, Bools | None]:
     return (np.where(bad, np.nan, number), bad) if bad.any() else (number, None)
 
 
-def _number_seconds(text: pa.ChunkedArray, per_second: int) -> tuple[Ints, Bools]:
+def _of_number_text(text: pa.ChunkedArray, unit: str) -> tuple[Ints, Bools | None]:
     whole = is_integer_text(text)
     if not whole.all():
         text = pc.utf8_trim_whitespace(text.cast(pa.string()))
         whole = is_integer_text(text) | _is_long_integer(text)
-    time: Ints = np.asarray(pc.if_else(pa.array(whole), text, "0").cast(pa.int64())) // per_second
-    bad = ~whole
-    if bad.any():
+    integer = np.asarray(pc.if_else(pa.array(whole), text, "0").cast(pa.int64()))
+    time, bad = _of_integers(integer, unit)
+    if not whole.all():
         number, no_number = numbers(text)
-        floor, no_time = _floor(number / per_second)
-        bad &= no_number | no_time
-        time = np.where(whole, time, floor)
+        of_floats, no_time = _of_floats(number, unit)
+        time = np.where(whole, time, of_floats)
+        bad = np.where(whole, False if bad is None else bad, no_number | no_time)
     return time, bad
 
 
@@ -218,31 +265,38 @@ def _is_long_integer(text: pa.ChunkedArray) -> Bools:
     return np.asarray(pc.fill_null(pc.and_(fits, long), False))
 
 
-def _iso(text: pa.ChunkedArray) -> tuple[Ints, Bools]:
+def _of_iso(text: pa.ChunkedArray) -> tuple[Ints, Bools | None]:
+    if text.null_count < len(text) and pc.all(pc.ends_with(text, " UTC")).as_py():
+        text = pc.utf8_slice_codeunits(text, 0, -4)
     first = text[0].as_py() if len(text) else None
     zone = first is not None and re.search(r"[Zz]$|:.*[+-]", first) is not None
     try:
         time = text.cast(pa.timestamp("us", "UTC" if zone else None))
     except pa.ArrowInvalid:  # a zone in some rows only, a longer fraction, something bad
-        return _iso_fields(pc.utf8_trim_whitespace(text.cast(pa.string())))
-    return _integers(time, PER_SECOND["us"]), np.asarray(pc.is_null(text))
+        return _of_iso_fields(pc.utf8_trim_whitespace(text.cast(pa.string())))
+    return _integers(time), np.asarray(pc.is_null(text))
 
 
-def _iso_fields(text: pa.ChunkedArray) -> tuple[Ints, Bools]:
+def _of_iso_fields(text: pa.ChunkedArray) -> tuple[Ints, Bools]:
     found = pc.extract_regex(text, _DATE_TIME)
     minus = pc.equal(pc.struct_field(found, "sign"), "-").fill_null(False)
     sign = np.where(np.asarray(minus), -1, 1)
 
+    def digits(name: str) -> pa.ChunkedArray:
+        return pc.fill_null(pc.struct_field(found, name), "1")
+
     def field(name: str) -> Ints:
-        digits = pc.fill_null(pc.struct_field(found, name), "1")
-        return np.asarray(pc.if_else(pc.equal(digits, ""), "0", digits).cast(pa.int64()))
+        filled = pc.if_else(pc.equal(digits(name), ""), "0", digits(name))
+        return np.asarray(filled.cast(pa.int64()))
 
     def clock(hour: str, minute: str) -> Ints:
         return 3600 * field(hour) + 60 * field(minute)
 
+    tenths = pc.utf8_slice_codeunits(pc.utf8_rpad(digits("fraction"), 7, "0"), 0, 7)
+    fraction = (np.asarray(tenths.cast(pa.int64())) + 5) // 10
     month = (field("year") - 1970).astype("M8[Y]").astype("M8[M]") + (field("month") - 1)
     day = month.astype("M8[D]") + (field("day") - 1)
     bad = np.asarray(pc.is_null(found)) | (day.astype("M8[M]") != month)
     zone = sign * clock("zone_hour", "zone_minute")
-    time = 86400 * day.astype(np.int64) + clock("hour", "minute") + field("second") - zone
-    return np.where(bad, 0, time), bad
+    second = 86400 * day.astype(np.int64) + clock("hour", "minute") + field("second") - zone
+    return np.where(bad, 0, SECOND * second + fraction), bad

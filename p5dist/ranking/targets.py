@@ -66,7 +66,7 @@ class TargetBatch:
     item: Ints
     """[M]"""
     timestamp: Ints
-    """[M] seconds"""
+    """[M] microseconds"""
     event: npt.NDArray[np.int8]
     """[M]"""
     rating: npt.NDArray[np.float32]

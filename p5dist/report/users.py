@@ -189,5 +189,5 @@ def _targets(evaluate: Folder, users: npt.NDArray[np.int64]) -> dict[tuple[int, 
     }
 
 
-def _day(seconds: int) -> str:
-    return f"{datetime.fromtimestamp(seconds, timezone.utc):%Y-%m-%d}"
+def _day(timestamp: int) -> str:
+    return f"{datetime.fromtimestamp(timestamp // c.SECOND, timezone.utc):%Y-%m-%d}"

@@ -18,7 +18,7 @@ class Predictor(Protocol):
     """A trained task."""
 
     def predict(self, histories: Histories, owner: Ints, item: Ints, timestamp: Ints) -> Floats:
-        """[E] prediction for item id ``item[e]`` at time ``timestamp[e]`` (seconds) by the user of
+        """[E] prediction for item id ``item[e]`` at ``timestamp[e]`` (microseconds) by the user of
         history ``owner[e]``.
 
         Raises:

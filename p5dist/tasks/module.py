@@ -22,7 +22,7 @@ class Asked:
     items: Tensor
     """[E, dim] vectors of the items"""
     timestamp: Tensor
-    """[E] int64 seconds, time of the prediction"""
+    """[E] int64 microseconds, time of the prediction"""
     history: Tensor
     """[E] index of the history in the batch"""
     end: Tensor

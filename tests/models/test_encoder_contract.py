@@ -66,7 +66,7 @@ def build(config: Encoder, *, causal: bool = True) -> nn.Module:
 
 def batch_of(lengths: list[int], step: int = 0) -> Batch:
     made = histories([[1] * n for n in lengths])
-    made.timestamp[:] = np.random.default_rng(len(made.item)).integers(0, 10**7, len(made.item))
+    made.timestamp[:] = np.random.default_rng(len(made.item)).integers(0, 10**13, len(made.item))
     made.timestamp.sort()
     return Collate(1)(made, step=step)
 

@@ -61,7 +61,7 @@ def test_softmax_attention_is_the_formula_history_by_history(causal: bool, inter
     for qkv in attention.qkv(x).split(sorted(LENGTHS, reverse=True)[:-1]):
         bias = torch.zeros(2, len(qkv), len(qkv))
         if attention.interval_bias is not None:
-            t = batch.timestamp[begin : begin + len(qkv)].double()
+            t = batch.timestamp[begin : begin + len(qkv)].double() / 1e6
             gap = (t.unsqueeze(0) - t.unsqueeze(1)).abs()
             bias = attention.interval_bias.table[:, torch.log2(1 + gap).floor().long()]
         parts.append(plain_attention(qkv, 2, causal, bias))
@@ -71,8 +71,8 @@ def test_softmax_attention_is_the_formula_history_by_history(causal: bool, inter
 
 
 def test_interval_classes_double() -> None:
-    seconds = torch.tensor([0, 1, 2, 3, 6, 7, 8, -3, 86_400, 2**40])
-    assert interval_class(seconds).tolist() == [0, 1, 1, 2, 2, 3, 3, 2, 16, INTERVALS - 1]
+    seconds = torch.tensor([0, 0.9, 1, 2, 3, 6.5, 7, 8, -3, 86_400, 2**40], dtype=torch.float64)
+    assert interval_class(seconds).tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 2, 16, INTERVALS - 1]
 
 
 def test_hstu_is_its_formula() -> None:
@@ -86,7 +86,7 @@ def test_hstu_is_its_formula() -> None:
     for head in (slice(0, 4), slice(4, 8)):
         for i in range(6):
             for j in range(i + 1):
-                gap = abs(int(batch.timestamp[i] - batch.timestamp[j]))
+                gap = abs(int(batch.timestamp[i] - batch.timestamp[j])) // 1_000_000
                 score = (
                     (q[i, head] @ k[j, head]) / 2
                     + layer.distance_bias.table[0, i - j + 39]

@@ -12,6 +12,7 @@ from p5dist.config.model import Inputs as InputsConfig
 from p5dist.config.model import Model
 from p5dist.data.attributes import Attributes
 from p5dist.data.batch import Batch
+from p5dist.data.columns import SECOND
 from p5dist.data.manifest import Manifest
 from p5dist.feed.collate import Collate
 from p5dist.models.backbone import Backbone
@@ -32,7 +33,7 @@ ITEMS = torch.arange(5 * DIM, dtype=torch.float32).view(5, DIM)
 
 def batch(step: int = 0) -> Batch:
     made = histories([[1, 2, 3], [4, 5]])
-    made.timestamp[:] = [0, 0, 90_000, 7 * 86_400, 7 * 86_400 + 3]
+    made.timestamp[:] = [t * SECOND for t in (0, 0, 90_000, 7 * 86_400, 7 * 86_400 + 3)]
     made.event[:] = [0, 1, 2, 1, 1]
     return Collate(1, None, AGES)(made, step=step)
 

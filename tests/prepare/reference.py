@@ -6,6 +6,8 @@ import math
 import re
 from collections import Counter
 from dataclasses import dataclass
+from decimal import ROUND_FLOOR, Decimal
+from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,8 @@ NULLS = {"", "NULL", "null", "NaN", "nan", r"\N"}
 NUMBER = re.compile(r"-?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,2})?", re.ASCII)
 
 Row = dict[str, str]
-History = list[tuple[str, int, float | None, str]]  # item, time, rating, split
+History = list[tuple[str, int, float | None, str]]  # item, microseconds, rating, split
+SECOND = 1_000_000
 
 
 @dataclass
@@ -55,7 +58,7 @@ def expected(job: RunConfig, log: list[Row], test: list[Row] | None = None) -> E
     rows = rows.sort_values(["user", "time"], kind="stable")
     if clean.repeat_window is not None:
         before = rows.groupby(["user", "item", "event"])["time"].shift()
-        rows = drop(rows, "repeat", rows["time"] - before <= clean.repeat_window)
+        rows = drop(rows, "repeat", rows["time"] - before <= clean.repeat_window * SECOND)
     if clean.max_user_interactions is not None:
         size = rows.groupby("user")["item"].transform("size")
         rows = drop(rows, "bot", size > clean.max_user_interactions)
@@ -101,7 +104,7 @@ def expected(job: RunConfig, log: list[Row], test: list[Row] | None = None) -> E
 def sessions(user: pd.DataFrame, prepare: Any) -> list[pd.DataFrame]:
     if prepare.session_gap is None:
         return [user]
-    number = (user["time"].diff() > prepare.session_gap).cumsum()
+    number = (user["time"].diff() > prepare.session_gap * SECOND).cumsum()
     return [session for _, session in user.groupby(number)]
 
 
@@ -112,24 +115,29 @@ def codes(piece: pd.DataFrame, everything: pd.DataFrame, rule: Any) -> list[str]
     if rule.kind == "time":
         times = sorted(everything["time"])
 
-        def cut(share: float) -> int:  # the latest time with at least the share from there on
+        def cut(share: Fraction) -> int:  # the latest time with at least the share from there on
             return max(t for t in times if sum(x >= t for x in times) >= share * len(times))
 
-        test = cut(rule.test)
-        first = cut(rule.test + rule.validation) if rule.validation else test
+        test = cut(exact(rule.test))
+        first = cut(exact(rule.test) + exact(rule.validation)) if rule.validation else test
         return [
             "test" if t >= test else "validation" if t >= first else "train" for t in piece["time"]
         ]
     if rule.kind == "ratio":
-        tested, validated = math.floor(n * rule.test), math.floor(n * rule.validation)
+        tested = math.floor(n * exact(rule.test))
+        validated = math.floor(n * exact(rule.validation))
     else:
         tested = validated = int(n >= 3)
     rest = n - tested - validated
     return ["train"] * rest + ["validation"] * validated + ["test"] * tested
 
 
+def exact(share: float) -> Fraction:
+    return Fraction(str(share))
+
+
 def judge(row: Row, prepare: Any) -> tuple[str | None, int, float | None]:
-    """Reason or None, seconds, rating (None: no rating)."""
+    """Reason or None, microseconds, rating (None: no rating)."""
     clean = prepare.clean
     if row["user"] in NULLS:
         return "null_user", 0, None
@@ -138,13 +146,15 @@ def judge(row: Row, prepare: Any) -> tuple[str | None, int, float | None]:
     text = row["timestamp"].strip()
     if not NUMBER.fullmatch(text):
         return "bad_timestamp", 0, None
-    per_second = {"s": 1, "ms": 1000, "us": 1_000_000}[prepare.source.timestamp_unit]
-    whole = text.lstrip("-").isdigit() and len(text) < 19
-    time = int(text) // per_second if whole else math.floor(float(text) / per_second)
+    unit = {"s": 6, "ms": 3, "us": 0, "ns": -3}[prepare.source.timestamp_unit]
+    exactly = Decimal(text).scaleb(unit)
+    time = int((exactly + Decimal("0.5")).to_integral_value(ROUND_FLOOR))
     if abs(time) > 2**62:
         return "bad_timestamp", 0, None
-    if clean.time_range and not clean.time_range[0] <= time <= clean.time_range[1]:
-        return "time_out_of_range", 0, None
+    if clean.time_range:
+        first, last = clean.time_range
+        if not first * SECOND <= time <= last * SECOND:
+            return "time_out_of_range", 0, None
     if row["rating"] in NULLS:
         return None, time, None
     if not NUMBER.fullmatch(row["rating"].strip()):
@@ -178,3 +188,16 @@ def written(prepare: Path) -> dict[str, list[History]]:
                 ]
             )
     return found
+
+
+def in_seconds(histories: dict[str, list[History]]) -> dict[str, list[History]]:
+    """Histories whose times are whole seconds, in seconds."""
+
+    def seconds(time: int) -> int:
+        assert time % SECOND == 0
+        return time // SECOND
+
+    return {
+        user: [[(i, seconds(t), r, s) for i, t, r, s in history] for history in own]
+        for user, own in histories.items()
+    }

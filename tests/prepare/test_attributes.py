@@ -210,7 +210,9 @@ def test_wrong_tables_say_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "table").write_bytes("id,x\n1,Zo\u00eb\n".encode("latin-1"))
     with pytest.raises(DataError) as error:
         write(tmp_path, "item", vocabulary("1"), id="id", attributes={"x": {}})
-    assert error.value.where == f"{tmp_path}/table, byte 9" and "iconv" in str(error.value)
+    assert error.value.where == f"{tmp_path}/table, byte 9" and "encoding: latin-1" in str(
+        error.value
+    )
     for settings, knob in (
         ({"id": "no"}, "prepare.items.id"),
         ({"id": "id", "title": "no"}, "prepare.items.title"),

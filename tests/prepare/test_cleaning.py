@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from datetime import datetime, timedelta, timezone
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from pydantic import ValidationError
 from p5dist.config.prepare import Prepare
 from p5dist.prepare.cleaning import Cleaned, clean
 from p5dist.prepare.layout import Layout
-from tests.prepare.reference import judge
+from tests.prepare.reference import SECOND, judge
 
 FIELDS = ("user", "item", "timestamp", "rating")
 ids = st.sampled_from(["", "NULL", r"\N", "NA", "None", " ", "7", "é", "nan"])
@@ -95,63 +96,85 @@ def test_ranges_hold_both_ends_in_the_precision_of_the_log() -> None:
     for ratings in (["0.7"] * 3, [0.7] * 3, pa.array([0.7] * 3, pa.float32())):
         raw = {"timestamp": ["10", "20", "21"], "rating": ratings}
         result = cleaned(raw, make(rating_range=(0.7, 1), time_range=(10, 20)))
-        assert result.rows["timestamp"].to_pylist() == [10, 20]
+        assert result.rows["timestamp"].to_pylist() == [10 * SECOND, 20 * SECOND]
         assert result.rejected == {"time_out_of_range": 1}
 
 
+FIRST, LAST = -62135596800 * SECOND, 253402300800 * SECOND - 1
+"""The first microsecond of year 1 and the last of year 9999."""
+
+
 @pytest.mark.parametrize(
-    ("unit", "values"),
+    ("unit", "values", "expected"),
     [
-        ("s", pa.array([-62135596800, -1, 0, 253402300799])),
-        ("ms", pa.array([-62135596800_000, -1, 999, 253402300799_999])),
-        ("us", pa.array([-62135596800_000_000, -1, 999_999, 253402300799_999_999])),
-        ("s", pa.array([-62135596800.0, -0.5, 0.5, 253402300799.5])),
-        ("iso", ["0001-01-01", "1969-12-31T23:59:59.5", "1970-01-01", "9999-12-31 23:59:59.9"]),
-        ("iso", ["0001-01-01T00:00:00Z", "1970-01-01T00:59:59+01:00", "1969-12-31T19:00:00-0500",
-                 "9999-12-31T23:59:59.123456789Z"]),
-        ("s", pa.array([-62135596800_000_000, -1, 0, 253402300799_999_999], pa.timestamp("us"))),
-        ("iso", pa.array([-62135596800, -1, 0, 253402300799], pa.timestamp("s", "Asia/Tokyo"))),
+        ("s", pa.array([-62135596800, -1, 253402300799]), [FIRST, -SECOND, LAST - SECOND + 1]),
+        ("s", pa.array([1714521600.25, -0.5, 0.000001]), [1714521600_250_000, -500_000, 1]),
+        ("ms", pa.array([-62135596800_000, -1, 999]), [FIRST, -1000, 999_000]),
+        ("ms", pa.array([1714521600_123.456, -0.5]), [1714521600_123_456, -500]),
+        ("us", pa.array([-62135596800_000_000, -1, LAST]), [FIRST, -1, LAST]),
+        # Nanoseconds are rounded to the nearest microsecond, halves up.
+        ("ns", pa.array([1714521600_000_000_499, 1500, -500, -501, 2**63 - 1]),
+         [1714521600_000_000, 2, 0, -1, 9223372036854776]),
+        ("s", pa.array([-62135596800_000_000, -1, LAST], pa.timestamp("us")), [FIRST, -1, LAST]),
+        ("iso", pa.array([-62135596800, -1], pa.timestamp("s", "Asia/Tokyo")), [FIRST, -SECOND]),
+        ("iso", pa.array([1_999, -1], pa.timestamp("ns")), [2, 0]),
+        ("s", pa.array([1714521600], pa.uint64()), [1714521600 * SECOND]),
+        ("s", pa.array([Decimal("1714521600.250000")]), [1714521600_250_000]),
     ],
 )  # fmt: skip
-def test_year_1_to_year_9999(unit: str, values: Any) -> None:
+def test_times_are_kept_to_the_microsecond(unit: str, values: Any, expected: list[int]) -> None:
     result = cleaned({"timestamp": values}, make(unit, FIELDS[:3]))
-    assert result.rows["timestamp"].to_pylist() == [-62135596800, -1, 0, 253402300799]
-    text = pa.array(values).cast(pa.string()) if unit != "iso" else None
-    if text is not None and not pa.types.is_timestamp(pa.array(values).type):
-        again = cleaned({"timestamp": text}, make(unit, FIELDS[:3]))
+    assert result.rows["timestamp"].to_pylist() == expected
+    if unit != "iso" and not pa.types.is_timestamp(values.type):
+        again = cleaned({"timestamp": values.cast(pa.string())}, make(unit, FIELDS[:3]))
         assert again.rows["timestamp"] == result.rows["timestamp"]
 
 
-def test_nanoseconds_and_days() -> None:
-    times = pa.array([1714521600_999_999_999, -1, 2**63 - 1])
-    for values in (times, times.cast(pa.string()), times.cast(pa.timestamp("ns"))):
-        found = cleaned({"timestamp": values}, make("ns", FIELDS[:3])).rows["timestamp"]
-        assert found.to_pylist() == [1714521600, -1, 9223372036]
+def test_iso_times() -> None:
+    moments = {
+        "0001-01-01": FIRST,
+        "1969-12-31T23:59:59.5": -500_000,
+        "1970-01-01T00:59:59.25+01:00": -750_000,
+        "1969-12-31T19:00:00,000001-0500": 1,
+        "9999-12-31T23:59:59.999999Z": LAST,
+        "2019-10-01 00:00:00 UTC": 1569888000 * SECOND,
+        "2019-10-01 00:00:00.123456789 GMT": 1569888000_123_457,
+        "2019-10-01T00:00Z": 1569888000 * SECOND,
+    }
+    for texts in (list(moments), *([text, text] for text in moments)):
+        result = cleaned({"timestamp": texts}, make("iso", FIELDS[:3]))
+        assert result.rows["timestamp"].to_pylist() == [moments[text] for text in texts]
+
+
+def test_days() -> None:
     for days in (pa.array([19844, -1], pa.date32()), pa.array([19844, -1], pa.date32()).cast(
         pa.date64())):  # fmt: skip
         found = cleaned({"timestamp": days}, make("ms", FIELDS[:3])).rows["timestamp"]
-        assert found.to_pylist() == [19844 * 86400, -86400]
+        assert found.to_pylist() == [19844 * 86400 * SECOND, -86400 * SECOND]
 
 
 def test_what_is_no_time() -> None:
-    # Beyond 2^62 seconds, in numbers and in text.
-    for values in (pa.array([2**62, 5]), ["4611686018427387904", "5"], [4.7e18, 5.0]):
+    # Beyond 2^62 microseconds, in numbers and in text.
+    late = 2**62 // SECOND + 1
+    for values in (pa.array([late, 5]), [str(late), "5"], [4.7e12, 5.0],
+                   pa.array([2**63, 5], pa.uint64()), [str(10**25), "5"]):  # fmt: skip
         result = cleaned({"timestamp": values}, make("s", FIELDS[:3]))
         assert result.rejected == {"bad_timestamp": 1}
-        assert result.rows["timestamp"].to_pylist() == [5]
+        assert result.rows["timestamp"].to_pylist() == [5 * SECOND]
     good = ["2024-02-29", " 2024-02-29T00:00 ", "2024-02-29T02:30:00+02:30", "2024-02-29 00Z"]
     bad = ["2023-02-29", "2024-13-01", "2024-02-29T24:00:00", "2024-2-9", "20240229", "soon", "",
-           None, "2024-02-29T00:00:60", "2024-02-29+01:00", "1709164800"]  # fmt: skip
+           None, "2024-02-29T00:00:60", "2024-02-29+01:00", "1709164800",
+           "2024-02-29 00:00:00 CET"]  # fmt: skip
     result = cleaned({"timestamp": good + bad}, make("iso", FIELDS[:3]))
     assert result.rejected == {"bad_timestamp": len(bad)}
-    assert result.rows["timestamp"].to_pylist() == [1709164800] * 4
+    assert result.rows["timestamp"].to_pylist() == [1709164800 * SECOND] * 4
 
 
 def test_iso_times_agree_with_python() -> None:
     draw = np.random.default_rng(0)
     texts, expected = [], []
-    for number in draw.integers(-62135596800, 253402300799, 300).tolist():
-        time = datetime(1970, 1, 1, tzinfo=timezone.utc) + timedelta(seconds=number)
+    for number in draw.integers(FIRST, LAST, 300).tolist():
+        time = datetime(1970, 1, 1, tzinfo=timezone.utc) + timedelta(microseconds=number)
         texts.append(time.isoformat(sep=" " if number % 2 else "T"))
         expected.append(number)
     for some in (texts, [*texts, "2024-05-01"]):
@@ -207,11 +230,17 @@ def test_rejected_rows_of_typed_columns_are_text() -> None:
            "rating": pa.array([1.5, 2.0])}  # fmt: skip
     result = cleaned(raw, make(keep_rejected=True), user=pa.int64())
     assert result.rejected_rows.to_pylist() == [
-        {"user": None, "item": "i", "timestamp": "1", "event": None, "rating": "2",
-         "reason": "null_user"}
+        {"user": None, "item": "i", "timestamp": "1970-01-01 00:00:01.500", "event": None,
+         "rating": "2", "reason": "null_user"}
     ]  # fmt: skip
     assert result.rows["raw_row"].to_pylist() == [
-        {"user": "1", "item": "i", "timestamp": "0", "event": None, "rating": "1.5"}
+        {
+            "user": "1",
+            "item": "i",
+            "timestamp": "1970-01-01 00:00:00.005",
+            "event": None,
+            "rating": "1.5",
+        }
     ]
 
 

@@ -28,11 +28,14 @@ def rows(user: list[int], time: list[int], part: list[int] | None = None) -> Int
 
 
 def prepare(**settings: Any) -> Prepare:
-    return Prepare.model_validate({"source": {"files": "log"}, **settings})
+    return Prepare.model_validate(
+        {"source": {"files": "log", "columns": {"timestamp": "t"}}, **settings}
+    )
 
 
 USERS = [0] * 7 + [1] * 2 + [2] * 3
-TIMES = [1, 2, 3, 50, 51, 52, 53, 1, 90, 7, 8, 60]
+SECOND = 1_000_000
+TIMES = [t * SECOND for t in (1, 2, 3, 50, 51, 52, 53, 1, 90, 7, 8, 60)]
 
 
 def test_leave_one_out() -> None:
@@ -80,16 +83,8 @@ def test_ratio_rounds_down_and_leaves_something_to_train_on() -> None:
 
 def test_time() -> None:
     rule = {"kind": "time", "validation": 0.3, "test": 0.1}
-    found = build(rows(USERS, TIMES), prepare(split=rule), Cuts(51, 60))
+    found = build(rows(USERS, TIMES), prepare(split=rule), Cuts(51 * SECOND, 60 * SECOND))
     assert found.split.tolist() == [A, A, A, A, V, V, V, A, T, A, A, T]
-
-
-def test_shares_of_a_time_split_are_found_in_a_histogram() -> None:
-    rule = prepare(split={"kind": "time", "validation": 0.2, "test": 0.25}).split
-    #              time 100 102 104 106 108; behind 10 9 6 3 3
-    histogram = np.array([1, 3, 3, 0, 3])
-    cuts = Cuts.at_shares(rule, histogram, 100, 2)  # type: ignore[arg-type]
-    assert cuts == Cuts(104, 108)
 
 
 def test_histories_without_what_is_dropped() -> None:

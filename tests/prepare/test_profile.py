@@ -13,7 +13,8 @@ from p5dist.prepare.interactions import Interactions, Names
 from p5dist.prepare.profile import build_profile, profile_shard
 from p5dist.prepare.vocabulary import Vocabulary
 
-DAY = 86_400
+SECOND = 1_000_000
+DAY = 86_400 * SECOND
 
 
 def prepare(**options: Any) -> Prepare:
@@ -60,8 +61,8 @@ def build(*shards: Shard, **options: Any) -> dict[str, Any]:
 
 def test_sums_over_shards() -> None:
     start = 10_000 * DAY
-    first = shard({"a": [start, start, start + 5, start + DAY]}, [1, 2, 2, float("nan")])
-    second = shard({"b": [start + 5], "c": [start + DAY, start + DAY]}, [5, 5, 5])
+    first = shard({"a": [start, start, start + 5 * SECOND, start + DAY]}, [1, 2, 2, float("nan")])
+    second = shard({"b": [start + 5 * SECOND], "c": [start + DAY, start + DAY]}, [5, 5, 5])
     profile = build(first, second)
     assert (profile["interactions"], profile["users"], profile["rows_in"]) == (7, 3, 9)
     assert profile["density"] == pytest.approx(7 / 3)

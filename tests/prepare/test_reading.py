@@ -109,7 +109,7 @@ def test_typed_files_become_text(tmp_path: Path) -> None:
     time = pa.array([1500, None], pa.timestamp("ms"))
     pq.write_table(pa.table({"u": [1.0, None], "i": [b"a", b"b"], "t": time}), parquet)
     how = layout(format="parquet", columns={"user": "u", "item": "i", "timestamp": "t"})
-    assert read(str(parquet), how)[0] == [("1", "a", "1"), (None, "b", None)]
+    assert read(str(parquet), how)[0] == [("1", "a", "1970-01-01 00:00:01.500"), (None, "b", None)]
 
 
 def test_missing_columns_name_file_columns_and_knob(tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_what_cannot_be_read_is_explained(tmp_path: Path) -> None:
     for range_bytes in (1 << 20, 9):
         with pytest.raises(DataError, match=f"{path}, byte 10") as error:
             read(str(path), how, range_bytes)
-        assert "iconv" in (error.value.fix or "")
+        assert "prepare.source.encoding: latin-1" in (error.value.fix or "")
     path.write_text("u\ti\n1\t2\n")
     with pytest.raises(DataError, match="not a readable parquet file"):
         find_files(str(path), layout(format="parquet"))
@@ -212,7 +212,8 @@ def test_large_files_come_in_tables_of_bounded_size(
         pa.table({"u": [u for u, _ in rows], "i": range(30_000)}), tmp_path / "log.parquet"
     )
     (tmp_path / "log.txt").write_text("u " + " ".join(i for _, i in rows))
-    monkeypatch.setattr(delimited, "_BLOCK_BYTES", 10_000)
+    monkeypatch.setattr(delimited, "_PARSED_BYTES", 10_000)
+    monkeypatch.setattr(lines, "BLOCK_BYTES", 50_000)
     monkeypatch.setattr(parquet, "_BATCH_ROWS", 1_000)
     monkeypatch.setattr(reading, "MAX_ROWS", 5_000)
     monkeypatch.setattr(layout_module, "MAX_ROWS", 5_000)
@@ -232,7 +233,8 @@ def test_large_files_come_in_tables_of_bounded_size(
 
 
 def test_malformed_lines_count_once_in_streams(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(delimited, "_BLOCK_BYTES", 1000)
+    monkeypatch.setattr(delimited, "_PARSED_BYTES", 1000)
+    monkeypatch.setattr(lines, "BLOCK_BYTES", 5000)
     monkeypatch.setattr(layout_module, "MAX_ROWS", 50)
     text = "u,i\n" + "".join(f"{n},1\n" if n % 10 else f"{n}\n" for n in range(1000))
     (tmp_path / "log.csv.gz").write_bytes(gzip.compress((text + "x\n" * 500).encode()))

@@ -146,7 +146,7 @@ def test_formats_that_do_not_fit(tmp_path: Path) -> None:
     for field in ({"timestamp": "t"}, {"context": {"x": {}}}):
         with pytest.raises(ValidationError, match="'sequences' has users and items only"):
             Source.model_validate({"files": "x", "format": "sequences", "columns": field})
-    with pytest.raises(ValidationError, match="names belong to csv and tsv files"):
+    with pytest.raises(ValidationError, match="names is for csv and tsv files"):
         Source.model_validate({"files": "x", "format": "jsonl", "names": ["a"]})
 
 

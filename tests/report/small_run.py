@@ -14,7 +14,7 @@ from p5dist.data import columns as c
 from p5dist.data.manifest import Manifest, ShardFile
 from p5dist.storage import RunFolder
 
-SECONDS_OF_DAY = 86_400
+DAY = 86_400 * c.SECOND
 TITLES = ["Alien", "<script>alert('x')</script>", "Babe", "Casino", None]
 # Items of users 1, 2, 3 in the order of time; the last is held out.
 HISTORIES = [[1, 2, 3], [2, 4, 5, 1], [3, 4, 2]]
@@ -230,7 +230,7 @@ def _histories(users: list[int]) -> pa.Table:
     values = {
         c.USER: users,
         c.ITEM: items,
-        c.TIMESTAMP: [[SECONDS_OF_DAY * i for i in range(len(h))] for h in items],
+        c.TIMESTAMP: [[DAY * i for i in range(len(h))] for h in items],
         c.EVENT: [[0] * len(h) for h in items],
         c.RATING: [[float(i % 5 + 1) for i in h] for h in items],
         c.SPLIT: splits,

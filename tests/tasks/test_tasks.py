@@ -43,7 +43,7 @@ def batch_of(negatives: int = 0) -> tuple[Batch, Encoded]:
         had_of=np.arange(len(whole)),
         event=np.asarray(EVENTS, dtype=np.int8),
         rating=np.asarray(RATINGS, dtype=np.float32),
-        timestamp=np.asarray(TIMES),
+        timestamp=np.asarray(TIMES) * 1_000_000,
     )
     fields = {"": Unclicked(negatives, 9, 1)} if negatives else {}
     batch = Collate(1, fields=fields)(given)
@@ -69,8 +69,8 @@ def probability(head: ClickModule, batch: Batch, encoded: Encoded, t: int, item:
     users = head.rows_of_users(batch)
     logit = head.logits(
         HistoryFacts(3.0)(batch)[t : t + 1],
-        batch.timestamp[t : t + 1],
-        batch.timestamp[t + 1 : t + 2],
+        torch.tensor([float(TIMES[t])]),
+        torch.tensor([float(TIMES[t + 1])]),
         encoded.items[item : item + 1],
         encoded.states[t : t + 1],
         None if users is None else users[batch.owner[t : t + 1]],
@@ -128,7 +128,7 @@ def test_facts_of_a_history_are_of_it_alone_and_of_the_past() -> None:
     known = [[1.0], [1.0], [1.0, -1.0], [1.0, -1.0, 2.0], [-2.0], [-2.0, 0.0], [-1.0]]
     assert facts[:, 1].tolist() == pytest.approx([np.mean(x) for x in known])
     assert facts[:, 0].exp().tolist() == pytest.approx([2, 3, 4, 5, 2, 3, 2])
-    features = dense_features(facts[1:2], torch.tensor([10]), torch.tensor([10 + 86_400 // 4 - 10]))
+    features = dense_features(facts[1:2], torch.tensor([10.0]), torch.tensor([86_400 / 4]))
     assert features[0, 2] == pytest.approx(math.log1p(21_590) / 10)
     assert features[0, 3:].tolist() == pytest.approx([1.0, 0.0], abs=1e-6)
 

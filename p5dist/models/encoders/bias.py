@@ -30,7 +30,7 @@ class IntervalClasses:
     if the first (the query) may not see the second (the key). Made once for all layers."""
 
     def __init__(self, batch: Batch, *, causal: bool) -> None:
-        times = spread(batch.timestamp, batch)
+        times = spread(batch.seconds, batch)
         self.pairs = []
         for bucket in batch.buckets:
             t = times[bucket.area].view(bucket.histories, bucket.length)

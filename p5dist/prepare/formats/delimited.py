@@ -6,32 +6,43 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
 from p5dist.errors import DataError
-from p5dist.prepare.formats.lines import TextFormat, not_utf8, read_bytes
-from p5dist.prepare.layout import FileRange, SourceFile, bounded
+from p5dist.prepare.formats.lines import BYTE_ORDER_MARK, TextFormat
+from p5dist.prepare.formats.quotes import Quotes
+from p5dist.prepare.layout import FileRange, Layout, SourceFile, bounded
 from p5dist.storage import open_filesystem
 
-_BLOCK_BYTES = 4 << 20
-_QUOTE_BYTES = 1 << 22
+_PARSED_BYTES = 4 << 20
+_SCANNED_BYTES = 1 << 22
 _FEW = pa.dictionary(pa.int32(), pa.string())
 
 
 class Delimited(TextFormat):
-    """Fields between delimiters. A line with another number of fields than columns is malformed."""
+    """Fields between delimiters. A line is malformed if it has another number of fields than
+    columns, a quoted value that does not end (see :mod:`.quotes`), or the names of the columns once
+    more."""
 
-    takes_names = True
+    is_delimited = True
     delimiter: ClassVar[str]
+    """Where the job file names none."""
     quoted: ClassVar[bool]
-    """Whether a value in quotes may hold delimiters and line ends."""
+    """Whether a value in double quotes may hold delimiters and line ends, where the job file names
+    no quote."""
+
+    def __init__(self, layout: Layout) -> None:
+        super().__init__(layout)
+        self._delimiter = layout.delimiter or self.delimiter
+        self._quote = ('"' if self.quoted else "") if layout.quote is None else layout.quote
 
     def columns_of_head(self, head: bytes, url: str, position: int) -> tuple[str, ...]:
         first = head.split(b"\n", 1)[0].rstrip(b"\r")
         try:
             first.decode()
         except UnicodeDecodeError as e:
-            raise not_utf8(first, e, url) from e
+            raise self.not_utf8(first, e, url, position) from e
         there = pacsv.read_csv(
             pa.BufferReader(first + b"\n" + first + b"\n"), parse_options=self._parse_options()
         )
@@ -49,41 +60,109 @@ class Delimited(TextFormat):
     def edges(self, file: SourceFile, range_bytes: int) -> list[int]:
         """A file with a quote is not cut, since a value in quotes may hold a line end."""
         edges = super().edges(file, range_bytes)
-        return [0, file.size] if self.quoted and len(edges) > 2 and _has_quote(file) else edges
+        return [0, file.size] if self._quote and len(edges) > 2 and self._has_quote(file) else edges
 
     def tables(self, part: FileRange) -> Iterator[tuple[pa.Table, int]]:
         """Text, since typed columns were not faster; as dictionaries where few values are
         expected."""
-        layout = self.layout
-        header = part.start == 0 and layout.names is None
-        malformed = _Malformed()
-        with _open(part) as stream, pacsv.open_csv(
-            stream,
+        header = part.start == 0 and self.layout.names is None
+        for data, over_lines, malformed in self._lines(part):
+            if header:
+                data = data.lstrip(b"\r\n").partition(b"\n")[2]
+                header = False
+            skipped = _Skipped()
+            for table in self._parsed(data, part.file, over_lines, skipped):
+                records, repeated = self._without_headers(table, part.file)
+                yield records, repeated + skipped.take() + malformed
+                malformed = 0
+            if skipped.count or malformed:
+                yield self._nothing(part.file), skipped.take() + malformed
+            if skipped.example is not None:
+                self.note_malformed(skipped.example)
+
+    def _lines(self, part: FileRange) -> Iterator[tuple[bytes, bool, int]]:
+        """Blocks of lines whose quoted values end, whether values have line ends, and the number of
+        lines left out."""
+        if not self._quote:
+            for data in self.blocks(part):
+                yield data, False, 0
+            return
+        quotes, rest = Quotes(self._delimiter, self._quote, len(part.file.columns)), b""
+        for data in self.blocks(part):
+            if not rest and self._quote.encode() not in data:
+                yield data, False, 0
+                continue
+            checked = quotes.check(rest + data, last=False)
+            rest = checked.rest
+            yield checked.data, checked.over_lines, self._count(checked.malformed)
+        if rest:
+            checked = quotes.check(rest, last=True)
+            yield checked.data, checked.over_lines, self._count(checked.malformed)
+
+    def _count(self, malformed: list[bytes]) -> int:
+        for line in malformed[:1]:
+            self.note_malformed(line.decode(errors="replace").rstrip("\r\n"))
+        return len(malformed)
+
+    def _parsed(
+        self, data: bytes, file: SourceFile, over_lines: bool, skipped: _Skipped
+    ) -> Iterator[pa.Table]:
+        if not data.strip(b"\r\n"):
+            return  # pyarrow takes data without any line for a mistake
+        roles, columns = self.layout.roles, self.layout.columns
+        with pacsv.open_csv(
+            pa.BufferReader(data),
             read_options=pacsv.ReadOptions(
-                column_names=None if header else list(part.file.columns), block_size=_BLOCK_BYTES
+                column_names=list(file.columns), block_size=_PARSED_BYTES
             ),
-            parse_options=self._parse_options(malformed),
+            parse_options=self._parse_options(skipped, over_lines),
             convert_options=pacsv.ConvertOptions(
-                include_columns=part.file.wanted(layout),
+                include_columns=file.wanted(self.layout),
                 column_types={
-                    theirs: _FEW if layout.roles[ours] in ("label", "number") else pa.string()
-                    for ours, theirs in layout.columns.items()
+                    theirs: _FEW if roles[ours] in ("label", "number") else pa.string()
+                    for ours, theirs in columns.items()
                 },
             ),
         ) as reader:  # fmt: skip
-            schema = reader.schema
-            for table in bounded(reader):
-                yield table, malformed.take()
-        if count := malformed.take():
-            yield schema.empty_table(), count
+            yield from bounded(reader)
 
-    def _parse_options(self, handler: object = None) -> pacsv.ParseOptions:
+    def _without_headers(self, table: pa.Table, file: SourceFile) -> tuple[pa.Table, int]:
+        """The table without lines that repeat the names of the columns, as files that were put
+        together have them; and their number."""
+        repeated = None
+        for name in table.column_names:
+            names = [name, BYTE_ORDER_MARK.decode() + name] if name == file.columns[0] else [name]
+            same = pc.is_in(table[name], value_set=pa.array(names, table[name].type))
+            repeated = same if repeated is None else pc.and_(repeated, same)
+            if not pc.any(repeated).as_py():
+                return table, 0
+        self.note_malformed(self._delimiter.join(file.columns))
+        return table.filter(pc.invert(repeated)), pc.sum(repeated).as_py()
+
+    def _nothing(self, file: SourceFile) -> pa.Table:
+        return pa.table({name: pa.array([], pa.string()) for name in file.wanted(self.layout)})
+
+    def _parse_options(
+        self, handler: object = None, over_lines: bool = False
+    ) -> pacsv.ParseOptions:
         return pacsv.ParseOptions(
-            delimiter=self.delimiter,
-            quote_char='"' if self.quoted else False,
-            newlines_in_values=self.quoted,
+            delimiter=self._delimiter,
+            quote_char=self._quote or False,
+            newlines_in_values=over_lines,
             invalid_row_handler=handler,
         )
+
+    def _has_quote(self, file: SourceFile) -> bool:
+        """Whether a quote is below the first line (a header is never cut)."""
+        quote = self._quote.encode()
+        fs, path = open_filesystem(file.url)
+        with fs.open_input_stream(path) as stream:
+            block = stream.read(_SCANNED_BYTES).partition(b"\n")[2]
+            while block:
+                if quote in block:
+                    return True
+                block = stream.read(_SCANNED_BYTES)
+        return False
 
 
 class Csv(Delimited):
@@ -98,36 +177,19 @@ class Tsv(Delimited):
     delimiter, quoted = "\t", False
 
 
-class _Malformed:
+class _Skipped:
     """Skips and counts lines with another number of fields than columns."""
 
     def __init__(self) -> None:
         self.count = 0
+        self.example: str | None = None
 
     def __call__(self, row: pacsv.InvalidRow) -> str:
         self.count += 1
+        if self.example is None:
+            self.example = row.text
         return "skip"
 
     def take(self) -> int:
         count, self.count = self.count, 0
         return count
-
-
-def _open(part: FileRange) -> pa.NativeFile:
-    if not part.whole:
-        # pyarrow takes data without any line for a mistake.
-        return pa.BufferReader(read_bytes(part).lstrip(b"\r\n") or b"\n")
-    fs, path = open_filesystem(part.file.url)
-    return fs.open_input_stream(path)
-
-
-def _has_quote(file: SourceFile) -> bool:
-    """Whether a quote is below the first line (a header is never cut)."""
-    fs, path = open_filesystem(file.url)
-    with fs.open_input_stream(path) as stream:
-        block = stream.read(_QUOTE_BYTES).partition(b"\n")[2]
-        while block:
-            if b'"' in block:
-                return True
-            block = stream.read(_QUOTE_BYTES)
-    return False

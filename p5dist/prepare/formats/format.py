@@ -26,12 +26,20 @@ class SourceFormat(ABC):
         layout: the columns of the files that are read, and the role of each.
     """
 
-    takes_names: ClassVar[bool] = False
-    """Whether the job file may give ``names``, since the files need not name their columns."""
+    is_text: ClassVar[bool] = False
+    """Whether the job file may give ``encoding``."""
+    is_delimited: ClassVar[bool] = False
+    """Whether the job file may give ``delimiter``, ``quote`` and, since the files need not name
+    their columns, ``names``."""
     optional_columns: ClassVar[tuple[str, ...]] = ("timestamp", "rating", "event", "context")
     """Columns that a log of this format may have beside user and item."""
+    in_order_of_time: ClassVar[bool] = True
+    """Whether the records of a log without times are in the order of time over all users."""
     describes: ClassVar[bool] = True
     """Whether the tables about items and users may have this format."""
+
+    malformed_example: str | None = None
+    """The first malformed record, for messages."""
 
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
@@ -62,6 +70,11 @@ class SourceFormat(ABC):
         """The file with the facts that are known without reading rows: columns, and in typed files
         the types of the columns and the sizes of the groups of rows. Raises as :meth:`columns`."""
         return replace(file, columns=self.columns(file.url))
+
+    def note_malformed(self, record: str) -> None:
+        """Keep the text of a malformed record, if it is the first one."""
+        if self.malformed_example is None:
+            self.malformed_example = record
 
     def edges(self, file: SourceFile, range_bytes: int) -> list[int]:
         """Where a file is cut into ranges of about ``range_bytes``, rising: from 0 to the end, in

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from decimal import Context, Decimal
 from typing import Any
 
 import pyarrow as pa
@@ -11,13 +12,14 @@ import pyarrow.json as pajson
 
 from p5dist.errors import DataError
 from p5dist.prepare.column_types import Role
-from p5dist.prepare.formats.lines import LineFormat, not_utf8, whole_lines
+from p5dist.prepare.formats.lines import LineFormat, whole_lines
 from p5dist.prepare.layout import SourceFile
 from p5dist.prepare.values import as_text
 
 _PIECE_BYTES = 1 << 20
 _BLOCK_BYTES = 16 << 20
 _SAMPLES = 64
+_DIGITS = 40
 _BLANK = b" \t\r\n"
 
 
@@ -30,7 +32,7 @@ class JsonLines(LineFormat):
         try:
             lines.decode()
         except UnicodeDecodeError as e:
-            raise not_utf8(lines, e, url, position) from e
+            raise self.not_utf8(lines, e, url, position) from e
         head = whole_lines(head)
         keys = _first_keys(head, set(self.layout.columns.values()))
         if keys is None:
@@ -181,11 +183,19 @@ def _text(value: Any, role: Role) -> Any:
     if type(value) is bool:
         return str(value).lower()
     if type(value) is _Float:
-        number = float(value)
-        return str(int(number)) if number.is_integer() and abs(number) < 2**53 else value
+        return _number_text(value)
     if type(value) is list and role == "labels":
         return [_text(part, "label") for part in value]
     raise TypeError
+
+
+def _number_text(value: str) -> str:
+    """As :func:`.values.as_text` writes a number of a typed column, but exact for any number of
+    digits."""
+    number = Decimal(value)
+    if not number.is_finite() or abs(number.adjusted()) > _DIGITS:
+        return value
+    return f"{number.normalize(Context(len(value))):f}" if number else "0"
 
 
 def _array(values: list[Any]) -> pa.Array:

@@ -3,8 +3,10 @@ the byte."""
 
 from __future__ import annotations
 
+import codecs
 from abc import abstractmethod
 from collections.abc import Iterator
+from functools import cache
 
 import pyarrow as pa
 
@@ -13,24 +15,30 @@ from p5dist.prepare.formats.format import SourceFormat
 from p5dist.prepare.layout import FileRange, SourceFile
 from p5dist.storage import open_filesystem
 
-BLOCK_BYTES = 64 << 20
+BLOCK_BYTES = 32 << 20
 """Of text that are parsed at once."""
 
 _HEAD_BYTES = 1 << 20
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _MAGIC = {b"\x1f\x8b": ".gz", b"(\xb5/\xfd": ".zst", b"BZh": ".bz2"}
 
 
 class TextFormat(SourceFormat):
-    """UTF-8 text whose records end at line ends: a file is cut at any byte, and a range has the
-    lines that start in it. Compressed files are never cut."""
+    """Text whose records end at line ends: a file is cut at any byte, and a range has the lines
+    that start in it. Compressed files, and files in an encoding whose line ends cannot be found
+    byte by byte, are never cut.
+
+    Text is read as UTF-8, or in the encoding that the job file names.
+    """
+
+    is_text = True
 
     @abstractmethod
     def columns_of_head(self, head: bytes, url: str, position: int) -> tuple[str, ...]:
         """Names of the columns in a file that is not empty.
 
         Args:
-            head: the first bytes from the first line on; the last line may be cut off.
+            head: UTF-8, from the first line on; the last line may be cut off.
             url: the file.
             position: of ``head`` in the file.
         """
@@ -44,14 +52,25 @@ class TextFormat(SourceFormat):
         with fs.open_input_stream(path) as stream:
             head = stream.read(_HEAD_BYTES)
         self._check_magic(head, url)
+        encoding = self.layout.encoding
+        if not is_utf8(encoding):
+            # The last character may be cut off.
+            head = codecs.getincrementaldecoder(encoding)("replace").decode(head).encode()
         size = len(head)
-        head = head.removeprefix(_BYTE_ORDER_MARK).lstrip(b"\r\n")
+        head = head.removeprefix(BYTE_ORDER_MARK).lstrip(b"\r\n")
         if not head.strip():
             return ()
+        if b"\0" in head.split(b"\n", 1)[0] or head.startswith((b"\xff\xfe", b"\xfe\xff")):
+            raise DataError(
+                "the file is not text in this encoding", where=url, value=head[:40],
+                rule=f"{self.layout.section}.encoding is {encoding}, in which text has no byte 0",
+                fix=f"set {self.layout.section}.encoding, for example to utf-16",
+            )  # fmt: skip
         return self.columns_of_head(head, url, size - len(head))
 
     def edges(self, file: SourceFile, range_bytes: int) -> list[int]:
-        if file.size <= range_bytes or file.compressed:
+        whole = file.compressed or not _is_one_byte_a_line_end(self.layout.encoding)
+        if file.size <= range_bytes or whole:
             return [0, file.size]
         return [*range(0, file.size, range_bytes), file.size]
 
@@ -59,7 +78,54 @@ class TextFormat(SourceFormat):
         try:
             yield from self.tables(part)
         except (pa.ArrowInvalid, UnicodeDecodeError) as e:
-            raise _explain(e, part) from e
+            raise self._explain(e, part) from e
+
+    def blocks(self, part: FileRange) -> Iterator[bytes]:
+        """The text of a range without a byte order mark, in UTF-8 as far as the file is what the
+        layout says: whole lines, about BLOCK_BYTES of them.
+
+        Raises:
+            UnicodeDecodeError: bytes that the encoding of the layout does not have.
+        """
+        encoding = self.layout.encoding
+        for position, data in _raw_blocks(part, encoding):
+            if not part.whole and not is_utf8(encoding):
+                data = data.decode(encoding).encode()
+            if part.start == position == 0:
+                data = data.removeprefix(BYTE_ORDER_MARK)
+            if data.lstrip(b"\r\n"):
+                yield data
+
+    def _explain(self, error: Exception, part: FileRange) -> DataError:
+        if not is_utf8(self.layout.encoding) and isinstance(error, UnicodeDecodeError):
+            return DataError(
+                f"the file is not {self.layout.encoding}", where=part.file.url, value=str(error),
+                fix=f"correct {self.layout.section}.encoding",
+            )  # fmt: skip
+        for position, data in _raw_blocks(part, self.layout.encoding):
+            try:
+                data.decode()
+            except UnicodeDecodeError as e:
+                return self.not_utf8(data, e, part.file.url, position)
+        return DataError("the file cannot be parsed", where=part.file.url, value=str(error))
+
+    def not_utf8(
+        self, data: bytes, error: UnicodeDecodeError, url: str, position: int = 0
+    ) -> DataError:
+        """The error of a file that is not UTF-8.
+
+        Args:
+            data: part of the file.
+            error: of decoding ``data``.
+            url: the file.
+            position: of ``data`` in the file.
+        """
+        return DataError(
+            "the file is not UTF-8", where=f"{url}, byte {position + error.start}",
+            value=data[max(error.start - 20, 0) : error.start + 20],
+            fix=f"name its encoding, for example {self.layout.section}.encoding: latin-1 (or "
+            "cp1252, shift_jis, …)",
+        )  # fmt: skip
 
     def _check_magic(self, head: bytes, url: str) -> None:
         if head.startswith(b"PAR1"):
@@ -88,13 +154,27 @@ class LineFormat(TextFormat):
         """
 
     def tables(self, part: FileRange) -> Iterator[tuple[pa.Table, int]]:
-        for number, data in enumerate(_blocks(part)):
-            if part.start == number == 0:
-                data = data.removeprefix(_BYTE_ORDER_MARK)
-            if not data.lstrip(b"\r\n"):
-                continue
+        for data in self.blocks(part):
             data.decode()  # the parser would accept any bytes as text
             yield self.parse(data, part.file)
+
+
+def is_utf8(encoding: str) -> bool:
+    """Whether the name stands for UTF-8."""
+    return codecs.lookup(encoding).name in ("utf-8", "utf-8-sig", "ascii")
+
+
+@cache
+def _is_one_byte_a_line_end(encoding: str) -> bool:
+    """Whether the byte of a line end is a line end wherever it occurs: in UTF-8, and where every
+    byte is one character and ASCII stays ASCII."""
+    if is_utf8(encoding):
+        return True
+    characters = [bytes([byte]).decode(encoding, "replace") for byte in range(256)]
+    ascii_stays = characters[:128] == [chr(byte) for byte in range(128)]
+    return ascii_stays and bytes(range(128, 256)).decode(encoding, "replace") == "".join(
+        characters[128:]
+    )
 
 
 def whole_lines(head: bytes) -> bytes:
@@ -103,8 +183,8 @@ def whole_lines(head: bytes) -> bytes:
     return lines or rest
 
 
-def read_bytes(part: FileRange) -> bytes:
-    """The lines that start in a range."""
+def _read_bytes(part: FileRange) -> tuple[int, bytes]:
+    """The lines that start in a range, and where the first one begins."""
     fs, path = open_filesystem(part.file.url)
     with fs.open_input_file(path) as f:
         first = max(part.start - 1, 0)
@@ -113,50 +193,28 @@ def read_bytes(part: FileRange) -> bytes:
         while data and not data.endswith(b"\n") and (more := bytes(f.read(1 << 16))):
             line, end, _ = more.partition(b"\n")
             data += line + end
-    if part.start:
-        # The byte before the range ends the line that the previous range has.
-        data = data.partition(b"\n")[2]
-    return data
+    if not part.start:
+        return 0, data
+    # The byte before the range ends the line that the previous range has.
+    before, end, data = data.partition(b"\n")
+    return first + len(before) + len(end), data
 
 
-def not_utf8(data: bytes, error: UnicodeDecodeError, url: str, position: int = 0) -> DataError:
-    """The error of a file that is no UTF-8.
-
-    Args:
-        data: part of the file.
-        error: of decoding ``data``.
-        url: the file.
-        position: of ``data`` in the file.
-    """
-    return DataError(
-        "the file is not UTF-8", where=f"{url}, byte {position + error.start}",
-        value=data[max(error.start - 20, 0) : error.start + 20],
-        fix="convert it, for example with: iconv -f latin1 -t utf-8 FILE > NEW",
-    )  # fmt: skip
-
-
-def _blocks(part: FileRange) -> Iterator[bytes]:
-    """Whole lines, about BLOCK_BYTES of them."""
+def _raw_blocks(part: FileRange, encoding: str) -> Iterator[tuple[int, bytes]]:
+    """Whole lines, about BLOCK_BYTES of them, and the position of each block. The text of a whole
+    file that is not UTF-8 becomes UTF-8."""
     if not part.whole:
-        yield read_bytes(part)
+        yield _read_bytes(part)
         return
     fs, path = open_filesystem(part.file.url)
-    with fs.open_input_stream(path) as stream:
+    position = 0
+    with fs.open_input_stream(path) as raw:
+        stream = raw if is_utf8(encoding) else pa.transcoding_input_stream(raw, encoding, "utf-8")
         rest = bytes(stream.read(BLOCK_BYTES))
         while more := bytes(stream.read(BLOCK_BYTES)):
             lines, end, last = rest.rpartition(b"\n")
             if end:
-                yield lines + end
+                yield position, lines + end
+                position += len(lines) + 1
             rest = last + more
-        yield rest
-
-
-def _explain(error: Exception, part: FileRange) -> DataError:
-    position = part.start
-    for data in _blocks(part):
-        try:
-            data.decode()
-        except UnicodeDecodeError as e:
-            return not_utf8(data, e, part.file.url, position)
-        position += len(data)
-    return DataError("the file cannot be parsed", where=part.file.url, value=str(error))
+        yield position, rest

@@ -17,6 +17,7 @@ class Sequences(LineFormat):
     malformed."""
 
     optional_columns = ()
+    in_order_of_time = False
     describes = False
 
     def columns_of_head(self, head: bytes, url: str, position: int) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from p5dist.data.batch import Batch
+from p5dist.data.batch import Batch, in_seconds
 from p5dist.data.manifest import Manifest
 from p5dist.models.backbone import Encoded
 from p5dist.models.dropout import HashedDropout, Site
@@ -78,11 +78,11 @@ class ClickModule(TaskModule):
     def losses(self, encoded: Encoded, batch: Batch) -> Tensor:
         """[1] the log loss"""
         now, item, label, weight = self._examples(batch)
-        users = self.rows_of_users(batch)
+        users, time = self.rows_of_users(batch), batch.seconds
         logits = self.logits(
             self.facts(batch)[now],
-            batch.timestamp[now],
-            batch.timestamp[now + 1],
+            time[now],
+            time[now + 1],
             encoded.items[item],
             None if self.state is None else encoded.states[now],
             None if users is None else users[batch.owner[now]],
@@ -98,11 +98,11 @@ class ClickModule(TaskModule):
     def predict(self, asked: Asked) -> Tensor:
         """[E] probabilities of a yes, float64"""
         users = self.rows_of_users(asked.batch)
-        before = asked.last(asked.batch.timestamp)
+        before, time = asked.last(asked.batch.seconds), in_seconds(asked.timestamp)
         logits = self.logits(
             asked.last(self.facts(asked.batch)),
-            torch.where(asked.known, before, asked.timestamp),
-            asked.timestamp,
+            torch.where(asked.known, before, time),
+            time,
             asked.items,
             asked.last(asked.states),
             None if users is None else users[asked.history],
@@ -123,7 +123,7 @@ class ClickModule(TaskModule):
 
         Args:
             facts: [M, 2] see :class:`HistoryFacts`.
-            before, time: [M] seconds, of the last interaction and of the example.
+            before, time: [M] seconds (float64), of the last interaction and of the example.
             items, states: [M, dim]
             users: [M, dim of the task]
             key: [M] dropout key; None outside training.
@@ -209,6 +209,6 @@ class HistoryFacts(nn.Module):
 def dense_features(facts: Tensor, before: Tensor, time: Tensor) -> Tensor:
     """[M, 5]: facts of the history [M, 2], log(1 + seconds since its last interaction) / 10, and
     sine and cosine of the time of day."""
-    gap = torch.log1p((time - before).clamp(min=0).double()).float() / 10
+    gap = torch.log1p((time - before).clamp(min=0)).float() / 10
     angle = (time % _DAY).float() * (2 * math.pi / _DAY)
     return torch.cat([facts, torch.stack([gap, angle.sin(), angle.cos()], dim=1)], dim=1)

@@ -145,8 +145,8 @@ def test_several_files_are_one_log(tmp_path: Path, name: str) -> None:
 
 def test_names_where_they_may_be_given(tmp_path: Path, name: str) -> None:
     names = tuple(ROWS[0])
-    if not FORMATS.find(name).takes_names:
-        with pytest.raises(ValueError, match="names belong to csv and tsv files"):
+    if not FORMATS.find(name).is_delimited:
+        with pytest.raises(ValueError, match="names is for csv and tsv files"):
             log_layout(name, names=names)
         return
     separated({"csv": ",", "tsv": "\t"}[name], header=False)(tmp_path / "log", ROWS)

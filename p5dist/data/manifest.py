@@ -72,6 +72,10 @@ class Manifest(BaseModel):
     item_attributes: dict[str, int] = {}
     """Number of values of each item attribute; value ids are 1…n."""
     user_attributes: dict[str, int] = {}
+    item_rows: dict[str, int] = {}
+    """Rows of the table about items: ``in``, ``kept`` (the first row of each id), and the rows that
+    are left out by reason (malformed, null_id, repeated_id)."""
+    user_rows: dict[str, int] = {}
     context: dict[str, int] = {}
     """Number of values of each context column; value ids are 1…n, 0 is none."""
     events: dict[str, float] = {}

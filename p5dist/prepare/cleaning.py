@@ -18,11 +18,11 @@ from p5dist.data import columns as c
 from p5dist.data.jagged import Array, Bools
 from p5dist.prepare.attribute_kinds.kind import kinds_of
 from p5dist.prepare.layout import Layout
+from p5dist.prepare.times import microseconds
 from p5dist.prepare.values import (
     as_text,
     coded,
     is_null,
-    microseconds,
     ratings,
 )
 
@@ -64,6 +64,8 @@ class Cleaned:
     (int64 microseconds), event (text, "" for none), rating (float32, NaN for none), context.<name>
     (category or bin, "" for none), RAW; those that the log does not have are left out."""
     rejected: dict[str, int]
+    examples: dict[str, str]
+    """By reason, the first value that breaks the rule."""
     rejected_rows: pa.Table
     """columns.REJECTED of all dropped rows that have fields; empty without clean.keep_rejected."""
 
@@ -82,19 +84,20 @@ def clean(raw: pa.Table, prepare: Prepare, layout: Layout) -> Cleaned:
         verdict.reject(f"null_{side}", is_null(found[side]))
     if c.TIMESTAMP in raw.column_names:
         time, bad = microseconds(raw[c.TIMESTAMP], layout.time_unit)
-        verdict.reject("bad_timestamp", bad)
+        verdict.reject("bad_timestamp", bad, raw[c.TIMESTAMP])
         if prepare.clean.time_range is not None:
             first, last = prepare.clean.time_range
             limits = first * c.SECOND, last * c.SECOND
-            verdict.reject("time_out_of_range", _outside(time, limits))
+            verdict.reject("time_out_of_range", _outside(time, limits), raw[c.TIMESTAMP])
         found[c.TIMESTAMP] = pa.array(time)
     if c.EVENT in raw.column_names:
         events, code = coded(raw[c.EVENT])
         found[c.EVENT] = events.take(pa.array(code))
     if c.RATING in raw.column_names:
         rating, bad = ratings(raw[c.RATING])
-        verdict.reject("bad_rating", bad)
-        verdict.reject("rating_out_of_range", _outside(rating, prepare.clean.rating_range))
+        verdict.reject("bad_rating", bad, raw[c.RATING])
+        outside = _outside(rating, prepare.clean.rating_range)
+        verdict.reject("rating_out_of_range", outside, raw[c.RATING])
         found[c.RATING] = pa.array(rating.astype(np.float32, copy=False))
     if prepare.events is not None:
         other = prepare.events.get(OTHER_EVENTS, 1.0)
@@ -113,17 +116,22 @@ class _Verdict:
     def __init__(self, rows: int) -> None:
         self.rows = rows
         self.reason: npt.NDArray[np.int8] | None = None  # None: all rows are valid
+        self.examples: dict[str, str] = {}
 
-    def reject(self, name: str, bad: Bools | None) -> None:
+    def reject(self, name: str, bad: Bools | None, values: pa.ChunkedArray | None = None) -> None:
+        """Reject the rows that are ``bad``, because of ``values``."""
         if bad is None or not bad.any():
             return
         if self.reason is None:
             self.reason = np.zeros(self.rows, np.int8)
-        self.reason[(self.reason == 0) & bad] = REASONS.index(name) + 1
+        newly = np.flatnonzero((self.reason == 0) & bad)
+        self.reason[newly] = REASONS.index(name) + 1
+        if values is not None and len(newly):
+            self.examples[name] = str(as_text(values.slice(newly[0], 1))[0].as_py() or "")
 
     def divide(self, rows: pa.Table) -> Cleaned:
         if self.reason is None:
-            return Cleaned(rows, {}, c.REJECTED.empty_table())
+            return Cleaned(rows, {}, {}, c.REJECTED.empty_table())
         counts = np.bincount(self.reason, minlength=len(REASONS) + 1)[1:]
         rejected = {name: int(n) for name, n in zip(REASONS, counts, strict=True) if n}
         dropped = c.REJECTED.empty_table()
@@ -132,7 +140,8 @@ class _Verdict:
             names = pa.array(["", *REASONS]).take(pa.array(self.reason[bad]))
             fields = rows[RAW].filter(pa.array(bad)).combine_chunks().flatten()
             dropped = pa.table([*fields, names], schema=c.REJECTED)
-        return Cleaned(rows.filter(pa.array(self.reason == 0)), rejected, dropped)
+        kept = rows.filter(pa.array(self.reason == 0))
+        return Cleaned(kept, rejected, self.examples, dropped)
 
 
 def _outside(values: Array, limits: tuple[float, float] | None) -> Bools | None:

@@ -65,7 +65,7 @@ def kind_of(type_: pa.DataType) -> Kind:
         "time": t.is_timestamp(type_) or t.is_date(type_),
         "bool": t.is_boolean(type_),
         "list": (t.is_list(type_) or t.is_large_list(type_) or t.is_fixed_size_list(type_))
-        and kind_of(type_.value_type) in _LABELS,
+        and kind_of(type_.value_type) in (*_LABELS, "list"),
         "null": t.is_null(type_),
     }  # fmt: skip
     return next((kind for kind, true in tests.items() if true), "other")

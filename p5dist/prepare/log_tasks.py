@@ -61,6 +61,8 @@ class RangeCounts:
     rows: int
     kept: int
     rejected: dict[str, int]
+    examples: dict[str, str]
+    """By reason, what the first row was rejected for."""
     times: tuple[int, int] | None
     """First and last time of the rows that are kept."""
 
@@ -85,15 +87,21 @@ def read(stage: Stage, part: FileRange, number: int) -> RangeCounts:
         return RangeCounts(**scratch.read_json(done))
     rows, kept, low, high = 0, 0, [], []
     counts: dict[str, int] = {}
+    examples: dict[str, str] = {}
 
     def pieces() -> Iterator[pa.Table]:
         nonlocal rows, kept
-        for i, (raw, malformed) in enumerate(read_range(part, stage.layout)):
+        for i, records in enumerate(read_range(part, stage.layout)):
+            raw, malformed = records.rows, records.malformed
             cleaned = clean(raw, stage.prepare, stage.layout)
-            stage.write_rejected(f"unit-{number:05d}-{i:03d}", cleaned.rejected_rows)
+            stage.write_rejected(f"range-{number:05d}-{i:03d}", cleaned.rejected_rows)
             for name, n in [*cleaned.rejected.items(), ("malformed", malformed)]:
                 if n:
                     counts[name] = counts.get(name, 0) + n
+            if records.example is not None:
+                examples["malformed"] = records.example
+            for name, value in cleaned.examples.items():
+                examples.setdefault(name, value)
             valid = cleaned.rows
             if c.TIMESTAMP in valid.column_names and len(valid):
                 span = pc.min_max(valid[c.TIMESTAMP]).as_py()
@@ -107,7 +115,7 @@ def read(stage: Stage, part: FileRange, number: int) -> RangeCounts:
     tables = pieces()
     first = next(tables)
     scratch.write_batches(f"read/range-{number:05d}.arrow", first.schema, _chain(first, tables))
-    found = RangeCounts(rows, kept, counts, (min(low), max(high)) if low else None)
+    found = RangeCounts(rows, kept, counts, examples, (min(low), max(high)) if low else None)
     scratch.write_json(done, asdict(found))
     return found
 

@@ -21,6 +21,7 @@ from p5dist.prepare import log_tasks, shard_tasks
 from p5dist.prepare.arrays import Ids
 from p5dist.prepare.layout import Layout
 from p5dist.prepare.profile import ShardProfile
+from p5dist.prepare.rejects import Rejects, forms_of
 from p5dist.prepare.share_cuts import Bins, find_cuts
 from p5dist.prepare.sources import Inputs, cut_files, estimate_rows
 from p5dist.prepare.split import Cuts, describe
@@ -40,7 +41,7 @@ _SCRATCH_ROW = 40  # bytes
 class Passes:
     """One run of the stage.
 
-    ``rejected`` (rows by reason) and ``warnings`` grow from pass to pass.
+    ``rejects`` and ``warnings`` grow from pass to pass.
     """
 
     def __init__(
@@ -64,14 +65,14 @@ class Passes:
         )
         self.shared = workers.share(self.stage)
         self.catalogue: Any = None
-        self.rejected: dict[str, int] = {}
+        self.rejects = Rejects()
         self.warnings: list[str] = []
 
     def read(self) -> list[log_tasks.RangeCounts]:
         calls = [(self.shared, part, i) for i, part in enumerate(self.ranges)]
         counts: list[log_tasks.RangeCounts] = self._all("read", log_tasks.read, calls)
         for count in counts:
-            self._reject(count.rejected)
+            self.rejects.add(count.rejected, count.examples)
         self.check_left(sum(n.rows for n in counts), sum(n.kept for n in counts))
         return counts
 
@@ -84,7 +85,7 @@ class Passes:
         )
         shards = self._all("sort", log_tasks.group, self._shard_calls(ranges))
         for shard in shards:
-            self._reject(shard.rejected)
+            self.rejects.add(shard.rejected)
         self._backwards_note(np.sum([shard.backwards for shard in shards], axis=0))
         scratch = self.stage.scratch
         (scratch / "read").folder.remove()
@@ -118,7 +119,7 @@ class Passes:
                 "k-core", shard_tasks.drop_rare, calls, note=f"round {rounds}"
             ):
                 seen[index] -= n
-                self._reject(rejected)
+                self.rejects.add(rejected)
 
     def cuts(self, counts: list[log_tasks.RangeCounts], rounds: int) -> Cuts | None:
         rule = self.config.split
@@ -197,7 +198,7 @@ class Passes:
             pq.ParquetWriter(sink, c.VOCABULARY) as writer,
         ):
             for part in self._in_order("write", shard_tasks.write, calls):
-                self._reject(part.rejected)
+                self.rejects.add(part.rejected)
                 writer.write_table(part.users)
                 if part.file is not None:
                     files.append(part.file)
@@ -236,19 +237,15 @@ class Passes:
                 f"another item, {expected_collisions(items, size):,.0f} are expected by chance"
             )
 
-    def _reject(self, counts: dict[str, int]) -> None:
-        for name, n in counts.items():
-            self.rejected[name] = self.rejected.get(name, 0) + n
-
     def check_left(self, rows_in: int, left: int) -> None:
         if left:
             return
-        reasons = ", ".join(f"{name}: {n:,}" for name, n in self.rejected.items())
+        most = max(self.rejects.counts, key=self.rejects.counts.__getitem__, default="")
         raise EmptyLogError(
             "no valid interaction is left to train on" if rows_in else "the log has no rows",
             where=self.inputs.log[0].url + (" …" if len(self.inputs.log) > 1 else ""),
-            value=f"{rows_in:,} rows in; rejected: {reasons or 'none'}",
-            rule="at least one row must pass prepare.clean",
+            value=f"{rows_in:,} rows in; rejected: {str(self.rejects) or 'none'}",
+            rule=forms_of(most, self.config.source) or "at least one row must pass prepare.clean",
             fix="set prepare.clean.keep_rejected: true to see the rows under rejected/, and "
             "correct prepare.source or prepare.clean",
         )

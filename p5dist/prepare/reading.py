@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -16,9 +17,20 @@ _NOUNS: dict[Role, str] = {"id": "ids", "time": "times"}
 """Of the columns whose values must be exact."""
 
 
-def read_range(part: FileRange, layout: Layout) -> Iterator[tuple[pa.Table, int]]:
-    """At least one table of the rows of a range, in order and under our names, each with the number
-    of malformed records that came with it.
+@dataclass(frozen=True)
+class Records:
+    """Some records of a range."""
+
+    rows: pa.Table
+    """Under our names."""
+    malformed: int
+    """Malformed records since the preceding table."""
+    example: str | None
+    """The first malformed record of the range so far, if the format names it."""
+
+
+def read_range(part: FileRange, layout: Layout) -> Iterator[Records]:
+    """The records of a range in order, in at least one table.
 
     Columns have the types of the file (see :mod:`.column_types`), text in any encoding being
     string or dictionary of string, and in text formats mostly all; a table has at most about
@@ -27,17 +39,19 @@ def read_range(part: FileRange, layout: Layout) -> Iterator[tuple[pa.Table, int]
     Raises:
         DataError: not UTF-8, or not of the stated format.
     """
-    nothing = True
+    nothing, read_by = True, layout.source_format
     try:
-        for table, malformed in layout.source_format.read(part):
+        for table, malformed in read_by.read(part):
             for start in range(0, max(len(table), 1), MAX_ROWS):
-                rows = table.slice(start, MAX_ROWS)
-                yield _under_our_names(rows, part.file, layout), 0 if start else malformed
+                rows = _under_our_names(table.slice(start, MAX_ROWS), part.file, layout)
+                yield Records(rows, 0 if start else malformed, read_by.malformed_example)
                 nothing = False
     except (OSError, pa.ArrowInvalid) as e:
         raise DataError("a file cannot be read", where=part.file.url, value=str(e)) from e
     if nothing:
-        yield pa.table({ours: pa.array([], pa.string()) for ours in layout.columns}), 0
+        yield Records(
+            pa.table({ours: pa.array([], pa.string()) for ours in layout.columns}), 0, None
+        )
 
 
 def _under_our_names(table: pa.Table, file: SourceFile, layout: Layout) -> pa.Table:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import glob
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from itertools import pairwise
+from pathlib import Path
 from urllib.parse import unquote
 
 import pyarrow as pa
@@ -61,6 +62,13 @@ class Inputs:
                 for side in ("items", "users")
             },
         )
+        _check_apart(
+            {
+                "prepare.source.files": found.log,
+                "prepare.split.validation": found.validation,
+                "prepare.split.test": found.test,
+            }
+        )
         for ours, theirs in layout.columns.items():
             check_same(
                 ((f.url, f.types[ours]) for f in found.rows if ours in f.types),
@@ -105,9 +113,12 @@ def find_files(files: str | tuple[str, ...], layout: Layout) -> list[SourceFile]
         MissingColumnError: a column that the job names is not in a file.
     """
     patterns = (files,) if isinstance(files, str) else files
-    urls = dict.fromkeys(url for pattern in patterns for url in _expand(pattern, layout.section))
+    urls: dict[str, str] = {}
+    for pattern in patterns:
+        for url in _expand(pattern, layout.section):
+            urls.setdefault(_file_behind(url), url)
     with ThreadPoolExecutor(16) as pool:
-        found = list(pool.map(lambda url: _inspect(url, layout), urls))
+        found = list(pool.map(lambda url: _inspect(url, layout), urls.values()))
     if not any(file.columns for file in found):
         raise DataError(
             "the file is empty" if len(found) == 1 else "all files are empty",
@@ -195,6 +206,27 @@ def _expand(pattern: str, section: str) -> list[str]:
         )  # fmt: skip
     scheme = pattern.split("://", 1)[0] + "://" if "://" in pattern else ""
     return [scheme + file for file in sorted(files)]
+
+
+def _file_behind(url: str) -> str:
+    """The same text for all ways to write the place of one file: relative, absolute, through
+    links."""
+    fs, path = open_filesystem(url)
+    return str(Path(path).resolve()) if isinstance(fs, pafs.LocalFileSystem) else url
+
+
+def _check_apart(parts: Mapping[str, list[SourceFile]]) -> None:
+    """Raise DataError if a file is in two of the parts, by key of the job file."""
+    seen: dict[str, str] = {}
+    for key, files in parts.items():
+        for file in files:
+            other = seen.setdefault(_file_behind(file.url), key)
+            if other != key:
+                raise DataError(
+                    f"a file is in {other} and in {key}", where=file.url,
+                    rule="an interaction belongs to one part of a given split",
+                    fix=f"name the file in one of them only: a glob in {other} can match it",
+                )  # fmt: skip
 
 
 def _files_below(fs: pafs.FileSystem, folder: str) -> list[str]:

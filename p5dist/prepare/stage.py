@@ -32,10 +32,11 @@ from p5dist.data import columns as c
 from p5dist.data.manifest import MANIFEST, Manifest
 from p5dist.environment.console import console, progress
 from p5dist.environment.provenance import provenance
-from p5dist.prepare.attributes import write_attributes
-from p5dist.prepare.cleaning import OTHER_EVENTS, REASONS
+from p5dist.prepare.attributes import WrittenTable, write_attributes
+from p5dist.prepare.cleaning import OTHER_EVENTS
 from p5dist.prepare.passes import Passes
 from p5dist.prepare.profile import ShardProfile, build_profile
+from p5dist.prepare.rejects import Rejects
 from p5dist.prepare.shard_tasks import Left
 from p5dist.prepare.sources import RANGE_BYTES, Inputs, last_change
 from p5dist.prepare.split import describe, knows
@@ -85,7 +86,7 @@ def run(
     (prepare / "result.json").write_json(facts)
     manifest.save(prepare)
     passes.stage.scratch.folder.remove()
-    _tell(manifest, warnings)
+    _tell(manifest, passes.rejects, warnings)
     return manifest
 
 
@@ -113,9 +114,9 @@ def _build(passes: Passes, digest: Future[str]) -> tuple[Manifest, list[str]]:
     shards, profiles = passes.write(left, ids, coded, before)
     users = before[-1][1]
     _write_vocabularies(passes, items, coded)
-    sizes, warnings = _attributes(passes, items)
-    rejected = {name: n for name in REASONS if (n := passes.rejected.get(name, 0))}
-    warnings = passes.warnings + warnings
+    tables = _attributes(passes, items)
+    rejected = passes.rejects.by_reason()
+    warnings = passes.warnings + [w for table in tables.values() for w in table.warnings]
     profile = build_profile(profiles, items, users, config, rejected, warnings)
     (prepare / "profile.json").write_json(profile)
     kept = int(sum(p.splits.sum() for p in profiles))
@@ -128,8 +129,10 @@ def _build(passes: Passes, digest: Future[str]) -> tuple[Manifest, list[str]]:
         rows_rejected=rejected,
         users=users,
         items=len(items),
-        item_attributes=sizes["item"],
-        user_attributes=sizes["user"],
+        item_attributes=tables["item"].sizes,
+        user_attributes=tables["user"].sizes,
+        item_rows=tables["item"].rows,
+        user_rows=tables["user"].rows,
         context={name: len(v) for name, v in coded.items() if name != c.EVENT},
         events=_event_weights(passes, coded[c.EVENT]) if c.EVENT in coded else {},
         longest_history=max(int(p.lengths[0][-1]) for p in profiles),
@@ -158,23 +161,20 @@ def _event_weights(passes: Passes, events: Vocabulary) -> dict[str, float]:
     return {event: weights.get(event, other) for event in events.external.to_pylist()}
 
 
-def _attributes(passes: Passes, items: Vocabulary) -> tuple[dict[str, dict[str, int]], list[str]]:
-    """Number of values of each attribute by side, and warnings."""
+def _attributes(passes: Passes, items: Vocabulary) -> dict[str, WrittenTable]:
+    """The tables about items and users by side."""
     config, inputs, prepare = passes.config, passes.inputs, passes.prepare
-    sizes: dict[str, dict[str, int]] = {"item": {}, "user": {}}
-    warnings = []
+    found = {"item": WrittenTable(), "user": WrittenTable()}
     if config.items is not None:
-        sizes["item"], found = write_attributes(
+        found["item"] = write_attributes(
             config.items, inputs.items, "item", items, prepare, passes.earlier
         )
-        warnings += found
     if config.users is not None:
         users = Vocabulary.of_table((prepare / "vocabulary/user.parquet").read_table())
-        sizes["user"], found = write_attributes(
+        found["user"] = write_attributes(
             config.users, inputs.users, "user", users, prepare, passes.earlier
         )
-        warnings += found
-    return sizes, warnings
+    return found
 
 
 def _sums(profiles: Sequence[ShardProfile]) -> dict[str, Any]:
@@ -191,14 +191,13 @@ def _sums(profiles: Sequence[ShardProfile]) -> dict[str, Any]:
     }
 
 
-def _tell(manifest: Manifest, warnings: list[str]) -> None:
+def _tell(manifest: Manifest, rejects: Rejects, warnings: list[str]) -> None:
     console.print(
         f"  {manifest.rows_in:,} rows in, {manifest.rows_kept:,} kept: {manifest.users:,} users, "
         f"{manifest.items:,} items, longest history {manifest.longest_history:,}",
         soft_wrap=True,
     )
     if manifest.rows_rejected:
-        reasons = ", ".join(f"{name} {n:,}" for name, n in manifest.rows_rejected.items())
-        console.print(f"  rejected: {reasons}", soft_wrap=True)
+        console.print(f"  rejected: {rejects}", markup=False, highlight=False, soft_wrap=True)
     for warning in warnings:
         console.print(f"  warning: {warning}", style="yellow", markup=False, soft_wrap=True)

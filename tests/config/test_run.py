@@ -75,11 +75,11 @@ def _job(*overrides: str) -> RunConfig:
         ),
         (
             ["prepare.source={files: a, format: jsonl, names: [a]}"],
-            "names belong to csv and tsv files, not to jsonl; remove names",
+            "names is for csv and tsv files, not for jsonl: remove names",
         ),
         (
             ["prepare.items={files: a, format: jsonl, names: [a], id: a}"],
-            "names belong to csv and tsv files, not to jsonl; remove names",
+            "names is for csv and tsv files, not for jsonl: remove names",
         ),
         (
             ["prepare.items={files: a, format: sequences, id: a}"],
@@ -141,6 +141,31 @@ def _job(*overrides: str) -> RunConfig:
             ["prepare.source.columns.context={tags: {kind: multi}}"],
             "category or numeric",
         ),
+        (["prepare.source.columns={}", "prepare.session_gap=1"], "session_gap needs times"),
+        (
+            ["prepare.source.columns={}", "prepare.clean.repeat_window=0"],
+            "clean.repeat_window needs times",
+        ),
+        (
+            ["prepare.source.columns={}", "prepare.clean.time_range=[0, 9]"],
+            "clean.time_range needs times",
+        ),
+        (
+            ["prepare.source.columns={}", "prepare.split={kind: time, test: 2024-05-01}"],
+            "split.test needs times",
+        ),
+        (
+            [
+                "prepare.source={files: x, format: sequences}",
+                "prepare.split={kind: time, test: 0.1}",
+            ],
+            "format 'sequences' has user after user",
+        ),
+        (
+            ["prepare.source.columns={}", "prepare.clean.rating_range=[1, 5]"],
+            "clean.rating_range needs source.columns.rating",
+        ),
+        (["prepare.clean.time_range=[9, 1]"], "the first limit must not be above the second"),
     ],
 )
 def test_settings_that_do_not_fit_each_other(overrides: list[str], said: str) -> None:

@@ -28,10 +28,9 @@ def write(
 ) -> tuple[list[dict[str, Any]], dict[str, int], list[str]]:
     table = AttributeTable.model_validate({"files": str(tmp / "table"), **settings})
     files = find_files(table.files, Layout.of_attributes(table, f"prepare.{side}s"))
-    sizes, warnings = write_attributes(
-        table, files, side, ids, Folder.open(str(tmp)), lambda name: None
-    )
-    return pq.read_table(tmp / f"attributes/{side}.parquet").to_pylist(), sizes, warnings
+    found = write_attributes(table, files, side, ids, Folder.open(str(tmp)), lambda name: None)
+    rows = pq.read_table(tmp / f"attributes/{side}.parquet").to_pylist()
+    return rows, found.sizes, found.warnings
 
 
 def values(tmp: Path, name: str) -> list[tuple[int, str, int]]:
@@ -62,7 +61,8 @@ def test_items_with_a_title_and_many_genres(tmp_path: Path) -> None:
         (1, "One", [2, 3]), (2, "Nine", []), (3, None, []), (4, "Seven", [1, 2]),
     ]  # fmt: skip
     assert warnings == [
-        "2 rows of prepare.items have no id or a repeated one: the first row of an id counts",
+        "1 of 6 rows of prepare.items are without an id and left out",
+        "1 of 6 rows of prepare.items are left out, since an earlier row has the same id",
         "1 of 4 items are not in prepare.items",
     ]
 
@@ -182,7 +182,9 @@ def test_a_table_in_several_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert values(tmp_path, "item.size") == [(1, "(-inf, 2]", 2), (2, "(2, inf]", 2)]
     assert [r["size"] for r in found] == [[], [2], [2], [1], [1], []]
     assert sizes == {"tags": 2, "size": 2}
-    assert warnings[0].startswith("1 rows of prepare.items have no id or a repeated one")
+    assert warnings[0] == (
+        "1 of 6 rows of prepare.items are left out, since an earlier row has the same id"
+    )
 
 
 def test_lists_in_json_lines(tmp_path: Path) -> None:
@@ -194,6 +196,49 @@ def test_lists_in_json_lines(tmp_path: Path) -> None:
     )  # fmt: skip
     assert values(tmp_path, "item.tags") == [(1, "x", 2), (2, "2", 1)]
     assert [r["tags"] for r in found] == [[1, 2], [1], []]
+
+
+def test_rows_that_are_left_out_are_counted_and_named(tmp_path: Path) -> None:
+    (tmp_path / "table").write_text(
+        "id,name,price\n1,Toy Story, The (1995),3\n2,Heat,5.5\n2,Again,1\n,None,1\n"
+        '3,Dear,"1,000"\n4,Free,free\n5,Unknown,NaN\n'
+    )
+    table = AttributeTable.model_validate(
+        {"files": str(tmp_path / "table"), "id": "id", "title": "name",
+         "attributes": {"price": {"kind": "numeric", "bins": [4]}}}
+    )  # fmt: skip
+    files = find_files(table.files, Layout.of_attributes(table, "prepare.items"))
+    ids = vocabulary("1", "2", "3", "4", "5")
+    found = write_attributes(table, files, "item", ids, Folder.open(str(tmp_path)), lambda n: None)
+    assert found.rows == {"in": 7, "kept": 4, "malformed": 1, "null_id": 1, "repeated_id": 1}
+    assert found.warnings == [
+        "1 of 7 rows of prepare.items are malformed and left out (the first: "
+        "'1,Toy Story, The (1995),3')",
+        "1 of 7 rows of prepare.items are without an id and left out",
+        "1 of 7 rows of prepare.items are left out, since an earlier row has the same id",
+        "1 of 5 items are not in prepare.items",
+        "prepare.items.attributes.price: 2 values are no numeric value and count as none (the "
+        "first: '1,000')",
+    ]
+
+
+@pytest.mark.parametrize("format_", ["jsonl", "parquet"])
+def test_lists_in_lists_are_the_values_of_the_row(tmp_path: Path, format_: str) -> None:
+    """Category trees, as shops publish them."""
+    rows = [
+        {"id": "a", "tree": [["Home", "Kitchen"], ["Home", "Garden"]]},
+        {"id": "b", "tree": [["Home"], []]}, {"id": "c", "tree": []}, {"id": "d", "tree": None},
+    ]  # fmt: skip
+    if format_ == "jsonl":
+        (tmp_path / "table").write_text("\n".join(map(json.dumps, rows)))
+    else:
+        pq.write_table(pa.Table.from_pylist(rows), tmp_path / "table")
+    found, _, warnings = write(
+        tmp_path, "item", vocabulary("a", "b", "c", "d"), format=format_, id="id",
+        attributes={"tree": {"kind": "multi"}},
+    )  # fmt: skip
+    assert values(tmp_path, "item.tree") == [(1, "Home", 2), (2, "Garden", 1), (3, "Kitchen", 1)]
+    assert [sorted(r["tree"]) for r in found] == [[1, 2, 3], [1], [], []] and not warnings
 
 
 def test_an_attribute_without_values_and_a_table_without_rows(tmp_path: Path) -> None:

@@ -37,10 +37,11 @@ def read(
     units = cut_files(find_files(files, how), how, range_bytes)
     parts = [part for unit in units for part in read_range(unit, how)]
     rows: list[tuple[Any, ...]] = []
-    for table, _ in parts:
+    for part in parts:
+        table = part.rows
         assert table.column_names == list(how.columns)
         rows += zip(*(as_text(column).to_pylist() for column in table.columns), strict=True)
-    return rows, sum(n for _, n in parts), len(units)
+    return rows, sum(part.malformed for part in parts), len(units)
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
@@ -223,13 +224,13 @@ def test_large_files_come_in_tables_of_bounded_size(
     ):  # fmt: skip
         how = layout(format=kind)
         [unit] = cut_files(find_files(str(tmp_path / name), how), how, 1 << 30)
-        sizes = [len(table) for table, _ in read_range(unit, how)]
+        sizes = [len(records.rows) for records in read_range(unit, how)]
         assert sum(sizes) == 30_000 and 4 < len(sizes) < 12 and max(sizes) <= 5_000
         assert [i for _, i in read(str(tmp_path / name), how)[0]] == [i for _, i in rows]
     monkeypatch.setattr(layout_module, "MAX_BYTES", 10_000)
     how = layout(format="parquet")
     [unit] = cut_files(find_files(str(tmp_path / "log.parquet"), how), how)
-    assert len([table for table, _ in read_range(unit, how)]) == 30
+    assert len(list(read_range(unit, how))) == 30
 
 
 def test_malformed_lines_count_once_in_streams(tmp_path: Path, monkeypatch: Any) -> None:

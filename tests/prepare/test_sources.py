@@ -125,8 +125,31 @@ def test_a_header_without_rows_is_a_table_without_rows(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("u,i\n")
     how = layout()
     [unit] = cut_files(find_files(str(tmp_path), how), how)
-    [(table, malformed)] = read_range(unit, how)
+    [records] = read_range(unit, how)
+    table, malformed = records.rows, records.malformed
     assert table.column_names == ["user", "item"] and len(table) == malformed == 0
+
+
+def test_a_file_is_read_once_however_it_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs/a.csv").write_text("u,i\n1,2\n")
+    (tmp_path / "b.csv").symlink_to(tmp_path / "logs/a.csv")
+    (tmp_path / "linked").symlink_to(tmp_path / "logs")
+    monkeypatch.chdir(tmp_path)
+    names = ("logs/a.csv", "logs/*.csv", "./logs", f"file://{tmp_path}/logs/a.csv",
+             str(tmp_path / "b.csv"), "linked/a.csv")  # fmt: skip
+    assert len(find_files(names, layout())) == 1
+
+
+def test_a_file_of_two_parts_of_a_given_split(tmp_path: Path) -> None:
+    for day in (1, 2):
+        (tmp_path / f"day{day}.csv").write_text("user_id,item_id\n1,2\n")
+    split = {"kind": "given", "test": str(tmp_path / "day2.csv")}
+    section = {"source": {"files": str(tmp_path / "*.csv")}, "split": split}
+    with pytest.raises(DataError, match=r"in prepare\.source\.files and in prepare\.split\.test"):
+        Inputs.find(Prepare.model_validate(section))
 
 
 def test_formats_that_do_not_fit(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def test_a_log_without_valid_rows(tmp_path: Path) -> None:
     folder = RunFolder.of(str(tmp_path), "run")
     with pytest.raises(EmptyLogError) as error:
         run(make_job(tmp_path, {"files": log}), folder, processes())
-    assert "4 rows in; rejected: null_user: 3, bad_timestamp: 1" in str(error.value)
+    assert "4 rows in; rejected: null_user 3, bad_timestamp 1 (the first: '?')" in str(error.value)
     assert not (folder.prepare / "manifest.json").exists()
     with pytest.raises(EmptyLogError, match="no rows"):
         run(
@@ -48,8 +48,35 @@ def test_a_log_without_valid_rows(tmp_path: Path) -> None:
         tmp_path / "log.csv", [{"user": "1", "item": "1", "rating": "", "timestamp": "1"}]
     )
     clean = {"min_user_interactions": 2}
-    with pytest.raises(EmptyLogError, match="rare_user: 1"):
+    with pytest.raises(EmptyLogError, match="rare_user 1"):
         run(make_job(tmp_path, {"files": lonely}, clean=clean), folder, processes())
+
+
+@pytest.mark.parametrize(
+    ("unit", "time", "forms"),
+    [
+        ("s", "2019-10-01 00:00:00 CEST", "numbers such as 1714566600, counted from 1970"),
+        ("iso", "1714566600", "2024-05-01 12:30:00 UTC; numbers need timestamp_unit s"),
+    ],
+)
+def test_unreadable_times_are_shown_with_the_forms_that_can_be_read(
+    tmp_path: Path, unit: str, time: str, forms: str
+) -> None:
+    rows = [{"user": "1", "item": str(i), "rating": "", "timestamp": time} for i in range(3)]
+    source = {"files": write_csv(tmp_path / "log.csv", rows), "timestamp_unit": unit}
+    with pytest.raises(EmptyLogError) as error:
+        prepared(make_job(tmp_path, source))
+    assert f"bad_timestamp 3 (the first: '{time}')" in str(error.value.value)
+    assert forms in str(error.value.rule)
+
+
+def test_a_split_that_leaves_nothing_to_train_on(tmp_path: Path) -> None:
+    rows = [{"user": "1", "item": str(i), "rating": "", "timestamp": "9"} for i in range(3)]
+    source = {"files": write_csv(tmp_path / "log.csv", rows)}
+    for test in (0.2, "1970-01-01"):
+        with pytest.raises(EmptyLogError, match="the split leaves no interaction") as error:
+            prepared(make_job(tmp_path, source, split={"kind": "time", "test": test}))
+        assert error.value.where == "prepare.split" and "3 interactions" in str(error.value.rule)
 
 
 def test_a_task_that_cannot_parse_reaches_the_user(tmp_path: Path) -> None:

@@ -3,8 +3,32 @@ from __future__ import annotations
 from decimal import Decimal
 
 import pyarrow as pa
+import pytest
 
-from p5dist.prepare.values import as_text
+from p5dist.errors import DataError
+from p5dist.prepare.values import as_text, check_exact
+
+
+@pytest.mark.parametrize(
+    ("kind", "largest"), [(pa.float16(), 2**11), (pa.float32(), 2**24), (pa.float64(), 2**53)]
+)
+def test_ids_in_floats_must_be_exact(kind: pa.DataType, largest: int) -> None:
+    def check(number: int, noun: str = "ids") -> None:
+        column = pa.chunked_array([pa.array([1, None, number]).cast(kind, safe=False)])
+        check_exact(column, "u", "log.parquet", noun)
+
+    check(largest - 1)
+    check(1 - largest)
+    for number in (largest, largest + 2, -largest):
+        with pytest.raises(DataError, match="integers or text") as error:
+            check(number)
+        assert error.value.where == "log.parquet" and str(largest) in str(error.value.rule)
+    # Of times in float64, a microsecond is exact enough.
+    if kind == pa.float64():
+        check(largest, "times")
+    else:
+        with pytest.raises(DataError, match="times"):
+            check(largest, "times")
 
 
 def test_as_text() -> None:

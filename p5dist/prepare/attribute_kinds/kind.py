@@ -24,12 +24,18 @@ class Values:
     """[n] number of values of each row."""
     value: pa.StringArray
     """[sum of lengths]"""
+    unread: int = 0
+    """Raw values that are no value of the kind."""
+    example: str = ""
+    """The first of them."""
 
     @classmethod
     def concat(cls, parts: list[Values]) -> Values:
         return cls(
             np.concatenate([part.lengths for part in parts]),
             pa.concat_arrays([part.value for part in parts]),
+            sum(part.unread for part in parts),
+            next((part.example for part in parts if part.unread), ""),
         )
 
     def take(self, rows: Ints) -> Values:
@@ -65,17 +71,24 @@ class AttributeKind(Attribute):
         return without(text, is_null(text))
 
     def parse(self, column: pa.ChunkedArray) -> Values:
-        """Values of every row: none where the row is null; a value twice in a row counts once."""
+        """Values of every row: none where the row is null; a value twice in a row counts once, and
+        values of lists in lists belong to the row."""
         flat = self.split(_one_chunk(column))
         row: Array = np.arange(len(column))
-        if kind_of(flat.type) == "list":
-            row, flat = np.asarray(pc.list_parent_indices(flat)), pc.list_flatten(flat)
+        while kind_of(flat.type) == "list":
+            row, flat = row[np.asarray(pc.list_parent_indices(flat))], pc.list_flatten(flat)
         text = self.label(flat)
         keep = np.asarray(pc.is_valid(text))
+        unread = ~keep & np.asarray(pc.is_valid(flat))
+        if unread.any():
+            null = is_null(pc.utf8_trim_whitespace(as_text(flat)))
+            unread &= True if null is None else ~null
+        example = as_text(flat.filter(pa.array(unread))[:1]).to_pylist() or [""]
         row, text = row[keep].astype(np.int64), text.filter(pa.array(keep))
         first = _first_of_pair(row, text)
         row, text = row[first], text.filter(pa.array(first))
-        return Values(np.bincount(row, minlength=len(column)).astype(np.int64), text)
+        lengths = np.bincount(row, minlength=len(column)).astype(np.int64)
+        return Values(lengths, text, int(unread.sum()), str(example[0]))
 
     def context(self, column: pa.ChunkedArray) -> pa.StringArray:
         """[n] the value of every interaction, "" where there is none (of a kind with one value)."""

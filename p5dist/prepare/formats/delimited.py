@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import ClassVar
 
 import pyarrow as pa
@@ -70,15 +70,13 @@ class Delimited(TextFormat):
             if header:
                 data = data.lstrip(b"\r\n").partition(b"\n")[2]
                 header = False
-            skipped = _Skipped()
+            skipped = _Skipped(self.note_malformed)
             for table in self._parsed(data, part.file, over_lines, skipped):
                 records, repeated = self._without_headers(table, part.file)
                 yield records, repeated + skipped.take() + malformed
                 malformed = 0
             if skipped.count or malformed:
                 yield self._nothing(part.file), skipped.take() + malformed
-            if skipped.example is not None:
-                self.note_malformed(skipped.example)
 
     def _lines(self, part: FileRange) -> Iterator[tuple[bytes, bool, int]]:
         """Blocks of lines whose quoted values end, whether values have line ends, and the number of
@@ -180,14 +178,13 @@ class Tsv(Delimited):
 class _Skipped:
     """Skips and counts lines with another number of fields than columns."""
 
-    def __init__(self) -> None:
-        self.count = 0
-        self.example: str | None = None
+    def __init__(self, note: Callable[[str], None]) -> None:
+        self.count, self.note = 0, note
 
     def __call__(self, row: pacsv.InvalidRow) -> str:
+        if not self.count:
+            self.note(row.text)
         self.count += 1
-        if self.example is None:
-            self.example = row.text
         return "skip"
 
     def take(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from decimal import Context, Decimal
 from typing import Any
 
@@ -45,7 +45,8 @@ class JsonLines(LineFormat):
 
     def parse(self, data: bytes, file: SourceFile) -> tuple[pa.Table, int]:
         roles = {theirs: self.layout.roles[ours] for ours, theirs in self.layout.columns.items()}
-        return parse_json_lines(data, {name: roles[name] for name in file.wanted(self.layout)})
+        columns = {name: roles[name] for name in file.wanted(self.layout)}
+        return parse_json_lines(data, columns, self.note_malformed)
 
 
 class _Whole(str):
@@ -56,7 +57,9 @@ class _Float(str):
     """Another number as it is written."""
 
 
-def parse_json_lines(data: bytes, columns: Mapping[str, Role]) -> tuple[pa.Table, int]:
+def parse_json_lines(
+    data: bytes, columns: Mapping[str, Role], note: Callable[[str], None] = lambda line: None
+) -> tuple[pa.Table, int]:
     """The columns, and the number of lines that are no JSON object or have a value of a kind that
     the column cannot have (an object, or a list where one value belongs).
 
@@ -67,17 +70,18 @@ def parse_json_lines(data: bytes, columns: Mapping[str, Role]) -> tuple[pa.Table
     Args:
         data: whole lines, UTF-8.
         columns: key of the objects → role of the column; a key may be missing.
+        note: is told the text of malformed lines.
     """
     table = _read_block(data, columns)
     if table is not None:
         return table, 0
     if "labels" in columns.values():  # text or lists: the type must not change between pieces
-        return _read_line_by_line(data, columns)
+        return _read_line_by_line(data, columns, note)
     tables, malformed = [], 0
     for piece in _pieces(data):
         table = _read_block(piece, columns)
         if table is None:
-            table, bad = _read_line_by_line(piece, columns)
+            table, bad = _read_line_by_line(piece, columns, note)
             malformed += bad
         tables.append(pa.table({name: as_text(table[name]) for name in columns}))
     return pa.concat_tables(tables), malformed
@@ -148,7 +152,9 @@ def _type(found: set[type], role: Role) -> pa.DataType | None:
     return None
 
 
-def _read_line_by_line(data: bytes, columns: Mapping[str, Role]) -> tuple[pa.Table, int]:
+def _read_line_by_line(
+    data: bytes, columns: Mapping[str, Role], note: Callable[[str], None]
+) -> tuple[pa.Table, int]:
     found: dict[str, list[Any]] = {name: [] for name in columns}
     malformed = 0
     for line in data.split(b"\n"):
@@ -159,7 +165,9 @@ def _read_line_by_line(data: bytes, columns: Mapping[str, Role]) -> tuple[pa.Tab
             values = [] if row is None else [_text(row.get(k), role) for k, role in columns.items()]
         except TypeError:
             values = []
-        malformed += not values
+        if not values:
+            malformed += 1
+            note(line.decode().strip())
         for column, value in zip(found.values(), values, strict=bool(values)):
             column.append(value)
     return pa.table({name: _array(values) for name, values in found.items()}), malformed
@@ -177,15 +185,19 @@ def _object(line: bytes) -> dict[str, Any] | None:
 
 
 def _text(value: Any, role: Role) -> Any:
-    """Text, None, or a list of text. Raises TypeError for a value that the column cannot have."""
-    if value is None or type(value) in (str, _Whole):
+    """Text, None, or a list of text; lists in lists become one. Raises TypeError for a value that
+    the column cannot have."""
+    if value is None or type(value) is str:
         return value
+    if type(value) is _Whole:
+        return "0" if value == "-0" else value
     if type(value) is bool:
         return str(value).lower()
     if type(value) is _Float:
         return _number_text(value)
     if type(value) is list and role == "labels":
-        return [_text(part, "label") for part in value]
+        parts = [_text(part, role) for part in value]
+        return [one for part in parts for one in (part if type(part) is list else [part])]
     raise TypeError
 
 

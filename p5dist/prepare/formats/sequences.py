@@ -42,4 +42,7 @@ class Sequences(LineFormat):
         columns = [user, flat.filter(pa.array(is_item))]
         names = [self.layout.columns[c.USER], self.layout.columns[c.ITEM]]
         table = pa.table([column.cast(pa.string()) for column in columns], names)
-        return table, int((length < 2).sum())
+        lonely = np.flatnonzero(length < 2)
+        if len(lonely):
+            self.note_malformed(lines[lonely[0]].as_py())
+        return table, len(lonely)

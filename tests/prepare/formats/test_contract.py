@@ -88,10 +88,11 @@ def read(ranges: list[FileRange], layout: Layout) -> tuple[list[Row], int]:
     rows: list[Row] = []
     malformed = 0
     for part in ranges:
-        for table, bad in read_range(part, layout):
+        for records in read_range(part, layout):
+            table = records.rows
             assert table.column_names == list(layout.columns)
             rows += pa.table({k: as_text(table[k]) for k in table.column_names}).to_pylist()
-            malformed += bad
+            malformed += records.malformed
     return rows, malformed
 
 

@@ -72,3 +72,17 @@ def test_json_lines_agree_with_python(rows: list[dict[str, Any]]) -> None:  # fm
     assert malformed == 0 and len(table) == len(rows)
     for name in ("u", "i", "t"):
         assert as_text(table[name]).to_pylist() == [text(row.get(name)) for row in rows]
+
+
+def test_numbers_are_the_ids_that_typed_columns_give() -> None:
+    """Whole numbers lose fraction and exponent, exactly for any number of digits."""
+    written = ["12", "12.0", "12.00", "1.2e1", "-0", "-0.0", "12.50", "9007199254740994.0",
+               "123456789012345678901234567890", "123456789012345678901234567890.0",
+               '"012"']  # fmt: skip
+    lines_ = "".join(f'{{"u": {n}, "i": {n}}}\n' for n in written)
+    table, malformed = parse_json_lines(lines_.encode(), {"u": "id", "i": "id"})
+    assert malformed == 0
+    assert table["u"].to_pylist() == [
+        "12", "12", "12", "12", "0", "0", "12.5", "9007199254740994",
+        "123456789012345678901234567890", "123456789012345678901234567890", "012",
+    ]  # fmt: skip

@@ -39,7 +39,8 @@ def test_parquet_keeps_the_types_that_matter(tmp_path: Path) -> None:
     for int96 in (False, True):
         pq.write_table(pa.table(rows), path, use_deprecated_int96_timestamps=int96)
         [unit] = cut_files(find_files(path, how), how)
-        [(table, _)] = read_range(unit, how)
+        [records] = read_range(unit, how)
+        table = records.rows
         assert table.schema.types == [
             pa.uint16(), pa.string(), pa.timestamp("us"), pa.dictionary(pa.int32(), pa.string()),
         ]  # fmt: skip
@@ -57,7 +58,8 @@ def test_text_of_any_encoding(tmp_path: Path, kind: pa.DataType) -> None:
     rows = {name: pa.array([value.encode()]).cast(kind) for name, value in values.items()}
     pq.write_table(pa.table(rows), path)
     [unit] = cut_files(find_files(path, how), how)
-    [(table, _)] = read_range(unit, how)
+    [records] = read_range(unit, how)
+    table = records.rows
     source = Source.model_validate({"files": "unused", "columns": columns})
     assert clean(table, Prepare(source=source), how).rows.to_pylist() == [
         {"user": "é", "item": "2", "timestamp": 3_000_000, "rating": 4.5, "event": "view"}

@@ -124,7 +124,7 @@ def find_files(files: str | tuple[str, ...], layout: Layout) -> list[SourceFile]
             "the file is empty" if len(found) == 1 else "all files are empty",
             where=found[0].url, fix=f"correct {layout.section}.files",
         )  # fmt: skip
-    return found
+    return _with_columns(found, layout)
 
 
 def cut_files(
@@ -260,15 +260,43 @@ def _inspect(url: str, layout: Layout) -> SourceFile:
         ) from e  # fmt: skip
     for ours, type_ in file.types.items():
         check_type(type_, layout.roles[ours], layout.columns[ours], url, layout.knobs[ours])
-    known = {*file.columns, *file.partition}
-    for ours, theirs in layout.columns.items():
-        if file.columns and theirs not in known:
-            raise MissingColumnError(
-                f"column '{theirs}' is not in the file", where=url,
-                rule=f"the columns there are: {', '.join((*file.columns, *file.partition))}",
-                fix=f"correct {layout.knobs[ours]}"
-                + (f", or give {layout.section}.names if the file has no header line, or "
-                   f"{layout.section}.delimiter"
-                   if read_by.is_delimited and layout.names is None else ""),
-            )  # fmt: skip
     return file
+
+
+def _with_columns(files: list[SourceFile], layout: Layout) -> list[SourceFile]:
+    """The files, each of which has the columns that are read: where records may lack columns, the
+    columns that another file has.
+
+    Raises:
+        MissingColumnError: a column that the job names is missing.
+    """
+    if layout.source_format.is_sparse:
+        named = {name for file in files for name in file.columns}
+        more = [name for name in dict.fromkeys(layout.columns.values()) if name in named]
+        files = [
+            replace(file, columns=tuple(dict.fromkeys((*file.columns, *more))))
+            if file.columns else file
+            for file in files
+        ]  # fmt: skip
+    for file in files:
+        if file.columns:
+            _check_columns(file, layout)
+    return files
+
+
+def _check_columns(file: SourceFile, layout: Layout) -> None:
+    read_by, known = layout.source_format, (*file.columns, *file.partition)
+    for ours, theirs in layout.columns.items():
+        if theirs in known:
+            continue
+        place = "the first lines of any file" if read_by.is_sparse else "the file"
+        fix = f"correct {layout.knobs[ours]}"
+        if read_by.is_delimited and layout.names is None:
+            fix += (
+                f", or give {layout.section}.names if the file has no header line, or "
+                f"{layout.section}.delimiter"
+            )
+        raise MissingColumnError(
+            f"column '{theirs}' is not in {place}", where=file.url,
+            rule=f"the columns there are: {', '.join(known)}", fix=fix,
+        )  # fmt: skip

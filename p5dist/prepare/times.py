@@ -32,7 +32,7 @@ _DATE_TIME = (
 
 def microseconds(column: pa.ChunkedArray, unit: str) -> tuple[Ints, Bools | None]:
     """[n] microseconds since 1970, rounded to the nearest (halves up), and [n] whether the value is
-    no time.
+    no time. Numbers with a fraction, or in floats, are exact until the year 2255.
 
     Args:
         column: numbers, their text, date-times as text (``unit`` iso), timestamps, or dates.

@@ -6,6 +6,7 @@ import math
 import re
 from collections import Counter
 from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
 from decimal import ROUND_FLOOR, Decimal
 from fractions import Fraction
 from itertools import pairwise
@@ -33,7 +34,8 @@ class Expected:
     """By user, in the order of time."""
     rejected: Counter[str]
     items: dict[str, int]
-    """Training interactions of every item of the vocabulary."""
+    """Training interactions of every item of the vocabulary, in the order of ids: by falling count,
+    ties as numbers if all items of the log are whole numbers, else by their bytes."""
 
 
 def expected(job: RunConfig, log: list[Row], test: list[Row] | None = None) -> Expected:
@@ -41,9 +43,15 @@ def expected(job: RunConfig, log: list[Row], test: list[Row] | None = None) -> E
     rejected, kept = Counter[str](), []
     for number, row in enumerate([*log, *(test or [])]):
         reason, time, rating = judge(row, prepare)
+        event = "" if row.get("event", "") in NULLS else row["event"]
+        if reason is None and prepare.events is not None:
+            weights = prepare.events
+            if weights.get(event, weights.get("*", 1)) == 0:
+                reason = "dropped_event"
         if reason is None:
-            kept.append((row["user"], row["item"], time, rating, row.get("event", ""),
-                         number >= len(log)))  # fmt: skip
+            if "timestamp" not in row:  # the number of the row is the time
+                time = len(kept)
+            kept.append((row["user"], row["item"], time, rating, event, number >= len(log)))
         else:
             rejected[reason] += 1
     names = ["user", "item", "time", "rating", "event", "test"]
@@ -62,6 +70,7 @@ def expected(job: RunConfig, log: list[Row], test: list[Row] | None = None) -> E
     if clean.max_user_interactions is not None:
         size = rows.groupby("user")["item"].transform("size")
         rows = drop(rows, "bot", size > clean.max_user_interactions)
+    catalogue = set(rows["item"])
     while len(rows):
         size = rows.groupby("item")["item"].transform("size")
         fewer = drop(rows, "rare_item", size < clean.min_item_interactions)
@@ -98,7 +107,10 @@ def expected(job: RunConfig, log: list[Row], test: list[Row] | None = None) -> E
             rejected["unknown_item"] += b - a - len(window)
             if window:
                 histories.setdefault(piece["user"].iloc[0], []).append(window)
-    return Expected(histories, +rejected, {item: train[item] for item in known})
+    numbers = all(re.fullmatch(r"-?[0-9]{1,18}", item) for item in catalogue)
+    by_id = sorted(known, key=lambda item: (int(item) if numbers else 0, item.encode()))
+    by_count = sorted(by_id, key=lambda item: -train[item])
+    return Expected(histories, +rejected, {item: train[item] for item in by_count})
 
 
 def sessions(user: pd.DataFrame, prepare: Any) -> list[pd.DataFrame]:
@@ -118,8 +130,12 @@ def codes(piece: pd.DataFrame, everything: pd.DataFrame, rule: Any) -> list[str]
         def cut(share: Fraction) -> int:  # the latest time with at least the share from there on
             return max(t for t in times if sum(x >= t for x in times) >= share * len(times))
 
-        test = cut(exact(rule.test))
-        first = cut(exact(rule.test) + exact(rule.validation)) if rule.validation else test
+        if isinstance(rule.test, datetime):
+            test = since_1970(rule.test)
+            first = since_1970(rule.validation) if rule.validation else test
+        else:
+            test = cut(exact(rule.test))
+            first = cut(exact(rule.test) + exact(rule.validation)) if rule.validation else test
         return [
             "test" if t >= test else "validation" if t >= first else "train" for t in piece["time"]
         ]
@@ -143,19 +159,14 @@ def judge(row: Row, prepare: Any) -> tuple[str | None, int, float | None]:
         return "null_user", 0, None
     if row["item"] in NULLS:
         return "null_item", 0, None
-    text = row["timestamp"].strip()
-    if not NUMBER.fullmatch(text):
-        return "bad_timestamp", 0, None
-    unit = {"s": 6, "ms": 3, "us": 0, "ns": -3}[prepare.source.timestamp_unit]
-    exactly = Decimal(text).scaleb(unit)
-    time = int((exactly + Decimal("0.5")).to_integral_value(ROUND_FLOOR))
-    if abs(time) > 2**62:
+    time = microseconds(row["timestamp"], prepare) if "timestamp" in row else 0
+    if time is None or abs(time) > 2**62:
         return "bad_timestamp", 0, None
     if clean.time_range:
         first, last = clean.time_range
         if not first * SECOND <= time <= last * SECOND:
             return "time_out_of_range", 0, None
-    if row["rating"] in NULLS:
+    if row.get("rating", "") in NULLS:
         return None, time, None
     if not NUMBER.fullmatch(row["rating"].strip()):
         return "bad_rating", 0, None
@@ -165,6 +176,27 @@ def judge(row: Row, prepare: Any) -> tuple[str | None, int, float | None]:
     if clean.rating_range and not clean.rating_range[0] <= rating <= clean.rating_range[1]:
         return "rating_out_of_range", 0, None
     return None, time, rating
+
+
+def microseconds(text: str, prepare: Any) -> int | None:
+    text = text.strip()
+    if prepare.source.timestamp_unit == "iso":
+        try:
+            time = datetime.fromisoformat(text.replace(" UTC", "+00:00").replace("Z", "+00:00"))
+        except ValueError:
+            return None
+        return since_1970(time)
+    if not NUMBER.fullmatch(text):
+        return None
+    unit = {"s": 6, "ms": 3, "us": 0, "ns": -3}[prepare.source.timestamp_unit]
+    exactly = Decimal(text).scaleb(unit)
+    return int((exactly + Decimal("0.5")).to_integral_value(ROUND_FLOOR))
+
+
+def since_1970(time: datetime) -> int:
+    if time.tzinfo is None:
+        time = time.replace(tzinfo=timezone.utc)
+    return (time - datetime(1970, 1, 1, tzinfo=timezone.utc)) // timedelta(microseconds=1)
 
 
 def written(prepare: Path) -> dict[str, list[History]]:

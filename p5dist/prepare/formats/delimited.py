@@ -130,7 +130,7 @@ class Delimited(TextFormat):
         repeated = None
         for name in table.column_names:
             names = [name, BYTE_ORDER_MARK.decode() + name] if name == file.columns[0] else [name]
-            same = pc.is_in(table[name], value_set=pa.array(names, table[name].type))
+            same = pc.is_in(table[name], value_set=pa.array(names, pa.string()))
             repeated = same if repeated is None else pc.and_(repeated, same)
             if not pc.any(repeated).as_py():
                 return table, 0

@@ -33,6 +33,8 @@ class SourceFormat(ABC):
     their columns, ``names``."""
     optional_columns: ClassVar[tuple[str, ...]] = ("timestamp", "rating", "event", "context")
     """Columns that a log of this format may have beside user and item."""
+    is_sparse: ClassVar[bool] = False
+    """Whether a record may lack columns, so that one file may lack a column that others have."""
     in_order_of_time: ClassVar[bool] = True
     """Whether the records of a log without times are in the order of time over all users."""
     describes: ClassVar[bool] = True

@@ -27,6 +27,8 @@ class JsonLines(LineFormat):
     """A JSON object a line; a key that an object lacks is null. A line is malformed if it is no
     object, or has a value that the column cannot have (see :func:`parse_json_lines`)."""
 
+    is_sparse = True
+
     def columns_of_head(self, head: bytes, url: str, position: int) -> tuple[str, ...]:
         lines = head.rpartition(b"\n")[0]
         try:
@@ -41,7 +43,7 @@ class JsonLines(LineFormat):
                 value=head[:200].decode(errors="replace"),
                 fix=f"correct {self.layout.section}.format or the file",
             )  # fmt: skip
-        return keys
+        return keys or tuple(self.layout.columns.values())  # objects without keys are rows too
 
     def parse(self, data: bytes, file: SourceFile) -> tuple[pa.Table, int]:
         roles = {theirs: self.layout.roles[ours] for ours, theirs in self.layout.columns.items()}
@@ -143,7 +145,7 @@ def _schema(data: bytes, columns: Mapping[str, Role]) -> pa.Schema | None:
 def _type(found: set[type], role: Role) -> pa.DataType | None:
     if not found or found == {str}:
         return pa.string()
-    if found == {_Whole}:
+    if found == {_Whole} and role != "iso":
         return pa.float64() if role == "number" else pa.int64()
     if found == {list} and role == "labels":
         return pa.list_(pa.string())

@@ -57,7 +57,7 @@ class TextFormat(SourceFormat):
             # The last character may be cut off.
             head = codecs.getincrementaldecoder(encoding)("replace").decode(head).encode()
         size = len(head)
-        head = head.removeprefix(BYTE_ORDER_MARK).lstrip(b"\r\n")
+        head = _usual_line_ends(head.removeprefix(BYTE_ORDER_MARK)).lstrip(b"\r\n")
         if not head.strip():
             return ()
         if b"\0" in head.split(b"\n", 1)[0] or head.startswith((b"\xff\xfe", b"\xfe\xff")):
@@ -94,7 +94,7 @@ class TextFormat(SourceFormat):
             if part.start == position == 0:
                 data = data.removeprefix(BYTE_ORDER_MARK)
             if data.lstrip(b"\r\n"):
-                yield data
+                yield _usual_line_ends(data)
 
     def _explain(self, error: Exception, part: FileRange) -> DataError:
         if not is_utf8(self.layout.encoding) and isinstance(error, UnicodeDecodeError):
@@ -181,6 +181,11 @@ def whole_lines(head: bytes) -> bytes:
     """First bytes of a file without a last line that is cut off, unless there is no other."""
     lines, _, rest = head.rpartition(b"\n")
     return lines or rest
+
+
+def _usual_line_ends(data: bytes) -> bytes:
+    """Lines that end in carriage returns alone, as on old Macintoshes, with the usual line ends."""
+    return data if b"\n" in data else data.replace(b"\r", b"\n")
 
 
 def _read_bytes(part: FileRange) -> tuple[int, bytes]:

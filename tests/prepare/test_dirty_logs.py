@@ -1,0 +1,81 @@
+"""The whole stage on random dirty files of every format, against plain Python and pandas.
+
+::
+
+    python -m tests.prepare.test_dirty_logs --minutes 60 --first 1
+
+tries seed after seed, and names those that differ.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from itertools import count
+from pathlib import Path
+
+import pyarrow.parquet as pq
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from p5dist.errors import EmptyLogError
+from tests.prepare.dirty_logs import dirty
+from tests.prepare.reference import expected, written
+from tests.prepare.reference_files import read
+from tests.prepare.runs import prepared
+
+
+@given(
+    seed=st.integers(0, 2**32), size=st.integers(1, 40), range_bytes=st.sampled_from([90, 10**6])
+)
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+def test_counts_ids_order_and_splits(seed: int, size: int, range_bytes: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        compare(Path(folder), seed, size, range_bytes)
+
+
+def compare(folder: Path, seed: int, size: int, range_bytes: int) -> None:
+    made = dirty(seed, folder, size)
+    source = made.job.prepare.source
+    parts = [[read(file, source) for file in files] for files in (made.log, made.test)]
+    log, test = ([row for rows, _ in part for row in rows] for part in parts)
+    malformed = sum(n for part in parts for _, n in part)
+    found = expected(made.job, log, test)
+    rejected = dict(found.rejected) | ({"malformed": malformed} if malformed else {})
+    try:
+        manifest, prepare = prepared(made.job, range_bytes=range_bytes)
+    except EmptyLogError:
+        assert not sum(found.items.values())
+        return
+    assert manifest.rows_in == len(log) + len(test) + malformed
+    assert manifest.rows_rejected == rejected
+    assert written(prepare) == found.histories
+    vocabulary = pq.read_table(prepare / "vocabulary/item.parquet").to_pylist()
+    assert [(v["external_id"], v["count"]) for v in vocabulary] == list(found.items.items())
+    assert manifest.users == len(found.histories)
+    if made.job.prepare.clean.keep_rejected and found.rejected:
+        dropped = pq.read_table(prepare / "rejected")["reason"].value_counts().to_pylist()
+        assert {d["values"]: d["counts"] for d in dropped} == dict(found.rejected)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Compare logs of many seeds.")
+    parser.add_argument("--minutes", type=float, default=60)
+    parser.add_argument("--first", type=int, default=1)
+    options = parser.parse_args()
+    end, different = time.monotonic() + 60 * options.minutes, []
+    for seed in count(options.first):
+        if time.monotonic() > end:
+            break
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                compare(Path(folder), seed, 5 + seed % 120, 90 if seed % 2 else 10**6)
+            except Exception as e:
+                different.append(seed)
+                print(f"seed {seed}: {type(e).__name__}: {str(e)[-400:]}", flush=True)
+    print(f"seeds {options.first} to {seed - 1}: {len(different)} differ {different}")
+
+
+if __name__ == "__main__":
+    main()

@@ -12,6 +12,7 @@ from p5dist.config import RunConfig
 from p5dist.data.manifest import Manifest
 from p5dist.feed.stream import LaneStream, read_here
 from p5dist.observe.events import Callback, Event, Logged
+from p5dist.observe.ledger import LedgerWriter
 from p5dist.observe.metrics_log import line_of
 from p5dist.storage import RunFolder
 from p5dist.train.loop import run_steps
@@ -38,8 +39,12 @@ def run_session(job: RunConfig, stage: str) -> tuple[Session, list[dict[str, Any
     readers = session.mix.readers(job, session.training)
     stream = LaneStream(readers, dist.get_rank(), dist.get_world_size(), 10, 1, read_here)
     recorder = Recorder()
+    callbacks: list[Callback] = [recorder]
+    if session.training.ledger:
+        place, rank = folder.training(stage), dist.get_rank()
+        callbacks.append(LedgerWriter(place, attempt=0, start=session.start, rank=rank))
     validator = make_validator(session, folder)
-    run_steps(session, stream, callbacks=[recorder], validator=validator)
+    run_steps(session, stream, callbacks=callbacks, validator=validator)
     session.saver.close()
     return session, recorder.lines
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 from typing import ClassVar
 
@@ -29,7 +30,7 @@ class Numeric(AttributeKind):
     @field_validator("bins")
     @classmethod
     def _rising(cls, bins: tuple[float, ...]) -> tuple[float, ...]:
-        if list(bins) != sorted(set(bins)):
+        if not all(low < high for low, high in pairwise(bins)) or any(map(math.isnan, bins)):
             raise ValueError("bins must rise")
         return bins
 

@@ -105,7 +105,7 @@ class Delimited(TextFormat):
     def _parsed(
         self, data: bytes, file: SourceFile, over_lines: bool, skipped: _Skipped
     ) -> Iterator[pa.Table]:
-        if not data.strip(b"\r\n"):
+        if not data.lstrip(b"\r\n"):
             return  # pyarrow takes data without any line for a mistake
         roles, columns = self.layout.roles, self.layout.columns
         with pacsv.open_csv(
@@ -129,8 +129,9 @@ class Delimited(TextFormat):
         together have them; and their number."""
         repeated = None
         for name in table.column_names:
-            names = [name, BYTE_ORDER_MARK.decode() + name] if name == file.columns[0] else [name]
-            same = pc.is_in(table[name], value_set=pa.array(names, pa.string()))
+            same = pc.equal(table[name], name)
+            if name == file.columns[0]:
+                same = pc.or_(same, pc.equal(table[name], BYTE_ORDER_MARK.decode() + name))
             repeated = same if repeated is None else pc.and_(repeated, same)
             if not pc.any(repeated).as_py():
                 return table, 0

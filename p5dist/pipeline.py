@@ -15,7 +15,15 @@ from p5dist.environment.ray_session import connect
 from p5dist.environment.redact import redact, redact_text
 from p5dist.errors import ConfigError, P5Error, RunFolderError, StoppedError
 from p5dist.inference.actors import scores_here
-from p5dist.observe.stages import STATE, check_owner, marker, select, state_of
+from p5dist.observe.stages import (
+    STATE,
+    check_inputs,
+    check_owner,
+    discarded,
+    marker,
+    select,
+    state_of,
+)
 from p5dist.observe.tracking import Tracked, Tracker, evaluation, tracker
 from p5dist.storage import RunFolder
 
@@ -40,16 +48,20 @@ def run(job: RunConfig, wanted: list[str], *, fresh: bool = False) -> dict[str, 
     results: dict[str, Any] = {}
     with _lock(folder):
         if fresh:
-            for stage in reversed(job.stages()[job.stages().index(stages[0]) :]):
+            for stage in reversed(discarded(job, stages)):
                 _discard(folder, stage)
         check_owner(job, folder)
+        for warning in check_inputs(job, folder, stages):
+            log.warning(f"warning: {warning}")
         folder.job.write_text(_without_secrets(job))
         began = time.time()
         with _noted(folder), tracker(job, str(folder.root)) as tracked:
             for number, stage in enumerate(stages, 1):
                 state = state_of(job, folder, stage)
                 heading = f"{number}/{len(stages)} {stage}"
-                if state == "complete":
+                if (
+                    state == "complete" and stage != "report"
+                ):  # which is made whenever it is asked for
                     log.info(f"{heading} complete, skipped")
                     results[stage] = marker(folder, stage).read_json()
                     continue

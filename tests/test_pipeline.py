@@ -75,6 +75,21 @@ def test_the_plan_of_a_dry_run(tmp_path: Path) -> None:
     assert not folder.job.exists()
 
 
+def test_the_plan_of_a_dry_run_that_starts_anew(tmp_path: Path) -> None:
+    job = small_job(tmp_path)
+    folder = write_small_data(job)
+    folder.job.write_text(dump_job(job))
+    (folder.training("pretrain") / "result.json").write_json({})
+    states = {step.stage: step.state for step in progress(job, folder, ["pretrain"], fresh=True)}
+    assert states == {"pretrain": "to do"}
+    fresh = {step.stage: step.state for step in progress(job, folder, [], fresh=True)}
+    assert set(fresh.values()) == {"to do"}
+    larger = small_job(tmp_path, "model.dim=32")  # as the run itself: what is deleted may differ
+    assert progress(larger, folder, ["pretrain"], fresh=True)[0].state == "to do"
+    with pytest.raises(RunFolderError, match=r"model\.dim"):
+        progress(larger, folder, ["pretrain"])
+
+
 def test_evaluation_is_made_anew_when_its_settings_change(tmp_path: Path) -> None:
     job = small_job(tmp_path)
     folder = write_small_data(job)

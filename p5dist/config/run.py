@@ -216,6 +216,7 @@ class RunConfig(Section):
         """The settings that decide the result of ``stage``, by section; without scale, storage, and
         settings of reading, logging, saving and profiling."""
         job = self.model_dump(mode="json")
+        del job["prepare"]["changed_inputs"]
         parts: dict[str, Any] = {"seed": job["seed"], "prepare": job["prepare"]}
         if stage == "prepare":
             parts["lanes"] = job["feed"]["lanes"]

@@ -48,6 +48,23 @@ class ShardFile(BaseModel):
         return path
 
 
+class InputFile(BaseModel):
+    """A raw file that the data was made from."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    setting: str
+    """Key of the job file that names the file."""
+    url: str
+    """Absolute path or URL, or ``dataset:NAME/FILE``."""
+    bytes: int
+    version: str
+    """Time of the last change in nanoseconds since 1970; of a remote file its ETag, if there is
+    one."""
+    digest: str
+    """SHA-256 of name, size and content; of a remote file name, size and version."""
+
+
 class Manifest(BaseModel):
     """Everything that later stages must know about the prepared data."""
 
@@ -57,6 +74,10 @@ class Manifest(BaseModel):
     fingerprint: str
     """Of the input files and the prepare section of the job; resuming checks it."""
     shards: tuple[ShardFile, ...]
+    inputs: tuple[InputFile, ...] = ()
+    """All raw files, in the order in which they were read."""
+    inputs_from: str = ""
+    """The folder where relative paths of the job file began."""
     rows_in: int
     """Rows of the raw log."""
     rows_kept: int

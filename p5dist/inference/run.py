@@ -408,7 +408,7 @@ def load(run: str, *, stage: str | None = None) -> Run:
             "no run here", where=str(folder.root), rule="a run folder has a job.yaml",
             fix="give the folder STORAGE/NAME of a run, as p5dist run printed it",
         )  # fmt: skip
-    job = parse_job(folder.job.read_bytes().decode(), where=str(folder.job))
+    job = parse_job(folder.job.read_bytes(), where=str(folder.job))
     stages = job.ranking_stages()
     if stage is not None and stage not in stages:
         raise ConfigError(

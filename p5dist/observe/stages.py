@@ -184,7 +184,7 @@ def check_owner(job: RunConfig, folder: RunFolder, without: Sequence[str] = ()) 
     """
     if not folder.job.exists():
         return
-    owner = parse_job(folder.job.read_bytes().decode(), where=str(folder.job))
+    owner = parse_job(folder.job.read_bytes(), where=str(folder.job))
     for stage in owner.stages():
         if stage in (*_DERIVED, *without) or not (folder.root / stage).exists():
             continue

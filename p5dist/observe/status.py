@@ -118,7 +118,7 @@ def _open(run_or_job: str) -> tuple[RunConfig, RunFolder, str | None]:
     else:
         folder = RunFolder(Folder.open(run_or_job))
         if folder.job.exists():
-            job = parse_job(folder.job.read_bytes().decode(), where=str(folder.job))
+            job = parse_job(folder.job.read_bytes(), where=str(folder.job))
             with suppress(ShardError):
                 return job, folder, Manifest.read(folder.prepare).inputs_from
             return job, folder, None

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from p5dist.config import RunConfig
 from p5dist.config.base import Column
 from p5dist.config.sections import Metric, TaskSection
+from p5dist.data.events import nearest
 from p5dist.data.manifest import Manifest
 from p5dist.errors import ConfigError
 from p5dist.feed.batch_fields import BatchFields
@@ -113,11 +114,17 @@ def event_weights(manifest: Manifest, chosen: Mapping[str, float] | None = None)
 
 
 def check_events(manifest: Manifest, names: Any, key: str) -> None:
-    """Raise a ConfigError if the log does not have one of the events ``names``."""
+    """Raise a ConfigError if the prepared data does not have one of the events ``names``.
+
+    Args:
+        key: key path of the setting that names them.
+    """
     for name in names:
         if name not in manifest.events:
+            near = nearest(name, manifest.events)
             raise ConfigError(
-                "no such event in the log", where=f"{key} of a task", value=name,
+                "no such event in the prepared data", where=key, value=name,
                 rule=f"its events: {', '.join(manifest.events) or 'none'}",
-                fix="name one of them, with the column named by prepare.source.columns.event",
+                fix=f"did you mean '{near}'?" if near is not None else
+                "name one of them; prepare.events drops events of weight 0",
             )  # fmt: skip

@@ -56,6 +56,8 @@ def run(job: RunConfig, wanted: list[str], *, fresh: bool = False) -> dict[str, 
         folder.job.write_text(_without_secrets(job))
         began = time.time()
         with _noted(folder), tracker(job, str(folder.root)) as tracked:
+            _check_starts(job, folder, stages)
+            checked = False
             for number, stage in enumerate(stages, 1):
                 state = state_of(job, folder, stage)
                 heading = f"{number}/{len(stages)} {stage}"
@@ -65,6 +67,9 @@ def run(job: RunConfig, wanted: list[str], *, fresh: bool = False) -> dict[str, 
                     log.info(f"{heading} complete, skipped")
                     results[stage] = marker(folder, stage).read_json()
                     continue
+                if stage != "prepare" and not checked:
+                    _check_trainings(job, folder, stages)
+                    checked = True
                 log.info(f"{heading} {'continues' if state == 'to continue' else 'started'}")
                 start = time.time()
                 results[stage] = _run_stage(job, folder, stage, tracked)
@@ -136,6 +141,30 @@ def _run_stage(job: RunConfig, folder: RunFolder, stage: str, tracked: Tracker |
     from p5dist.inference import recommend
 
     return recommend.run(job, folder)
+
+
+def _to_train(job: RunConfig, folder: RunFolder, stages: list[str]) -> list[str]:
+    """The chosen training stages that are not complete."""
+    trainings = [stage for stage in stages if stage in job.trainings()]
+    return [stage for stage in trainings if state_of(job, folder, stage) != "complete"]
+
+
+def _check_starts(job: RunConfig, folder: RunFolder, stages: list[str]) -> None:
+    """Check, before anything runs, that weights of other runs are there."""
+    for stage in _to_train(job, folder, stages):
+        start = job.trainings()[stage].init_from
+        if start is not None and start not in job.trainings():
+            from p5dist.train.initial import check_start
+
+            check_start(job, stage, folder)
+
+
+def _check_trainings(job: RunConfig, folder: RunFolder, stages: list[str]) -> None:
+    """Check, before the first training, that all trainings have something to learn."""
+    from p5dist.tasks.needs import check_training
+
+    for stage in _to_train(job, folder, stages):
+        check_training(job, stage, folder)
 
 
 def _without_secrets(job: RunConfig) -> str:

@@ -140,12 +140,17 @@ class RunConfig(Section):
 
     def tasks(self) -> list[tuple[str, TaskSection]]:
         """Key path and section of every objective and task."""
-        found: list[tuple[str, TaskSection]] = []
-        for stage, training in self.trainings().items():
-            one = "task" if isinstance(training, Finetune) else "objective"
-            for name, task in training.tasks().items():
-                found.append((f"{_key(stage)}.{one}" + (f".{one}s.{name}" if name else ""), task))
-        return found
+        return [(key, task) for stage in self.trainings() for key, _, task in self.tasks_of(stage)]
+
+    def tasks_of(self, stage: str) -> list[tuple[str, str, TaskSection]]:
+        """Key path, name (empty for a single one) and section of the objectives or tasks of a
+        training stage."""
+        training = self.trainings()[stage]
+        one = "task" if isinstance(training, Finetune) else "objective"
+        return [
+            (f"{_key(stage)}.{one}" + (f".{one}s.{name}" if name else ""), name, task)
+            for name, task in training.tasks().items()
+        ]
 
     def _check_start(self, stage: str, training: Training, before: list[str]) -> None:
         start, key = training.init_from, _key(stage)

@@ -65,6 +65,18 @@ class InputFile(BaseModel):
     """SHA-256 of name, size and content; of a remote file name, size and version."""
 
 
+class Targets(BaseModel):
+    """Training interactions that follow another training interaction in their history: most
+    objectives and tasks predict these."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    total: int
+    rated: int
+    """With a rating."""
+    by_event: dict[str, int]
+
+
 class Manifest(BaseModel):
     """Everything that later stages must know about the prepared data."""
 
@@ -97,6 +109,8 @@ class Manifest(BaseModel):
     """Number of values of each context column; value ids are 1…n, 0 is none."""
     events: dict[str, float] = {}
     """Weight in training of each event, in the order of their codes from 1."""
+    targets: Targets | None = None
+    """What training can predict; None: not counted."""
     longest_history: int
     rating_mean: float | None = None
     """Mean rating of the training interactions; None where the log has no ratings."""

@@ -18,6 +18,7 @@ task is a pure function of its range or shard, so that running it again changes 
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from hashlib import sha256
@@ -30,7 +31,7 @@ import pyarrow as pa
 from p5dist import __version__
 from p5dist.config import RunConfig
 from p5dist.data import columns as c
-from p5dist.data.manifest import MANIFEST, InputFile, Manifest
+from p5dist.data.manifest import MANIFEST, InputFile, Manifest, Targets
 from p5dist.environment.console import console, progress
 from p5dist.environment.provenance import provenance
 from p5dist.prepare.attributes import write_attributes
@@ -173,12 +174,20 @@ def _attributes(passes: Passes, items: Vocabulary) -> tuple[dict[str, dict[str, 
 
 
 def _sums(profiles: Sequence[ShardProfile]) -> dict[str, Any]:
-    """The manifest's sums over all shards: splits and ratings."""
+    """The manifest's sums over all shards: splits, ratings, targets."""
     splits = np.sum([p.splits for p in profiles], axis=0)
     users = np.sum([p.users_by_split for p in profiles], axis=0)
     number, total, low, high = zip(*(p.train_ratings for p in profiles), strict=True)
     rated = sum(number)
+    by_event: Counter[str] = Counter()
+    for profile in profiles:
+        by_event.update(profile.targets_by_event)
     return {
+        "targets": Targets(
+            total=sum(p.targets[0] for p in profiles),
+            rated=sum(p.targets[1] for p in profiles),
+            by_event=dict(sorted(by_event.items())),
+        ),
         "rows_by_split": {name: int(splits[code]) for name, code in c.SPLIT_CODES.items()},
         "users_by_split": {name: int(users[code]) for name, code in c.SPLIT_CODES.items()},
         "rating_mean": sum(total) / rated if rated else None,

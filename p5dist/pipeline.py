@@ -101,6 +101,18 @@ def run_job(
         ConfigError: the job file is invalid, or the job has no such stage.
         P5Error: any error of the stages.
     """
+    for name, words in (("stages", stages), ("overrides", overrides)):
+        listed = isinstance(words, Sequence) and not isinstance(words, str)
+        if not (listed and all(isinstance(word, str) for word in words)):
+            raise ConfigError(
+                f"{name} is not a list of text", where=name, value=repr(words),
+                fix='for example stages=["prepare"], overrides=["pretrain.steps=100"]',
+            )  # fmt: skip
+    if not isinstance(job, RunConfig | str | Path):
+        raise ConfigError(
+            "not a job", where="job", value=repr(job), rule="a Job, or the path of a job file",
+            fix='for example p5dist.run("job.yaml")',
+        )  # fmt: skip
     if isinstance(job, RunConfig):
         if overrides:
             raise ConfigError(

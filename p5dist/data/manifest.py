@@ -7,7 +7,7 @@
     prepare/vocabulary/item.parquet user.parquet       columns.VOCABULARY
     prepare/vocabulary/item.<attribute>.parquet …      columns.VOCABULARY of attribute values
     prepare/attributes/item.parquet user.parquet       columns.attribute_schema
-    prepare/rejected/part-*.parquet            columns.REJECTED, if clean.keep_rejected
+    prepare/rejected/range-*.parquet shard-*.parquet   columns.REJECTED, if clean.keep_rejected
     prepare/profile.json                       counts and distributions for the report
     prepare/result.json                        versions, machine, time taken
 """

@@ -95,7 +95,7 @@ def read(stage: Stage, part: FileRange, number: int) -> RangeCounts:
         nonlocal rows, kept
         for i, (raw, malformed) in enumerate(read_range(part, stage.layout)):
             cleaned = clean(raw, stage.prepare, stage.layout)
-            stage.write_rejected(f"unit-{number:05d}-{i:03d}", cleaned.rejected_rows)
+            stage.write_rejected(f"range-{number:05d}-{i:03d}", cleaned.rejected_rows)
             for name, n in [*cleaned.rejected.items(), ("malformed", malformed)]:
                 if n:
                     counts[name] = counts.get(name, 0) + n

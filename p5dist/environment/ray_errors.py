@@ -27,6 +27,26 @@ def errors_as_raised(where: str) -> Iterator[None]:
         raise found from None
 
 
+def of_p5dist(error: BaseException) -> P5Error | None:
+    """The error of p5dist that an error was raised from, without Ray's wrapper, which has the types
+    of both and whose message is the whole traceback."""
+    from ray.exceptions import RayError
+
+    for cause in causes(error):
+        if isinstance(cause, P5Error) and not isinstance(cause, RayError):
+            return cause
+    return None
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """An error and what it was raised from, also across processes; the innermost is the last."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        inner = getattr(cause, "cause", None)
+        cause = inner if isinstance(inner, BaseException) else cause.__cause__
+
+
 def in_words(error: BaseException, where: str) -> P5Error | None:
     """The error of p5dist for an error of Ray; None for another error in the code of a task.
 
@@ -35,13 +55,9 @@ def in_words(error: BaseException, where: str) -> P5Error | None:
     """
     from ray import exceptions as ray
 
-    cause: BaseException | None = error
-    while cause is not None:
-        # Ray's wrapper of an error has the types of both; its message is the whole traceback.
-        if isinstance(cause, P5Error) and not isinstance(cause, ray.RayError):
-            return cause
-        innermost = cause
-        cause = getattr(cause, "cause", None) or cause.__cause__
+    if (ours := of_p5dist(error)) is not None:
+        return ours
+    *_, innermost = causes(error)
     value = next((line.strip() for line in str(innermost).splitlines() if line.strip()), None)
     value = f"{type(innermost).__name__}: {value}"
     if isinstance(innermost, (ray.OutOfMemoryError, ray.ObjectStoreFullError, ray.OutOfDiskError)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -14,6 +14,7 @@ from ray.train import UserCallback
 
 from p5dist.config import RunConfig
 from p5dist.config.scale import Scale
+from p5dist.environment.ray_errors import of_p5dist
 from p5dist.errors import P5Error, StorageError, TrainingError
 from p5dist.storage import Folder
 
@@ -63,16 +64,15 @@ def final_error(error: BaseException, own: Sequence[str]) -> P5Error | None:
     Args:
         own: packages of the user, see :func:`own_packages`.
     """
-    for cause in causes(error):
-        if isinstance(cause, P5Error):
-            return None if isinstance(cause, StorageError) else cause
+    if (ours := of_p5dist(error)) is not None:
+        return None if isinstance(ours, StorageError) else ours
     frames = traceback.extract_tb(error.__traceback__)
     names = [
         frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)
     ]
     mine = [f for f, name in zip(frames, names, strict=True) if name.partition(".")[0] in own]
     mistake = isinstance(error, _MISTAKES) and not isinstance(error, (RayError, pa.ArrowException))
-    if not (mine or mistake):
+    if not mistake and not (mine and _is_of_code(error, names)):
         return None
     place = mine[-1] if mine else frames[-1]
     return TrainingError(
@@ -85,13 +85,20 @@ def final_error(error: BaseException, own: Sequence[str]) -> P5Error | None:
     )  # fmt: skip
 
 
-def causes(error: BaseException) -> Iterator[BaseException]:
-    """An error and what it was raised from, also across processes."""
-    cause: BaseException | None = error
-    while cause is not None:
-        yield cause
-        inner = getattr(cause, "cause", None)
-        cause = inner if isinstance(inner, BaseException) else cause.__cause__
+def _is_of_code(error: BaseException, modules: Sequence[str]) -> bool:
+    """Whether an error in own code, such as a RuntimeError of PyTorch, comes from this code: not
+    from memory, devices, files, or another worker that is gone.
+
+    Args:
+        modules: names of the modules in the traceback.
+    """
+    words = f"{type(error).__name__} {error}".lower()
+    machine = isinstance(error, (OSError, MemoryError, RayError)) or any(
+        word in words for word in ("outofmemory", "cuda error", "accelerator", "gloo", "nccl")
+    )
+    return not machine and not any(
+        name.startswith(("torch.distributed", "torchrec.distributed")) for name in modules[-3:]
+    )
 
 
 def reason(failures: dict[int, Exception]) -> str:
@@ -130,9 +137,8 @@ def explain(error: ray.train.TrainingFailedError, scale: Scale, stage_folder: Fo
     """
     failures = getattr(error, "worker_failures", {})
     for failure in failures.values():
-        for cause in causes(failure):
-            if isinstance(cause, P5Error):
-                return cause
+        if (ours := of_p5dist(failure)) is not None:
+            return ours
     if failures:
         text = reason(failures)
     else:

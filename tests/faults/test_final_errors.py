@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+import torch
 from ray.exceptions import RayTaskError
 
 from p5dist.errors import ConfigError, P5Error, ShardError, StorageError, TrainingError
@@ -99,6 +100,14 @@ def test_an_error_of_torch_is_final_if_own_code_raised_it() -> None:
     found = final_error(error, ["tests"])
     assert isinstance(found, TrainingError) and "in raised" in str(found.where)
     assert final_error(error, ["elsewhere"]) is None
+    for other in (
+        RuntimeError("[gloo/transport/tcp/pair.cc:547] Connection closed by peer"),
+        RuntimeError("CUDA error: an illegal memory access was encountered"),
+        torch.OutOfMemoryError("CUDA out of memory"),
+        torch.distributed.DistBackendError("NCCL error"),
+        ConnectionResetError("while it reads a file"),
+    ):
+        assert final_error(raised(other), ["tests"]) is None, other
 
 
 def test_own_packages() -> None:

@@ -166,7 +166,7 @@ def _check_starts(job: RunConfig, folder: RunFolder, stages: list[str]) -> None:
     for stage in _to_train(job, folder, stages):
         start = job.trainings()[stage].init_from
         if start is not None and start not in job.trainings():
-            from p5dist.train.initial import check_start
+            from p5dist.train.starts import check_start
 
             check_start(job, stage, folder)
 

@@ -36,8 +36,9 @@ from p5dist.train.callbacks.terminal import LogLines, ProgressBar
 from p5dist.train.failures import FailureNews, explain, own_packages
 from p5dist.train.handover import FEED, Feed, LaneDataConfig, train_worker
 from p5dist.train.initial import REPORT as INIT_REPORT
-from p5dist.train.initial import Report, check_start
+from p5dist.train.initial import Report
 from p5dist.train.monitor import Monitor
+from p5dist.train.starts import check_start
 
 _SNAPSHOT = "checkpoint_manager_snapshot.json"
 _REFRESH_S = 0.5

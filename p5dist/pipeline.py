@@ -15,7 +15,15 @@ from p5dist.environment.ray_session import connect
 from p5dist.environment.redact import redact, redact_text
 from p5dist.errors import ConfigError, P5Error, RunFolderError, StoppedError
 from p5dist.inference.actors import scores_here
-from p5dist.observe.stages import STATE, check_owner, marker, select, state_of
+from p5dist.observe.stages import (
+    STATE,
+    check_inputs,
+    check_owner,
+    discarded,
+    marker,
+    select,
+    state_of,
+)
 from p5dist.observe.tracking import Tracked, Tracker, evaluation, tracker
 from p5dist.storage import RunFolder
 
@@ -40,19 +48,28 @@ def run(job: RunConfig, wanted: list[str], *, fresh: bool = False) -> dict[str, 
     results: dict[str, Any] = {}
     with _lock(folder):
         if fresh:
-            for stage in reversed(job.stages()[job.stages().index(stages[0]) :]):
+            for stage in reversed(discarded(job, stages)):
                 _discard(folder, stage)
         check_owner(job, folder)
+        for warning in check_inputs(job, folder, stages):
+            log.warning(f"warning: {warning}")
         folder.job.write_text(_without_secrets(job))
         began = time.time()
         with _noted(folder), tracker(job, str(folder.root)) as tracked:
+            _check_starts(job, folder, stages)
+            checked = False
             for number, stage in enumerate(stages, 1):
                 state = state_of(job, folder, stage)
                 heading = f"{number}/{len(stages)} {stage}"
-                if state == "complete":
+                if (
+                    state == "complete" and stage != "report"
+                ):  # which is made whenever it is asked for
                     log.info(f"{heading} complete, skipped")
                     results[stage] = marker(folder, stage).read_json()
                     continue
+                if stage != "prepare" and not checked:
+                    _check_trainings(job, folder, stages)
+                    checked = True
                 log.info(f"{heading} {'continues' if state == 'to continue' else 'started'}")
                 start = time.time()
                 results[stage] = _run_stage(job, folder, stage, tracked)
@@ -84,6 +101,18 @@ def run_job(
         ConfigError: the job file is invalid, or the job has no such stage.
         P5Error: any error of the stages.
     """
+    for name, words in (("stages", stages), ("overrides", overrides)):
+        listed = isinstance(words, Sequence) and not isinstance(words, str)
+        if not (listed and all(isinstance(word, str) for word in words)):
+            raise ConfigError(
+                f"{name} is not a list of text", where=name, value=repr(words),
+                fix='for example stages=["prepare"], overrides=["pretrain.steps=100"]',
+            )  # fmt: skip
+    if not isinstance(job, RunConfig | str | Path):
+        raise ConfigError(
+            "not a job", where="job", value=repr(job), rule="a Job, or the path of a job file",
+            fix='for example p5dist.run("job.yaml")',
+        )  # fmt: skip
     if isinstance(job, RunConfig):
         if overrides:
             raise ConfigError(
@@ -124,6 +153,30 @@ def _run_stage(job: RunConfig, folder: RunFolder, stage: str, tracked: Tracker |
     from p5dist.inference import recommend
 
     return recommend.run(job, folder)
+
+
+def _to_train(job: RunConfig, folder: RunFolder, stages: list[str]) -> list[str]:
+    """The chosen training stages that are not complete."""
+    trainings = [stage for stage in stages if stage in job.trainings()]
+    return [stage for stage in trainings if state_of(job, folder, stage) != "complete"]
+
+
+def _check_starts(job: RunConfig, folder: RunFolder, stages: list[str]) -> None:
+    """Check, before anything runs, that weights of other runs are there."""
+    for stage in _to_train(job, folder, stages):
+        start = job.trainings()[stage].init_from
+        if start is not None and start not in job.trainings():
+            from p5dist.train.starts import check_start
+
+            check_start(job, stage, folder)
+
+
+def _check_trainings(job: RunConfig, folder: RunFolder, stages: list[str]) -> None:
+    """Check, before the first training, that all trainings have something to learn."""
+    from p5dist.tasks.needs import check_training
+
+    for stage in _to_train(job, folder, stages):
+        check_training(job, stage, folder)
 
 
 def _without_secrets(job: RunConfig) -> str:

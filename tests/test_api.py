@@ -140,6 +140,12 @@ def test_metrics_are_those_of_the_evaluation(
     assert "rmse" in run.metrics
 
 
+def test_an_unknown_metric_names_those_that_there_are(run: p5dist.Run) -> None:
+    with pytest.raises(ConfigError, match=r"(?s)no such metric.*ndcg@7.*ndcg@10"):
+        run.metrics["ndcg@7"]
+    assert run.metrics.get("ndcg@7") is None
+
+
 def test_scores_are_inner_products_of_vectors(run: p5dist.Run) -> None:
     history, ratings = [["i4", "i9"]], [[5.0, 2.0]]
     users = run.user_vectors(history, ratings=ratings)

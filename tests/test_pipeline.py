@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import fcntl
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+import p5dist
 from p5dist import pipeline
+from p5dist.cli.main import app
 from p5dist.config import dump_job
 from p5dist.errors import ConfigError, RunFolderError
 from p5dist.observe.stages import progress, select
@@ -18,6 +22,30 @@ from tests.small_data import small_job, write_small_data
 def test_an_unknown_stage_names_those_of_the_job(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"unknown stage 'train'(.|\n)*prepare, pretrain, finet"):
         pipeline.run(small_job(tmp_path), ["train"])
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: p5dist.run(5), r"(?s)not a job.*value: 5"),  # type: ignore[arg-type]
+        (lambda: p5dist.run(None), r"(?s)not a job.*value: None"),  # type: ignore[arg-type]
+        (lambda: p5dist.run({"name": "a"}), "not a job"),  # type: ignore[arg-type]
+        (lambda: p5dist.run("job.yaml", "prepare"), "stages is not a list of text"),
+        (lambda: p5dist.run("job.yaml", None), "stages is not a list"),  # type: ignore[arg-type]
+        (lambda: p5dist.run("job.yaml", overrides="seed=1"), "overrides is not a list of text"),
+        (lambda: p5dist.load(None), r"(?s)not a run.*value: None"),  # type: ignore[arg-type]
+        (lambda: p5dist.load(""), "not a run"),
+    ],
+)  # fmt: skip
+def test_what_is_no_job_and_no_run(call: Callable[[], object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        call()
+
+
+@pytest.mark.parametrize("words", [["no-such-command"], ["run", "--no-such-option", "job.yaml"]])
+def test_a_wrong_call_ends_with_the_usage_and_code_2(words: list[str]) -> None:
+    found = CliRunner().invoke(app, words)
+    assert found.exit_code == 2 and "Usage" in found.output
 
 
 def test_stages_are_selected_in_the_order_of_the_job(tmp_path: Path) -> None:
@@ -73,6 +101,21 @@ def test_the_plan_of_a_dry_run(tmp_path: Path) -> None:
         "report": "to do",
     }
     assert not folder.job.exists()
+
+
+def test_the_plan_of_a_dry_run_that_starts_anew(tmp_path: Path) -> None:
+    job = small_job(tmp_path)
+    folder = write_small_data(job)
+    folder.job.write_text(dump_job(job))
+    (folder.training("pretrain") / "result.json").write_json({})
+    states = {step.stage: step.state for step in progress(job, folder, ["pretrain"], fresh=True)}
+    assert states == {"pretrain": "to do"}
+    fresh = {step.stage: step.state for step in progress(job, folder, [], fresh=True)}
+    assert set(fresh.values()) == {"to do"}
+    larger = small_job(tmp_path, "model.dim=32")  # as the run itself: what is deleted may differ
+    assert progress(larger, folder, ["pretrain"], fresh=True)[0].state == "to do"
+    with pytest.raises(RunFolderError, match=r"model\.dim"):
+        progress(larger, folder, ["pretrain"])
 
 
 def test_evaluation_is_made_anew_when_its_settings_change(tmp_path: Path) -> None:

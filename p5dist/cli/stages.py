@@ -94,12 +94,14 @@ def _stages(
 
     job = load_job(path, overrides)
     if dry_run:
-        steps = progress(job, RunFolder.of(job.storage, job.name), stages)
+        steps = progress(job, RunFolder.of(job.storage, job.name), stages, fresh=fresh)
         if as_json:
             print(json.dumps({step.stage: step.state for step in steps}))
         else:
             for step in steps:
                 print(f"{step.stage:<24}{step.state}")
+                for note in step.notes:
+                    print(f"  {note}")
         return
     with redirect_stdout(sys.stderr):  # Ray prints the output of its nodes
         results = pipeline.run(job, stages, fresh=fresh)

@@ -8,11 +8,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
 
-import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from p5dist.config.registry import Chosen
 from p5dist.config.run import RunConfig
+from p5dist.config.yaml_text import Lines, read_yaml, write_yaml
 from p5dist.errors import ConfigError
 
 
@@ -28,7 +29,7 @@ def load_job(path: str | Path, overrides: list[str] | None = None) -> RunConfig:
     """
     file = Path(path)
     try:
-        text = file.read_text()
+        text = file.read_bytes()
     except OSError as e:
         raise ConfigError(
             "the job file cannot be read", where=str(file), value=e.strerror,
@@ -37,22 +38,25 @@ def load_job(path: str | Path, overrides: list[str] | None = None) -> RunConfig:
     return parse_job(text, overrides, where=str(file))
 
 
-def parse_job(text: str, overrides: list[str] | None = None, *, where: str = "job") -> RunConfig:
+def parse_job(
+    text: str | bytes, overrides: list[str] | None = None, *, where: str = "job"
+) -> RunConfig:
     """:func:`load_job` for the text of a job file."""
-    try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as e:
-        raise ConfigError("the job file is not YAML", where=where, value=str(e)) from e
+    values, lines = read_yaml(text, where)
     if not isinstance(values, dict):
         raise ConfigError(
             "the job file must be a mapping", where=where, value=values,
             fix="start from a file under jobs/",
         )  # fmt: skip
     apply_overrides(values, overrides or [])
+    for override in overrides or []:
+        key = tuple(override.partition("=")[0].split("."))
+        lines = {path: line for path, line in lines.items() if path[: len(key)] != key}
+        lines[key] = 0
     try:
         return RunConfig.model_validate(values)
     except ValidationError as e:
-        raise explain(e, values, where) from None
+        raise explain(e, values, where, lines) from None
 
 
 def dump_job(job: RunConfig, *, defaults: bool = True) -> str:
@@ -62,7 +66,7 @@ def dump_job(job: RunConfig, *, defaults: bool = True) -> str:
         defaults: include defaults; False: only the settings of file and overrides.
     """
     values = job.model_dump(mode="json", exclude_unset=not defaults)
-    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+    return write_yaml(values)
 
 
 def apply_overrides(values: dict[str, Any], overrides: Iterable[str]) -> None:
@@ -95,27 +99,30 @@ def _apply(values: dict[str, Any], override: str) -> None:
             )  # fmt: skip
         node = child
     try:
-        node[parts[-1]] = yaml.safe_load(text)
-    except yaml.YAMLError as e:
+        node[parts[-1]] = read_yaml(text, key)[0]
+    except ConfigError as e:
         raise ConfigError(
-            "the value of an override is not YAML", where=key, value=text,
-            rule=" ".join(str(e).split()), fix="for example model.dim=64 or evaluate.k=[1,10]",
+            f"the value of an override: {e.what}", where=key, value=text, rule=e.rule,
+            fix="for example model.dim=64 or evaluate.k=[1,10]",
         ) from None  # fmt: skip
 
 
-def explain(error: ValidationError, values: dict[str, Any], where: str) -> ConfigError:
+def explain(
+    error: ValidationError, values: dict[str, Any], where: str, lines: Lines | None = None
+) -> ConfigError:
     """A ConfigError with the first problem in full, and one line for each other problem.
 
     Args:
         values: the validated values.
         where: file or object that the values come from, for the message.
+        lines: of the file, for the message; 0 for a key that is not from the file.
     """
     first, *others = error.errors()
-    parts = _path(first["loc"], values)
+    parts = _path(first, values)
     path = ".".join(parts)
     rule = first["msg"].removeprefix("Value error, ")
     value: Any = first.get("input")
-    fix = f"change {path} in the job file, or pass {path}=…" if path else "change either setting"
+    fix = _change(parts, values) if path else "change either setting"
     what = f"{path or 'the job'}: {rule}"
     if first["type"] == "extra_forbidden":
         known = list(_section_at(parts[:-1], values).model_fields)
@@ -137,23 +144,42 @@ def explain(error: ValidationError, values: dict[str, Any], where: str) -> Confi
         value = value.get("kind") if isinstance(value, dict) else value
         what = f"{path}.kind: {'missing' if value is None else 'unknown kind'}"
         rule, fix = f"one of: {', '.join(kinds)}", f"set {path}.kind"
+    elif first["type"] == "string_type" and isinstance(value, (int, float)):
+        rule, fix = "text is expected", f"write it in quotes, as it is in the data: '{value}'"
     elif isinstance(value, (dict, BaseModel)):
         what, value = f"{path or 'the job'}: settings that do not fit each other", None
     for other in others[:5]:
         said = other["msg"]
         if other["type"] == "kind":
             said = f"{other['ctx']['what']} '{other['ctx']['value']}'"
-        fix += f"\n  also:  {'.'.join(_path(other['loc'], values))}: {said}"
-    return ConfigError(what, where=where, value=value, rule=rule, fix=fix)
+        fix += f"\n  also:  {'.'.join(_path(other, values))}: {said}"
+    begins = [tuple(parts[:n]) for n in range(len(parts), 0, -1)]
+    line = next((lines[begin] for begin in begins if begin in lines), None) if lines else None
+    return ConfigError(
+        what, where=f"{where}, line {line}" if line else where, value=value, rule=rule, fix=fix
+    )  # fmt: skip
 
 
-def _path(loc: tuple[int | str, ...], values: Any) -> list[str]:
-    """``loc`` as a key path of the job file, without the tags that pydantic adds for unions."""
+def _change(parts: list[str], values: Any) -> str:
+    """What to do about a wrong value: an override replaces a list as a whole."""
+    path, node, whole = ".".join(parts), values, parts
+    for i, part in enumerate(parts):
+        if isinstance(node, (list, tuple)):
+            whole = parts[:i]
+            break
+        node = node.get(part) if isinstance(node, dict) else None
+    new = "…" if whole == parts else "[…]"
+    return f"change {path} in the job file, or pass {'.'.join(whole)}={new}"
+
+
+def _path(error: ErrorDetails, values: Any) -> list[str]:
+    """The key path of an error in the job file, without the tags that pydantic adds for unions."""
     parts: list[str] = []
     node = values
+    loc = error["loc"]
     for i, part in enumerate(loc):
         if isinstance(node, dict):
-            if part not in node and i < len(loc) - 1:
+            if part not in node and not (error["type"] == "missing" and i == len(loc) - 1):
                 continue
             node = node.get(part)
         elif isinstance(node, (list, tuple)) and isinstance(part, int):

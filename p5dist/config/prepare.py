@@ -351,7 +351,14 @@ class Prepare(Section):
     users: AttributeTable | None = None
     events: dict[str, NonNegativeFinite] | None = None
     """Weight of each event type in training; 0 drops its interactions (reason ``dropped_event``).
-    The key ``"*"`` is the weight of event types that are not named; left out: 1."""
+    The key ``"*"`` is the weight of event types that are not named; left out: 1. A named event that
+    no row of the log has is an error if the log has a similar event without a weight here, or has
+    none of several named events; otherwise (nobody has returned an item yet) it is a warning."""
+    changed_inputs: Literal["error", "keep"] = "error"
+    """What happens if input files were added, removed or changed after this stage was complete.
+    error: the stage ends with an error that names the files; keep: the prepared data stays in use,
+    with a warning. Files that are all gone (a log that was deleted, or that this machine does not
+    reach) are no change."""
     clean: Clean = Clean()
     vocabulary: ItemVocabulary = ItemVocabulary()
     split: Split = LeaveOneOut()

@@ -11,7 +11,7 @@ import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import entry_points
 from typing import Any
 
 from pydantic import BaseModel, GetCoreSchemaHandler
@@ -66,18 +66,25 @@ class Registry:
             ConfigError: no such name; a class that cannot be imported, is no subclass of the base
                 or lacks methods; two packages that register the same name.
         """
-        if kind in self.ours:
-            return self._check(kind, load(self.ours[kind], self.noun))
         if ":" in kind:
             return self._check(kind, load(kind, self.noun))
-        if kind not in self._others:
+        paths = [self.ours[kind]] if kind in self.ours else []
+        paths += [path for path in self._others.get(kind, []) if path not in paths]
+        if not paths:
             raise ConfigError(
                 f"unknown {self.noun}", value=kind, rule=f"one of: {', '.join(self.names())}",
                 fix=f"install the package that adds '{kind}' on every machine of the run, name "
                 f"another, or give package.module:Class of {self._one} of your own",
             )  # fmt: skip
-        point = self._others[kind]
-        return self._check(kind, load(point.value, self.noun, f"entry point {self.group}: {kind}"))
+        if len(paths) > 1:
+            raise ConfigError(
+                f"two {self.noun}s have the same name", where=f"entry points {self.group}",
+                value=f"{kind}: {' and '.join(paths)}", rule="a name stands for one class",
+                fix="give package.module:Class instead, rename one of them, or uninstall the "
+                "package that registers it",
+            )  # fmt: skip
+        point = None if kind in self.ours else f"entry point {self.group}: {kind}"
+        return self._check(kind, load(paths[0], self.noun, point))
 
     def _check(self, kind: str, found: Any) -> type[Any]:
         base = load(self.base, self.noun)
@@ -97,18 +104,13 @@ class Registry:
         return found
 
     @cached_property
-    def _others(self) -> dict[str, EntryPoint]:
-        found: dict[str, EntryPoint] = {}
+    def _others(self) -> dict[str, list[str]]:
+        """Import paths by name, of installed packages; a name with several cannot be used."""
+        found: dict[str, list[str]] = {}
         for point in entry_points(group=self.group):
-            taken = self.ours.get(point.name) or getattr(found.get(point.name), "value", None)
-            if taken is not None and taken != point.value:
-                raise ConfigError(
-                    f"two {self.noun}s have the same name", where=f"entry points {self.group}",
-                    value=f"{point.name}: {point.value} and {taken}",
-                    rule="a name stands for one class",
-                    fix="rename one of them, or uninstall the package that registers it",
-                )  # fmt: skip
-            found[point.name] = point
+            paths = found.setdefault(point.name, [])
+            if point.value not in paths:
+                paths.append(point.value)
         return found
 
 

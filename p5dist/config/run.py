@@ -140,12 +140,17 @@ class RunConfig(Section):
 
     def tasks(self) -> list[tuple[str, TaskSection]]:
         """Key path and section of every objective and task."""
-        found: list[tuple[str, TaskSection]] = []
-        for stage, training in self.trainings().items():
-            one = "task" if isinstance(training, Finetune) else "objective"
-            for name, task in training.tasks().items():
-                found.append((f"{_key(stage)}.{one}" + (f".{one}s.{name}" if name else ""), task))
-        return found
+        return [(key, task) for stage in self.trainings() for key, _, task in self.tasks_of(stage)]
+
+    def tasks_of(self, stage: str) -> list[tuple[str, str, TaskSection]]:
+        """Key path, name (empty for a single one) and section of the objectives or tasks of a
+        training stage."""
+        training = self.trainings()[stage]
+        one = "task" if isinstance(training, Finetune) else "objective"
+        return [
+            (f"{_key(stage)}.{one}" + (f".{one}s.{name}" if name else ""), name, task)
+            for name, task in training.tasks().items()
+        ]
 
     def _check_start(self, stage: str, training: Training, before: list[str]) -> None:
         start, key = training.init_from, _key(stage)
@@ -216,6 +221,7 @@ class RunConfig(Section):
         """The settings that decide the result of ``stage``, by section; without scale, storage, and
         settings of reading, logging, saving and profiling."""
         job = self.model_dump(mode="json")
+        del job["prepare"]["changed_inputs"]
         parts: dict[str, Any] = {"seed": job["seed"], "prepare": job["prepare"]}
         if stage == "prepare":
             parts["lanes"] = job["feed"]["lanes"]

@@ -7,7 +7,7 @@
     prepare/vocabulary/item.parquet user.parquet       columns.VOCABULARY
     prepare/vocabulary/item.<attribute>.parquet …      columns.VOCABULARY of attribute values
     prepare/attributes/item.parquet user.parquet       columns.attribute_schema
-    prepare/rejected/part-*.parquet            columns.REJECTED, if clean.keep_rejected
+    prepare/rejected/range-*.parquet shard-*.parquet   columns.REJECTED, if clean.keep_rejected
     prepare/profile.json                       counts and distributions for the report
     prepare/result.json                        versions, machine, time taken
 """
@@ -48,6 +48,35 @@ class ShardFile(BaseModel):
         return path
 
 
+class InputFile(BaseModel):
+    """A raw file that the data was made from."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    setting: str
+    """Key of the job file that names the file."""
+    url: str
+    """Absolute path or URL, or ``dataset:NAME/FILE``."""
+    bytes: int
+    version: str
+    """Time of the last change in nanoseconds since 1970; of a remote file its ETag, if there is
+    one."""
+    digest: str
+    """SHA-256 of name, size and content; of a remote file name, size and version."""
+
+
+class Targets(BaseModel):
+    """Training interactions that follow another training interaction in their history: most
+    objectives and tasks predict these."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    total: int
+    rated: int
+    """With a rating."""
+    by_event: dict[str, int]
+
+
 class Manifest(BaseModel):
     """Everything that later stages must know about the prepared data."""
 
@@ -57,6 +86,10 @@ class Manifest(BaseModel):
     fingerprint: str
     """Of the input files and the prepare section of the job; resuming checks it."""
     shards: tuple[ShardFile, ...]
+    inputs: tuple[InputFile, ...] = ()
+    """All raw files, in the order in which they were read."""
+    inputs_from: str = ""
+    """The folder where relative paths of the job file began."""
     rows_in: int
     """Rows of the raw log."""
     rows_kept: int
@@ -80,6 +113,8 @@ class Manifest(BaseModel):
     """Number of values of each context column; value ids are 1…n, 0 is none."""
     events: dict[str, float] = {}
     """Weight in training of each event, in the order of their codes from 1."""
+    targets: Targets | None = None
+    """What training can predict; None: not counted."""
     longest_history: int
     rating_mean: float | None = None
     """Mean rating of the training interactions; None where the log has no ratings."""

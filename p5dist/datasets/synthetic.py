@@ -30,8 +30,9 @@ from p5dist.datasets.synthetic_best import best_scores, summary
 from p5dist.datasets.synthetic_process import Process
 from p5dist.environment.console import console, progress
 from p5dist.environment.provenance import versions
+from p5dist.environment.ray_errors import errors_as_raised
 from p5dist.environment.ray_session import connect
-from p5dist.errors import ConfigError, P5Error, RunFolderError
+from p5dist.errors import ConfigError, RunFolderError
 from p5dist.storage import Folder
 
 MARKER = "_synth.json"
@@ -152,21 +153,15 @@ def write_file(folder: Folder, process: Process, file: int) -> None:
 def _run_tasks(folder: Folder, process: Process, missing: list[int], limit: int | None) -> Any:
     """Write the missing files, and return the best scores of the sampled files."""
     import ray
-    from ray.exceptions import RayTaskError
 
     write, score = ray.remote(write_file), ray.remote(best_scores)
     chosen = _sample_files(process)
     users = -(-SAMPLE_USERS // len(chosen))
     limit = limit or 2 * int(ray.cluster_resources().get("CPU", 1))
-    try:
-        with progress("files") as bar:
-            bounded = partial(_bounded, limit=limit, bar=bar)
-            bounded("synth", missing, lambda file: write.remote(folder, process, file))
-            return bounded("best scores", chosen, lambda file: score.remote(process, file, users))
-    except RayTaskError as e:
-        if isinstance(e.cause, P5Error):
-            raise e.cause from None
-        raise
+    with errors_as_raised("synth"), progress("files") as bar:
+        bounded = partial(_bounded, limit=limit, bar=bar)
+        bounded("synth", missing, lambda file: write.remote(folder, process, file))
+        return bounded("best scores", chosen, lambda file: score.remote(process, file, users))
 
 
 def _bounded(

@@ -170,7 +170,7 @@ def largest_remainder(total: int, weights: Sequence[float]) -> Ints:
 def _check_items(job: RunConfig, own: DataSet, other: DataSet) -> None:
     hashed = job.prepare.vocabulary.hashed
     if hashed is not None:
-        its_job = parse_job(other.run.job.read_bytes().decode(), where=str(other.run.job))
+        its_job = parse_job(other.run.job.read_bytes(), where=str(other.run.job))
         if its_job.prepare.vocabulary.hashed == hashed:
             return
     ours, theirs = (_external(one) for one in (own, other))

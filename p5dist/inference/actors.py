@@ -8,7 +8,6 @@ even if it is scored again after a failure.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -18,7 +17,7 @@ from p5dist.data.manifest import Manifest
 from p5dist.data.reader import Portion, ShardReader
 from p5dist.data.users import Users
 from p5dist.environment.console import progress
-from p5dist.errors import P5Error
+from p5dist.environment.ray_errors import errors_as_raised
 from p5dist.storage import RunFolder
 
 _PORTIONS_PER_ACTOR = 4  # so that actors end at about the same time
@@ -42,7 +41,7 @@ def run_task(job: RunConfig, function: Callable[..., Result], *arguments: Any) -
         return function(*arguments)
     import ray
 
-    with errors_as_raised():
+    with errors_as_raised("scoring"):
         reference = ray.remote(function).remote(*arguments)
         ray.wait([reference])  # before actors take the CPUs that the task needs
         return reference
@@ -54,7 +53,7 @@ def value_of(result: Any) -> Any:
 
     ray = sys.modules.get("ray")
     if ray is not None and isinstance(result, ray.ObjectRef):
-        with errors_as_raised():
+        with errors_as_raised("scoring"):
             return ray.get(result)
     return result
 
@@ -108,7 +107,7 @@ def _on_actors(
     pool = [make_actor.remote(max(int(cpus), 1)) for _ in range(actors)]
     work = ray.put((make, reader))
     try:
-        with errors_as_raised():
+        with errors_as_raised("scoring"):
             yield from ActorPool(pool).map(
                 lambda actor, portion: actor.run.remote(portion, work), portions
             )
@@ -117,23 +116,6 @@ def _on_actors(
         # their CPUs alive, and the next stage would wait for the CPUs.
         for actor in pool:
             ray.kill(actor)
-
-
-@contextmanager
-def errors_as_raised() -> Iterator[None]:
-    """Unwraps errors of p5dist that Ray wrapped, so that they are raised as in the actor."""
-    from ray.exceptions import RayError
-
-    try:
-        yield
-    except RayError as e:
-        inner: BaseException | None = e
-        # Ray's wrapper has both types; its message is the whole traceback.
-        while inner is not None and (isinstance(inner, RayError) or not isinstance(inner, P5Error)):
-            inner = getattr(inner, "cause", None) or inner.__cause__
-        if inner is None:
-            raise
-        raise inner from None
 
 
 class _Actor:

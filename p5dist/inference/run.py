@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -74,12 +75,14 @@ class Run:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """The metrics of the evaluation by name, such as ``ndcg@10``.
+        """The metrics of the evaluation by name, such as ``ndcg@10``; an unknown name is a
+        ConfigError.
 
         Raises:
             RunFolderError: the run was not evaluated.
         """
-        return {name: metric["value"] for name, metric in self.evaluation["metrics"].items()}
+        found = self.evaluation["metrics"]
+        return _Metrics({name: metric["value"] for name, metric in found.items()})
 
     @property
     def evaluation(self) -> dict[str, Any]:
@@ -389,7 +392,7 @@ class Run:
         return self._scorers[stage]
 
 
-def load(run: str, *, stage: str | None = None) -> Run:
+def load(run: str | Path, *, stage: str | None = None) -> Run:
     """A finished run.
 
     Args:
@@ -398,17 +401,22 @@ def load(run: str, *, stage: str | None = None) -> Run:
 
     Raises:
         RunFolderError: no run is there.
-        ConfigError: no such stage; a kind of the job whose package is not installed.
+        ConfigError: not a folder or URL; no such stage; a kind whose package is not installed.
         ShardError: the prepared data is missing or damaged.
         CheckpointError: the training has no complete checkpoint yet.
     """
+    if not isinstance(run, str | Path) or not str(run):
+        raise ConfigError(
+            "not a run", where="run", value=repr(run), rule="the folder or URL of a run",
+            fix='for example p5dist.load("runs/shop")',
+        )  # fmt: skip
     folder = RunFolder(Folder.open(str(run)))
     if not folder.job.exists():
         raise RunFolderError(
             "no run here", where=str(folder.root), rule="a run folder has a job.yaml",
             fix="give the folder STORAGE/NAME of a run, as p5dist run printed it",
         )  # fmt: skip
-    job = parse_job(folder.job.read_bytes().decode(), where=str(folder.job))
+    job = parse_job(folder.job.read_bytes(), where=str(folder.job))
     stages = job.ranking_stages()
     if stage is not None and stage not in stages:
         raise ConfigError(
@@ -423,6 +431,16 @@ def load(run: str, *, stage: str | None = None) -> Run:
             fix="add a training section to the job and run it",
         )  # fmt: skip
     return Run(job, folder, stage or (stages[-1] if stages else None))
+
+
+class _Metrics(dict[str, float]):
+    """Metrics by name."""
+
+    def __missing__(self, name: object) -> float:
+        raise ConfigError(
+            "the evaluation has no such metric", where="metrics", value=name,
+            rule=f"it has: {', '.join(self)}", fix="name one of them; evaluate.k adds lengths",
+        )  # fmt: skip
 
 
 class _Given:

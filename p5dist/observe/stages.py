@@ -5,16 +5,20 @@ They are read from the run folder: a stage is complete once its marker exists.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any, Literal
 
 from p5dist.config import RunConfig, parse_job
-from p5dist.data.manifest import MANIFEST
+from p5dist.data.manifest import MANIFEST, Manifest
 from p5dist.environment.redact import redact
-from p5dist.errors import ConfigError, RunFolderError
+from p5dist.errors import ConfigError, RunFolderError, ShardError
+from p5dist.prepare.inputs import Differences, differences
 from p5dist.storage import Folder, RunFolder
 
-State = Literal["to do", "to continue", "complete"]
+State = Literal["to do", "to continue", "complete", "outdated"]
+"""outdated: the prepared data is complete, but its input files have changed since."""
 
 STATE = "state.json"
 """File in the run folder with the state of the latest command: running, or how it ended."""
@@ -28,6 +32,8 @@ class Step:
 
     stage: str
     state: State
+    notes: tuple[str, ...] = ()
+    """The input files that differ: ``added: a.csv, b.csv``."""
 
 
 def select(job: RunConfig, wanted: list[str]) -> list[str]:
@@ -48,14 +54,85 @@ def select(job: RunConfig, wanted: list[str]) -> list[str]:
     return [s for s in stages if not wanted or s in wanted or s.split("/")[0] in wanted]
 
 
-def progress(job: RunConfig, folder: RunFolder, wanted: list[str]) -> list[Step]:
+def progress(
+    job: RunConfig,
+    folder: RunFolder,
+    wanted: list[str],
+    *,
+    fresh: bool = False,
+    inputs_at: str | None = None,
+) -> list[Step]:
     """The states of the wanted stages (see :func:`select`).
+
+    Args:
+        fresh: as if the results of the first of these stages and all later stages were deleted.
+        inputs_at: the folder where relative paths of the job begin; left out: the current folder.
 
     Raises:
         RunFolderError: the run folder belongs to another job.
     """
-    check_owner(job, folder)
-    return [Step(stage, state_of(job, folder, stage)) for stage in select(job, wanted)]
+    stages = select(job, wanted)
+    deleted = discarded(job, stages) if fresh else []
+    check_owner(job, folder, without=deleted)
+    steps = []
+    for stage in stages:
+        state: State = "to do" if stage in deleted else state_of(job, folder, stage)
+        notes: tuple[str, ...] = ()
+        if stage == "prepare" and state == "complete":
+            found = input_changes(job, folder, inputs_at)
+            if found and job.prepare.changed_inputs == "error":
+                state, notes = "outdated", tuple(found.lines())
+        steps.append(Step(stage, state, notes))
+    return steps
+
+
+def discarded(job: RunConfig, stages: list[str]) -> list[str]:
+    """The stages whose results ``--fresh`` deletes: the first of the chosen stages, and all later
+    stages of the job."""
+    return job.stages()[job.stages().index(stages[0]) :]
+
+
+def input_changes(job: RunConfig, folder: RunFolder, inputs_at: str | None = None) -> Differences:
+    """The differences between the input files of the prepared data and the input files of now;
+    none if there is no prepared data that this version reads.
+
+    Args:
+        inputs_at: as for :func:`progress`.
+    """
+    try:
+        manifest = Manifest.read(folder.prepare)
+    except ShardError:
+        return Differences()
+    return differences(job.prepare, manifest, inputs_at)
+
+
+def check_inputs(job: RunConfig, folder: RunFolder, stages: list[str]) -> list[str]:
+    """Compare the input files of complete prepared data with the input files of now. Differences
+    are an error if ``prepare`` is among the chosen stages, else warnings.
+
+    Returns:
+        Warnings for the terminal.
+
+    Raises:
+        RunFolderError: files were added, removed or changed, and prepare.changed_inputs is error.
+    """
+    found = input_changes(job, folder)
+    if not found:
+        return [
+            f"the files of {setting} cannot be found now; the prepared data stays in use"
+            for setting in found.unseen
+            if "prepare" in stages
+        ]
+    if "prepare" in stages and job.prepare.changed_inputs == "error":
+        raise RunFolderError(
+            "input files differ from the files that the data was prepared from",
+            where=str(folder.prepare), value="; ".join(found.lines()),
+            rule="the prepare stage is complete and would not read them",
+            fix="--fresh prepares the files of now and deletes all results of this run; "
+            "prepare.changed_inputs=keep keeps the prepared data; a run of another name (name=…) "
+            "keeps both",
+        )  # fmt: skip
+    return [f"the prepared data is older than its input files: {line}" for line in found.lines()]
 
 
 def marker(folder: RunFolder, stage: str) -> Folder:
@@ -70,7 +147,11 @@ def marker(folder: RunFolder, stage: str) -> Folder:
 def state_of(job: RunConfig, folder: RunFolder, stage: str) -> State:
     """The state of a stage."""
     file = marker(folder, stage)
-    if stage == "report" or not file.exists():
+    if stage == "report":
+        others = [marker(folder, other) for other in job.stages() if other != "report"]
+        whole = file.exists() and all(other.exists() for other in others)
+        return "complete" if whole and is_about(file, job, folder) else "to do"
+    if not file.exists():
         left = {"prepare": "scratch"} | dict.fromkeys(job.trainings(), "checkpoints")
         begun = stage in left and (folder.root / stage / left[stage]).exists()
         return "to continue" if begun else "to do"
@@ -79,14 +160,33 @@ def state_of(job: RunConfig, folder: RunFolder, stage: str) -> State:
     return "complete"
 
 
-def check_owner(job: RunConfig, folder: RunFolder) -> None:
+def report_end(job: RunConfig, folder: RunFolder) -> str:
+    """The end of the page about the present results: a comment that no browser shows."""
+    state = sha256(job.fingerprint("report").encode())
+    for stage in job.stages():
+        file = marker(folder, stage)
+        if stage != "report" and file.exists():
+            state.update(f"|{stage} ".encode() + file.read_bytes())
+    return f"<!-- of the results {state.hexdigest()[:16]} -->\n"
+
+
+def is_about(page: Folder, job: RunConfig, folder: RunFolder) -> bool:
+    """Whether a page is about the present results."""
+    return page.read_bytes().endswith(report_end(job, folder).encode())
+
+
+def check_owner(job: RunConfig, folder: RunFolder, without: Sequence[str] = ()) -> None:
     """Raise RunFolderError unless the stages in the folder were made with the settings of this
-    job."""
+    job.
+
+    Args:
+        without: stages that are not checked.
+    """
     if not folder.job.exists():
         return
-    owner = parse_job(folder.job.read_bytes().decode(), where=str(folder.job))
+    owner = parse_job(folder.job.read_bytes(), where=str(folder.job))
     for stage in owner.stages():
-        if stage in _DERIVED or not (folder.root / stage).exists():
+        if stage in (*_DERIVED, *without) or not (folder.root / stage).exists():
             continue
         then = redact(owner.identity(stage))
         now = redact(job.identity(stage)) if stage in job.stages() else {}

@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import json
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -19,8 +20,9 @@ from rich.markup import escape
 from p5dist.config import RunConfig, load_job, parse_job
 from p5dist.config.train import Training
 from p5dist.data.manifest import Manifest
-from p5dist.errors import RunFolderError, ShardError
-from p5dist.feed.order import LaneOrder, total_steps
+from p5dist.errors import P5Error, RunFolderError, ShardError
+from p5dist.feed.mix import open_mix
+from p5dist.feed.order import total_steps
 from p5dist.observe.metrics_log import read_metrics
 from p5dist.observe.stages import STATE, progress
 from p5dist.storage import Folder, RunFolder
@@ -53,7 +55,9 @@ class Status:
     since: float | None
     """Start of the latest command (seconds since 1970)."""
     stages: dict[str, str]
-    """State by stage: complete, to continue, to do."""
+    """State by stage: complete, outdated (input files have changed), to continue, to do."""
+    inputs: tuple[str, ...]
+    """The input files that have changed since the data was prepared."""
     training: Progress | None
     """Progress of ``stage``, if it is a training that has logged a step."""
     checkpoint: str | None
@@ -83,9 +87,9 @@ def run(run_or_job: str, as_json: bool) -> None:
 
 def read(run_or_job: str) -> Status:
     """The status of a run; arguments and errors as for :func:`run`."""
-    job, folder = _open(run_or_job)
-    steps = progress(job, folder, [])
-    current = next((s.stage for s in steps if s.state != "complete"), None)
+    job, folder, inputs_at = _open(run_or_job)
+    steps = progress(job, folder, [], inputs_at=inputs_at)
+    current = next((s.stage for s in steps if s.state not in ("complete", "outdated")), None)
     noted = (folder.root / STATE).read_json() if (folder.root / STATE).exists() else {}
     section = job.trainings().get(current or "")
     newest = _newest_checkpoint(folder.root / current) if section and current else None
@@ -95,6 +99,7 @@ def read(run_or_job: str) -> Status:
         stage=current,
         since=noted.get("since"),
         stages={step.stage: step.state for step in steps},
+        inputs=tuple(note for step in steps for note in step.notes),
         training=_training(job, folder, current, section) if section and current else None,
         checkpoint=newest[0] if newest else None,
         checkpoint_age_s=None if newest is None else round(time.time() - newest[1], 1),
@@ -103,20 +108,24 @@ def read(run_or_job: str) -> Status:
     )
 
 
-def _open(run_or_job: str) -> tuple[RunConfig, RunFolder]:
+def _open(run_or_job: str) -> tuple[RunConfig, RunFolder, str | None]:
+    """The job, its run folder, and the folder where its relative paths begin (None: here)."""
     if run_or_job.endswith((".yaml", ".yml")) and Path(run_or_job).is_file():
         job = load_job(run_or_job)
         folder = RunFolder.of(job.storage, job.name)
+        if folder.job.exists():
+            return job, folder, None
     else:
         folder = RunFolder(Folder.open(run_or_job))
         if folder.job.exists():
-            return parse_job(folder.job.read_bytes().decode(), where=str(folder.job)), folder
-    if not folder.job.exists():
-        raise RunFolderError(
-            "no run here", where=str(folder.root), rule="a run folder has a job.yaml",
-            fix="give the folder STORAGE/NAME of a run that was started, or its job file",
-        )  # fmt: skip
-    return job, folder
+            job = parse_job(folder.job.read_bytes(), where=str(folder.job))
+            with suppress(ShardError):
+                return job, folder, Manifest.read(folder.prepare).inputs_from
+            return job, folder, None
+    raise RunFolderError(
+        "no run here", where=str(folder.root), rule="a run folder has a job.yaml",
+        fix="give the folder STORAGE/NAME of a run that was started, or its job file",
+    )  # fmt: skip
 
 
 def _state(folder: RunFolder, noted: dict[str, Any], *, done: bool) -> str:
@@ -143,7 +152,7 @@ def _training(job: RunConfig, folder: RunFolder, stage: str, section: Training) 
     log = read_metrics(folder.training(stage))
     if not log:
         return None
-    step, total = int(log[-1]["step"]), _total(job, folder, section)
+    step, total = int(log[-1]["step"]), _total(job, folder, stage, section)
     rates = [m["samples_per_second"] for m in log[-_RECENT:] if m.get("samples_per_second")]
     rate = len(rates) / sum(1 / r for r in rates) if rates else None
     left = None if rate is None or total is None else (total - step) * section.batch_size / rate
@@ -151,15 +160,14 @@ def _training(job: RunConfig, folder: RunFolder, stage: str, section: Training) 
     return Progress(step, total, losses[-1] if losses else None, rate, left)
 
 
-def _total(job: RunConfig, folder: RunFolder, section: Training) -> int | None:
+def _total(job: RunConfig, folder: RunFolder, stage: str, section: Training) -> int | None:
     if section.steps is not None:
         return section.steps
     try:
-        manifest = Manifest.load(folder.prepare)
-    except ShardError:
+        mix = open_mix(job, stage, folder, Manifest.load(folder.prepare))
+    except P5Error:  # not prepared, or a data set of the mix is out of reach
         return None
-    order = LaneOrder(manifest, lanes=job.feed.lanes, batch_size=section.batch_size, seed=job.seed)
-    return total_steps(section, order)
+    return total_steps(section, mix.own.order)
 
 
 def _newest_checkpoint(stage: Folder) -> tuple[str, float] | None:
@@ -186,6 +194,8 @@ def _screen(status: Status) -> str:
     for stage, state in status.stages.items():
         mark = "→" if stage == status.stage else " "
         lines.append(f" {mark} {stage:<20} {state}")
+        if stage == "prepare":
+            lines += [f"   input files {escape(note)}" for note in status.inputs]
     training = status.training
     if training is not None:
         of = f" of {training.total:,}" if training.total is not None else ""

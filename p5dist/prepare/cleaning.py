@@ -7,7 +7,7 @@ group are judged row by row here, those of the second group per user, item or hi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -68,6 +68,8 @@ class Cleaned:
     """By reason, the first value that breaks the rule."""
     rejected_rows: pa.Table
     """columns.REJECTED of all dropped rows that have fields; empty without clean.keep_rejected."""
+    events: tuple[str, ...] = ()
+    """If prepare.events names events: the events of all rows."""
 
 
 def clean(raw: pa.Table, prepare: Prepare, layout: Layout) -> Cleaned:
@@ -99,7 +101,10 @@ def clean(raw: pa.Table, prepare: Prepare, layout: Layout) -> Cleaned:
         outside = _outside(rating, prepare.clean.rating_range)
         verdict.reject("rating_out_of_range", outside, raw[c.RATING])
         found[c.RATING] = pa.array(rating.astype(np.float32, copy=False))
+    seen: tuple[str, ...] = ()
     if prepare.events is not None:
+        there = np.bincount(code, minlength=len(events)) > 0
+        seen = tuple(events.filter(pa.array(there)).to_pylist())
         other = prepare.events.get(OTHER_EVENTS, 1.0)
         weights = np.array([prepare.events.get(name, other) for name in events.to_pylist()])
         verdict.reject("dropped_event", (weights == 0)[code])
@@ -107,7 +112,7 @@ def clean(raw: pa.Table, prepare: Prepare, layout: Layout) -> Cleaned:
         found[c.CONTEXT + name] = attribute.context(raw[c.CONTEXT + name])
     if prepare.clean.keep_rejected:
         found[RAW] = _as_read(raw)
-    return verdict.divide(pa.table(found))
+    return replace(verdict.divide(pa.table(found)), events=seen)
 
 
 class _Verdict:

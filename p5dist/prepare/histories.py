@@ -32,6 +32,13 @@ class ShardHistories:
     def starts(self) -> Ints:
         return np.cumsum(self.lengths) - self.lengths
 
+    def targets(self) -> Bools:
+        """[T] training interactions after another training interaction of their history."""
+        train = self.split == c.TRAIN
+        before = np.cumsum(train) - train
+        later: Bools = train & (before > np.repeat(before[self.starts()], self.lengths))
+        return later
+
     def where(self, keep: Bools) -> ShardHistories:
         """The interactions with ``keep`` [T]; histories without any go."""
         kept_before = np.concatenate([[0], np.cumsum(keep)])

@@ -104,6 +104,8 @@ class SourceFile:
     """Of a file with typed columns: our name → type."""
     groups: tuple[tuple[int, int], ...] = ()
     """Of a file in groups of rows: rows and bytes (of the columns that are read) of each group."""
+    version: str = ""
+    """As in :class:`.listing.Listed`."""
 
     @property
     def compressed(self) -> bool:

@@ -27,6 +27,8 @@ from p5dist.prepare.scratch import Scratch
 from p5dist.prepare.vocabulary import merge_counted
 from p5dist.storage import Folder
 
+_EVENTS = 1000
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -65,6 +67,8 @@ class RangeCounts:
     """By reason, what the first row was rejected for."""
     times: tuple[int, int] | None
     """First and last time of the rows that are kept."""
+    events: list[str]
+    """Of all rows, if prepare.events names events: at most 1,000 that it does not name."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,7 @@ def read(stage: Stage, part: FileRange, number: int) -> RangeCounts:
     rows, kept, low, high = 0, 0, [], []
     counts: dict[str, int] = {}
     examples: dict[str, str] = {}
+    events: set[str] = set()
 
     def pieces() -> Iterator[pa.Table]:
         nonlocal rows, kept
@@ -102,6 +107,7 @@ def read(stage: Stage, part: FileRange, number: int) -> RangeCounts:
                 examples["malformed"] = records.example
             for name, value in cleaned.examples.items():
                 examples.setdefault(name, value)
+            events.update(cleaned.events)
             valid = cleaned.rows
             if c.TIMESTAMP in valid.column_names and len(valid):
                 span = pc.min_max(valid[c.TIMESTAMP]).as_py()
@@ -115,7 +121,10 @@ def read(stage: Stage, part: FileRange, number: int) -> RangeCounts:
     tables = pieces()
     first = next(tables)
     scratch.write_batches(f"read/range-{number:05d}.arrow", first.schema, _chain(first, tables))
-    found = RangeCounts(rows, kept, counts, examples, (min(low), max(high)) if low else None)
+    named = events & (stage.prepare.events or {}).keys()
+    events = named | set(sorted(events - named)[:_EVENTS])
+    span = (min(low), max(high)) if low else None
+    found = RangeCounts(rows, kept, counts, examples, span, sorted(events))
     scratch.write_json(done, asdict(found))
     return found
 

@@ -19,6 +19,7 @@ from p5dist.data.manifest import MANIFEST, ShardFile
 from p5dist.errors import DataError, EmptyLogError
 from p5dist.prepare import log_tasks, shard_tasks
 from p5dist.prepare.arrays import Ids
+from p5dist.prepare.events import absent_events
 from p5dist.prepare.layout import Layout
 from p5dist.prepare.profile import ShardProfile
 from p5dist.prepare.rejects import Rejects, forms_of
@@ -73,6 +74,7 @@ class Passes:
         counts: list[log_tasks.RangeCounts] = self._all("read", log_tasks.read, calls)
         for count in counts:
             self.rejects.add(count.rejected, count.examples)
+        self.warnings += absent_events(self.config, (e for n in counts for e in n.events))
         self.check_left(sum(n.rows for n in counts), sum(n.kept for n in counts))
         return counts
 

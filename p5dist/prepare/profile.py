@@ -10,7 +10,7 @@ import numpy as np
 
 from p5dist.config.prepare import Prepare
 from p5dist.data import columns as c
-from p5dist.data.jagged import Array, Ints
+from p5dist.data.jagged import Array, Bools, Ints
 from p5dist.prepare.arrays import merge_counts
 from p5dist.prepare.histories import ShardHistories
 from p5dist.prepare.interactions import Names, leaked, tied_rising
@@ -44,6 +44,9 @@ class ShardProfile:
     """[3] users with an interaction of each split code."""
     train_ratings: tuple[int, float, float, float]
     """Number, sum, smallest and largest of the ratings that train."""
+    targets: tuple[int, int]
+    """Training interactions after another one in their history, and how many have a rating."""
+    targets_by_event: dict[str, int]
     tied: int
     """Interactions at the time of the one before."""
     tied_rising: int
@@ -63,6 +66,7 @@ def profile_shard(histories: ShardHistories, names: Names, rank: Array) -> Shard
     rating = rows.rating if rows.rating is not None else np.zeros(0, np.float32)
     rated = ~np.isnan(rating)
     trains = rating[rated & train].astype(np.float64) if len(rating) else rating.astype(np.float64)
+    target = histories.targets()
     per_user = np.bincount(rows.user)
     heaviest = int(np.argmax(per_user))
     return ShardProfile(
@@ -79,6 +83,8 @@ def profile_shard(histories: ShardHistories, names: Names, rank: Array) -> Shard
             float(trains.min(initial=np.inf)),
             float(trains.max(initial=-np.inf)),
         ),
+        targets=(int(target.sum()), int((target & rated).sum()) if len(rating) else 0),
+        targets_by_event=_by_event(histories, target, names),
         tied=int(rows.tied().sum()),
         tied_rising=tied_rising(rows, rank),
         leaked=leaked(rows),
@@ -168,6 +174,15 @@ def _odd_times(first: int, last: int) -> str:
         f"the times go from the year {years}: check prepare.source.timestamp_unit and "
         "prepare.clean.time_range"
     )
+
+
+def _by_event(histories: ShardHistories, target: Bools, names: Names) -> dict[str, int]:
+    """Number of targets by event, if the log has events."""
+    if c.EVENT not in names.coded:
+        return {}
+    known = names.coded[c.EVENT]
+    counts = np.bincount(histories.rows.coded[c.EVENT][target], minlength=len(known))
+    return {event: int(n) for event, n in zip(known.to_pylist(), counts, strict=True) if n}
 
 
 def _counts(values: Array) -> Counts:

@@ -6,25 +6,22 @@ Parquet file, or a whole file. Ranges are numbered in the order of the log.
 
 from __future__ import annotations
 
-import glob
-import re
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from itertools import pairwise
-from pathlib import Path
 from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.fs as pafs
 
-from p5dist.config import RunConfig
 from p5dist.config.prepare import GivenSplit, Prepare
 from p5dist.data import columns as c
 from p5dist.errors import DataError, MissingColumnError
 from p5dist.prepare.column_types import check_same, check_type, id_type
 from p5dist.prepare.layout import FileRange, Layout, SourceFile
+from p5dist.prepare.listing import Listed, list_files, once, place_of
 from p5dist.storage import open_filesystem
 
 RANGE_BYTES = 64 << 20
@@ -91,15 +88,6 @@ class Inputs:
             for side in (c.USER, c.ITEM)
         }
 
-    def fingerprint(self, job: RunConfig) -> str:
-        """SHA-256 (16 hex digits) of the job's settings for this stage and of the files."""
-        state = sha256(job.fingerprint("prepare").encode())
-        for files in (self.log, self.validation, self.test, self.items, self.users):
-            state.update(b"|")
-            for file in files:
-                state.update(digest(file).encode())
-        return state.hexdigest()[:16]
-
 
 def find_files(files: str | tuple[str, ...], layout: Layout) -> list[SourceFile]:
     """Resolve paths, globs, folders, URLs and ``dataset:NAME/FILE``; check the columns of all.
@@ -113,12 +101,9 @@ def find_files(files: str | tuple[str, ...], layout: Layout) -> list[SourceFile]
         MissingColumnError: a column that the job names is not in a file.
     """
     patterns = (files,) if isinstance(files, str) else files
-    urls: dict[str, str] = {}
-    for pattern in patterns:
-        for url in _expand(pattern, layout.section):
-            urls.setdefault(_file_behind(url), url)
+    listed = once(file for pattern in patterns for file in list_files(pattern, layout.section))
     with ThreadPoolExecutor(16) as pool:
-        found = list(pool.map(lambda url: _inspect(url, layout), urls.values()))
+        found = list(pool.map(lambda file: _inspect(file, layout), listed))
     if not any(file.columns for file in found):
         raise DataError(
             "the file is empty" if len(found) == 1 else "all files are empty",
@@ -156,14 +141,8 @@ def estimate_rows(files: Iterable[SourceFile], layout: Layout) -> int:
     return sum(read_by.rows(file) for file in files)
 
 
-def last_change(file: SourceFile) -> tuple[int, int | None]:
-    """Size and time of the last change, by which an interrupted run knows its input again."""
-    fs, path = open_filesystem(file.url)
-    return file.size, fs.get_file_info(path).mtime_ns
-
-
 def digest(file: SourceFile) -> str:
-    """SHA-256 (hex) of name, size and content; of a remote file name, size and time of change."""
+    """SHA-256 (hex) of name, size and content; of a remote file name, size and version."""
     fs, path = open_filesystem(file.url)
     keys = "".join(f"{key}={value}/" for key, value in file.partition.items())
     state = sha256(f"{keys}{path.rsplit('/', 1)[-1]}\n{file.size}\n".encode())
@@ -172,47 +151,8 @@ def digest(file: SourceFile) -> str:
             while block := stream.read(1 << 22):
                 state.update(block)
     else:
-        state.update(str(fs.get_file_info(path).mtime_ns).encode())
+        state.update(file.version.encode())
     return state.hexdigest()
-
-
-def _expand(pattern: str, section: str) -> list[str]:
-    if pattern.startswith("dataset:"):
-        from p5dist.datasets.public import resolve
-
-        pattern = resolve(pattern)
-    fs, path = open_filesystem(pattern)
-    mark = re.search(r"[*?[]", path)
-    if mark:
-        if isinstance(fs, pafs.LocalFileSystem):
-            found = glob.glob(path, recursive=True)  # noqa: PTH207
-        else:
-            found = fs.handler.fs.glob(path)
-        outright = path[: mark.start()].rpartition("/")[0]
-        found = [name for name in found if not _is_hidden(name, outright)]
-    else:
-        found = [path]
-    files: set[str] = set()
-    for info in fs.get_file_info(found):
-        if info.is_file:
-            files.add(info.path)
-        elif info.type == pafs.FileType.Directory:
-            files.update(_files_below(fs, info.path))
-    if not files:
-        raise DataError(
-            "no such file", where=f"{section}.files", value=pattern,
-            rule="a path, a glob, a folder, a URL, or dataset:NAME/FILE",
-            fix=f"correct {section}.files; relative paths start at the current folder",
-        )  # fmt: skip
-    scheme = pattern.split("://", 1)[0] + "://" if "://" in pattern else ""
-    return [scheme + file for file in sorted(files)]
-
-
-def _file_behind(url: str) -> str:
-    """The same text for all ways to write the place of one file: relative, absolute, through
-    links."""
-    fs, path = open_filesystem(url)
-    return str(Path(path).resolve()) if isinstance(fs, pafs.LocalFileSystem) else url
 
 
 def _check_apart(parts: Mapping[str, list[SourceFile]]) -> None:
@@ -220,7 +160,7 @@ def _check_apart(parts: Mapping[str, list[SourceFile]]) -> None:
     seen: dict[str, str] = {}
     for key, files in parts.items():
         for file in files:
-            other = seen.setdefault(_file_behind(file.url), key)
+            other = seen.setdefault(place_of(file.url), key)
             if other != key:
                 raise DataError(
                     f"a file is in {other} and in {key}", where=file.url,
@@ -229,27 +169,17 @@ def _check_apart(parts: Mapping[str, list[SourceFile]]) -> None:
                 )  # fmt: skip
 
 
-def _files_below(fs: pafs.FileSystem, folder: str) -> list[str]:
-    infos = fs.get_file_info(pafs.FileSelector(folder, recursive=True))
-    return [info.path for info in infos if info.is_file and not _is_hidden(info.path, folder)]
-
-
-def _is_hidden(path: str, folder: str) -> bool:
-    """Whether Spark, Hive and the like take what ``path`` names below ``folder`` for no data."""
-    names = path[len(folder) :].split("/")
-    return any(name.startswith((".", "_")) and "=" not in name for name in names)
-
-
-def _partition(path: str) -> dict[str, str]:
+def partition_of(path: str) -> dict[str, str]:
     """Keys and values of folders that are named ``key=value``."""
     parts = [name.partition("=") for name in path.split("/")[:-1]]
     values = {unquote(key): unquote(value) for key, equals, value in parts if key and equals}
     return {key: "" if value == _HIVE_NULL else value for key, value in values.items()}
 
 
-def _inspect(url: str, layout: Layout) -> SourceFile:
-    fs, path = open_filesystem(url)
-    file = SourceFile(url, int(fs.get_file_info(path).size), (), _partition(path))
+def _inspect(listed: Listed, layout: Layout) -> SourceFile:
+    url = listed.url
+    partition = partition_of(open_filesystem(url)[1])
+    file = SourceFile(url, listed.size, (), partition, version=listed.version)
     read_by = layout.source_format
     try:
         file = read_by.inspect(file)

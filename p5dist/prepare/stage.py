@@ -18,9 +18,11 @@ task is a pure function of its range or shard, so that running it again changes 
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,29 +31,21 @@ import pyarrow as pa
 from p5dist import __version__
 from p5dist.config import RunConfig
 from p5dist.data import columns as c
-from p5dist.data.manifest import MANIFEST, Manifest
+from p5dist.data.manifest import MANIFEST, InputFile, Manifest, Targets
 from p5dist.environment.console import console, progress
 from p5dist.environment.provenance import provenance
 from p5dist.prepare.attributes import WrittenTable, write_attributes
 from p5dist.prepare.cleaning import OTHER_EVENTS
+from p5dist.prepare.inputs import fingerprint, record
 from p5dist.prepare.passes import Passes
 from p5dist.prepare.profile import ShardProfile, build_profile
 from p5dist.prepare.rejects import Rejects
 from p5dist.prepare.shard_tasks import Left
-from p5dist.prepare.sources import RANGE_BYTES, Inputs, last_change
+from p5dist.prepare.sources import RANGE_BYTES, Inputs
 from p5dist.prepare.split import describe, knows
 from p5dist.prepare.vocabulary import Vocabulary
 from p5dist.prepare.workers import Workers
 from p5dist.storage import RunFolder
-
-
-def fingerprint(job: RunConfig) -> str:
-    """The future :attr:`Manifest.fingerprint`: reads the input files, but runs no task.
-
-    Raises:
-        DataError, MissingColumnError: the input files are not there or lack columns.
-    """
-    return Inputs.find(job.prepare).fingerprint(job)
 
 
 def run(
@@ -78,10 +72,10 @@ def run(
     prepare = folder.prepare
     (prepare / MANIFEST).remove()
     with progress() as bar, ThreadPoolExecutor(1) as beside:
-        digest = beside.submit(inputs.fingerprint, job)
+        files = beside.submit(record, inputs, job.prepare)
         passes = Passes(job, inputs, prepare.make(), workers, bar, range_bytes)
         _claim(passes)
-        manifest, warnings = _build(passes, digest)
+        manifest, warnings = _build(passes, files)
     facts = provenance(job, "prepare", data=manifest.fingerprint, seconds=time.time() - began)
     (prepare / "result.json").write_json(facts)
     manifest.save(prepare)
@@ -92,16 +86,15 @@ def run(
 
 def _claim(passes: Passes) -> None:
     """Remove the files of other runs, keep the files of this run from before an interruption."""
-    changed = {r.file.url: last_change(r.file) for r in passes.ranges if not r.start}
     settings = passes.job.fingerprint("prepare")
-    state = (__version__, settings, passes.ranges, passes.shards, changed)
+    state = (__version__, settings, passes.ranges, passes.shards)
     if not passes.stage.scratch.claim(sha256(repr(state).encode()).hexdigest()):
         (passes.prepare / "rejected").remove()
     for name in ("shards", "vocabulary", "attributes", "profile.json", "result.json"):
         (passes.prepare / name).remove()
 
 
-def _build(passes: Passes, digest: Future[str]) -> tuple[Manifest, list[str]]:
+def _build(passes: Passes, files: Future[tuple[InputFile, ...]]) -> tuple[Manifest, list[str]]:
     """Everything below prepare/ but the manifest; the manifest, and warnings."""
     config, prepare = passes.config, passes.prepare
     counts = passes.read()
@@ -122,7 +115,9 @@ def _build(passes: Passes, digest: Future[str]) -> tuple[Manifest, list[str]]:
     kept = int(sum(p.splits.sum() for p in profiles))
     assert rows_in == kept + sum(rejected.values()), "rows in = rows kept + rows rejected"
     manifest = Manifest(
-        fingerprint=digest.result(),
+        fingerprint=fingerprint(passes.job, files.result()),
+        inputs=files.result(),
+        inputs_from=str(Path.cwd()),
         shards=tuple(shards),
         rows_in=rows_in,
         rows_kept=kept,
@@ -178,12 +173,20 @@ def _attributes(passes: Passes, items: Vocabulary) -> dict[str, WrittenTable]:
 
 
 def _sums(profiles: Sequence[ShardProfile]) -> dict[str, Any]:
-    """The manifest's sums over all shards: splits and ratings."""
+    """The manifest's sums over all shards: splits, ratings, targets."""
     splits = np.sum([p.splits for p in profiles], axis=0)
     users = np.sum([p.users_by_split for p in profiles], axis=0)
     number, total, low, high = zip(*(p.train_ratings for p in profiles), strict=True)
     rated = sum(number)
+    by_event: Counter[str] = Counter()
+    for profile in profiles:
+        by_event.update(profile.targets_by_event)
     return {
+        "targets": Targets(
+            total=sum(p.targets[0] for p in profiles),
+            rated=sum(p.targets[1] for p in profiles),
+            by_event=dict(sorted(by_event.items())),
+        ),
         "rows_by_split": {name: int(splits[code]) for name, code in c.SPLIT_CODES.items()},
         "users_by_split": {name: int(users[code]) for name, code in c.SPLIT_CODES.items()},
         "rating_mean": sum(total) / rated if rated else None,

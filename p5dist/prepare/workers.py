@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 from p5dist.config.scale import Scale
-from p5dist.errors import P5Error
+from p5dist.environment.ray_errors import errors_as_raised
 from p5dist.prepare.processes import Processes
 
 
@@ -28,7 +28,8 @@ class Workers(Protocol):
         """(number, result) of every call, by its arguments, as it ends.
 
         Raises:
-            P5Error: an error of the function, or ResourceError if a worker was lost.
+            P5Error: an error of the function; ResourceError if a worker was lost, ClusterError if
+                a node was.
         """
 
     def close(self) -> None:
@@ -46,24 +47,20 @@ class RayTasks:
     def share(self, value: Any) -> Any:
         import ray
 
-        return ray.put(value)
+        with errors_as_raised("prepare"):
+            return ray.put(value)
 
     def results(
         self, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]]
     ) -> Iterator[tuple[int, Any]]:
         import ray
-        from ray.exceptions import RayTaskError
 
         task = ray.remote(function)
         number = {task.remote(*arguments): i for i, arguments in enumerate(calls)}
         while number:
-            (done,), _ = ray.wait(list(number), num_returns=1)
-            try:
+            with errors_as_raised("prepare"):
+                (done,), _ = ray.wait(list(number), num_returns=1)
                 result = ray.get(done)
-            except RayTaskError as e:
-                if isinstance(e.cause, P5Error):
-                    raise e.cause from None
-                raise
             yield number.pop(done), result
             del done, result  # releases the object
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from p5dist.config import RunConfig
 from p5dist.environment.provenance import provenance
+from p5dist.observe.stages import report_end
 from p5dist.report.page import render
 from p5dist.report.read import read_run
 from p5dist.report.users import shown_users
@@ -25,6 +26,7 @@ def run(job: RunConfig, folder: RunFolder) -> dict[str, Any]:
     found = read_run(job, folder)
     manifest = found.manifest
     page = render(found, [] if manifest is None else shown_users(job, folder, manifest))
+    page += report_end(job, folder)
     folder.report.write_text(page)
     done = set(found.results) | ({"prepare"} if manifest is not None else set())
     return {

@@ -138,8 +138,8 @@ class Folder:
     def write_bytes(self, data: Buffer, *, durable: bool = True) -> None:
         """Write the file atomically: on disk under a temporary name, synced, then renamed; on an
         object store as one put, or as a multipart upload. A reader sees the old file or the new
-        file, never a part. Without ``durable`` the file is not synced and may be lost in a power
-        failure: for intermediate files."""
+        file, never a part. The folder is synced too, so that the file is there after a power
+        failure. Without ``durable`` nothing is synced: for intermediate files."""
         if self.is_local:
             self._write_local([data], durable=durable)
         else:
@@ -163,7 +163,7 @@ class Folder:
     def new_file(self, *, durable: bool) -> Iterator[BinaryIO]:
         """A local file to write to, which exists once the block ends (see :meth:`write_bytes`)."""
         target = Path(self.path)
-        target.parent.mkdir(parents=True, exist_ok=True)
+        made = _make_folders(target.parent)
         temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
         try:
             with temporary.open("wb") as f:
@@ -172,6 +172,9 @@ class Folder:
                     f.flush()
                     os.fsync(f.fileno())
             temporary.replace(target)
+            if durable:  # the name of a file, and of a new folder, is in the folder above it
+                for folder in (target.parent, *(folder.parent for folder in made)):
+                    _sync(folder)
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -193,3 +196,19 @@ class Folder:
         import pyarrow.parquet as pq
 
         return pq.read_table(self.path, filesystem=self.fs, columns=columns)
+
+
+def _make_folders(folder: Path) -> list[Path]:
+    """Make a folder and the folders above it; returns the new ones."""
+    new = [f for f in (folder, *folder.parents) if not f.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    return new
+
+
+def _sync(folder: Path) -> None:
+    """Write the names of the files in a folder to the disk."""
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)

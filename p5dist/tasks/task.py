@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 from p5dist.config import RunConfig
 from p5dist.config.base import Column
 from p5dist.config.sections import Metric, TaskSection
-from p5dist.data.manifest import Manifest
-from p5dist.errors import ConfigError
+from p5dist.data.events import nearest
+from p5dist.data.manifest import Manifest, Targets
+from p5dist.errors import ConfigError, DataError
 from p5dist.feed.batch_fields import BatchFields
 from p5dist.feed.masking import Masking
 from p5dist.storage import Folder
@@ -28,7 +29,15 @@ if TYPE_CHECKING:
     from p5dist.tasks.evaluation import Evaluation
     from p5dist.tasks.module import TaskModule
 
-__all__ = ["Context", "Metric", "Task", "check_columns", "check_events", "event_weights"]
+__all__ = [
+    "Context",
+    "Metric",
+    "Task",
+    "check_columns",
+    "check_events",
+    "check_targets",
+    "event_weights",
+]
 
 
 @dataclass(frozen=True)
@@ -69,6 +78,19 @@ class Task(TaskSection):
         """The extra fields of a batch in training; None: no extra fields."""
         return None
 
+    def check_data(self, context: Context, key: str) -> None:
+        """Check that the prepared data has something to learn from; asked once, before workers are
+        started.
+
+        Args:
+            context: with the prepare folder.
+            key: key path of the task in the job file.
+
+        Raises:
+            DataError: there is nothing to predict (see :func:`check_targets`).
+            ConfigError: the data does not fit the settings.
+        """
+
     @abstractmethod
     def build(self, context: Context, device: torch.device) -> TaskModule:
         """The module: losses as sums, their counts, predictions.
@@ -84,6 +106,32 @@ class Task(TaskSection):
         """The evaluation of the predictions; None for a task that only ranks, or is not
         evaluated."""
         return None
+
+
+def check_targets(context: Context, key: str) -> Targets | None:
+    """The training interactions that follow another one in their history, for a task that predicts
+    the next interaction or hidden ones; None if the manifest does not count them.
+
+    Raises:
+        DataError: there is none.
+        ConfigError: histories are cut to one interaction.
+    """
+    if context.job.feed.max_length < 2:
+        raise ConfigError(
+            "nothing to predict: histories are cut to one interaction", where="feed.max_length",
+            value=context.job.feed.max_length, rule=f"{key} needs at least two", fix="raise it",
+        )  # fmt: skip
+    manifest = context.manifest
+    if manifest.targets is not None and not manifest.targets.total:
+        train = manifest.rows_by_split["train"]
+        raise DataError(
+            "nothing to predict: every history has at most one training interaction", where=key,
+            value=f"{train:,} training interactions in {manifest.histories:,} histories",
+            rule=f"{key} predicts an interaction from others of the same history",
+            fix="prepare longer histories (prepare.session_gap, prepare.max_length), a split that "
+            "leaves more for training (prepare.split), or more data",
+        )  # fmt: skip
+    return manifest.targets
 
 
 def check_columns(job: RunConfig, key: str, *names: Column) -> None:
@@ -103,21 +151,24 @@ def event_weights(manifest: Manifest, chosen: Mapping[str, float] | None = None)
         chosen: weight of each event, 0 for events that are not named; None: the weights of
             prepare.events.
 
-    Raises:
-        ConfigError: the log does not have an event.
     """
     if chosen is None:
         return [1.0, *manifest.events.values()]
-    check_events(manifest, chosen, "events")
     return [0.0, *(chosen.get(event, 0.0) for event in manifest.events)]
 
 
 def check_events(manifest: Manifest, names: Any, key: str) -> None:
-    """Raise a ConfigError if the log does not have one of the events ``names``."""
+    """Raise a ConfigError if the prepared data does not have one of the events ``names``.
+
+    Args:
+        key: key path of the setting that names them.
+    """
     for name in names:
         if name not in manifest.events:
+            near = nearest(name, manifest.events)
             raise ConfigError(
-                "no such event in the log", where=f"{key} of a task", value=name,
+                "no such event in the prepared data", where=key, value=name,
                 rule=f"its events: {', '.join(manifest.events) or 'none'}",
-                fix="name one of them, with the column named by prepare.source.columns.event",
+                fix=f"did you mean '{near}'?" if near is not None else
+                "name one of them; prepare.events drops events of weight 0",
             )  # fmt: skip

@@ -29,14 +29,16 @@ from p5dist.feed.order import total_steps
 from p5dist.observe.events import Callback, Closed, Failed, Stopping, tell
 from p5dist.observe.metrics_log import read_metrics
 from p5dist.storage import Folder, RunFolder
+from p5dist.tasks.needs import check_training
 from p5dist.train.callbacks.errors_log import ErrorsLog
 from p5dist.train.callbacks.summary import Summary
 from p5dist.train.callbacks.terminal import LogLines, ProgressBar
-from p5dist.train.failures import FailureNews, explain
+from p5dist.train.failures import FailureNews, explain, own_packages
 from p5dist.train.handover import FEED, Feed, LaneDataConfig, train_worker
 from p5dist.train.initial import REPORT as INIT_REPORT
 from p5dist.train.initial import Report
 from p5dist.train.monitor import Monitor
+from p5dist.train.starts import check_start
 
 _SNAPSHOT = "checkpoint_manager_snapshot.json"
 _REFRESH_S = 0.5
@@ -60,13 +62,18 @@ def run(
             progress.
 
     Raises:
-        ResourceError: the cluster is too small; found before anything starts.
+        ResourceError: the cluster is too small; found before anything starts, as are:
+        DataError, ConfigError: the data has nothing to learn from, or does not fit the settings.
+        CheckpointError: the weights that init_from names are not there.
         StoppedError: SIGTERM or Ctrl-C, after a checkpoint.
-        TrainingError: the worker group failed more often than ``scale.max_failures`` allows.
+        TrainingError: the worker group failed more often than ``scale.max_failures`` allows, or
+            with an error that no restart heals.
     """
     began = time.time()
     stage_folder = folder.training(stage).make()
     manifest = Manifest.load(folder.prepare)
+    check_training(job, stage, folder)
+    check_start(job, stage, folder)
     resources = worker_resources(job.scale)
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     monitor = ray.remote(Monitor).options(num_cpus=0, scheduling_strategy=here).remote()
@@ -129,7 +136,7 @@ def _trainer(
         train_worker,
         train_loop_config={
             "job": dump_job(_absolute(job)), "stage": stage, "threads": threads,
-            "monitor": monitor,
+            "monitor": monitor, "own": own_packages(job),
         },
         torch_config=TorchConfig(backend="nccl" if gpu else "gloo", timeout_s=int(scale.timeout_s)),
         scaling_config=ray.train.ScalingConfig(
@@ -181,14 +188,17 @@ def _fit(trainer: TorchTrainer, scale: Scale, monitor: Any, stage_folder: Folder
         (stage_folder / _SNAPSHOT).remove()
         try:
             trainer.fit()
-        except ray.train.ControllerError as e:
+        except ray.train.TrainingFailedError as e:
+            final = ray.get(monitor.error.remote())
+            if final is not None:
+                raise final from None
             error = explain(e, scale, stage_folder)
+            if not isinstance(e, ray.train.ControllerError):
+                raise error from e
             ray.get(monitor.tell.remote(Failed(str(error.value), {0: str(e)})))
             if attempt == scale.max_failures:
                 raise error from e
             continue
-        except ray.train.TrainingFailedError as e:
-            raise explain(e, scale, stage_folder) from e
         error = ray.get(monitor.error.remote())
         if error is not None:
             raise error

@@ -16,6 +16,7 @@ from ray.data import DataIterator
 
 from p5dist.feed.stream import LaneStream
 from p5dist.feed.units import UnitReader
+from p5dist.train.failures import final_error
 
 FEED = "train"
 
@@ -52,14 +53,18 @@ def train_worker(config: dict[str, Any]) -> None:
     """Train one stage; called by Ray Train on every worker.
 
     Args:
-        config: ``job`` (text of the resolved job), ``stage``, ``threads``, ``monitor`` (actor).
+        config: ``job`` (text of the resolved job), ``stage``, ``threads``, ``monitor`` (actor),
+            ``own`` (see :func:`.failures.own_packages`).
     """
     rank = ray.train.get_context().get_world_rank()
     try:
         from p5dist.train.worker import train
 
         train(config, rank)
-    except Exception:
-        told = config["monitor"].raised.remote(rank, traceback.format_exc())
-        ray.wait([told], timeout=_TELL_S)  # not for ever, nor with an error of its own
+    except Exception as error:
+        monitor = config["monitor"]
+        told = [monitor.raised.remote(rank, traceback.format_exc())]
+        if (final := final_error(error, config["own"])) is not None:
+            told.append(monitor.give_up.remote(final))
+        ray.wait(told, num_returns=len(told), timeout=_TELL_S)  # nor with an error of its own
         raise

@@ -48,6 +48,8 @@ class _Step:
     lr: float
     agreed: Flags
     applied: bool
+    targets: bool
+    """Whether any worker had a target."""
 
 
 def run_steps(
@@ -103,6 +105,7 @@ def _take_steps(
     stop, every = session.total, session.training.log_every
     completed = newest = session.start
     memory = FreeMemory()
+    learned = session.start > 0
     while True:
         with meter.part(DATA):
             ready = next(batches, None)
@@ -123,7 +126,10 @@ def _take_steps(
             _skip(session, step, batch, taken.loss, callbacks)
         tell(callbacks, Trained(step, batch.rows))
         histories_seen += taken.histories
+        learned |= taken.targets
         done = step + 1
+        if done == stop and not learned:
+            raise _nothing(session)
         if done % every == 0 or done == stop:
             tell(callbacks, _logged(session, step, taken, histories_seen, meter))
             histories_seen = 0.0
@@ -208,14 +214,15 @@ def _step(session: Session, step: int, batch: Batch, meter: Meter, local: Flags)
         loss = head.combine(losses).item()
     agreed = Flags.agreed(flags)
     applied = math.isfinite(loss)
-    if applied and not agreed.problem and counts.any():
+    found = bool(counts.any())
+    if applied and not agreed.problem and found:
         with meter.part(BACKWARD):
             scale = torch.where(counts > 0, dist.get_world_size() / counts, 0.0)
             minimised = head.combine(sums * scale.to(sums.dtype))
             torch.autograd.backward(minimised)
         with meter.part(OPTIMIZER):
             session.optimizers.step()
-    return _Step(loss, losses.tolist(), histories.item(), lr, agreed, applied)
+    return _Step(loss, losses.tolist(), histories.item(), lr, agreed, applied, found)
 
 
 def _skip(
@@ -252,6 +259,15 @@ def _finish_saving(session: Session) -> None:
         if not state[0]:
             return
         time.sleep(_WAIT_SECONDS)
+
+
+def _nothing(session: Session) -> TrainingError:
+    """For tasks of other packages: p5dist's own look at the data before workers are started."""
+    return TrainingError(
+        "nothing to predict: no step had a target", where=session.stage,
+        value=f"{session.total:,} steps", rule="a training needs targets",
+        fix="look at the data and at what the objective or task takes for a target (its counts)",
+    )  # fmt: skip
 
 
 def _other(session: Session) -> OtherWorkerError:

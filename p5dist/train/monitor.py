@@ -36,7 +36,7 @@ class Monitor:
         self.tell(Failed(reason, details))
 
     def give_up(self, error: Exception) -> None:
-        """Training ended with an error that a restart cannot cure; the first one counts."""
+        """Training ends with an error that no restart heals; the first one counts."""
         self._error = self._error or error
 
     def error(self) -> Exception | None:

@@ -173,7 +173,7 @@ def test_a_job_is_a_mapping(text: str) -> None:
 
 
 def test_broken_yaml_and_missing_files(tmp_path: Path) -> None:
-    assert _error("a: [1\nb: 2").what == "the job file is not YAML"
+    assert _error("a: [1\nb: 2").what == "not YAML"
     with pytest.raises(ConfigError, match="cannot be read") as caught:
         load_job(tmp_path / "none.yaml")
     assert caught.value.where == str(tmp_path / "none.yaml")
@@ -189,3 +189,68 @@ def test_an_override_that_is_not_yaml_is_named() -> None:
         parse_job("name: shop\nprepare: {source: {files: a.csv}}", ["model.dim=[1"])
     with pytest.raises(ConfigError, match=r"evaluate\.k"):
         parse_job("name: shop\nprepare: {source: {files: a.csv}}", ["evaluate.k=[]"])
+
+
+def test_a_wrong_value_names_its_line_unless_an_override_gave_it() -> None:
+    text = MINIMAL + "model:\n  dim: 0\n"
+    assert _error(text).where == "job.yaml, line 5"
+    assert _error(text, "model.dim=-1").where == "job.yaml"
+    assert _error(MINIMAL + "finetune:\n  a: {steps: 1}\n").where == "job.yaml, line 5"
+    assert _error(MINIMAL + "evaluate:\n  k: [1,\n      0]\n").where == "job.yaml, line 6"
+
+
+@pytest.mark.parametrize(
+    ("override", "what", "fix"),
+    [
+        ("evaluate.k=[5, 0]", "evaluate.k.1: ", "pass evaluate.k=[…]"),
+        (
+            "pretrain.dense.betas=[2, x]",
+            "pretrain.dense.betas.1: ",
+            "pass pretrain.dense.betas=[…]",
+        ),
+        ("model.dim=0", "model.dim: ", "pass model.dim=…"),
+        ("prepare.split={kind: time, validation: 0.6, test: 0.5}", "prepare.split: ", None),
+        ("prepare.split={kind: ratio, validation: 0.6, test: 0.5}", "prepare.split: ", None),
+        ("prepare.split={kind: time}", "prepare.split.test: missing", "add prepare.split.test"),
+        ("prepare.split={kind: ratio, test: x}", "prepare.split.test: ", "prepare.split.test=…"),
+    ],
+)
+def test_every_named_key_exists(override: str, what: str, fix: str | None) -> None:
+    error = _error(MINIMAL, override)
+    assert error.what.startswith(what)
+    assert (fix or "change prepare.split in the job file, or pass prepare.split=…") in str(
+        error.fix
+    )
+
+
+def test_a_number_where_text_is_expected_goes_in_quotes() -> None:
+    error = _error(MINIMAL, "prepare.source.columns.user=3")
+    assert (error.rule, error.fix) == (
+        "text is expected",
+        "write it in quotes, as it is in the data: '3'",
+    )
+
+
+def test_text_of_another_encoding(tmp_path: Path) -> None:
+    (tmp_path / "job.yaml").write_bytes(MINIMAL.encode() + b"# caf\xe9\n")
+    with pytest.raises(ConfigError, match=r"not UTF-8") as caught:
+        load_job(tmp_path / "job.yaml")
+    assert caught.value.where == f"{tmp_path}/job.yaml, line 4"
+    assert "iconv" in str(caught.value.fix)
+    (tmp_path / "job.yaml").write_bytes(b"\xef\xbb\xbf" + MINIMAL.replace("small", "ü").encode())
+    with pytest.raises(ConfigError, match="name"):  # read as UTF-8: the name is not allowed
+        load_job(tmp_path / "job.yaml")
+
+
+EVENTS = "name: a\nprepare:\n  source: {files: a.csv, columns: {event: on}}\n  events: "
+
+
+def test_words_of_yaml_1_1_and_numbers_are_names_as_they_are_written() -> None:
+    job = parse_job(EVENTS + "{yes: 1, no: 0, on: 2, 1: 0.5, 1.50: 3, null: 4, 2024-05-03: 5}")
+    assert job.prepare.events == {
+        "yes": 1, "no": 0, "on": 2, "1": 0.5, "1.50": 3, "null": 4, "2024-05-03": 5
+    }  # fmt: skip
+    assert job.prepare.source.columns.event == "on"
+    assert parse_job(dump_job(job)) == job
+    assert parse_job(EVENTS + "{a: 1}", ["prepare.events={no: 0}"]).prepare.events == {"no": 0}
+    assert parse_job(EVENTS + "{a: 1}", ["prepare.events.no=0"]).prepare.events == {"a": 1, "no": 0}

@@ -103,20 +103,27 @@ def test_what_lacks_methods(formats: Registry) -> None:
 
 
 @pytest.mark.parametrize(
-    "points",
+    ("points", "name"),
     [
-        [("csv", f"{OWN}:Ini")],
-        [("ini", f"{OWN}:Ini"), ("ini", f"{OWN}:FixedWidth")],
+        ([("csv", f"{OWN}:Ini")], "csv"),
+        ([("ini", f"{OWN}:Ini"), ("ini", f"{OWN}:FixedWidth")], "ini"),
     ],
 )
 def test_two_of_one_name(
-    formats: Registry, monkeypatch: pytest.MonkeyPatch, points: list[tuple[str, str]]
+    formats: Registry, monkeypatch: pytest.MonkeyPatch, points: list[tuple[str, str]], name: str
 ) -> None:
-    found = [EntryPoint(name, value, GROUP) for name, value in points]
+    """Only the name that stands for two classes cannot be used."""
+    other = ("fixed", f"{OWN}:FixedWidth")
+    found = [EntryPoint(n, value, GROUP) for n, value in [*points, other]]
     monkeypatch.setattr(registry, "entry_points", lambda group: found)
-    caught = error(formats, "ini")
+    caught = error(formats, name)
     assert caught.what == "two source formats have the same name"
     assert caught.where == f"entry points {GROUP}" and f"{OWN}:" in str(caught.value)
+    assert formats.find("fixed").__name__ == "FixedWidth"
+    assert formats.find("tsv").__name__ == "Tsv"
+    assert formats.find(f"{OWN}:Ini").__name__ == "Ini"
+    assert "unknown" in error(formats, "unheard_of").what
+    assert [n for n in formats.names() if n in (name, "fixed")] == sorted([name, "fixed"])
 
 
 class Headless(Task):
@@ -168,7 +175,7 @@ def test_tasks_and_encoders_that_lack_a_method_or_have_a_name_that_is_taken(
     monkeypatch.setattr(registry, "entry_points", lambda group: points)
     fresh = Registry(kinds.noun, group, kinds.base, kinds.ours)
     with pytest.raises(ConfigError) as caught:
-        fresh.names()
+        fresh.find(taken)
     assert caught.value.what == f"two {kinds.noun}s have the same name"
     assert caught.value.where == f"entry points {group}" and taken in str(caught.value.value)
 

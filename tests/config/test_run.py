@@ -208,6 +208,7 @@ STAGES = _job().stages()
         "name=other",
         "feed.unit_rows=7",
         "feed.read_ahead=9",
+        "prepare.changed_inputs=keep",
         "pretrain.checkpoint={every: 1, keep: 9}",
         "pretrain.log_every=1",
     ],

@@ -7,8 +7,9 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from p5dist.environment.ray_errors import errors_as_raised
 from p5dist.errors import TrainingError
-from p5dist.inference.actors import errors_as_raised, scores_here
+from p5dist.inference.actors import scores_here
 from tests.small_data import small_job
 
 
@@ -19,7 +20,7 @@ def test_errors_of_ray_tasks_come_out_as_raised(ray_session: None) -> None:
     def fail() -> pa.Table:
         raise TrainingError("in a task", where="here")
 
-    with pytest.raises(TrainingError, match="in a task") as caught, errors_as_raised():
+    with pytest.raises(TrainingError, match="in a task") as caught, errors_as_raised("test"):
         ray.get(fail.remote())
     assert caught.value.where == "here"
     assert str(caught.value) == "in a task\n  where: here"

@@ -14,6 +14,7 @@ from p5dist import pipeline
 from p5dist.cli.main import app
 from p5dist.config import dump_job
 from p5dist.errors import DataError, RunFolderError, StoppedError
+from p5dist.observe.stages import report_end
 from p5dist.observe.status import Status, read
 from p5dist.storage import RunFolder
 from tests.s3 import Store
@@ -113,12 +114,30 @@ def test_a_complete_run(folder: RunFolder, tmp_path: Path) -> None:
         (folder.root / stage / "result.json").write_json(result)
     (folder.root / "pretrain/starts.json").write_json([{"step": 0}, {"step": 5}, {"step": 5}])
     (folder.root / "finetune/rating/starts.json").write_json([{"step": 0}])
-    folder.report.write_text("")
+    folder.report.write_text("<html>" + report_end(job, folder))
     (folder.root / "state.json").write_json({"state": "idle", "since": 1.0, "error": None})
     status: Status = read(str(folder.root))
-    # The report is made anew whenever it is asked for.
-    assert set(status.stages.values()) - {status.stages["report"]} == {"complete"}
-    assert status.restarts == 2
+    assert set(status.stages.values()) == {"complete"}
+    assert (status.state, status.stage, status.restarts) == ("complete", None, 2)
+    (folder.root / "recommend/result.json").write_json(
+        {"job_fingerprint": job.fingerprint("recommend"), "users": 7}
+    )
+    status = read(str(folder.root))
+    assert (status.stage, status.stages["report"]) == ("report", "to do"), "of earlier results"
+
+
+def test_the_length_of_epochs_counts_the_own_part_of_mixed_batches(tmp_path: Path) -> None:
+    other = small_job(tmp_path, "name=other")
+    folder = write_small_data(other)
+    mixed = f"feed.mix={{other: {{data: {folder.root}}}}}"
+    job = small_job(tmp_path, mixed, "pretrain.steps=null", "pretrain.epochs=2")
+    run = write_small_data(job)
+    run.job.write_text(dump_job(job))
+    begin(run, steps=1)
+    training = read(str(run.root)).training
+    # 50 own histories; of a batch of 12, 6 are own: at least ⌈50 / 6⌉ = 9 steps an epoch.
+    assert training is not None and training.total is not None
+    assert 2 * 9 <= training.total < 2 * 2 * 9
 
 
 def test_secrets_of_a_job_do_not_get_into_the_run_folder(tmp_path: Path) -> None:

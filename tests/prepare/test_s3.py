@@ -82,7 +82,8 @@ def files_of(folder: RunFolder) -> Files:
     # The fingerprint of a file on disk is of its bytes, of a remote one of its time of change.
     del files["result.json"]  # the time taken
     manifest: dict[str, Any] = json.loads(files.pop("manifest.json"))
-    del manifest["fingerprint"]
+    for name in ("fingerprint", "inputs", "inputs_from"):
+        del manifest[name]
     return files | {"manifest": json.dumps(manifest).encode()}
 
 

@@ -11,7 +11,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from p5dist.prepare.stage import fingerprint
 from tests.prepare.reference import Row, expected, in_seconds, written
 from tests.prepare.runs import FIELDS, dirty_rows, make_job, prepared, write_csv
 
@@ -222,12 +221,12 @@ def test_no_timestamp_no_rating_and_events(tmp_path: Path) -> None:
 def test_fingerprint_follows_content_and_settings(tmp_path: Path) -> None:
     log = write_csv(tmp_path / "log.csv", dirty_rows(2, 30))
     job = make_job(tmp_path, {"files": log})
-    first = fingerprint(job)
-    assert prepared(job)[0].fingerprint == first == fingerprint(job)
-    assert fingerprint(make_job(tmp_path, {"files": log}, ties="shuffled")) != first
+    first = prepared(job)[0].fingerprint
+    assert prepared(job)[0].fingerprint == first
+    assert prepared(make_job(tmp_path, {"files": log}, ties="shuffled"))[0].fingerprint != first
     text = Path(log).read_text()
     Path(log).write_text(text.replace("1001", "1007", 1))  # the same size
-    assert fingerprint(job) != first
+    assert prepared(job)[0].fingerprint != first
 
 
 def test_movielens_agrees_with_the_reference(tmp_path: Path, real_data: Path) -> None:

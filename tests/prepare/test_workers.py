@@ -70,6 +70,12 @@ def test_the_same_files(workers: Workers, tmp_path: Path) -> None:
     assert found[0] == found[1] and len(found[0]) > 8
 
 
+def test_a_worker_of_a_cluster_that_is_lost(ray_session: None) -> None:
+    with pytest.raises(ResourceError, match="a process on the cluster was lost") as error:
+        list(RayTasks(Scale()).results(die, [(7,)]))
+    assert error.value.where == "prepare" and "again" in str(error.value.fix)
+
+
 def test_a_worker_that_is_lost() -> None:
     with closing(Processes(2)) as workers:
         with pytest.raises(ResourceError, match="a worker process was lost") as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -37,6 +38,31 @@ def test_what_is_written_is_read(folder: Folder) -> None:
     assert (folder / "t.parquet").read_table() == table
     assert (folder / "t.parquet").read_table(["y"]).column_names == ["y"]
     assert folder.children() == ["a", "c.json", "t.parquet"]
+
+
+def test_a_file_and_its_name_survive_a_power_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Content first, then the new name, then the names of new folders; intermediate files cost
+    nothing."""
+    synced: list[tuple[str, bool]] = []
+    target = tmp_path / "run/stage/marker.json"
+
+    def fsync(number: int) -> None:
+        path = Path(f"/proc/self/fd/{number}").readlink()
+        name = "content" if path.name.endswith(".tmp") else str(path.relative_to(tmp_path))
+        synced.append((name, target.exists()))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    file = Folder.open(str(target))
+    file.write_bytes(b"x")
+    assert synced == [("content", False), ("run/stage", True), ("run", True), (".", True)]
+    synced.clear()
+    file.write_bytes(b"y")
+    assert [name for name, _ in synced] == ["content", "run/stage"]
+    synced.clear()
+    file.write_bytes(b"z", durable=False)
+    assert synced == []
 
 
 def test_what_is_not_there(folder: Folder) -> None:

@@ -11,9 +11,9 @@ from p5dist.data.attributes import Attributes as AttributeTables
 from p5dist.data.histories import Histories
 from p5dist.data.jagged import Ints
 from p5dist.data.labels import AttributeLabels
-from p5dist.errors import ConfigError
+from p5dist.errors import ConfigError, DataError
 from p5dist.feed.batch_fields import BatchFields
-from p5dist.tasks.task import Context, Task
+from p5dist.tasks.task import Context, Task, check_targets
 
 if TYPE_CHECKING:
     import torch
@@ -51,6 +51,16 @@ class Attributes(Task):
                 f"{key}.of is 'masked', but no objective hides items: use kind: multi with "
                 "this objective and a masked objective"
             )
+
+    def check_data(self, context: Context, key: str) -> None:
+        if not sum(self._sizes(context)):
+            raise DataError(
+                "nothing to predict: no item has a value", where=f"{key}.attributes",
+                value=", ".join(self.attributes), rule="an attribute has at least one value",
+                fix="name other attributes, or correct prepare.items (column, min_count)",
+            )  # fmt: skip
+        if self.of != "item":
+            check_targets(context, key)
 
     def batch_fields(self, context: Context) -> LabelFields:
         tables = AttributeTables.load(context.folder, "item", self.attributes)

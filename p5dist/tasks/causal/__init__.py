@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from p5dist.config.losses import FullSoftmax, Loss
-from p5dist.tasks.task import Context, Task, event_weights
+from p5dist.tasks.task import Context, Task, check_targets, event_weights
 
 if TYPE_CHECKING:
     import torch
@@ -27,6 +27,9 @@ class Causal(Task):
     @property
     def catalogue_loss(self) -> Loss:
         return self.loss
+
+    def check_data(self, context: Context, key: str) -> None:
+        check_targets(context, key)
 
     def build(self, context: Context, device: torch.device) -> TaskModule:
         from p5dist.tasks.causal.module import CausalModule

@@ -8,6 +8,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from p5dist.config import RunConfig
 from p5dist.config.base import Column, Section
+from p5dist.errors import DataError
 from p5dist.tasks.click.negatives import Unclicked
 from p5dist.tasks.task import (
     Context,
@@ -15,6 +16,7 @@ from p5dist.tasks.task import (
     Task,
     check_columns,
     check_events,
+    check_targets,
     event_weights,
 )
 
@@ -97,6 +99,33 @@ class Click(Task):
                 f"{key} names events, but prepare.source.columns.event names no column"
             )
 
+    def check_data(self, context: Context, key: str) -> None:
+        targets, manifest = check_targets(context, key), context.manifest
+        if self.positive is not None:
+            check_events(manifest, self.positive, f"{key}.positive")
+        if targets is None:
+            return
+        yes = no = True
+        if self.positive is not None:
+            number = sum(targets.by_event.get(event, 0) for event in self.positive)
+            yes, no = number > 0, number < targets.total
+        elif self.threshold is not None:
+            low, high = manifest.rating_range or (self.threshold, self.threshold)
+            yes = targets.rated > 0 and high >= self.threshold
+            no = low < self.threshold
+        if not yes or not (no or self.negatives):
+            setting = "threshold" if self.positive is None else "positive"
+            raise DataError(
+                f"nothing to tell apart: {'every' if yes else 'no'} example is a yes",
+                where=f"{key}.{setting}", value=getattr(self, setting),
+                rule="training needs examples of yes and of no, after another interaction of the "
+                f"same history; by event there are {targets.by_event or 'none'}, ratings: "
+                f"{manifest.rating_range}",
+                fix=f"correct {setting}" + (
+                    ", or draw the no from other items, as in negatives: 4" if yes else ""
+                ),
+            )  # fmt: skip
+
     def batch_fields(self, context: Context) -> Unclicked | None:
         return self.drawn(context) if self.negatives else None
 
@@ -107,7 +136,6 @@ class Click(Task):
     def build(self, context: Context, device: torch.device) -> TaskModule:
         from p5dist.tasks.click.module import ClickModule
 
-        check_events(context.manifest, self.positive or (), "positive")
         return ClickModule(
             self,
             context.name,

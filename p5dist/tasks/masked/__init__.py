@@ -8,7 +8,7 @@ from pydantic import Field
 
 from p5dist.config.losses import FullSoftmax, Loss
 from p5dist.tasks.masked.masking import Cloze
-from p5dist.tasks.task import Context, Task, event_weights
+from p5dist.tasks.task import Context, Task, check_targets, event_weights
 
 if TYPE_CHECKING:
     import torch
@@ -45,6 +45,9 @@ class Masked(Task):
     @property
     def catalogue_loss(self) -> Loss:
         return self.loss
+
+    def check_data(self, context: Context, key: str) -> None:
+        check_targets(context, key)
 
     def masking(self, context: Context) -> Cloze:
         return Cloze(self.probability, self.last_share, context.manifest.items, context.job.seed)

@@ -8,8 +8,9 @@ from pydantic import NonNegativeFloat
 
 from p5dist.config import RunConfig
 from p5dist.config.losses import FullSoftmax, Loss
+from p5dist.errors import DataError
 from p5dist.tasks.masked.masking import Cloze
-from p5dist.tasks.task import Context, Task, event_weights
+from p5dist.tasks.task import Context, Task, check_events, check_targets, event_weights
 
 if TYPE_CHECKING:
     import torch
@@ -52,6 +53,21 @@ class NextItem(Task):
             raise ValueError(
                 f"{key} names events, but prepare.source.columns.event names no column"
             )
+
+    def check_data(self, context: Context, key: str) -> None:
+        targets = check_targets(context, key)
+        if self.events is None:
+            return
+        check_events(context.manifest, self.events, f"{key}.events")
+        chosen = [event for event, weight in self.events.items() if weight]
+        if targets is not None and not any(targets.by_event.get(event) for event in chosen):
+            raise DataError(
+                "nothing to predict: no target has one of the chosen events",
+                where=f"{key}.events", value=", ".join(chosen),
+                rule="a target is a training interaction after another one of the same history; "
+                f"by event there are: {targets.by_event or 'none'}",
+                fix="name other events, or leave events out",
+            )  # fmt: skip
 
     def masking(self, context: Context) -> Cloze | None:
         if self.by == "causal":

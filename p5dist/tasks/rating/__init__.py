@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field, PositiveInt
 
 from p5dist.config import RunConfig
-from p5dist.tasks.task import Context, Metric, Task, check_columns
+from p5dist.errors import DataError
+from p5dist.tasks.task import Context, Metric, Task, check_columns, check_targets
 
 if TYPE_CHECKING:
     import torch
@@ -44,6 +45,15 @@ class Rating(Task):
 
     def check(self, job: RunConfig, key: str) -> None:
         check_columns(job, key, "rating")
+
+    def check_data(self, context: Context, key: str) -> None:
+        targets = check_targets(context, key)
+        if targets is not None and not targets.rated:
+            raise DataError(
+                "nothing to predict: no training interaction after another one has a rating",
+                where=key, value="0 ratings", rule="the task learns from ratings",
+                fix="correct prepare.source.columns.rating, or prepare.clean.rating_range",
+            )  # fmt: skip
 
     def build(self, context: Context, device: torch.device) -> TaskModule:
         from p5dist.tasks.rating.module import RatingModule

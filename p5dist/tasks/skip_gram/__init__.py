@@ -9,7 +9,7 @@ from pydantic import Field, PositiveInt
 from p5dist.config.losses import FullSoftmax, Loss
 from p5dist.data import columns as c
 from p5dist.tasks.skip_gram.pairs import SkipGrams
-from p5dist.tasks.task import Context, Task
+from p5dist.tasks.task import Context, Task, check_targets
 
 if TYPE_CHECKING:
     import torch
@@ -39,6 +39,9 @@ class SkipGram(Task):
     @property
     def catalogue_loss(self) -> Loss:
         return self.loss
+
+    def check_data(self, context: Context, key: str) -> None:
+        check_targets(context, key)
 
     def batch_fields(self, context: Context) -> SkipGrams:
         counts = (context.folder / "vocabulary/item.parquet").read_table([c.COUNT])

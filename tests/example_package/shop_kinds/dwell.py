@@ -10,6 +10,7 @@ from pydantic import PositiveFloat
 
 from p5dist.config import RunConfig
 from p5dist.config.base import Column
+from p5dist.data.columns import SECOND
 from p5dist.data.histories import Histories
 from p5dist.data.jagged import Array, Floats
 from p5dist.ranking.metrics import Estimate, estimate
@@ -63,7 +64,7 @@ class Dwell(Task):
 
             def losses(self, encoded: Encoded, batch: Batch) -> Tensor:
                 now = torch.nonzero(batch.has_next).squeeze(1)
-                seconds = batch.timestamp[now + 1] - batch.timestamp[now]
+                seconds = batch.seconds[now + 1] - batch.seconds[now]
                 predicted = self.out(encoded.states[now]).squeeze(1)
                 error: Tensor = predicted - torch.log1p(seconds.float())
                 return error.abs().sum().reshape(1)
@@ -96,7 +97,7 @@ class DwellEvaluation(Evaluation):
         before = batch.histories.timestamp[batch.histories.offsets[1:][owner] - 1]
         found: dict[str, Array] = {
             USER: batch.user[first],
-            GAP: np.log1p((time - before).astype(np.float64)),
+            GAP: np.log1p((time - before) / SECOND),
             MODEL: predictor.predict(batch.histories, owner, item, time),
         }
         if baselines is not None:
@@ -118,6 +119,6 @@ class DwellEvaluation(Evaluation):
 
 def gaps_of(histories: Histories) -> Floats:
     """log(1 + seconds) between the neighbouring interactions of each history."""
-    seconds = np.diff(histories.timestamp)[np.diff(histories.owner()) == 0]
-    gaps: Floats = np.log1p(seconds.astype(np.float64))
+    seconds = np.diff(histories.timestamp)[np.diff(histories.owner()) == 0] / SECOND
+    gaps: Floats = np.log1p(seconds)
     return gaps

@@ -83,9 +83,15 @@ def _local(path: str) -> dict[str, tuple[int, str]]:
 
 
 def _remote(fs: Any, path: str) -> dict[str, tuple[int, str]]:
-    """As :func:`_local`; listings of a store have sizes and versions, so that no file is asked."""
+    """As :func:`_local`; listings have sizes and versions, so that few files are asked for."""
     path = path.rstrip("/")
-    found: dict[str, Any] = (fs.glob if _wild(path) else fs.find)(path, detail=True)
+    if _wild(path):
+        found: dict[str, Any] = fs.glob(path, detail=True)
+    else:
+        try:
+            found = {path: fs.info(path)}
+        except FileNotFoundError:
+            found = {}
     for name, info in list(found.items()):
         if info["type"] == "directory":
             found |= fs.find(name, detail=True)

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from p5dist.config.losses import FullSoftmax, GeneralisedBce, SampledSoftmax
+from p5dist.data.catalogue import Catalogue
 from p5dist.data.histories import Histories
 from p5dist.data.jagged import Ints
 from p5dist.data.randomness import Stream, hashed, uniform
@@ -30,7 +31,8 @@ class Candidates:
 
     Args:
         loss: full softmax, sampled softmax or gBCE.
-        counts: [items] training interactions of item id i + 1.
+        counts: [largest id] training interactions of item id i + 1.
+        catalogue: the items that may be candidates.
         seed: of the job.
         only_seen: leave out items without training interaction.
         gather: for in-batch negatives, of several workers.
@@ -40,6 +42,7 @@ class Candidates:
         self,
         loss: FullSoftmax | SampledSoftmax | GeneralisedBce,
         counts: Ints,
+        catalogue: Catalogue,
         seed: int,
         *,
         only_seen: bool = False,
@@ -49,9 +52,10 @@ class Candidates:
         self.gather = gather
         self.shares = shares_of(loss)
         """Negatives of each distribution; none where all items are candidates."""
-        ids = np.arange(1, len(counts) + 1, dtype=np.int64)
+        ids = catalogue.ids
         if only_seen:
-            ids, counts = ids[counts > 0], counts[counts > 0]
+            ids = ids[counts[ids - 1] > 0]
+        counts = counts[ids - 1]
         self._ids = ids
         alpha = loss.alpha if isinstance(loss, SampledSoftmax) else 0.0
         weights = {

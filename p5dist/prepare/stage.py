@@ -80,12 +80,12 @@ def run(
         digest = beside.submit(inputs.fingerprint, job)
         passes = Passes(job, inputs, prepare.make(), workers, bar, range_bytes)
         _claim(passes)
-        manifest, warnings = _build(passes, digest)
+        manifest, profile = _build(passes, digest)
     facts = provenance(job, "prepare", data=manifest.fingerprint, seconds=time.time() - began)
     (prepare / "result.json").write_json(facts)
     manifest.save(prepare)
     passes.stage.scratch.folder.remove()
-    _tell(manifest, warnings)
+    _tell(manifest, profile)
     return manifest
 
 
@@ -100,8 +100,8 @@ def _claim(passes: Passes) -> None:
         (passes.prepare / name).remove()
 
 
-def _build(passes: Passes, digest: Future[str]) -> tuple[Manifest, list[str]]:
-    """Everything below prepare/ but the manifest; the manifest, and warnings."""
+def _build(passes: Passes, digest: Future[str]) -> tuple[Manifest, dict[str, Any]]:
+    """Everything below prepare/ but the manifest; the manifest and the profile."""
     config, prepare = passes.config, passes.prepare
     counts = passes.read()
     catalogue, seen = passes.group(counts)
@@ -129,6 +129,7 @@ def _build(passes: Passes, digest: Future[str]) -> tuple[Manifest, list[str]]:
         rows_rejected=rejected,
         users=users,
         items=len(items),
+        unnamed_items=items.unnamed,
         item_attributes=sizes["item"],
         user_attributes=sizes["user"],
         context={name: len(v) for name, v in coded.items() if name != c.EVENT},
@@ -138,7 +139,7 @@ def _build(passes: Passes, digest: Future[str]) -> tuple[Manifest, list[str]]:
         made_from=knows(config),
         **_sums(profiles),
     )
-    return manifest, profile["warnings"]
+    return manifest, profile
 
 
 def _write_vocabularies(passes: Passes, items: Vocabulary, coded: dict[str, Vocabulary]) -> None:
@@ -192,14 +193,14 @@ def _sums(profiles: Sequence[ShardProfile]) -> dict[str, Any]:
     }
 
 
-def _tell(manifest: Manifest, warnings: list[str]) -> None:
+def _tell(manifest: Manifest, profile: dict[str, Any]) -> None:
     console.print(
         f"  {manifest.rows_in:,} rows in, {manifest.rows_kept:,} kept: {manifest.users:,} users, "
-        f"{manifest.items:,} items, longest history {manifest.longest_history:,}",
+        f"{profile['items']:,} items, longest history {manifest.longest_history:,}",
         soft_wrap=True,
     )
     if manifest.rows_rejected:
         reasons = ", ".join(f"{name} {n:,}" for name, n in manifest.rows_rejected.items())
         console.print(f"  rejected: {reasons}", soft_wrap=True)
-    for warning in warnings:
+    for warning in profile["warnings"]:
         console.print(f"  warning: {warning}", style="yellow", markup=False, soft_wrap=True)

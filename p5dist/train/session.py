@@ -152,6 +152,7 @@ def open_session(
         candidates = Candidates(
             loss,
             mix.item_counts(),
+            mix.catalogue(),
             job.seed,
             only_seen=bool(job.model.item_attributes),
             gather=gather_over_workers(),

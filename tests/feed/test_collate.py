@@ -7,6 +7,7 @@ import torch
 
 from p5dist.config.losses import FullSoftmax, SampledSoftmax
 from p5dist.data.attributes import Attributes
+from p5dist.data.catalogue import Catalogue
 from p5dist.data.histories import Histories
 from p5dist.feed.collate import Collate, make_buckets
 from p5dist.feed.negatives import Candidates
@@ -87,11 +88,13 @@ def test_dropout_keys_follow_the_history_and_not_the_batch() -> None:
 
 def test_candidates_are_all_items_or_shared_draws() -> None:
     counts = np.asarray([100, 10, 10, 1])
-    ids, log_q = Candidates(FullSoftmax(), counts, 1).at(0, Histories.empty())
+    ids, log_q = Candidates(FullSoftmax(), counts, Catalogue(len(counts)), 1).at(
+        0, Histories.empty()
+    )
     assert ids.tolist() == [1, 2, 3, 4]
     assert log_q is None
     loss = SampledSoftmax(kind="sampled_softmax", negatives=20_000, alpha=0.5)
-    sampled = Candidates(loss, counts, 1)
+    sampled = Candidates(loss, counts, Catalogue(len(counts)), 1)
     ids, log_q = sampled.at(7, Histories.empty())
     weight = counts**0.5
     expected = 20_000 * weight / weight.sum()

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from p5dist.data import columns as c
+from p5dist.data.catalogue import Catalogue
 from p5dist.data.histories import Histories
 from p5dist.data.manifest import Manifest
 from p5dist.errors import CheckpointError
@@ -31,7 +32,7 @@ def scorer(tmp_path: Path, stage: str, *overrides: str) -> tuple[Scorer, Histori
     model = build_model(job, stage, manifest, torch.device("cpu"))
     table = (folder.prepare / "shards/part-00000.parquet").read_table()
     collate = make_collate(job, folder, manifest, job.trainings()[stage])
-    return Scorer(model, collate, manifest.items, 8), Histories.from_table(table)
+    return Scorer(model, collate, Catalogue(manifest.items), 8), Histories.from_table(table)
 
 
 def test_user_vectors_are_in_the_order_of_the_caller(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from p5dist.config.losses import FullSoftmax, GeneralisedBce, SampledSoftmax
 from p5dist.data.batch import Batch
+from p5dist.data.catalogue import Catalogue
 from p5dist.data.histories import Histories
 from p5dist.feed.collate import Collate
 from p5dist.feed.negatives import Candidates, shares_of
@@ -21,6 +22,7 @@ from p5dist.models.losses import catalogue_loss
 from tests.data.test_histories import histories
 
 COUNTS = np.asarray([40, 20, 10, 5, 3, 2, 1])
+CATALOGUE = Catalogue(len(COUNTS))
 HISTORIES = histories([[1, 4, 2, 7], [3, 3], [5]])
 STATES = torch.randn(7, 6, generator=torch.Generator().manual_seed(0)).double()
 VECTORS = torch.randn(8, 6, generator=torch.Generator().manual_seed(1)).double()
@@ -34,7 +36,7 @@ def sampled(negatives: int, **settings: Any) -> SampledSoftmax:
 
 
 def batch_for(loss: Loss, step: int = 0, of: Histories = HISTORIES) -> Batch:
-    ids, log_q = Candidates(loss, COUNTS, 1).at(step, of)
+    ids, log_q = Candidates(loss, COUNTS, CATALOGUE, 1).at(step, of)
     return Collate(1)(of, candidates=ids, candidate_log_q=log_q)
 
 
@@ -154,7 +156,7 @@ def test_the_partition_is_estimated_without_bias(distribution: Any) -> None:
     """The mean over steps of the estimated partition of one prediction is the exact one."""
     loss = sampled(8, distribution=distribution)
     one = histories([[1, 4]])
-    candidates = Candidates(loss, COUNTS, 1)
+    candidates = Candidates(loss, COUNTS, CATALOGUE, 1)
     estimates = []
     for step in range(700):
         ids, log_q = candidates.at(step, one)
@@ -173,7 +175,7 @@ def test_calibrated_bce_has_the_probability_of_the_softmax_free_optimum() -> Non
     p, negatives, items = 0.3, 21, 70
     counts = np.full(items, 1)
     loss = GeneralisedBce(kind="gbce", negatives=negatives, calibration=1.0)
-    ids, log_q = Candidates(loss, counts, 1).at(0, Histories.empty())
+    ids, log_q = Candidates(loss, counts, Catalogue(len(counts)), 1).at(0, Histories.empty())
     batch = Collate(1)(histories([[1, 2]]), candidates=ids, candidate_log_q=log_q)
     logit = torch.tensor([[math.log(p / (1 - p))]], requires_grad=True)
     one = torch.ones(1, 1)
@@ -196,7 +198,7 @@ def test_shares_add_up_by_largest_remainder() -> None:
 def test_in_batch_negatives_are_interactions_of_the_batch_however_it_is_spread() -> None:
     loss = sampled(6, distribution="in_batch")
     many = histories([[1, 4, 2, 7], [3, 3], [5], [6, 1, 1, 1]])
-    ids, log_q = Candidates(loss, COUNTS, 1).at(3, many)
+    ids, log_q = Candidates(loss, COUNTS, CATALOGUE, 1).at(3, many)
     assert len(ids) == 6
     assert set(ids.tolist()) <= set(many.item.tolist())
     assert log_q is not None
@@ -204,26 +206,47 @@ def test_in_batch_negatives_are_interactions_of_the_batch_however_it_is_spread()
     workers = [many.take(np.asarray(part, dtype=np.int64)) for part in ([2, 0], [], [1, 3])]
     sent: list[Any] = []
     for part in workers:  # what each would send
-        Candidates(loss, COUNTS, 1, gather=lambda x: sent.append(x) or [x]).at(3, part)
-    gathered, _ = Candidates(loss, COUNTS, 1, gather=lambda _: sent).at(3, workers[0])
+        Candidates(loss, COUNTS, CATALOGUE, 1, gather=lambda x: sent.append(x) or [x]).at(3, part)
+    gathered, _ = Candidates(loss, COUNTS, CATALOGUE, 1, gather=lambda _: sent).at(3, workers[0])
     assert gathered.tolist() == ids.tolist()
-    other = Candidates(loss, COUNTS, 1).at(4, many)[0]
+    other = Candidates(loss, COUNTS, CATALOGUE, 1).at(4, many)[0]
     assert sorted(other.tolist()) != sorted(ids.tolist())
 
 
 def test_in_batch_negatives_may_be_fewer() -> None:
-    ids, log_q = Candidates(sampled(50, distribution="in_batch"), COUNTS, 1).at(0, HISTORIES)
+    ids, log_q = Candidates(sampled(50, distribution="in_batch"), COUNTS, CATALOGUE, 1).at(
+        0, HISTORIES
+    )
     assert sorted(ids.tolist()) == sorted(HISTORIES.item.tolist())
     assert log_q is not None and np.allclose(log_q, np.log(7 * COUNTS[ids - 1] / COUNTS.sum()))
 
 
 def test_items_never_seen_are_left_out_of_the_candidates() -> None:
     counts = np.asarray([5, 0, 3, 0])
-    ids, _ = Candidates(FullSoftmax(), counts, 1, only_seen=True).at(0, HISTORIES)
+    ids, _ = Candidates(FullSoftmax(), counts, Catalogue(len(counts)), 1, only_seen=True).at(
+        0, HISTORIES
+    )
     assert ids.tolist() == [1, 3]
     loss = sampled(200, distribution={"uniform": 1, "popularity": 1})
-    ids, log_q = Candidates(loss, counts, 1, only_seen=True).at(0, HISTORIES)
+    ids, log_q = Candidates(loss, counts, Catalogue(len(counts)), 1, only_seen=True).at(
+        0, HISTORIES
+    )
     assert set(ids.tolist()) == {1, 3}
     weight = np.asarray([5, 3]) ** 0.75
     expected = 100 * 0.5 + 100 * weight / weight.sum()
     assert log_q is not None and np.allclose(np.exp(log_q), expected[(ids == 3).astype(int)])
+
+
+def test_ids_that_no_item_has_are_no_candidates() -> None:
+    counts, catalogue = np.asarray([5, 0, 0, 0, 3]), Catalogue(5, np.asarray([2, 4]))
+    ids, _ = Candidates(FullSoftmax(), counts, catalogue, 1).at(0, HISTORIES)
+    assert ids.tolist() == [1, 3, 5]
+    loss = sampled(300, distribution={"uniform": 1, "popularity": 2})
+    ids, log_q = Candidates(loss, counts, catalogue, 1).at(0, HISTORIES)
+    assert set(ids.tolist()) == {1, 3, 5}
+    weight = np.asarray([5, 1, 3]) ** 0.75
+    expected = np.log(100 / 3 + 200 * weight / weight.sum())
+    assert np.allclose(log_q, expected[(ids - 1) // 2])
+    of = histories([[1, 5, 3]])
+    ids, _ = Candidates(sampled(9, distribution="in_batch"), counts, catalogue, 1).at(0, of)
+    assert sorted(ids.tolist()) == [1, 3, 5]

@@ -13,6 +13,7 @@ from torch import Tensor
 from p5dist.config.losses import FullSoftmax
 from p5dist.data.attributes import Attributes
 from p5dist.data.batch import Batch
+from p5dist.data.catalogue import Catalogue
 from p5dist.data.histories import Histories
 from p5dist.data.labels import AttributeLabels
 from p5dist.feed.batch_fields import BatchFields
@@ -30,6 +31,7 @@ from p5dist.tasks.skip_gram.pairs import SkipGrams
 from tests.data.test_histories import histories
 
 ITEMS, DIM = 7, 6
+CATALOGUE = Catalogue(ITEMS)
 LISTS = [[1, 4, 2, 7], [3, 3], [5], []]
 EVENTS = [[1, 2, 1, 2], [2, 1], [1], []]
 LOSS = FullSoftmax()
@@ -86,7 +88,7 @@ def test_causal_weights_targets_by_their_event(weights: list[float]) -> None:
 
 @pytest.mark.parametrize("weights", [ALIKE, [0.0, 2.0, 1.0]])
 def test_masked_predicts_what_the_batch_chose(weights: list[float]) -> None:
-    batch, encoded = batch_of(cloze=Cloze(0.5, 0.0, ITEMS, 1))
+    batch, encoded = batch_of(cloze=Cloze(0.5, 0.0, CATALOGUE, 1))
     assert batch.predicted is not None
     chosen = torch.nonzero(batch.predicted).squeeze(1).tolist()
     assert len(chosen) >= 2
@@ -132,7 +134,7 @@ def labels() -> AttributeLabels:
 
 
 def test_attributes_are_predicted_one_by_one() -> None:
-    batch, encoded = batch_of(labels=LabelFields(labels()), cloze=Cloze(0.5, 0.0, ITEMS, 1))
+    batch, encoded = batch_of(labels=LabelFields(labels()), cloze=Cloze(0.5, 0.0, CATALOGUE, 1))
     assert batch.predicted is not None
     chosen = torch.nonzero(batch.predicted).squeeze(1).tolist()
     positions = {

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from p5dist.data.batch import Batch
+from p5dist.data.catalogue import Catalogue
 from p5dist.data.jagged import Jagged
 from p5dist.data.manifest import Manifest
 from p5dist.feed.collate import Collate
@@ -45,7 +46,7 @@ def batch_of(negatives: int = 0) -> tuple[Batch, Encoded]:
         rating=np.asarray(RATINGS, dtype=np.float32),
         timestamp=np.asarray(TIMES),
     )
-    fields = {"": Unclicked(negatives, 9, 1)} if negatives else {}
+    fields = {"": Unclicked(negatives, Catalogue(9), 1)} if negatives else {}
     batch = Collate(1, fields=fields)(given)
     vectors = torch.randn(10, DIM, generator=torch.Generator().manual_seed(1))
     states = torch.randn(7, DIM, generator=torch.Generator().manual_seed(0))

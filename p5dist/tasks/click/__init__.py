@@ -102,7 +102,7 @@ class Click(Task):
 
     def drawn(self, context: Context) -> Unclicked:
         """The sampler of the negatives."""
-        return Unclicked(self.negatives, context.manifest.items, context.job.seed)
+        return Unclicked(self.negatives, context.catalogue, context.job.seed)
 
     def build(self, context: Context, device: torch.device) -> TaskModule:
         from p5dist.tasks.click.module import ClickModule

@@ -15,6 +15,7 @@ from p5dist.data.catalogue import Catalogue
 from p5dist.data.histories import Histories
 from p5dist.data.jagged import Floats, Ints
 from p5dist.data.manifest import Manifest
+from p5dist.data.trained import read_trained
 from p5dist.errors import TrainingError
 from p5dist.feed.collate import Collate
 from p5dist.storage import RunFolder
@@ -148,7 +149,7 @@ def load_scorer(job: RunConfig, folder: RunFolder, stage: str) -> Scorer:
     Checkpoints(folder.training(stage) / "checkpoints").best().load(state)
     return Scorer(
         model,
-        make_collate(job, folder, manifest, training),
+        make_collate(job, folder, manifest, training, read_trained(folder.training(stage))),
         Catalogue.read(folder.prepare, manifest),
         job.feed.max_length,
         shuffled=training.shuffled,

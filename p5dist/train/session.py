@@ -15,9 +15,10 @@ from p5dist.checkpoint.checkpoints import Checkpoint, Checkpoints, Retention
 from p5dist.checkpoint.saver import Saver
 from p5dist.config import RunConfig, dump_job
 from p5dist.config.train import Training
-from p5dist.data.jagged import Ints
+from p5dist.data.jagged import Bools, Ints
 from p5dist.data.labels import AttributeLabels
 from p5dist.data.manifest import Manifest
+from p5dist.data.trained import read_trained, write_trained
 from p5dist.environment.provenance import versions
 from p5dist.errors import CheckpointError
 from p5dist.feed.collate import Collate
@@ -28,7 +29,7 @@ from p5dist.storage import RunFolder
 from p5dist.tasks.build import Model, build_model, catalogue_loss, make_collate
 from p5dist.train.average import Average
 from p5dist.train.initial import REPORT as INIT_REPORT
-from p5dist.train.initial import Source, initialise
+from p5dist.train.initial import Source, initialise, trained_items
 from p5dist.train.optimizers import Optimizers
 from p5dist.train.selection import Selection
 from p5dist.train.sharding import describe, init_tables, shard, table_names
@@ -146,17 +147,8 @@ def open_session(
         seed=job.seed,
         std=job.model.init_scale,
     )
-    loss = catalogue_loss(job, stage)
-    candidates = None
-    if loss is not None:
-        candidates = Candidates(
-            loss,
-            mix.item_counts(),
-            mix.catalogue(),
-            job.seed,
-            only_seen=bool(job.model.item_attributes),
-            gather=gather_over_workers(),
-        )
+    checkpoints = Checkpoints(folder.training(stage) / "checkpoints")
+    trained = _trained_items(job, stage, folder, mix, new=checkpoints.latest() is None)
     session = Session(
         job=job,
         stage=stage,
@@ -166,9 +158,9 @@ def open_session(
         total=total,
         model=model,
         optimizers=Optimizers(model, training, total),
-        collate=make_collate(job, folder, manifest, training),
-        candidates=candidates,
-        saver=_saver(training, Checkpoints(folder.training(stage) / "checkpoints")),
+        collate=make_collate(job, folder, manifest, training, trained),
+        candidates=_candidates(job, stage, mix),
+        saver=_saver(training, checkpoints),
         device=device,
         start=0,
         average=None if training.average is None else Average(training.average, model.state_dict()),
@@ -177,6 +169,33 @@ def open_session(
     _restore(session, folder)
     session.saver.prepare(session.state())
     return session
+
+
+def _candidates(job: RunConfig, stage: str, mix: Mix) -> Candidates | None:
+    """None for a stage without a loss over the catalogue."""
+    loss = catalogue_loss(job, stage)
+    if loss is None:
+        return None
+    return Candidates(
+        loss,
+        mix.item_counts(),
+        mix.catalogue(),
+        job.seed,
+        only_seen=bool(job.model.item_attributes),
+        gather=gather_over_workers(),
+    )
+
+
+def _trained_items(
+    job: RunConfig, stage: str, folder: RunFolder, mix: Mix, *, new: bool
+) -> Bools | None:
+    """As :func:`.initial.trained_items`; a stage that goes on reads what it wrote."""
+    if not new:
+        return read_trained(folder.training(stage))
+    trained = trained_items(job, stage, folder, mix)
+    if dist.get_rank() == 0:
+        write_trained(folder.training(stage), trained)
+    return trained
 
 
 def _saver(training: Training, checkpoints: Checkpoints) -> Saver:

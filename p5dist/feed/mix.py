@@ -80,11 +80,14 @@ class Mix:
         once, rounded up."""
         counts: Ints = self.own.item_counts().copy()
         for other in self.sets[1:]:
-            epochs = other.order.rows_per_lane / other.manifest.histories
-            epochs /= self.own.order.rows_per_lane / self.own.manifest.histories
             more = other.item_counts()
-            counts[: len(more)] += np.ceil(more * epochs).astype(np.int64)
+            counts[: len(more)] += np.ceil(more * self.epochs(other)).astype(np.int64)
         return counts
+
+    def epochs(self, one: DataSet) -> float:
+        """Epochs of a data set during one epoch of this job's own data."""
+        rows = one.order.rows_per_lane / one.manifest.histories
+        return rows / (self.own.order.rows_per_lane / self.own.manifest.histories)
 
     def catalogue(self) -> Catalogue:
         """The items of all data sets."""

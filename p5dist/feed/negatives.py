@@ -10,7 +10,7 @@ import numpy.typing as npt
 from p5dist.config.losses import FullSoftmax, GeneralisedBce, SampledSoftmax
 from p5dist.data.catalogue import Catalogue
 from p5dist.data.histories import Histories
-from p5dist.data.jagged import Ints
+from p5dist.data.jagged import Floats, Ints
 from p5dist.data.randomness import Stream, hashed, uniform
 from p5dist.feed.mix import largest_remainder
 
@@ -35,6 +35,8 @@ class Candidates:
         catalogue: the items that may be candidates.
         seed: of the job.
         only_seen: leave out items without training interaction.
+        met: [largest id] expected interactions in the windows of training, for in-batch negatives;
+            None: no history is cut, so these are the counts.
         gather: for in-batch negatives, of several workers.
     """
 
@@ -46,6 +48,7 @@ class Candidates:
         seed: int,
         *,
         only_seen: bool = False,
+        met: Floats | None = None,
         gather: Gather = alone,
     ) -> None:
         self.seed = seed
@@ -55,13 +58,14 @@ class Candidates:
         ids = catalogue.ids
         if only_seen:
             ids = ids[counts[ids - 1] > 0]
-        counts = counts[ids - 1]
+        met = counts.astype(np.float64) if met is None else met
+        counts, met = counts[ids - 1], met[ids - 1]
         self._ids = ids
         alpha = loss.alpha if isinstance(loss, SampledSoftmax) else 0.0
         weights = {
             "uniform": np.ones(len(ids)),
             "popularity": np.maximum(counts, 1).astype(np.float64) ** alpha,
-            "in_batch": np.maximum(counts, 1).astype(np.float64),
+            "in_batch": met,
         }
         self._probability = {name: weights[name] / weights[name].sum() for name in self.shares}
         self._cumulative = {name: np.cumsum(p) for name, p in self._probability.items()}

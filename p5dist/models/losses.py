@@ -60,8 +60,10 @@ def catalogue_loss(
     hits = _equal(target, batch.candidates)
     if isinstance(loss, GeneralisedBce):
         negatives = _over(_sum_softplus, states, candidates, None, weight, None, hits)
-        # The expected number of draws of one item: the sampling rate.
-        rate = log_q[0].exp().clamp(max=1.0)
+        # α = negatives / (items - 1); an item is expected to be drawn exp(log q) = negatives /
+        # items times.
+        others = len(log_q) / log_q[0].double().exp() - 1
+        rate = (len(log_q) / others).clamp(max=1.0).to(states.dtype)
         beta = rate * (loss.calibration * (1 - 1 / rate) + 1 / rate)
         return (beta * F.softplus(-positive) @ weight + negatives) / (len(log_q) + 1)
     return (

@@ -23,8 +23,9 @@ from p5dist.environment.provenance import versions
 from p5dist.errors import CheckpointError
 from p5dist.feed.collate import Collate
 from p5dist.feed.mix import Mix, open_mix
-from p5dist.feed.negatives import Candidates, Gather, alone
+from p5dist.feed.negatives import Candidates, Gather, alone, shares_of
 from p5dist.feed.order import LaneOrder, total_steps
+from p5dist.feed.windows import met_in_windows
 from p5dist.storage import RunFolder
 from p5dist.tasks.build import Model, build_model, catalogue_loss, make_collate
 from p5dist.train.average import Average
@@ -48,6 +49,14 @@ def gather_over_workers() -> Gather:
         return [part.numpy() for part in parts]
 
     return gather
+
+
+def _sum_over_workers(values: Ints) -> Ints:
+    """The sum of equally shaped arrays of all workers, which call it together."""
+    total = torch.from_numpy(values)
+    if dist.get_world_size() > 1:
+        dist.all_reduce(total, group=dist.new_group(backend="gloo"))
+    return total.numpy()
 
 
 @dataclass
@@ -176,12 +185,20 @@ def _candidates(job: RunConfig, stage: str, mix: Mix) -> Candidates | None:
     loss = catalogue_loss(job, stage)
     if loss is None:
         return None
+    met = None
+    longest = max(one.manifest.longest_history for one in mix.sets)
+    if "in_batch" in shares_of(loss) and longest > job.feed.max_length:
+        met = met_in_windows(
+            mix, mix.readers(job, job.trainings()[stage]), rank=dist.get_rank(),
+            workers=dist.get_world_size(), add=_sum_over_workers,
+        )  # fmt: skip
     return Candidates(
         loss,
         mix.item_counts(),
         mix.catalogue(),
         job.seed,
         only_seen=bool(job.model.item_attributes),
+        met=met,
         gather=gather_over_workers(),
     )
 

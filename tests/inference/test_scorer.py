@@ -131,7 +131,8 @@ def click_targets(tmp_path: Path) -> tuple[Targets, Any, Scorer]:
     """Targets of the test split, the evaluation of the click task, and an untrained model."""
     model, histories = scorer(tmp_path, "finetune/rating", CLICK)
     job = small_job(tmp_path, "prepare.source.columns.event=event", CLICK)
-    context = Context(job, Manifest.load(RunFolder.of(job.storage, job.name).prepare), None)
+    prepare = RunFolder.of(job.storage, job.name).prepare
+    context = Context(job, Manifest.load(prepare), prepare)
     targets = Targets.find(whole_users(histories), Rule(c.TEST, sessions=False))
     assert len(targets.owner) > 5
     return targets, task_of(job, "finetune/rating", "").evaluation(context), model

@@ -87,7 +87,7 @@ def plain(loss: Loss, states: Tensor, target: Tensor, items: Tensor, batch: Batc
     positive = (states * items[target]).sum(1, keepdim=True)
     hit = target.unsqueeze(1) == batch.candidates
     if isinstance(loss, GeneralisedBce):
-        rate = min(len(batch.candidates) / len(COUNTS), 1.0)
+        rate = min(len(batch.candidates) / (len(COUNTS) - 1), 1.0)  # the catalogue without one
         beta = rate * (loss.calibration * (1 - 1 / rate) + 1 / rate)
         negatives = torch.log(1 - logits.sigmoid()).masked_fill(hit, 0.0).sum()
         return -(torch.log(positive.sigmoid() ** beta).sum() + negatives) / (len(hit[0]) + 1)
@@ -184,7 +184,7 @@ def test_calibrated_bce_has_the_probability_of_the_softmax_free_optimum() -> Non
     items_ = nothing.index_put((batch.token[1],), one[0])
     positive = catalogue_loss(logit, batch.token[1:], items_, batch, loss=loss)
     gradient = torch.autograd.grad(positive, logit)[0] * (negatives + 1)
-    rate = negatives / items
+    rate = negatives / (items - 1)  # the negatives are drawn from the other items
     assert float(p * gradient + (1 - p) * rate * p) == pytest.approx(0.0, abs=1e-6)
 
 
@@ -250,3 +250,12 @@ def test_ids_that_no_item_has_are_no_candidates() -> None:
     of = histories([[1, 5, 3]])
     ids, _ = Candidates(sampled(9, distribution="in_batch"), counts, catalogue, 1).at(0, of)
     assert sorted(ids.tolist()) == [1, 3, 5]
+
+
+def test_in_batch_negatives_are_corrected_by_what_windows_show() -> None:
+    met = np.asarray([4, 4, 8, 0.5, 1, 0, 0.5])
+    loss = sampled(3, distribution="in_batch")
+    of = histories([[1, 3, 4]])
+    ids, log_q = Candidates(loss, COUNTS, CATALOGUE, 1, met=met).at(0, of)
+    assert sorted(ids.tolist()) == [1, 3, 4]
+    assert np.allclose(log_q, np.log(3 * met[ids - 1] / 18))

@@ -13,7 +13,7 @@ from p5dist.data.jagged import Ints
 from p5dist.data.labels import AttributeLabels
 from p5dist.errors import ConfigError
 from p5dist.feed.batch_fields import BatchFields
-from p5dist.tasks.task import Context, Task
+from p5dist.tasks.task import Context, Task, event_weights
 
 if TYPE_CHECKING:
     import torch
@@ -68,7 +68,13 @@ class Attributes(Task):
                 rule=f"each value has a row of a dense layer, at most {_LARGEST_LAYER:,} rows",
                 fix="name attributes with fewer values",
             )  # fmt: skip
-        return AttributeModule(self.of, context.name, dim=context.job.model.dim, labels=labels)
+        return AttributeModule(
+            self.of,
+            event_weights(context.manifest),
+            context.name,
+            dim=context.job.model.dim,
+            labels=labels,
+        )
 
     def _sizes(self, context: Context) -> tuple[int, ...]:
         return tuple(context.manifest.item_attributes[name] for name in self.attributes)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field, PositiveInt
 
 from p5dist.config import RunConfig
-from p5dist.tasks.task import Context, Metric, Task, check_columns
+from p5dist.tasks.task import Context, Metric, Task, check_columns, event_weights
 
 if TYPE_CHECKING:
     import torch
@@ -51,6 +51,7 @@ class Rating(Task):
         return RatingModule(
             self,
             context.manifest,
+            weights=event_weights(context.manifest),
             dim=context.job.model.dim,
             user_attributes=context.job.model.user_attributes,
             device=device,

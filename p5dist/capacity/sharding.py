@@ -15,7 +15,14 @@ from p5dist.capacity.machines import Machine
 from p5dist.config import RunConfig
 from p5dist.data.manifest import Manifest
 from p5dist.tasks.build import build_model
-from p5dist.train.sharding import configs_of, constraints, describe, sharders, tables_of
+from p5dist.train.sharding import (
+    check_weight_decay,
+    configs_of,
+    constraints,
+    describe,
+    sharders,
+    tables_of,
+)
 
 _GIB = 1 << 30
 _GB = 1e9
@@ -52,6 +59,7 @@ def plan_tables(
     ]
     tables = {id(p) for module in tables_of(model) for p in module.parameters()}
     dense = sum(p.numel() for p in model.parameters() if id(p) not in tables)
+    check_weight_decay(model, training.tables, machine.device)
     logging.getLogger("torchrec").setLevel(logging.ERROR)
     cuda = machine.device == "cuda"
     topology = Topology(

@@ -29,6 +29,18 @@ class TableOptimizer(Section):
     kind: Literal["rowwise_adagrad", "sgd"] = "rowwise_adagrad"
     lr: PositiveFloat = 0.05
     weight_decay: NonNegativeFloat = 0.0
+    """L2 penalty on the rows that a step looks up; with rowwise_adagrad only. On CPU FBGEMM applies
+    it to the ids of items, but not to tables of users and attributes: a model that has such tables
+    needs CUDA."""
+
+    @model_validator(mode="after")
+    def _decay(self) -> TableOptimizer:
+        if self.weight_decay and self.kind == "sgd":
+            raise ValueError(
+                "tables.weight_decay needs kind rowwise_adagrad, since the kernel of sgd applies "
+                "none: set it to 0, or choose rowwise_adagrad"
+            )
+        return self
 
 
 class DenseOptimizer(Section):

@@ -21,8 +21,6 @@ from tests.small_data import small_job, write_small_data
 from tests.train.finetuning import before_and_after, dense_rates
 
 STAGE = "finetune/rating"
-# Weight decay on tables: nothing but a missing backward pass keeps frozen rows as they are.
-DECAY = "finetune.rating.tables.weight_decay=0.1"
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +38,7 @@ def finetuned(
     """Whole state before and after, and the losses."""
     start = f"finetune.rating.init_from={pretrained / 'small/pretrain'}"
     job = small_job(
-        tmp_path, DECAY, start, "finetune.rating.batch_size=48", "finetune.rating.steps=16",
+        tmp_path, start, "finetune.rating.batch_size=48", "finetune.rating.steps=16",
         "finetune.rating.dense.lr=1.0e-2", "finetune.rating.schedule.warmup_steps=2", *overrides,
     )  # fmt: skip
     write_small_data(job)

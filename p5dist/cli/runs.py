@@ -102,6 +102,13 @@ def plan(
     items: Annotated[
         float | None, typer.Option(help="Number of items; left out: of the prepared data.")
     ] = None,
+    histories: Annotated[
+        float | None,
+        typer.Option(
+            help="Number of histories, where sessions or windows cut users; left out: of the "
+            "prepared data."
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Compute sharding, memory, traffic and step time on a larger cluster, without running."""
@@ -110,5 +117,5 @@ def plan(
 
     show.run(
         load_job(job, overrides), workers=workers, machine_name=machine, stage=stage,
-        interactions=interactions, users=users, items=items, as_json=as_json,
+        interactions=interactions, users=users, items=items, histories=histories, as_json=as_json,
     )  # fmt: skip

@@ -18,7 +18,7 @@ from p5dist.data.histories import Histories
 from p5dist.feed.collate import Collate
 from p5dist.feed.negatives import Candidates, shares_of
 from p5dist.models import losses
-from p5dist.models.losses import catalogue_loss
+from p5dist.models.losses import catalogue_loss, chunk_shape
 from tests.data.test_histories import histories
 
 COUNTS = np.asarray([40, 20, 10, 5, 3, 2, 1])
@@ -107,11 +107,13 @@ def plain(loss: Loss, states: Tensor, target: Tensor, items: Tensor, batch: Batc
     ],
     ids=str,
 )
-@pytest.mark.parametrize("chunk", [1, 15, 1 << 20])
+@pytest.mark.parametrize(("chunk", "predictions"), [(1, 1), (6, 3), (15, 1), (1 << 20, 256)])
 def test_value_and_gradients_are_those_of_the_formula(
-    loss: Loss, chunk: int, monkeypatch: pytest.MonkeyPatch
+    loss: Loss, chunk: int, predictions: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(losses, "CHUNK", chunk)
+    """Also if the candidates of a prediction are taken in blocks."""
+    monkeypatch.setattr(losses, "CHUNK", {"cpu": chunk})
+    monkeypatch.setattr(losses, "_PREDICTIONS", predictions)
     batch = batch_for(loss)
     now = torch.nonzero(batch.has_next).squeeze(1)
     target = batch.token[now + 1]
@@ -128,6 +130,38 @@ def test_value_and_gradients_are_those_of_the_formula(
         results.append((value.detach(), states.grad, items.grad))
     for expected, found in zip(*results, strict=True):
         assert torch.allclose(found, expected, rtol=1e-6, atol=1e-9)
+
+
+def test_chunks_have_hundreds_of_predictions_in_bounded_memory() -> None:
+    assert chunk_shape(5000, 1000, "cpu") == (1048, 1000)
+    assert chunk_shape(100, 1000, "cpu") == (100, 1000)
+    for candidates in (4_096, 524_289, 100_000_000):
+        assert chunk_shape(5000, candidates, "cpu") == (256, 4096)
+    assert chunk_shape(5000, 100_000_000, "cuda") == (256, 1 << 18)
+    assert chunk_shape(3, 524_289, "cpu") == (3, (1 << 20) // 3)
+    assert chunk_shape(0, 0, "cpu") == (1, 1)
+
+
+def test_a_large_catalogue_in_blocks_is_the_whole_softmax(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Float32, large logits, and a block whose candidates are all left out."""
+    monkeypatch.setattr(losses, "CHUNK", {"cpu": 40})
+    monkeypatch.setattr(losses, "_PREDICTIONS", 10)
+    generator = torch.Generator().manual_seed(0)
+    states = torch.randn(25, 8, generator=generator) * 30
+    candidates = torch.randn(33, 8, generator=generator)
+    positive, weight = torch.randn(25, generator=generator), torch.rand(25, generator=generator)
+    hits = torch.tensor([0] * 4 + [7]), torch.tensor([8, 9, 10, 11, 32])
+    found = [t.clone().requires_grad_() for t in (states, candidates, positive)]
+    value = losses._over(losses.LOG_SUM_EXP, *found, weight, None, hits)
+    logits = [t.double().requires_grad_() for t in (states, candidates, positive)]
+    whole = (logits[0] @ logits[1].T).index_put(hits, torch.tensor(-torch.inf).double())
+    whole = torch.logsumexp(torch.cat([whole, logits[2][:, None]], 1), 1)
+    expected = whole @ weight.double()
+    assert float(value) == pytest.approx(float(expected), rel=1e-6)
+    for one, other in zip(
+        torch.autograd.grad(value, found), torch.autograd.grad(expected, logits), strict=True
+    ):
+        assert torch.allclose(one.double(), other, rtol=1e-4, atol=1e-4)
 
 
 def test_no_prediction_at_all_is_a_loss_of_zero_with_gradients() -> None:

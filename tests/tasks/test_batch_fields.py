@@ -99,7 +99,6 @@ def test_a_hidden_interaction_behind_every_history() -> None:
     assert longer.item.tolist() == [4, 5, 0, 0, 6, 0]
     assert hidden.hidden.tolist() == [False, False, True, True, False, True]
     assert np.isnan(longer.rating[hidden.hidden]).all()
-    assert longer.timestamp.tolist()[:3] == [0, 1, 1] and longer.timestamp.tolist()[4:] == [2, 2]
     nothing, _ = with_masked_next(Histories.empty())
     assert len(nothing) == 0
 

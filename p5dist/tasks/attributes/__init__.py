@@ -38,6 +38,14 @@ class Attributes(Task):
     def sees(self) -> Literal["past", "both"] | None:
         return {"next": "past", "masked": "both", "item": None}[self.of]
 
+    @property
+    def reads_states(self) -> bool:
+        return self.of != "item"
+
+    @property
+    def item_attributes(self) -> tuple[str, ...]:
+        return self.attributes
+
     def check(self, job: RunConfig, key: str) -> None:
         known = job.readable_attributes("items")
         for name in self.attributes:

@@ -89,6 +89,18 @@ class Click(Task):
     def reads_whole_users(self) -> bool:
         return self.negatives > 0
 
+    @property
+    def reads_states(self) -> bool:
+        return self.state
+
+    @property
+    def own_tables(self) -> bool:
+        return self.user_table
+
+    @property
+    def reads_user_attributes(self) -> bool:
+        return self.user_table
+
     def check(self, job: RunConfig, key: str) -> None:
         if self.threshold is not None:
             check_columns(job, key, "rating")

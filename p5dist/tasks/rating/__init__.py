@@ -42,6 +42,14 @@ class Rating(Task):
     def shuffled(self) -> bool:
         return self.history == "shuffled"
 
+    @property
+    def own_tables(self) -> bool:
+        return self.user_table
+
+    @property
+    def reads_user_attributes(self) -> bool:
+        return self.user_table
+
     def check(self, job: RunConfig, key: str) -> None:
         check_columns(job, key, "rating")
 

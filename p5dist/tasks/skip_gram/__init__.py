@@ -37,6 +37,10 @@ class SkipGram(Task):
         return None
 
     @property
+    def reads_states(self) -> bool:
+        return False
+
+    @property
     def catalogue_loss(self) -> Loss:
         return self.loss
 

@@ -33,15 +33,6 @@ class TableOptimizer(Section):
     it to the ids of items, but not to tables of users and attributes: a model that has such tables
     needs CUDA."""
 
-    @model_validator(mode="after")
-    def _decay(self) -> TableOptimizer:
-        if self.weight_decay and self.kind == "sgd":
-            raise ValueError(
-                "tables.weight_decay needs kind rowwise_adagrad, since the kernel of sgd applies "
-                "none: set it to 0, or choose rowwise_adagrad"
-            )
-        return self
-
 
 class DenseOptimizer(Section):
     """AdamW for all parameters except embedding tables."""
@@ -174,6 +165,16 @@ class Training(Section):
     def _length(self) -> Training:
         if (self.steps is None) == (self.epochs is None):
             raise ValueError("give exactly one of steps and epochs")
+        return self
+
+    @model_validator(mode="after")
+    def _decay(self) -> Training:
+        optimizer = self.tables
+        if optimizer.weight_decay and optimizer.kind == "sgd":
+            raise ValueError(
+                "tables.weight_decay needs tables.kind rowwise_adagrad, since the kernel of sgd "
+                "applies none: set it to 0, or choose rowwise_adagrad"
+            )
         return self
 
     @model_validator(mode="after")

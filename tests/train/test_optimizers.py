@@ -67,7 +67,7 @@ def test_weight_decay_pulls_the_rows_of_a_step(tmp_path: Path) -> None:
 
 
 def test_weight_decay_that_would_not_be_applied_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="needs tables.kind rowwise_adagrad"):
+    with pytest.raises(ConfigError, match=r"needs tables\.kind rowwise_adagrad"):
         small_job(tmp_path, "pretrain.tables={kind: sgd, weight_decay: 0.1}")
     job = small_job(tmp_path, DECAYED)
     write_small_data(job)

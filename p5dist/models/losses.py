@@ -1,10 +1,9 @@
 """Losses over the catalogue, as sums: the caller divides by the global count.
 
 Logits exist for one chunk at a time, and the forward pass overwrites them with their gradient:
-memory is bounded by the chunk, whatever the size of batch and catalogue. A chunk has at least a few
-hundred predictions, so that reading the candidates is worth it; if the logits of so many
-predictions over all candidates do not fit, the candidates are taken block by block, and the logits
-of a softmax are computed twice.
+memory is bounded by the chunk, whatever the size of batch and catalogue. If the catalogue is so
+large that a chunk has room for a few predictions only, it has hundreds of predictions and takes the
+candidates block by block, and the logits of a softmax are computed twice.
 """
 
 from __future__ import annotations
@@ -24,14 +23,17 @@ from p5dist.data.batch import Batch
 CHUNK = {"cpu": 1 << 20, "cuda": 1 << 26}
 """Logits held at once, by type of device: 4 MB in float32, which caches hold; 256 MB, which keep a
 GPU busy."""
-_PREDICTIONS = 256
-"""Smallest number of predictions of a chunk."""
+_FEW, _PREDICTIONS = 64, 256
+"""If the logits of fewer predictions than the first number fit with all candidates, a chunk has the
+second number of predictions and a block of the candidates. (On a core, products of so few rows with
+all candidates take longer than computing the logits twice.)"""
 
 
 def chunk_shape(predictions: int, candidates: int, device: str) -> tuple[int, int]:
     """Largest number of predictions and of candidates whose logits exist at once."""
     size, candidates = CHUNK[device], max(candidates, 1)
-    at_once = min(max(size // candidates, _PREDICTIONS), max(predictions, 1))
+    fitting = size // candidates
+    at_once = min(fitting if fitting >= _FEW else _PREDICTIONS, max(predictions, 1))
     return at_once, min(max(size // at_once, 1), candidates)
 
 

@@ -135,7 +135,8 @@ def test_value_and_gradients_are_those_of_the_formula(
 def test_chunks_have_hundreds_of_predictions_in_bounded_memory() -> None:
     assert chunk_shape(5000, 1000, "cpu") == (1048, 1000)
     assert chunk_shape(100, 1000, "cpu") == (100, 1000)
-    for candidates in (4_096, 524_289, 100_000_000):
+    assert chunk_shape(5000, 16_384, "cpu") == (64, 16_384)
+    for candidates in (4_096, 16_385, 524_289, 100_000_000):
         assert chunk_shape(5000, candidates, "cpu") == (256, 4096)
     assert chunk_shape(5000, 100_000_000, "cuda") == (256, 1 << 18)
     assert chunk_shape(3, 524_289, "cpu") == (3, (1 << 20) // 3)

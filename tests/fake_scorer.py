@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from p5dist.config import RunConfig
+from p5dist.data.catalogue import Catalogue
 from p5dist.data.histories import Histories
 from p5dist.data.jagged import Ints
 from p5dist.data.manifest import Manifest
@@ -34,17 +35,19 @@ class FakeScorer:
 
     def __init__(
         self,
-        items: int,
+        catalogue: Catalogue,
         predicts: Callable[[np.ndarray, np.ndarray], np.ndarray] = rating_of,
     ) -> None:
-        self.items, self.predicts = items, predicts
+        self.catalogue, self.predicts = catalogue, predicts
 
     def item_vectors(self) -> torch.Tensor:
-        return torch.from_numpy(item_matrix(self.items))
+        return torch.from_numpy(item_matrix(self.catalogue.largest))
 
     def user_vectors(self, histories: Histories) -> torch.Tensor:
         vectors = np.zeros((len(histories), 6), dtype=np.float32)
-        np.add.at(vectors, histories.owner(), item_matrix(self.items)[histories.item - 1])
+        np.add.at(
+            vectors, histories.owner(), item_matrix(self.catalogue.largest)[histories.item - 1]
+        )
         return torch.from_numpy(vectors)
 
     def task(self, name: str) -> FakeTask:
@@ -72,9 +75,13 @@ def load_fake(job: RunConfig, folder: RunFolder, stage: str) -> FakeScorer:
     """As p5dist.inference.scorer.load_scorer."""
     kinds = {task.kind for task in job.trainings()[stage].tasks().values()}
     predicts = click_of if "click" in kinds else rating_of
-    return FakeScorer(Manifest.load(folder.prepare).items, predicts)
+    return FakeScorer(_catalogue(folder), predicts)
 
 
 def load_broken(job: RunConfig, folder: RunFolder, stage: str) -> FakeScorer:
     """A scorer whose scores are NaN."""
-    return BrokenScorer(Manifest.load(folder.prepare).items)
+    return BrokenScorer(_catalogue(folder))
+
+
+def _catalogue(folder: RunFolder) -> Catalogue:
+    return Catalogue.read(folder.prepare, Manifest.load(folder.prepare))

@@ -16,6 +16,7 @@ from p5dist.config import RunConfig
 from p5dist.config.losses import FullSoftmax
 from p5dist.data.manifest import Manifest
 from p5dist.models.encoders.encoder import Encoder
+from p5dist.models.losses import chunk_shape
 from p5dist.tasks.build import catalogue_loss
 
 EFFICIENCY = {"flops": 0.35, "memory": 0.5, "links": 0.6}
@@ -91,11 +92,15 @@ def estimate(
     dim, length = job.model.dim, _length(job, manifest)
     tokens = batch / workers * length
     candidates = _candidates(job, stage, manifest)
-    # A row is fetched once per worker and step; repeated ids are counted as different rows.
-    rows = min(tokens + candidates, float(manifest.items))
+    chunk = chunk_shape(math.ceil(tokens), math.ceil(candidates), machine.device)
+    # A row is fetched once per worker and step; repeated ids are counted as different rows. A
+    # table on some of the workers is looked up by all workers there.
+    rows = min(tokens + candidates, float(manifest.items)) * workers / tables.holders
     ids, vectors = 8.0 * rows, 4.0 * rows * dim
     gradients = 4.0 * tables.dense
     flops = _flops(job, tokens, length, candidates, tables.dense)
+    if chunk[1] < candidates:  # logits are computed twice: four products instead of three
+        flops += tokens * 2.0 * candidates * dim / 3
 
     rate = _Rates(machine, workers)
     parts = {
@@ -123,14 +128,14 @@ def estimate(
         memory={
             "tables": max(tables.bytes_by_worker),
             "dense": 4 * gradients,
-            "activations": _activations(job, tokens, candidates),
+            "activations": _activations(job, tokens, chunk),
             "vectors": 3 * vectors,
             "reserved": RESERVED * machine.device_memory * _GIB,
         },
         capacity=machine.device_memory * _GIB,
         checkpoint_bytes=size,
         checkpoint_seconds=size / rate.storage,
-        histories=_histories(job, manifest),
+        histories=manifest.histories,
         tables=tables,
     )
 
@@ -174,15 +179,9 @@ class _Rates:
 
 
 def _length(job: RunConfig, manifest: Manifest) -> float:
-    """Mean interactions of a history in a step, at most feed.max_length."""
-    return min(manifest.rows_kept / max(manifest.users, 1), float(job.feed.max_length))
-
-
-def _histories(job: RunConfig, manifest: Manifest) -> int:
-    """One history per user, or the windows that prepare.max_length cuts it into."""
-    longest = job.prepare.max_length
-    per_user = manifest.rows_kept / max(manifest.users, 1)
-    return manifest.users * (math.ceil(per_user / longest) if longest else 1)
+    """Mean interactions of a history in a step, at most feed.max_length and prepare.max_length."""
+    longest = min(job.feed.max_length, job.prepare.max_length or job.feed.max_length)
+    return min(manifest.rows_kept / max(manifest.histories, 1), float(longest))
 
 
 def _candidates(job: RunConfig, stage: str, manifest: Manifest) -> float:
@@ -200,10 +199,10 @@ def _flops(job: RunConfig, tokens: float, length: float, candidates: float, dens
     return tokens * (2.0 * dense + attention + 2.0 * candidates * job.model.dim)
 
 
-def _activations(job: RunConfig, tokens: float, candidates: float) -> float:
-    """Bytes of about 20 vectors per layer and token, and of logits in chunks of 4,096 tokens."""
+def _activations(job: RunConfig, tokens: float, chunk: tuple[int, int]) -> float:
+    """Bytes of about 20 vectors per layer and token, and of one chunk of logits."""
     layers = _encoder(job).layer_count()
-    return 4.0 * (20 * layers * tokens * job.model.dim + 2 * min(tokens, 4096.0) * candidates)
+    return 4.0 * (20 * layers * tokens * job.model.dim + chunk[0] * chunk[1])
 
 
 def _encoder(job: RunConfig) -> Encoder:

@@ -13,9 +13,17 @@ from torchrec.distributed.planner.types import PlannerError
 
 from p5dist.capacity.machines import Machine
 from p5dist.config import RunConfig
+from p5dist.data.batch import ITEM_FEATURE
 from p5dist.data.manifest import Manifest
 from p5dist.tasks.build import build_model
-from p5dist.train.sharding import configs_of, constraints, describe, sharders, tables_of
+from p5dist.train.sharding import (
+    check_weight_decay,
+    configs_of,
+    constraints,
+    describe,
+    sharders,
+    tables_of,
+)
 
 _GIB = 1 << 30
 _GB = 1e9
@@ -37,6 +45,8 @@ class Tables:
     """Rows of all tables."""
     dense: int
     """Dense parameters, held by every worker."""
+    holders: int
+    """Workers that hold a part of the item table."""
 
 
 def plan_tables(
@@ -52,6 +62,7 @@ def plan_tables(
     ]
     tables = {id(p) for module in tables_of(model) for p in module.parameters()}
     dense = sum(p.numel() for p in model.parameters() if id(p) not in tables)
+    check_weight_decay(model, training.tables, machine.device)
     logging.getLogger("torchrec").setLevel(logging.ERROR)
     cuda = machine.device == "cuda"
     topology = Topology(
@@ -77,13 +88,15 @@ def plan_tables(
         entries = describe(planner.plan(model, sharders()))["tables"]
     except PlannerError as e:
         even = sum(_bytes(*size) for size in sizes) / workers
-        return Tables(None, str(e).strip().splitlines()[0], [even] * workers, rows, dense)
+        problem = str(e).strip().splitlines()[0]
+        return Tables(None, problem, [even] * workers, rows, dense, holders=workers)
     by_worker = [0.0] * workers
     for entry in entries:
         for part in entry["shards"]:
             (first, last), (left, right) = part["rows"], part["columns"]
             by_worker[part["rank"]] += _bytes(last - first, right - left)
-    return Tables(entries, None, by_worker, rows, dense)
+    holders = next(len(entry["ranks"]) for entry in entries if entry["table"] == ITEM_FEATURE)
+    return Tables(entries, None, by_worker, rows, dense, holders)
 
 
 def _bytes(rows: int, dim: int) -> float:

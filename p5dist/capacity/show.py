@@ -14,7 +14,7 @@ from p5dist.capacity.estimate import Estimate, estimate
 from p5dist.capacity.machines import machine
 from p5dist.capacity.sharding import plan_tables
 from p5dist.config import RunConfig
-from p5dist.data.manifest import Manifest
+from p5dist.data.manifest import Manifest, ShardFile
 from p5dist.environment.console import console
 from p5dist.errors import ConfigError, ShardError
 from p5dist.storage import RunFolder
@@ -31,13 +31,14 @@ def run(
     interactions: float | None,
     users: float | None,
     items: float | None,
+    histories: float | None,
     as_json: bool,
 ) -> None:
     """Print the plan of a training stage.
 
     Args:
         stage: the training stage; None: the first training of the job.
-        interactions, users, items: counts that replace the counts of the manifest.
+        interactions, users, items, histories: counts that replace the counts of the manifest.
 
     Raises:
         ConfigError: no such machine or stage, or neither counts nor a manifest.
@@ -49,7 +50,7 @@ def run(
             "no such training", where="--stage", value=stage,
             rule=f"the trainings of this job: {', '.join(job.trainings()) or 'none'}",
         )  # fmt: skip
-    manifest = counts(job, interactions, users, items)
+    manifest = counts(job, interactions, users, items, histories)
     tables = plan_tables(job, stage, manifest, hardware, workers)
     found = estimate(job, stage, manifest, hardware, workers, tables)
     if as_json:
@@ -59,14 +60,20 @@ def run(
 
 
 def counts(
-    job: RunConfig, interactions: float | None, users: float | None, items: float | None
+    job: RunConfig,
+    interactions: float | None,
+    users: float | None,
+    items: float | None,
+    histories: float | None = None,
 ) -> Manifest:
     """A manifest with the given counts; the manifest of the run gives the other counts.
 
     Raises:
         ConfigError: no data is prepared and a count is missing.
     """
-    asked = {"interactions": interactions, "users": users, "items": items}
+    asked = {
+        "interactions": interactions, "users": users, "items": items, "histories": histories
+    }  # fmt: skip
     for name, value in asked.items():
         if value is not None and not 1 <= value < math.inf:
             raise ConfigError(
@@ -84,16 +91,39 @@ def counts(
                 rule="counts come from prepared data or from the command line",
                 fix="pass --interactions, --users and --items, or run prepare first",
             ) from e  # fmt: skip
-        return there.model_copy(update=given)
+        found = there.model_copy(update=given)
+        if histories is None and there.histories != there.users:  # sessions or windows
+            histories = max(there.histories * found.rows_kept / max(there.rows_kept, 1), 1)
+        return _with_histories(found, histories or found.users)
     sides = (job.model.item_attributes, job.model.user_attributes)
     item, user = (dict.fromkeys(names, _VALUES) for names in sides)
-    return Manifest(
+    found = Manifest(
         fingerprint="plan", shards=(), rows_in=given["rows_kept"], rows_kept=given["rows_kept"],
         users=given["users"], users_by_split={}, items=given["items"], rows_rejected={},
         rows_by_split={},
         longest_history=0, split="", rating_mean=3.0, rating_range=(1.0, 5.0),
         item_attributes=item, user_attributes=user,
     )  # fmt: skip
+    return _with_histories(found, histories or _expected_histories(job, found))
+
+
+def _expected_histories(job: RunConfig, manifest: Manifest) -> int:
+    """One history per user, or the windows that prepare.max_length cuts it into."""
+    if job.prepare.session_gap is not None:
+        raise ConfigError(
+            "the number of sessions is not known", where="prepare.session_gap",
+            value=job.prepare.session_gap, rule="it comes from prepared data or the command line",
+            fix="pass --histories, or run prepare first",
+        )  # fmt: skip
+    longest = job.prepare.max_length
+    if longest is None or job.prepare.longer == "last":
+        return manifest.users
+    return manifest.users * math.ceil(manifest.rows_kept / max(manifest.users, 1) / longest)
+
+
+def _with_histories(manifest: Manifest, histories: float) -> Manifest:
+    shard = ShardFile(path="plan", bytes=0, first_row=0, groups=(round(histories),))
+    return manifest.model_copy(update={"shards": (shard,)})
 
 
 def as_values(found: Estimate) -> dict[str, Any]:
@@ -108,7 +138,8 @@ def as_values(found: Estimate) -> dict[str, Any]:
 def _screen(found: Estimate, manifest: Manifest, name: str, stage: str) -> list[Any]:
     head = (
         f"[bold]{stage}[/bold] on {found.workers} workers of {name}: {manifest.rows_kept:.3g} "
-        f"interactions, {manifest.users:.3g} users, {manifest.items:.3g} items; "
+        f"interactions, {manifest.users:.3g} users, {manifest.items:.3g} items, "
+        f"{manifest.histories:.3g} histories; "
         f"{found.batch:,} histories per step. Computed, not measured."
     )
     if found.tables.problem is not None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from p5dist.config import RunConfig
 
 Job = Annotated[Path, typer.Argument(metavar="JOB.yaml", help="The job file.")]
 Overrides = Annotated[
@@ -24,6 +27,17 @@ Fresh = Annotated[
     typer.Option("--fresh", help="Delete the results of the chosen and of all later stages first."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+
+
+def load_checked(job: Path, overrides: list[str] | None) -> RunConfig:
+    """The job; settings without effect are named on stderr."""
+    from p5dist.config import load_job
+    from p5dist.config.notes import notes
+
+    loaded = load_job(job, overrides)
+    for note in notes(loaded):
+        typer.echo(f"no effect: {note}", err=True)
+    return loaded
 
 
 def split_words(words: list[str] | None) -> tuple[list[str], list[str]]:

@@ -7,17 +7,18 @@ from typing import Annotated
 
 import typer
 
-from p5dist.cli.arguments import Job, Json, Overrides, Words, split_words
+from p5dist.cli.arguments import Job, Json, Overrides, Words, load_checked, split_words
 
 app = typer.Typer()
 
 
 @app.command()
 def config(job: Job, overrides: Overrides = None, as_json: Json = False) -> None:
-    """Check the job and print it with all defaults; no stage runs."""
-    from p5dist.config import dump_job, load_job
+    """Check the job and print it with all defaults, and name settings without effect on stderr; no
+    stage runs."""
+    from p5dist.config import dump_job
 
-    loaded = load_job(job, overrides)
+    loaded = load_checked(job, overrides)
     print(loaded.model_dump_json(indent=2) if as_json else dump_job(loaded), end="")
 
 
@@ -102,6 +103,13 @@ def plan(
     items: Annotated[
         float | None, typer.Option(help="Number of items; left out: of the prepared data.")
     ] = None,
+    histories: Annotated[
+        float | None,
+        typer.Option(
+            help="Number of histories, where sessions or windows cut users; left out: of the "
+            "prepared data."
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Compute sharding, memory, traffic and step time on a larger cluster, without running."""
@@ -110,5 +118,5 @@ def plan(
 
     show.run(
         load_job(job, overrides), workers=workers, machine_name=machine, stage=stage,
-        interactions=interactions, users=users, items=items, as_json=as_json,
+        interactions=interactions, users=users, items=items, histories=histories, as_json=as_json,
     )  # fmt: skip

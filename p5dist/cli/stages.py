@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from p5dist.cli.arguments import Fresh, Job, Json, Overrides, Words, split_words
+from p5dist.cli.arguments import Fresh, Job, Json, Overrides, Words, load_checked, split_words
 
 app = typer.Typer()
 
@@ -88,11 +88,10 @@ def _stages(
     dry_run: bool = False,
 ) -> None:
     from p5dist import pipeline
-    from p5dist.config import load_job
     from p5dist.observe.stages import progress
     from p5dist.storage import RunFolder
 
-    job = load_job(path, overrides)
+    job = load_checked(path, overrides)
     if dry_run:
         steps = progress(job, RunFolder.of(job.storage, job.name), stages, fresh=fresh)
         if as_json:

@@ -39,7 +39,8 @@ class SampledSoftmax(Section):
 class GeneralisedBce(Section):
     """Binary cross-entropy over the positive and uniform negatives shared by the global batch; an
     exponent on the positive's probability corrects the overconfidence that sampling causes (gBCE,
-    Petrov and Macdonald 2023)."""
+    Petrov and Macdonald 2023): α (t (1 - 1/α) + 1/α) with the sampling rate α = negatives /
+    (items - 1)."""
 
     kind: Literal["gbce"]
     negatives: PositiveInt = 256

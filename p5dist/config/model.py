@@ -11,7 +11,8 @@ from p5dist.config.registry import ENCODERS, Chosen
 from p5dist.config.sections import EncoderSection
 
 Dropout = Annotated[float, Field(ge=0, lt=1)]
-"""Dropout probability, rounded to a multiple of 1/256; see :mod:`p5dist.models.dropout`."""
+"""Dropout probability, rounded to a multiple of 1/256 (unless it is 0, at least 1/256 and at most
+255/256); see :mod:`p5dist.models.dropout`."""
 
 
 class Inputs(Section):

@@ -53,7 +53,7 @@ class RunConfig(Section):
         for stage, training in self.trainings().items():
             if training.batch_size % self.feed.lanes:
                 raise ValueError(
-                    f"{_key(stage)}.batch_size {training.batch_size} must be a multiple of "
+                    f"{key_of(stage)}.batch_size {training.batch_size} must be a multiple of "
                     f"feed.lanes {self.feed.lanes} (batch = lanes · rows per lane): change one"
                 )
         sets = 1 + len(self.feed.mix)
@@ -148,12 +148,12 @@ class RunConfig(Section):
         training = self.trainings()[stage]
         one = "task" if isinstance(training, Finetune) else "objective"
         return [
-            (f"{_key(stage)}.{one}" + (f".{one}s.{name}" if name else ""), name, task)
+            (f"{key_of(stage)}.{one}" + (f".{one}s.{name}" if name else ""), name, task)
             for name, task in training.tasks().items()
         ]
 
     def _check_start(self, stage: str, training: Training, before: list[str]) -> None:
-        start, key = training.init_from, _key(stage)
+        start, key = training.init_from, key_of(stage)
         if start == "pretrain" and self.pretrain is None:
             raise ValueError(
                 f"{key}.init_from is 'pretrain', but the job has no pretrain "
@@ -236,7 +236,7 @@ class RunConfig(Section):
                 section = dict(_section(job, name))
                 for key in ("log_every", "checkpoint", "ledger", "profile"):
                     section.pop(key)
-                parts[_key(name)] = section
+                parts[key_of(name)] = section
         if last is None:
             parts["ranking"] = job["ranking"]
             for name in ("evaluate", "recommend", "report"):
@@ -257,7 +257,8 @@ class RunConfig(Section):
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _key(stage: str) -> str:
+def key_of(stage: str) -> str:
+    """Key path in the job file of a training stage."""
     return stage.replace("/", ".")
 
 

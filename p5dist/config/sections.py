@@ -47,6 +47,26 @@ class TaskSection(Section):
         return True
 
     @property
+    def reads_states(self) -> bool:
+        """Whether the task reads the states of the encoder."""
+        return True
+
+    @property
+    def own_tables(self) -> bool:
+        """Whether the task has embedding tables outside the backbone."""
+        return False
+
+    @property
+    def reads_user_attributes(self) -> bool:
+        """Whether the task reads model.user_attributes."""
+        return False
+
+    @property
+    def item_attributes(self) -> tuple[str, ...]:
+        """Attributes of items (names under prepare.items.attributes) that the task itself reads."""
+        return ()
+
+    @property
     def reads_whole_users(self) -> bool:
         """Whether the batch fields need all training items of a user, ``Histories.had``."""
         return False

@@ -29,6 +29,9 @@ class TableOptimizer(Section):
     kind: Literal["rowwise_adagrad", "sgd"] = "rowwise_adagrad"
     lr: PositiveFloat = 0.05
     weight_decay: NonNegativeFloat = 0.0
+    """L2 penalty on the rows that a step looks up; with rowwise_adagrad only. On CPU FBGEMM applies
+    it to the ids of items, but not to tables of users and attributes: a model that has such tables
+    needs CUDA."""
 
 
 class DenseOptimizer(Section):
@@ -162,6 +165,16 @@ class Training(Section):
     def _length(self) -> Training:
         if (self.steps is None) == (self.epochs is None):
             raise ValueError("give exactly one of steps and epochs")
+        return self
+
+    @model_validator(mode="after")
+    def _decay(self) -> Training:
+        optimizer = self.tables
+        if optimizer.weight_decay and optimizer.kind == "sgd":
+            raise ValueError(
+                "tables.weight_decay needs tables.kind rowwise_adagrad, since the kernel of sgd "
+                "applies none: set it to 0, or choose rowwise_adagrad"
+            )
         return self
 
     @model_validator(mode="after")

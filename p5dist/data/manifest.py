@@ -101,7 +101,11 @@ class Manifest(BaseModel):
     users_by_split: dict[str, int]
     """Users with at least one interaction of a split."""
     items: int
-    """Largest item id; the catalogue is 1…items."""
+    """Largest item id; the catalogue (:mod:`p5dist.data.catalogue`) may leave some of 1…items
+    out."""
+    unnamed_items: int = 0
+    """Items of a hashed vocabulary that share the id of a more frequent item, whose external id the
+    id has: lists cannot name them."""
     item_attributes: dict[str, int] = {}
     """Number of values of each item attribute; value ids are 1…n."""
     user_attributes: dict[str, int] = {}

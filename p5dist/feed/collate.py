@@ -16,7 +16,7 @@ from p5dist.data.histories import Histories
 from p5dist.data.jagged import Array, Bools, Ints, offsets_of
 from p5dist.data.randomness import Stream, hashed
 from p5dist.feed.batch_fields import BatchFields
-from p5dist.feed.masking import Hidden, Masking, with_masked_next
+from p5dist.feed.masking import Hidden, Masking, known_times, with_masked_next
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,9 @@ class Collate:
             *(items.reshape(-1) for items in asked.values()),
         )
         optional: dict[str, Array] = {}
+        time = histories.timestamp
         if hidden is not None:
+            time = known_times(histories, hidden.hidden)
             optional |= {"hidden": hidden.hidden, "predicted": hidden.predicted}
         made = {
             task: dict(makes.arrays(histories, step, ids)) for task, makes in self.fields.items()
@@ -106,7 +108,7 @@ class Collate:
             owner=torch.from_numpy(histories.owner()),
             position=torch.from_numpy(position),
             has_next=torch.from_numpy(position + 1 < np.repeat(lengths, lengths)),
-            timestamp=torch.from_numpy(np.ascontiguousarray(histories.timestamp)),
+            timestamp=torch.from_numpy(np.ascontiguousarray(time)),
             event=torch.from_numpy(histories.event.astype(np.int64)),
             rating=torch.from_numpy(np.ascontiguousarray(histories.rating)),
             dropout_key=torch.from_numpy(

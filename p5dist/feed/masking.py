@@ -37,12 +37,28 @@ class Masking(Protocol):
         ...
 
 
+def known_times(histories: Histories, hidden: Bools) -> Ints:
+    """[T] times that the encoder sees: a hidden interaction has the time of the last interaction
+    before it that is not hidden; at the start of a history, of the first one that is not hidden; 0
+    if all are hidden.
+
+    Nobody knows the time of the next interaction when it is to be ranked, and encoders that see the
+    past only do not see it either. With its own time, a hidden interaction would tell in training
+    what it cannot tell in ranking.
+    """
+    owner, place, end = histories.owner(), np.arange(len(hidden)), len(hidden)
+    last = np.maximum.accumulate(np.where(hidden, -1, place))
+    first = np.minimum.accumulate(np.where(hidden, end, place)[::-1])[::-1]
+    shown = np.where(last >= histories.offsets[:-1][owner], last, first)
+    there = shown < histories.offsets[1:][owner]
+    times: Ints = np.where(there, histories.timestamp[np.where(there, shown, 0)], 0)
+    return times
+
+
 def with_masked_next(histories: Histories) -> tuple[Histories, Hidden]:
     """Every history with one more, hidden interaction at its end, at which a masked model predicts
-    the next item."""
+    the next item; its time is not known (see :func:`known_times`)."""
     ends = histories.offsets[1:]
-    after = np.maximum(ends - 1, 0)
-    time = histories.timestamp[after] if len(histories.timestamp) else np.zeros(len(ends))
 
     def longer(values: npt.NDArray[Any], added: Any) -> npt.NDArray[Any]:
         return np.insert(values, ends, added)
@@ -51,7 +67,7 @@ def with_masked_next(histories: Histories) -> tuple[Histories, Hidden]:
         histories,
         offsets=histories.offsets + np.arange(len(ends) + 1),
         item=longer(histories.item, 0),
-        timestamp=longer(histories.timestamp, time),
+        timestamp=longer(histories.timestamp, 0),
         event=longer(histories.event, 0),
         rating=longer(histories.rating, np.nan),
         split=longer(histories.split, 0),

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from p5dist.config import RunConfig, parse_job
 from p5dist.config.train import Training
 from p5dist.data import columns as c
+from p5dist.data.catalogue import Catalogue
 from p5dist.data.jagged import Ints
 from p5dist.data.manifest import Manifest
 from p5dist.data.randomness import Stream, hashed
@@ -43,6 +44,10 @@ class DataSet:
         table = (self.run.prepare / "vocabulary/item.parquet").read_table([c.COUNT])
         counts: Ints = table[c.COUNT].to_numpy()
         return counts
+
+    def catalogue(self) -> Catalogue:
+        """The items of the data set."""
+        return Catalogue.read(self.run.prepare, self.manifest)
 
 
 @dataclass(frozen=True)
@@ -75,11 +80,21 @@ class Mix:
         once, rounded up."""
         counts: Ints = self.own.item_counts().copy()
         for other in self.sets[1:]:
-            epochs = other.order.rows_per_lane / other.manifest.histories
-            epochs /= self.own.order.rows_per_lane / self.own.manifest.histories
             more = other.item_counts()
-            counts[: len(more)] += np.ceil(more * epochs).astype(np.int64)
+            counts[: len(more)] += np.ceil(more * self.epochs(other)).astype(np.int64)
         return counts
+
+    def epochs(self, one: DataSet) -> float:
+        """Epochs of a data set during one epoch of this job's own data."""
+        rows = one.order.rows_per_lane / one.manifest.histories
+        return rows / (self.own.order.rows_per_lane / self.own.manifest.histories)
+
+    def catalogue(self) -> Catalogue:
+        """The items of all data sets."""
+        found = self.own.catalogue()
+        for other in self.sets[1:]:
+            found = found.joined(other.catalogue())
+        return found
 
     def readers(self, job: RunConfig, training: Training) -> tuple[UnitReader, ...]:
         """The reader of each data set for a training stage."""

@@ -8,8 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from p5dist.config.losses import FullSoftmax, GeneralisedBce, SampledSoftmax
+from p5dist.data.catalogue import Catalogue
 from p5dist.data.histories import Histories
-from p5dist.data.jagged import Ints
+from p5dist.data.jagged import Floats, Ints
 from p5dist.data.randomness import Stream, hashed, uniform
 from p5dist.feed.mix import largest_remainder
 
@@ -30,9 +31,12 @@ class Candidates:
 
     Args:
         loss: full softmax, sampled softmax or gBCE.
-        counts: [items] training interactions of item id i + 1.
+        counts: [largest id] training interactions of item id i + 1.
+        catalogue: the items that may be candidates.
         seed: of the job.
         only_seen: leave out items without training interaction.
+        met: [largest id] expected interactions in the windows of training, for in-batch negatives;
+            None: no history is cut, so these are the counts.
         gather: for in-batch negatives, of several workers.
     """
 
@@ -40,24 +44,28 @@ class Candidates:
         self,
         loss: FullSoftmax | SampledSoftmax | GeneralisedBce,
         counts: Ints,
+        catalogue: Catalogue,
         seed: int,
         *,
         only_seen: bool = False,
+        met: Floats | None = None,
         gather: Gather = alone,
     ) -> None:
         self.seed = seed
         self.gather = gather
         self.shares = shares_of(loss)
         """Negatives of each distribution; none where all items are candidates."""
-        ids = np.arange(1, len(counts) + 1, dtype=np.int64)
+        ids = catalogue.ids
         if only_seen:
-            ids, counts = ids[counts > 0], counts[counts > 0]
+            ids = ids[counts[ids - 1] > 0]
+        met = counts.astype(np.float64) if met is None else met
+        counts, met = counts[ids - 1], met[ids - 1]
         self._ids = ids
         alpha = loss.alpha if isinstance(loss, SampledSoftmax) else 0.0
         weights = {
             "uniform": np.ones(len(ids)),
             "popularity": np.maximum(counts, 1).astype(np.float64) ** alpha,
-            "in_batch": np.maximum(counts, 1).astype(np.float64),
+            "in_batch": met,
         }
         self._probability = {name: weights[name] / weights[name].sum() for name in self.shares}
         self._cumulative = {name: np.cumsum(p) for name, p in self._probability.items()}

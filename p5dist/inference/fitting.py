@@ -8,6 +8,7 @@ from typing import Any
 
 from p5dist.config import RunConfig
 from p5dist.data import columns as c
+from p5dist.data.catalogue import Catalogue
 from p5dist.data.histories import Histories
 from p5dist.data.manifest import Manifest
 from p5dist.data.reader import ShardReader
@@ -48,11 +49,12 @@ def fit(job: RunConfig, folder: RunFolder, manifest: Manifest, tasks: bool) -> F
     by_session = by_user
     if job.prepare.session_gap is not None:
         by_session = [_training(part.sessions()) for part in users]
+    catalogue = Catalogue.read(folder.prepare, manifest)
     count = (folder.prepare / "vocabulary" / "item.parquet").read_table([c.COUNT])
     evaluations = task_evaluations(job, folder, manifest) if tasks else {}
     return Fitted(
-        popularity=Popularity(count[c.COUNT].to_numpy()),
-        item_to_item=ItemToItem.fit(by_session, manifest.items),
+        popularity=Popularity(count[c.COUNT].to_numpy(), catalogue),
+        item_to_item=ItemToItem.fit(by_session, catalogue),
         tasks={path: evaluation.fit(by_user) for path, evaluation in evaluations.items()},
         interactions=sum(len(part.item) for part in by_user),
     )

@@ -14,8 +14,9 @@ import pyarrow.compute as pc
 from p5dist.config import RunConfig
 from p5dist.config.prepare import microseconds
 from p5dist.data import columns as c
+from p5dist.data.catalogue import Catalogue
 from p5dist.data.histories import Histories
-from p5dist.data.jagged import Array, Bools, Ints, offsets_of
+from p5dist.data.jagged import Array, Bools, Ints, contains, offsets_of
 from p5dist.data.manifest import Manifest
 from p5dist.errors import ConfigError, DataError
 from p5dist.prepare.arrays import stable_hash
@@ -32,16 +33,17 @@ class Items:
     """The items of a run: external ids, titles, training interactions."""
 
     external: pa.StringArray
-    """[items] external id of each id from 1; null for a hashed id that no item has."""
+    """[largest id] external id of each id from 1; null for a hashed id that no item has."""
     titles: pa.StringArray | None
     count: Ints
-    """[items] training interactions."""
+    """[largest id] training interactions."""
     described: Bools
-    """[items] whether the item has a value of an attribute that the model reads."""
+    """[largest id] whether the item has a value of an attribute that the model reads."""
     hashed: int | None
+    catalogue: Catalogue
 
     @classmethod
-    def read(cls, job: RunConfig, prepare: Folder) -> Items:
+    def read(cls, job: RunConfig, prepare: Folder, manifest: Manifest) -> Items:
         """From the prepared data of a run."""
         table = (prepare / "vocabulary/item.parquet").read_table([c.EXTERNAL_ID, c.COUNT])
         titles = None
@@ -61,14 +63,15 @@ class Items:
             table[c.COUNT].to_numpy(),
             described,
             job.prepare.vocabulary.hashed,
+            Catalogue.read(prepare, manifest),
         )
 
     def __len__(self) -> int:
-        return len(self.external)
+        return self.catalogue.items
 
     @property
     def has_vector(self) -> Bools:
-        """[items] whether the item has training interactions or attribute values."""
+        """[largest id] whether the item has training interactions or attribute values."""
         found: Bools = (self.count > 0) | self.described
         return found
 
@@ -76,8 +79,8 @@ class Items:
         """[n] ids from 1; 0 for items that the run does not know."""
         text = pa.array([str(item) for item in external], pa.string())
         if self.hashed is not None:
-            hashed: Ints = (stable_hash(text) % np.uint64(self.hashed)).astype(np.int64)
-            return hashed + 1
+            ids: Ints = (stable_hash(text) % np.uint64(self.hashed)).astype(np.int64) + 1
+            return np.where(contains(self.catalogue.absent, ids), 0, ids)
         index = pc.index_in(text, value_set=self.external)
         return np.asarray(pc.fill_null(index, -1)).astype(np.int64) + 1
 

@@ -17,6 +17,7 @@ import torch
 
 from p5dist.config import RunConfig, parse_job
 from p5dist.data import columns as c
+from p5dist.data.catalogue import Catalogue
 from p5dist.data.histories import Histories
 from p5dist.data.jagged import Ints, Jagged
 from p5dist.data.manifest import Manifest
@@ -327,7 +328,8 @@ class Run:
         lists = top_k(self._ranker, part, k, seen=seen)
         empty = np.flatnonzero(part.lengths == 0)
         if len(empty):
-            popular = top_k(Popularity(self._items.count), part.take(empty), k, seen=None)
+            popularity = Popularity(self._items.count, self._items.catalogue)
+            popular = top_k(popularity, part.take(empty), k, seen=None)
             lists.ids[empty] = popular.ids
             lists.scores[empty] = np.nan
         return self._table(lists, first)
@@ -364,7 +366,7 @@ class Run:
 
     @cached_property
     def _items(self) -> Items:
-        return Items.read(self.job, self._folder.prepare)
+        return Items.read(self.job, self._folder.prepare, self._manifest)
 
     @cached_property
     def _item_vectors(self) -> torch.Tensor:
@@ -449,7 +451,7 @@ class _Given:
     name = "cosine"
 
     def __init__(self, scores: torch.Tensor) -> None:
-        self._scores, self.items = scores, scores.shape[1]
+        self._scores, self.catalogue = scores, Catalogue(scores.shape[1])
 
     def blocks(self, histories: Histories) -> Any:
         """See :class:`p5dist.ranking.topk.Ranker`."""

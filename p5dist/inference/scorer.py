@@ -11,9 +11,11 @@ from torch import Tensor
 from p5dist.checkpoint.checkpoints import Checkpoints
 from p5dist.checkpoint.pieces import AVERAGE
 from p5dist.config import RunConfig
+from p5dist.data.catalogue import Catalogue
 from p5dist.data.histories import Histories
 from p5dist.data.jagged import Floats, Ints
 from p5dist.data.manifest import Manifest
+from p5dist.data.trained import read_trained
 from p5dist.errors import TrainingError
 from p5dist.feed.collate import Collate
 from p5dist.storage import RunFolder
@@ -31,7 +33,7 @@ class Scorer:
         model: with trained weights; whole on one device, or sharded: all workers must then call
             the methods together.
         collate: the collate function of the stage's training.
-        items: largest item id.
+        catalogue: the items of the prepared data.
         max_length: number of last interactions of a history that the encoder sees.
         shuffled: tasks predict from histories in random order, as in training.
     """
@@ -40,7 +42,7 @@ class Scorer:
         self,
         model: Model,
         collate: Collate,
-        items: int,
+        catalogue: Catalogue,
         max_length: int,
         *,
         shuffled: bool = False,
@@ -51,13 +53,13 @@ class Scorer:
         masked = model.backbone.bidirectional
         self.collate = collate.for_inference(masked_next=masked)
         self.seen = max_length - masked
-        self.items = items
+        self.catalogue = catalogue
 
     @torch.no_grad()
     def item_vectors(self, ids: Ints | None = None) -> Tensor:
-        """[n, dim] float32 of the item ids ``ids`` [n]; left out: [items, dim] of all items, row i
-        belongs to item id i + 1."""
-        ids = np.arange(1, self.items + 1) if ids is None else ids
+        """[n, dim] float32 of the item ids ``ids`` [n]; left out: [largest id, dim] of all ids, row
+        i belongs to item id i + 1."""
+        ids = np.arange(1, self.catalogue.largest + 1) if ids is None else ids
         parts = []
         for first in range(0, max(len(ids), 1), _ITEMS_AT_ONCE):
             wanted = ids[first : first + _ITEMS_AT_ONCE]
@@ -147,8 +149,8 @@ def load_scorer(job: RunConfig, folder: RunFolder, stage: str) -> Scorer:
     Checkpoints(folder.training(stage) / "checkpoints").best().load(state)
     return Scorer(
         model,
-        make_collate(job, folder, manifest, training),
-        manifest.items,
+        make_collate(job, folder, manifest, training, read_trained(folder.training(stage))),
+        Catalogue.read(folder.prepare, manifest),
         job.feed.max_length,
         shuffled=training.shuffled,
     )

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from p5dist.config.model import Model
 from p5dist.data.batch import Batch
 from p5dist.data.manifest import Manifest
-from p5dist.models.dropout import Site, hashed_bytes
+from p5dist.models.dropout import Site, hashed_bytes, threshold
 from p5dist.models.encoders.encoder import Encoder
 from p5dist.models.inputs import Inputs
 from p5dist.models.tables import ItemTables
@@ -59,18 +59,18 @@ class Backbone(nn.Module):
             dim=config.dim, max_length=max_length, causal=not bidirectional
         )
         self.bidirectional = bidirectional
-        self.id_threshold = round(config.inputs.id_dropout * 256)
+        self.id_threshold = threshold(config.inputs.id_dropout)
         self.temperature = config.cosine_temperature
 
     def forward(self, batch: Batch) -> Encoded:
         """States of all interactions and vectors of all items of ``batch``."""
         items = self._rows(batch)
         states = self.encoder(self.inputs(items, batch), batch)
-        return Encoded(self._compared(states), self._compared(items))
+        return Encoded(compared(states, self.temperature), compared(items, self.temperature))
 
     def item_vectors(self, batch: Batch) -> Tensor:
         """[U, dim] :attr:`Encoded.items`, without encoding the histories."""
-        return self._compared(self._rows(batch))
+        return compared(self._rows(batch), self.temperature)
 
     def _rows(self, batch: Batch) -> Tensor:
         dropped = None
@@ -79,9 +79,10 @@ class Backbone(nn.Module):
         rows: Tensor = self.items(batch.items, batch.item_attributes, dropped)
         return rows
 
-    def _compared(self, vectors: Tensor) -> Tensor:
-        """``vectors``, scaled if a temperature is set: products are cosine / temperature."""
-        if self.temperature is None:
-            return vectors
-        scaled: Tensor = F.normalize(vectors, dim=1, eps=1e-6) * self.temperature**-0.5
-        return scaled
+
+def compared(vectors: Tensor, temperature: float | None) -> Tensor:
+    """``vectors``, scaled if a temperature is given: products are cosine / temperature."""
+    if temperature is None:
+        return vectors
+    scaled: Tensor = F.normalize(vectors, dim=1, eps=1e-6) * temperature**-0.5
+    return scaled

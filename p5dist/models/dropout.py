@@ -28,8 +28,14 @@ class Site(IntEnum):
     CLICK_FEATURES = 1011
 
 
+def threshold(p: float) -> int:
+    """The number of the 256 bytes that drop an element: ``p`` in units of 1/256, at least 1 and at
+    most 255 unless ``p`` is 0, so that dropout neither vanishes nor drops everything."""
+    return min(max(round(p * 256), 1), 255) if p else 0
+
+
 class HashedDropout(nn.Module):
-    """Dropout with p rounded to a multiple of 1/256.
+    """Dropout with p rounded as by :func:`threshold`.
 
     Args:
         p: probability that an element is zeroed.
@@ -38,7 +44,7 @@ class HashedDropout(nn.Module):
 
     def __init__(self, p: float, site: int) -> None:
         super().__init__()
-        self.threshold = round(p * 256)
+        self.threshold = threshold(p)
         self.site = site
 
     def forward(self, x: Tensor, key: Tensor) -> Tensor:

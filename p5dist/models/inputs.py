@@ -10,7 +10,7 @@ from p5dist.config.model import Model
 from p5dist.data.batch import Batch
 from p5dist.data.columns import SECOND
 from p5dist.data.manifest import Manifest
-from p5dist.models.dropout import Site, hashed_bytes
+from p5dist.models.dropout import Site, hashed_bytes, threshold
 from p5dist.models.encoders.bias import INTERVALS, interval_class
 from p5dist.models.tables import UserTables
 
@@ -39,7 +39,7 @@ class Inputs(nn.Module):
         super().__init__()
         inputs, dim = config.inputs, config.dim
         self.scale = dim**0.5
-        self.item_threshold = round(inputs.item_dropout * 256)
+        self.item_threshold = threshold(inputs.item_dropout)
         self.rating = RatingInput(dim, manifest) if inputs.rating else None
         self.event = _table(_EVENTS, dim) if inputs.event else None
         self.gap = _table(INTERVALS + 1, dim) if inputs.time_gap else None

@@ -1,13 +1,15 @@
 """Losses over the catalogue, as sums: the caller divides by the global count.
 
-Logits exist for one chunk of predictions at a time, and the forward pass overwrites them with their
-gradient: memory is bounded by the chunk (at least the logits of one prediction), whatever the size
-of the batch.
+Logits exist for one chunk at a time, and the forward pass overwrites them with their gradient:
+memory is bounded by the chunk, whatever the size of batch and catalogue. If the catalogue is so
+large that a chunk has room for a few predictions only, it has hundreds of predictions and takes the
+candidates block by block, and the logits of a softmax are computed twice.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,8 +20,21 @@ from torch.autograd import Function
 from p5dist.config.losses import FullSoftmax, GeneralisedBce, Loss
 from p5dist.data.batch import Batch
 
-CHUNK = 1 << 20
-"""Logits held at once: 4 MB in float32."""
+CHUNK = {"cpu": 1 << 20, "cuda": 1 << 26}
+"""Logits held at once, by type of device: 4 MB in float32, which caches hold; 256 MB, which keep a
+GPU busy."""
+_FEW, _PREDICTIONS = 64, 256
+"""If the logits of fewer predictions than the first number fit with all candidates, a chunk has the
+second number of predictions and a block of the candidates. (On a core, products of so few rows with
+all candidates take longer than computing the logits twice.)"""
+
+
+def chunk_shape(predictions: int, candidates: int, device: str) -> tuple[int, int]:
+    """Largest number of predictions and of candidates whose logits exist at once."""
+    size, candidates = CHUNK[device], max(candidates, 1)
+    fitting = size // candidates
+    at_once = min(fitting if fitting >= _FEW else _PREDICTIONS, max(predictions, 1))
+    return at_once, min(max(size // at_once, 1), candidates)
 
 
 def catalogue_loss(
@@ -52,21 +67,21 @@ def catalogue_loss(
     candidates = _rows(items, batch.candidates)
     log_q = batch.candidate_log_q
     if log_q is None:
-        partition = _over(_log_sum_exp, states, candidates, None, weight, None, None)
+        partition = _over(LOG_SUM_EXP, states, candidates, None, weight, None, None)
         smoothing = loss.label_smoothing if isinstance(loss, FullSoftmax) else 0.0
         if smoothing:
             positive = (1 - smoothing) * positive + smoothing * (states @ candidates.mean(0))
         return partition - positive @ weight
     hits = _equal(target, batch.candidates)
     if isinstance(loss, GeneralisedBce):
-        negatives = _over(_sum_softplus, states, candidates, None, weight, None, hits)
-        # The expected number of draws of one item: the sampling rate.
-        rate = log_q[0].exp().clamp(max=1.0)
+        negatives = _over(SUM_SOFTPLUS, states, candidates, None, weight, None, hits)
+        # α = negatives / (items - 1); an item is expected to be drawn exp(log q) = negatives /
+        # items times.
+        others = len(log_q) / log_q[0].double().exp() - 1
+        rate = (len(log_q) / others).clamp(max=1.0).to(states.dtype)
         beta = rate * (loss.calibration * (1 - 1 / rate) + 1 / rate)
         return (beta * F.softplus(-positive) @ weight + negatives) / (len(log_q) + 1)
-    return (
-        _over(_log_sum_exp, states, candidates, positive, weight, log_q, hits) - positive @ weight
-    )
+    return _over(LOG_SUM_EXP, states, candidates, positive, weight, log_q, hits) - positive @ weight
 
 
 def _rows(items: Tensor, index: Tensor) -> Tensor:
@@ -88,14 +103,21 @@ def _equal(target: Tensor, candidates: Tensor) -> tuple[Tensor, Tensor]:
     return row, order[first[row] + within]
 
 
-Kernel = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor, Tensor | None]]
-"""Logits [m, C] of a chunk and logits of the positives [m] → values [m], and their gradients: the
-logits are overwritten by g, and their gradient is g times the second result [m]; the third result
-[m] is the gradient of the positives' logits."""
+@dataclass(frozen=True)
+class Kernel:
+    """A function of the logits of a prediction over all candidates."""
+
+    values: Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor, Tensor | None]]
+    """Logits [m, C] and logits of the positives [m] → values [m], and their gradients: the logits
+    are overwritten by g, and their gradient is g times the second result [m]; the third result [m]
+    is the gradient of the positives' logits."""
+    is_sum: bool
+    """The values are sums over the candidates; else they are log Σ exp."""
 
 
 def _log_sum_exp(logits: Tensor, positive: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
-    top = logits.amax(1) if positive is None else torch.maximum(logits.amax(1), positive)
+    top = logits.amax(1).clamp(min=torch.finfo(logits.dtype).min)  # finite if all are left out
+    top = top if positive is None else torch.maximum(top, positive)
     total = logits.sub_(top.unsqueeze(1)).exp_().sum(1)
     if positive is None:
         return total.log() + top, 1 / total, None
@@ -108,6 +130,10 @@ def _sum_softplus(logits: Tensor, _: Tensor | None) -> tuple[Tensor, Tensor, Ten
     values = F.softplus(logits).sum(1)
     logits.sigmoid_()
     return values, torch.ones_like(values), None
+
+
+LOG_SUM_EXP = Kernel(_log_sum_exp, is_sum=False)
+SUM_SOFTPLUS = Kernel(_sum_softplus, is_sum=True)
 
 
 def _over(
@@ -144,29 +170,29 @@ class _Over(Function):
         kernel: Kernel,
     ) -> Tensor:
         total = states.new_zeros(())
-        of_states, of_candidates = torch.empty_like(states), torch.zeros_like(candidates)
+        of_states, of_candidates = torch.zeros_like(states), torch.zeros_like(candidates)
         of_positive = None if positive is None else torch.empty_like(positive)
-        rows = max(CHUNK // max(len(candidates), 1), 1)
-        buffer = states.new_empty(min(rows, len(states)), len(candidates))
-        bounds = torch.tensor([0, rows], device=states.device)
-        for first in range(0, len(states), rows):
-            part = slice(first, first + rows)
-            own_states = states[part]
-            logits = torch.mm(own_states, candidates.T, out=buffer[: len(own_states)])
-            if log_q is not None:
-                logits -= log_q
-            if hits is not None:
-                begin, end = torch.searchsorted(hits[0], bounds + first).tolist()
-                left_out = (hits[0][begin:end] - first, hits[1][begin:end])
-                logits.index_put_(left_out, logits.new_tensor(float("-inf")))
-            own = None if positive is None else positive[part]
-            values, scale, of_own = kernel(logits, own)
-            total += values @ weight[part]
-            scale = (scale * weight[part]).unsqueeze(1)
-            of_states[part] = logits @ candidates * scale
-            of_candidates.addmm_(logits.T, own_states * scale)
-            if of_positive is not None and of_own is not None:
-                of_positive[part] = of_own * weight[part]
+        logits_of = _Logits(states, candidates, log_q, hits)
+        for part in logits_of.parts:
+            own, scale = None if positive is None else positive[part], weight[part]
+            blocks, norm = logits_of.blocks(part), None
+            if len(logits_of.columns) > 1 and not kernel.is_sum:
+                norm = _norm(blocks, own)
+                total += norm @ weight[part]
+                blocks = logits_of.blocks(part)
+                if of_positive is not None and own is not None:
+                    of_positive[part] = (own - norm).exp() * weight[part]
+            for columns, logits in blocks:
+                if norm is not None:
+                    logits.sub_(norm.unsqueeze(1)).exp_()
+                else:
+                    values, factor, of_own = kernel.values(logits, own)
+                    total += values @ weight[part]
+                    scale = factor * weight[part]
+                    if of_positive is not None and of_own is not None:
+                        of_positive[part] = of_own * weight[part]
+                of_states[part] += logits @ candidates[columns] * scale.unsqueeze(1)
+                of_candidates[columns].addmm_(logits.T, states[part] * scale.unsqueeze(1))
         ctx.save_for_backward(of_states, of_candidates, of_positive)
         return total
 
@@ -175,3 +201,51 @@ class _Over(Function):
         of_states, of_candidates, of_positive = ctx.saved_tensors
         of_own = None if of_positive is None else of_positive * grad
         return of_states * grad, of_candidates * grad, of_own, None, None, None, None
+
+
+def _norm(blocks: Iterator[tuple[slice, Tensor]], positive: Tensor | None) -> Tensor:
+    """[m] log Σ exp over all blocks and the positive."""
+    parts = [_log_sum_exp(logits, None)[0] for _, logits in blocks]
+    return torch.logsumexp(torch.stack(parts if positive is None else [positive, *parts]), 0)
+
+
+class _Logits:
+    """The logits of some predictions, chunk by chunk; each chunk overwrites the one before."""
+
+    def __init__(
+        self,
+        states: Tensor,
+        candidates: Tensor,
+        log_q: Tensor | None,
+        hits: tuple[Tensor, Tensor] | None,
+    ) -> None:
+        self._states, self._candidates, self._log_q, self._hits = states, candidates, log_q, hits
+        rows, width = chunk_shape(len(states), len(candidates), states.device.type)
+        self._buffer = states.new_empty(rows * width)
+        self.parts = [slice(first, first + rows) for first in range(0, len(states), rows)]
+        self.columns = [slice(first, first + width) for first in range(0, len(candidates), width)]
+
+    def blocks(self, part: slice) -> Iterator[tuple[slice, Tensor]]:
+        """(block of the candidates, logits [m, c]) of the predictions ``part``."""
+        states = self._states[part]
+        hits = None if self._hits is None else self._of(part, *self._hits)
+        for columns in self.columns:
+            candidates = self._candidates[columns]
+            shape = len(states), len(candidates)
+            logits = torch.mm(
+                states, candidates.T, out=self._buffer[: shape[0] * shape[1]].view(shape)
+            )
+            if self._log_q is not None:
+                logits -= self._log_q[columns]
+            if hits is not None:
+                row, column = hits
+                if len(self.columns) > 1:
+                    here = (column >= columns.start) & (column < columns.stop)
+                    row, column = row[here], column[here] - columns.start
+                logits.index_put_((row, column), logits.new_tensor(float("-inf")))
+            yield columns, logits
+
+    def _of(self, part: slice, row: Tensor, column: Tensor) -> tuple[Tensor, Tensor]:
+        bounds = torch.tensor([part.start, part.stop], device=row.device)
+        begin, end = torch.searchsorted(row, bounds).tolist()
+        return row[begin:end] - part.start, column[begin:end]

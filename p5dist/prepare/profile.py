@@ -103,6 +103,8 @@ def build_profile(
     """profile.json; ``warnings`` follow the warnings about the log itself."""
     lengths, by_length = merge_counts(s.lengths for s in shards)
     histories, interactions = int(by_length.sum()), int((lengths * by_length).sum())
+    counts = np.sort(items.count[items.named])[::-1]
+    number = len(counts) + items.unnamed
     days, by_day = merge_counts(s.days for s in shards)
     timed = prepare.source.columns.timestamp is not None
     first, last = int(days[0]), int(days[-1])
@@ -113,12 +115,12 @@ def build_profile(
         "interactions": interactions,
         "users": users,
         "histories": histories,
-        "items": len(items),
-        "density": interactions / (users * len(items)),
+        "items": number,
+        "density": interactions / (users * number),
         "rows_in": interactions + sum(rejected.values()),
         "rows_rejected": rejected,
         "lengths": _length_histogram(lengths, by_length),
-        "item_counts": _popularity(items.count),
+        "item_counts": _popularity(counts),
         "per_day": _per_day((days, by_day)) if timed else {"day": [], "count": []},
         "ratings": _rating_histogram(merge_counts(s.ratings for s in shards)),
         "tied_share": sum(s.tied for s in shards) / interactions,
@@ -203,6 +205,7 @@ def _length_histogram(lengths: Ints, histories: Ints) -> dict[str, list[int]]:
 
 
 def _popularity(counts: Ints) -> dict[str, list[int]]:
+    """Training interactions by rank, from falling counts."""
     ranks = np.unique(np.geomspace(1, len(counts), _CURVE_POINTS).round().astype(int))
     return {"rank": ranks.tolist(), "count": counts[ranks - 1].tolist()}
 

@@ -75,12 +75,12 @@ def run(
         files = beside.submit(record, inputs, job.prepare)
         passes = Passes(job, inputs, prepare.make(), workers, bar, range_bytes)
         _claim(passes)
-        manifest, warnings = _build(passes, files)
+        manifest, profile = _build(passes, files)
     facts = provenance(job, "prepare", data=manifest.fingerprint, seconds=time.time() - began)
     (prepare / "result.json").write_json(facts)
     manifest.save(prepare)
     passes.stage.scratch.folder.remove()
-    _tell(manifest, passes.rejects, warnings)
+    _tell(manifest, passes.rejects, profile)
     return manifest
 
 
@@ -94,8 +94,8 @@ def _claim(passes: Passes) -> None:
         (passes.prepare / name).remove()
 
 
-def _build(passes: Passes, files: Future[tuple[InputFile, ...]]) -> tuple[Manifest, list[str]]:
-    """Everything below prepare/ but the manifest; the manifest, and warnings."""
+def _build(passes: Passes, files: Future[tuple[InputFile, ...]]) -> tuple[Manifest, dict[str, Any]]:
+    """Everything below prepare/ but the manifest; the manifest and the profile."""
     config, prepare = passes.config, passes.prepare
     counts = passes.read()
     catalogue, seen = passes.group(counts)
@@ -124,6 +124,7 @@ def _build(passes: Passes, files: Future[tuple[InputFile, ...]]) -> tuple[Manife
         rows_rejected=rejected,
         users=users,
         items=len(items),
+        unnamed_items=items.unnamed,
         item_attributes=tables["item"].sizes,
         user_attributes=tables["user"].sizes,
         item_rows=tables["item"].rows,
@@ -135,7 +136,7 @@ def _build(passes: Passes, files: Future[tuple[InputFile, ...]]) -> tuple[Manife
         made_from=knows(config),
         **_sums(profiles),
     )
-    return manifest, profile["warnings"]
+    return manifest, profile
 
 
 def _write_vocabularies(passes: Passes, items: Vocabulary, coded: dict[str, Vocabulary]) -> None:
@@ -194,13 +195,13 @@ def _sums(profiles: Sequence[ShardProfile]) -> dict[str, Any]:
     }
 
 
-def _tell(manifest: Manifest, rejects: Rejects, warnings: list[str]) -> None:
+def _tell(manifest: Manifest, rejects: Rejects, profile: dict[str, Any]) -> None:
     console.print(
         f"  {manifest.rows_in:,} rows in, {manifest.rows_kept:,} kept: {manifest.users:,} users, "
-        f"{manifest.items:,} items, longest history {manifest.longest_history:,}",
+        f"{profile['items']:,} items, longest history {manifest.longest_history:,}",
         soft_wrap=True,
     )
     if manifest.rows_rejected:
         console.print(f"  rejected: {rejects}", markup=False, highlight=False, soft_wrap=True)
-    for warning in warnings:
+    for warning in profile["warnings"]:
         console.print(f"  warning: {warning}", style="yellow", markup=False, soft_wrap=True)

@@ -22,9 +22,17 @@ class Vocabulary:
     external: pa.StringArray
     """Null for a hashed id that no item has."""
     count: Ints
+    unnamed: int = 0
+    """Items that share the id of another item, see :attr:`.Manifest.unnamed_items`."""
 
     def __len__(self) -> int:
         return len(self.external)
+
+    @property
+    def named(self) -> Bools:
+        """[n] whether the id has an external id."""
+        found: Bools = self.external.is_valid().to_numpy(zero_copy_only=False)
+        return found
 
     @classmethod
     def by_count(
@@ -77,16 +85,22 @@ class Vocabulary:
         return cls(pa.concat_arrays([old, text.take(pa.array(new))]), counts), ids
 
     @classmethod
-    def hashed(cls, values: Ids, count: Ints, size: int) -> tuple[Vocabulary, Ints]:
+    def hashed(cls, values: Ids, count: Ints, there: Bools, size: int) -> tuple[Vocabulary, Ints]:
         """``size`` ids, id = 1 + stable_hash(external id) mod size; and [n] the id of each value.
-        The external id of an id is the most frequent one, ties in the order of ``values``."""
+        The external id of an id is the most frequent one, ties in the order of ``values``.
+
+        Args:
+            there: [n] whether the log still has the value.
+        """
         text = values.cast(pa.string())
         ids = (stable_hash(text) % np.uint64(size)).astype(np.int64) + 1
         rising = np.argsort(-count, kind="stable")[::-1]
+        rising = rising[there[rising]]
         owner = np.full(size, -1, np.int64)
         owner[ids[rising] - 1] = rising  # of values with the same id the last one stays
         external = text.take(pa.array(owner, mask=owner < 0))
-        return cls(external, np.bincount(ids - 1, count, size).astype(np.int64)), ids
+        counts = np.bincount(ids - 1, count, size).astype(np.int64)
+        return cls(external, counts, len(rising) - int((owner >= 0).sum())), ids
 
     def ids(self, values: pa.Array) -> Ints:
         """[n] internal ids; 0 for values that have none."""
@@ -116,7 +130,7 @@ def item_vocabulary(
         earlier: external ids of ``rule.extend``.
     """
     if rule.hashed is not None:
-        return Vocabulary.hashed(catalogue, train, rule.hashed)
+        return Vocabulary.hashed(catalogue, train, seen > 0, rule.hashed)
     keep = train if rule.of == "train" else seen
     return Vocabulary.of_counts(catalogue, train, keep > 0, earlier)
 

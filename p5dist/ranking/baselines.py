@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from p5dist.data.catalogue import Catalogue
 from p5dist.data.histories import Histories
 from p5dist.data.jagged import Floats, Ints, ranges
 from p5dist.ranking.topk import row_blocks
@@ -35,18 +36,19 @@ class Popularity:
     """Ranks items by their number of training interactions, for all users alike.
 
     Args:
-        count: [items] training interactions of each id 1…items.
+        count: [largest id] training interactions of each id from 1.
+        catalogue: the items that are ranked.
     """
 
     name = "popularity"
 
-    def __init__(self, count: Ints) -> None:
-        self.items = len(count)
+    def __init__(self, count: Ints, catalogue: Catalogue) -> None:
+        self.catalogue = catalogue
         self._score = torch.tensor(count, dtype=torch.float32)
 
     def blocks(self, histories: Histories) -> Iterator[tuple[slice, Tensor]]:
         """See :class:`.topk.Ranker`."""
-        for rows in row_blocks(len(histories), self.items):
+        for rows in row_blocks(len(histories), len(self._score)):
             yield rows, self._score.repeat(rows.stop - rows.start, 1)
 
 
@@ -66,9 +68,9 @@ class ItemToItem:
     interactions of four public data sets (MovieLens 100K and 1M, Amazon Beauty and Sports).
     """
 
-    items: int
+    catalogue: Catalogue
     start: Ints
-    """[items + 1] index of the first neighbour of each item; entry i belongs to id i + 1."""
+    """[largest id + 1] index of the first neighbour of each item; entry i belongs to id i + 1."""
     neighbour: Ints
     """[pairs] index of the neighbour (id - 1)."""
     weight: Floats
@@ -77,8 +79,9 @@ class ItemToItem:
     name = "item_to_item"
 
     @classmethod
-    def fit(cls, parts: Iterable[Histories], items: int) -> ItemToItem:
+    def fit(cls, parts: Iterable[Histories], catalogue: Catalogue) -> ItemToItem:
         """Count the item pairs in training histories; memory grows with the distinct pairs."""
+        items = catalogue.largest
         key, weight = np.empty(0, dtype=np.int64), np.empty(0)
         count = np.zeros(items)
         for part in parts:
@@ -88,22 +91,23 @@ class ItemToItem:
                 key, weight = _merge([(key, weight), found])
         source, neighbour = np.divmod(key, items)
         weight = weight / (count[source] + 1) ** FROM_POWER / (count[neighbour] + 1) ** TO_POWER
-        return cls(items, np.searchsorted(source, np.arange(items + 1)), neighbour, weight)
+        start = np.searchsorted(source, np.arange(items + 1))
+        return cls(catalogue, start, neighbour, weight)
 
     def blocks(self, histories: Histories) -> Iterator[tuple[slice, Tensor]]:
         """See :class:`.topk.Ranker`."""
-        recent = histories.last(LAST)
+        recent, items = histories.last(LAST), self.catalogue.largest
         owner, item = recent.owner(), recent.item - 1
         age = recent.lengths[owner] - 1 - recent.position()
         degree = self.start[item + 1] - self.start[item]
-        for rows in row_blocks(len(histories), self.items, 2):
+        for rows in row_blocks(len(histories), items, 2):
             mine = slice(*np.searchsorted(owner, (rows.start, rows.stop)))
             edge = ranges(self.start[item[mine]], degree[mine])
             row = np.repeat(owner[mine] - rows.start, degree[mine])
             share = self.weight[edge] * np.repeat(AGE_DECAY ** age[mine], degree[mine])
             size = rows.stop - rows.start
-            scores = np.bincount(row * self.items + self.neighbour[edge], share, size * self.items)
-            yield rows, torch.from_numpy(scores.astype(np.float32)).view(size, self.items)
+            scores = np.bincount(row * items + self.neighbour[edge], share, size * items)
+            yield rows, torch.from_numpy(scores.astype(np.float32)).view(size, items)
 
 
 @dataclass(frozen=True)
@@ -157,16 +161,19 @@ class ItemRate:
     """[items] of each id 1…items"""
 
     @classmethod
-    def fit(cls, item: Ints, label: npt.NDArray[np.float32], items: int, drawn: int) -> ItemRate:
+    def fit(
+        cls, item: Ints, label: npt.NDArray[np.float32], catalogue: Catalogue, drawn: int
+    ) -> ItemRate:
         """
         Args:
             item, label: [T] item id and label (1, 0, or NaN: none) of training interactions.
-            items: largest item id.
+            catalogue: the items that are drawn from.
             drawn: number of items drawn uniformly as a no for every yes.
         """
+        items = catalogue.largest
         known = ~np.isnan(label)
         yes = np.bincount(item[known] - 1, label[known], items)
-        number = np.bincount(item[known] - 1, minlength=items) + drawn * yes.sum() / items
+        number = np.bincount(item[known] - 1, minlength=items) + drawn * yes.sum() / len(catalogue)
         rate = yes.sum() / max(number.sum(), 1)
         shrunk: Floats = (yes + RATE_SHRINKAGE * rate) / (number + RATE_SHRINKAGE)
         return cls(shrunk)

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from p5dist.data.catalogue import Catalogue
 from p5dist.data.histories import Histories
-from p5dist.ranking.topk import Ranker, row_blocks
+from p5dist.ranking.topk import Ranker, row_blocks, scores_of
 
 
 @dataclass(frozen=True)
@@ -37,22 +38,22 @@ class Mixture:
         return self.model.name
 
     @property
-    def items(self) -> int:
-        """The largest item id."""
-        return self.model.items
+    def catalogue(self) -> Catalogue:
+        """The catalogue of the model."""
+        return self.model.catalogue
 
     def blocks(self, histories: Histories) -> Iterator[tuple[slice, Tensor]]:
         """See :class:`.topk.Ranker`."""
-        for rows in row_blocks(len(histories), self.items, 4):
+        for rows in row_blocks(len(histories), self.catalogue.largest, 4):
             part = histories.between(rows.start, rows.stop)
-            counted = _whole(self.counts, part)
+            counted = _whole(self.counts.blocks(part))
             total = counted.sum(1, keepdim=True)
             remembered = (counted / total).log_().add_(math.log(self.share))
-            learned = torch.log_softmax(_whole(self.model, part), 1)
+            learned = torch.log_softmax(_whole(scores_of(self.model, part)), 1)
             mixed = torch.logaddexp(learned + math.log1p(-self.share), remembered)
             yield rows, torch.where(total > 0, mixed, learned)
 
 
-def _whole(ranker: Ranker, histories: Histories) -> Tensor:
-    """[B, items]"""
-    return torch.cat([scores for _, scores in ranker.blocks(histories)])
+def _whole(blocks: Iterator[tuple[slice, Tensor]]) -> Tensor:
+    """[B, largest id]"""
+    return torch.cat([scores for _, scores in blocks])

@@ -166,14 +166,15 @@ def click_metrics(
     return found
 
 
-def coverage(best_rank: Ints, ks: tuple[int, ...]) -> dict[str, float]:
+def coverage(best_rank: Ints, ks: tuple[int, ...], items: int) -> dict[str, float]:
     """coverage@k: the share of the catalogue that is among the first k of at least one list.
 
     Args:
-        best_rank: [items] best rank (from 1) of each item in any list; a large number for an item
-            that is in no list.
+        best_rank: best rank (from 1) of each id in any list; a large number for an id that is in
+            no list.
+        items: of the catalogue.
     """
-    return {f"coverage@{k}": float((best_rank <= k).mean()) for k in ks}
+    return {f"coverage@{k}": float((best_rank <= k).sum() / items) for k in ks}
 
 
 def _profiles(values: Floats, user: Ints, rng: np.random.Generator) -> tuple[Floats, Ints]:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from p5dist.data.catalogue import Catalogue
 from p5dist.data.histories import Histories
 from p5dist.data.jagged import Ints, Jagged
 from p5dist.errors import TrainingError
@@ -32,12 +33,13 @@ class Ranker(Protocol):
         ...
 
     @property
-    def items(self) -> int:
-        """The largest item id."""
+    def catalogue(self) -> Catalogue:
+        """The items that are ranked."""
         ...
 
     def blocks(self, histories: Histories) -> Iterator[tuple[slice, Tensor]]:
-        """(slice of b histories, scores [b, items] float32 over the ids 1…items) per block.
+        """(slice of b histories, scores [b, L] float32 over the ids 1…L) per block; L is the
+        largest id of the catalogue. :func:`scores_of` replaces the scores of ids that no item has.
 
         The caller may write into the scores.
         """
@@ -47,10 +49,10 @@ class Ranker(Protocol):
 class Vectors(Protocol):
     """A model whose scores are inner products of user and item vectors."""
 
-    items: int
+    catalogue: Catalogue
 
     def item_vectors(self) -> Tensor:
-        """[items, dim]; row i belongs to item id i + 1."""
+        """[L, dim], L the largest id; row i belongs to item id i + 1."""
         ...
 
     def user_vectors(self, histories: Histories) -> Tensor:
@@ -64,7 +66,7 @@ class VectorRanker:
     name = "model"
 
     def __init__(self, model: Vectors) -> None:
-        self.items = model.items
+        self.catalogue = model.catalogue
         self._model = model
         self._item_vectors = model.item_vectors()
 
@@ -72,7 +74,7 @@ class VectorRanker:
     def blocks(self, histories: Histories) -> Iterator[tuple[slice, Tensor]]:
         """See :class:`Ranker`."""
         users = self._model.user_vectors(histories)
-        for rows in row_blocks(len(histories), self.items):
+        for rows in row_blocks(len(histories), self.catalogue.largest):
             yield rows, users[rows] @ self._item_vectors.T
 
 
@@ -95,6 +97,13 @@ def row_blocks(rows: int, items: int, size: int = 1) -> Iterator[slice]:
 
 MISSED = int(np.iinfo(np.int64).max)
 """Rank of a target that cannot be listed, since it is a seen item."""
+
+
+def scores_of(ranker: Ranker, histories: Histories) -> Iterator[tuple[slice, Tensor]]:
+    """:meth:`Ranker.blocks`, with the score -inf for every id that no item has."""
+    absent = torch.from_numpy(ranker.catalogue.absent - 1)
+    for rows, scores in ranker.blocks(histories):
+        yield rows, scores.index_fill_(1, absent, -torch.inf)
 
 
 def top_k(ranker: Ranker, histories: Histories, k: int, *, seen: Jagged | None) -> Lists:
@@ -139,13 +148,13 @@ def rank_and_list(
     seen: Jagged | None,
 ) -> tuple[Ints, Lists]:
     """:func:`rank_of` and :func:`top_k` with the scores computed once."""
-    k = min(k, ranker.items)
+    k = min(k, len(ranker.catalogue))
     ranks = np.empty(len(target), dtype=np.int64)
     lists = Lists(
         np.zeros((len(histories), k), dtype=np.int64),
         np.full((len(histories), k), -np.inf, dtype=np.float32),
     )
-    for rows, scores in ranker.blocks(histories):
+    for rows, scores in scores_of(ranker, histories):
         if torch.isnan(scores).any():
             raise TrainingError(
                 f"scores of {ranker.name} are not numbers (NaN)",

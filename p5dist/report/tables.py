@@ -205,9 +205,10 @@ def _prepared(run: Run) -> str:
     if run.manifest is None:
         return run.data_problem or "not run yet"
     m = run.manifest
+    items = m.items if run.profile is None else run.profile["items"]
     return (
         f"{m.rows_in:,} rows in, {m.rows_kept:,} kept, {m.rows_in - m.rows_kept:,} rejected; "
-        f"{m.users:,} users, {m.items:,} items"
+        f"{m.users:,} users, {items:,} items"
     )
 
 

@@ -11,6 +11,7 @@ from p5dist.config.losses import Loss
 from p5dist.config.train import Finetune, Training
 from p5dist.data.attributes import Attributes
 from p5dist.data.batch import Batch
+from p5dist.data.jagged import Bools
 from p5dist.data.manifest import Manifest
 from p5dist.errors import ConfigError
 from p5dist.feed.batch_fields import BatchFields
@@ -69,19 +70,27 @@ def build_model(job: RunConfig, stage: str, manifest: Manifest, device: torch.de
 
 
 def make_collate(
-    job: RunConfig, folder: RunFolder, manifest: Manifest, training: Training
+    job: RunConfig,
+    folder: RunFolder,
+    manifest: Manifest,
+    training: Training,
+    trained: Bools | None = None,
 ) -> Collate:
     """The collate function of a training stage, with the attribute tables that the model reads.
+
+    Args:
+        trained: [items] whether the row of item id i + 1 is trained; None: the items of the first
+            training's interactions.
 
     Raises:
         ConfigError: two tasks hide different interactions.
     """
     unseen = None
     if job.model.item_attributes:
-        # Items seen in pre-training count as seen in all later stages too.
-        first = next(iter(job.trainings()))
-        counts = open_mix(job, first, folder, manifest).item_counts()
-        unseen = np.append(False, counts == 0)
+        if trained is None:
+            first = next(iter(job.trainings()))
+            trained = open_mix(job, first, folder, manifest).item_counts() > 0
+        unseen = np.append(False, ~trained)
     masking, fields = _training_extras(job, folder.prepare, manifest, training)
     return Collate(
         job.seed,

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from p5dist.config import RunConfig
 from p5dist.config.base import Column
 from p5dist.config.sections import Metric, TaskSection
+from p5dist.data.catalogue import Catalogue
 from p5dist.data.events import nearest
 from p5dist.data.manifest import Manifest, Targets
 from p5dist.errors import ConfigError, DataError
@@ -56,6 +57,11 @@ class Context:
         """The prepare folder, which must be there."""
         assert self.prepare is not None, "batches and evaluations need prepared data"
         return self.prepare
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """The items of the prepared data."""
+        return Catalogue.read(self.folder, self.manifest)
 
 
 class Task(TaskSection):

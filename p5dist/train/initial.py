@@ -1,37 +1,31 @@
 """Where the weights of a stage start: a trained stage of this run or of another one.
 
 Tensors are matched by name. Of another run with another vocabulary, rows of tables are carried over
-by their external ids, read in blocks from where they lie; a new item gets the mean of the carried
-rows that share its attribute values, or if there are none the mean of all rows.
+by their external ids (see :mod:`p5dist.train.carried`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cached_property
 
 import numpy as np
-import pyarrow.compute as pc
-import torch
-from torch import Tensor
 
 from p5dist.checkpoint.checkpoints import MARKER, Checkpoint, Checkpoints
-from p5dist.checkpoint.pieces import AVERAGE, Piece, State, pieces_of
-from p5dist.checkpoint.shard_files import Entry, read_rows
+from p5dist.checkpoint.pieces import AVERAGE, State
 from p5dist.config import RunConfig, parse_job
 from p5dist.data import columns as c
-from p5dist.data.jagged import Ints
+from p5dist.data.jagged import Bools, Ints
 from p5dist.data.labels import AttributeLabels
 from p5dist.data.manifest import MANIFEST
+from p5dist.data.trained import read_trained
 from p5dist.errors import CheckpointError
+from p5dist.feed.mix import Mix
 from p5dist.storage import Folder, RunFolder
+from p5dist.train.carried import ITEMS, Saved, carried_rows, copy_rows
 
 REPORT = "init.json"
 _BACKBONE = "model.backbone."
-_ITEMS = "model.backbone.items.ids.embeddings.item.weight"
-
-Saved = list[tuple[Folder, Entry]]
 
 
 @dataclass(frozen=True)
@@ -71,6 +65,44 @@ class Source:
                 fix="give the folder of a training stage inside of its whole run folder",
             )  # fmt: skip
         return cls(checkpoint, stage, run / "prepare")
+
+    @cached_property
+    def job(self) -> RunConfig:
+        """Of the run that made it."""
+        return parse_job(self.checkpoint.meta()["job"])
+
+    def rows_of(self, name: str, job: RunConfig, prepare: Folder) -> Ints | None:
+        """:func:`.carried_rows` of a tensor for a run with this job and prepare folder."""
+        then, now = (one.prepare.vocabulary.hashed for one in (self.job, job))
+        same_hash = now is not None and then == now
+        return carried_rows(name, self.prepare, prepare, same_hash=same_hash)
+
+    def trained_items(self) -> Bools:
+        """[items] whether the row of item id i + 1 is trained."""
+        found = read_trained(_above(self.prepare) / self.stage)
+        if found is not None:
+            return found
+        table = (self.prepare / "vocabulary/item.parquet").read_table([c.COUNT])
+        counted: Bools = table[c.COUNT].to_numpy() > 0
+        return counted
+
+
+def trained_items(job: RunConfig, stage: str, folder: RunFolder, mix: Mix) -> Bools:
+    """[items] whether the row of item id i + 1 is trained: by an interaction of this stage, or by
+    the stage that it starts from.
+
+    Raises:
+        CheckpointError: as :meth:`Source.find`.
+    """
+    found: Bools = mix.item_counts() > 0
+    start = job.trainings()[stage].init_from
+    if start is None:
+        return found
+    source = Source.find(start, job, folder)
+    rows = source.rows_of(ITEMS, job, folder.prepare)
+    before = np.append(False, source.trained_items())
+    found |= (before if rows is None else before[np.maximum(rows, 0)])[1:]
+    return found
 
 
 @dataclass
@@ -138,16 +170,16 @@ def initialise(
     report.unexpected = sorted(n for n in saved.keys() - state.keys() if n.startswith(prefix))
     same: State = {}
     for name in sorted(wanted.keys() & saved.keys()):
-        rows = _carried_rows(name, source.prepare, prepare)
+        rows = source.rows_of(name, job, prepare)
         shape, before = tuple(wanted[name].size()), saved[name][0][1].shape
         if rows is None and (shape or (1,)) == before:
             same[name] = wanted[name]
         elif rows is None and "positions" in name and shape[1:] == before[1:]:
             kept = min(shape[0], before[0])
-            _copy_rows(wanted[name], name, saved[name], np.arange(kept), None)
+            copy_rows(wanted[name], name, saved[name], np.arange(kept), None)
             report.resized[name] = _rows(before[0], shape[0], kept)
         elif rows is not None and shape[1:] == before[1:]:
-            _copy_rows(wanted[name], name, saved[name], rows, labels if name == _ITEMS else None)
+            copy_rows(wanted[name], name, saved[name], rows, labels if name == ITEMS else None)
             carried = int((rows[1:] >= 0).sum())
             report.resized[name] = _rows(before[0] - 1, shape[0] - 1, carried)
         else:
@@ -179,110 +211,5 @@ def _rows(before: int, now: int, carried: int) -> dict[str, int]:
 
 
 def _learned_the_same(source: Source, job: RunConfig, stage: str) -> bool:
-    then = parse_job(source.checkpoint.meta()["job"]).trainings().get(source.stage)
+    then = source.job.trainings().get(source.stage)
     return then is not None and then.learned == job.trainings()[stage].learned
-
-
-def _carried_rows(name: str, before: Folder, now: Folder) -> Ints | None:
-    """[rows] row of the source for each row of a table, -1 where it has none; None where the
-    vocabularies are equal, or the tensor is no table."""
-    if ".embeddings." not in name and ".embedding_bags." not in name:
-        return None
-    if before == now:
-        return None
-    # Tables are named item, item_<attribute>, user, user_<attribute>.
-    side, _, attribute = name.split(".")[-2].partition("_")
-    file = f"vocabulary/{side}.{attribute}.parquet" if attribute else f"vocabulary/{side}.parquet"
-    if not (before / file).exists() or not (now / file).exists():  # bins of numbers have none
-        return None
-    then, here = ((f / file).read_table([c.EXTERNAL_ID])[c.EXTERNAL_ID] for f in (before, now))
-    if then.equals(here):
-        return None
-    index = pc.index_in(here.combine_chunks(), value_set=then.combine_chunks(), skip_nulls=True)
-    row = np.asarray(pc.fill_null(index, -2)).astype(np.int64) + 1
-    return np.concatenate([[0], row])
-
-
-def _copy_rows(
-    value: Any, name: str, saved: Saved, rows: Ints, labels: AttributeLabels | None
-) -> None:
-    """Fill this worker's pieces of a table: row i from row ``rows[i]`` of the saved table; -1: from
-    the mean of the carried rows. Rows beyond ``rows`` keep their values."""
-    pieces = pieces_of({name: value}, replicated=True)
-    means = _Means(rows, labels, saved[0][1].shape[1])
-    for first, block in _blocks(saved):
-        means.add(first, block)
-        for piece in pieces:
-            mine, row = _own_rows(piece, rows)
-            inside = (row >= first) & (row < first + len(block))
-            piece.values[torch.from_numpy(mine[inside])] = block[
-                torch.from_numpy(row[inside] - first)
-            ].to(piece.values)
-    for piece in pieces:
-        mine, row = _own_rows(piece, rows)
-        new = mine[row < 0]
-        if len(new):
-            piece.values[torch.from_numpy(new)] = means.of(new + piece.offsets[0]).to(piece.values)
-
-
-def _own_rows(piece: Piece, rows: Ints) -> tuple[Ints, Ints]:
-    """Local rows of a piece, and the saved row of each."""
-    first = piece.offsets[0]
-    row = rows[first : first + len(piece.values)]
-    return np.arange(len(row)), row
-
-
-def _blocks(saved: Saved) -> Iterator[tuple[int, Tensor]]:
-    """(first row, values) of a saved table whose pieces are whole rows."""
-    for file, entry in saved:
-        assert entry.sizes[1:] == entry.shape[1:], "tables are not split by column"
-        for row, values in read_rows(file, entry, 0, entry.sizes[0]):
-            yield entry.offsets[0] + row, values
-
-
-class _Means:
-    """Mean rows of a saved table: of all, and of the items that share an attribute value.
-
-    Args:
-        rows: [rows now] saved row of each, -1 where there is none.
-        labels: of the items now; None: no attributes.
-        width: of a row.
-    """
-
-    def __init__(self, rows: Ints, labels: AttributeLabels | None, width: int) -> None:
-        self.labels = labels
-        self.now = {"saved": np.sort(rows[rows > 0]), "id": np.argsort(rows, kind="stable")}
-        self.now["id"] = self.now["id"][(rows <= 0).sum() :]
-        self.total, self.count = torch.zeros(width, dtype=torch.float64), 0
-        values = 0 if labels is None else sum(labels.sizes)
-        self.by_label = torch.zeros(values, width, dtype=torch.float64)
-        self.label_count = torch.zeros(values, dtype=torch.float64)
-
-    def add(self, first: int, block: Tensor) -> None:
-        """Rows ``first`` … of the saved table; row 0 is padding."""
-        skip = 1 if first == 0 else 0
-        self.total += block[skip:].double().sum(0)
-        self.count += len(block) - skip
-        if self.labels is None:
-            return
-        a, b = np.searchsorted(self.now["saved"], (max(first, 1), first + len(block)))
-        carried = block[torch.from_numpy(self.now["saved"][a:b] - first)].double()
-        offsets, labels = self.labels(self.now["id"][a:b])
-        owner = torch.from_numpy(np.repeat(np.arange(b - a), np.diff(offsets)))
-        self.by_label.index_add_(0, torch.from_numpy(labels), carried[owner])
-        self.label_count += torch.bincount(torch.from_numpy(labels), minlength=len(self.by_label))
-
-    def of(self, ids: Ints) -> Tensor:
-        """[n, width] for new ids [n]."""
-        mean = (self.total / max(self.count, 1)).expand(len(ids), -1)
-        if self.labels is None:
-            return mean
-        offsets, labels = self.labels(ids)
-        known = self.label_count[torch.from_numpy(labels)] > 0
-        owner = torch.from_numpy(np.repeat(np.arange(len(ids)), np.diff(offsets)))[known]
-        label = torch.from_numpy(labels)[known]
-        rows = self.by_label[label] / self.label_count[label].unsqueeze(1)
-        number = torch.bincount(owner, minlength=len(ids)).unsqueeze(1)
-        summed = torch.zeros(len(ids), rows.shape[1], dtype=torch.float64)
-        summed.index_add_(0, owner, rows)
-        return torch.where(number > 0, summed / number.clamp(min=1), mean)

@@ -15,20 +15,22 @@ from p5dist.checkpoint.checkpoints import Checkpoint, Checkpoints, Retention
 from p5dist.checkpoint.saver import Saver
 from p5dist.config import RunConfig, dump_job
 from p5dist.config.train import Training
-from p5dist.data.jagged import Ints
+from p5dist.data.jagged import Bools, Ints
 from p5dist.data.labels import AttributeLabels
 from p5dist.data.manifest import Manifest
+from p5dist.data.trained import read_trained, write_trained
 from p5dist.environment.provenance import versions
 from p5dist.errors import CheckpointError
 from p5dist.feed.collate import Collate
 from p5dist.feed.mix import Mix, open_mix
-from p5dist.feed.negatives import Candidates, Gather, alone
+from p5dist.feed.negatives import Candidates, Gather, alone, shares_of
 from p5dist.feed.order import LaneOrder, total_steps
+from p5dist.feed.windows import met_in_windows
 from p5dist.storage import RunFolder
 from p5dist.tasks.build import Model, build_model, catalogue_loss, make_collate
 from p5dist.train.average import Average
 from p5dist.train.initial import REPORT as INIT_REPORT
-from p5dist.train.initial import Source, initialise
+from p5dist.train.initial import Source, initialise, trained_items
 from p5dist.train.optimizers import Optimizers
 from p5dist.train.selection import Selection
 from p5dist.train.sharding import describe, init_tables, shard, table_names
@@ -47,6 +49,14 @@ def gather_over_workers() -> Gather:
         return [part.numpy() for part in parts]
 
     return gather
+
+
+def _sum_over_workers(values: Ints) -> Ints:
+    """The sum of equally shaped arrays of all workers, which call it together."""
+    total = torch.from_numpy(values)
+    if dist.get_world_size() > 1:
+        dist.all_reduce(total, group=dist.new_group(backend="gloo"))
+    return total.numpy()
 
 
 @dataclass
@@ -146,16 +156,8 @@ def open_session(
         seed=job.seed,
         std=job.model.init_scale,
     )
-    loss = catalogue_loss(job, stage)
-    candidates = None
-    if loss is not None:
-        candidates = Candidates(
-            loss,
-            mix.item_counts(),
-            job.seed,
-            only_seen=bool(job.model.item_attributes),
-            gather=gather_over_workers(),
-        )
+    checkpoints = Checkpoints(folder.training(stage) / "checkpoints")
+    trained = _trained_items(job, stage, folder, mix, new=checkpoints.latest() is None)
     session = Session(
         job=job,
         stage=stage,
@@ -165,9 +167,9 @@ def open_session(
         total=total,
         model=model,
         optimizers=Optimizers(model, training, total),
-        collate=make_collate(job, folder, manifest, training),
-        candidates=candidates,
-        saver=_saver(training, Checkpoints(folder.training(stage) / "checkpoints")),
+        collate=make_collate(job, folder, manifest, training, trained),
+        candidates=_candidates(job, stage, mix),
+        saver=_saver(training, checkpoints),
         device=device,
         start=0,
         average=None if training.average is None else Average(training.average, model.state_dict()),
@@ -176,6 +178,41 @@ def open_session(
     _restore(session, folder)
     session.saver.prepare(session.state())
     return session
+
+
+def _candidates(job: RunConfig, stage: str, mix: Mix) -> Candidates | None:
+    """None for a stage without a loss over the catalogue."""
+    loss = catalogue_loss(job, stage)
+    if loss is None:
+        return None
+    met = None
+    longest = max(one.manifest.longest_history for one in mix.sets)
+    if "in_batch" in shares_of(loss) and longest > job.feed.max_length:
+        met = met_in_windows(
+            mix, mix.readers(job, job.trainings()[stage]), rank=dist.get_rank(),
+            workers=dist.get_world_size(), add=_sum_over_workers,
+        )  # fmt: skip
+    return Candidates(
+        loss,
+        mix.item_counts(),
+        mix.catalogue(),
+        job.seed,
+        only_seen=bool(job.model.item_attributes),
+        met=met,
+        gather=gather_over_workers(),
+    )
+
+
+def _trained_items(
+    job: RunConfig, stage: str, folder: RunFolder, mix: Mix, *, new: bool
+) -> Bools | None:
+    """As :func:`.initial.trained_items`; a stage that goes on reads what it wrote."""
+    if not new:
+        return read_trained(folder.training(stage))
+    trained = trained_items(job, stage, folder, mix)
+    if dist.get_rank() == 0:
+        write_trained(folder.training(stage), trained)
+    return trained
 
 
 def _saver(training: Training, checkpoints: Checkpoints) -> Saver:

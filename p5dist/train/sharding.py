@@ -50,8 +50,10 @@ def shard(
         sharding: table → row_wise, table_wise or column_wise, where it is not left to the planner.
 
     Raises:
-        ConfigError: there is no such table, or it cannot be split in that way.
+        ConfigError: there is no such table, or it cannot be split in that way; weight decay that
+            would not be applied.
     """
+    check_weight_decay(model, optimizer, device.type)
     options: dict[str, Any] = {"lr": optimizer.lr}
     if optimizer.weight_decay:  # FBGEMM ignores it unless told how to apply it
         options |= {"weight_decay": optimizer.weight_decay, "weight_decay_mode": WeightDecayMode.L2}
@@ -69,6 +71,24 @@ def shard(
     )
     plan = planner.collective_plan(model, sharders(), dist.GroupMember.WORLD)
     return DistributedModelParallel(model, device=device, plan=plan, sharders=sharders())
+
+
+def check_weight_decay(model: nn.Module, optimizer: TableOptimizer, device: str) -> None:
+    """Raise a ConfigError if weight decay would not be applied to all tables: FBGEMM's kernels on
+    CPU apply it to rows that are looked up one by one, but not to bags."""
+    bags = [
+        config.name
+        for module in tables_of(model)
+        if isinstance(module, EmbeddingBagCollection)
+        for config in configs_of(module)
+    ]
+    if optimizer.weight_decay and bags and device == "cpu":
+        raise ConfigError(
+            "weight decay is not applied to some tables on CPU", where="tables.weight_decay",
+            value=optimizer.weight_decay, rule=f"on CPU no weight decay for: {', '.join(bags)}",
+            fix="set tables.weight_decay to 0, train on CUDA, or train without these tables "
+            "(item and user attributes, user rows)",
+        )  # fmt: skip
 
 
 def sharders() -> list[Any]:

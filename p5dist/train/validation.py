@@ -16,6 +16,7 @@ import torch.distributed as dist
 
 from p5dist.config.train import RANKING_METRIC, Validation
 from p5dist.data import columns as c
+from p5dist.data.catalogue import Catalogue
 from p5dist.data.jagged import Array
 from p5dist.data.reader import ShardReader
 from p5dist.errors import ConfigError
@@ -39,12 +40,13 @@ def make_validator(session: Session, folder: RunFolder) -> Validator | None:
     if config is None:
         return None
     targets = read_targets(session, folder, config)
+    catalogue = Catalogue.read(folder.prepare, session.manifest)
 
     def scorer() -> Scorer:
         return Scorer(
             session.inner,
             session.collate,
-            session.manifest.items,
+            catalogue,
             session.job.feed.max_length,
             shuffled=session.training.shuffled,
         )

@@ -16,7 +16,9 @@ from p5dist.capacity.sharding import plan_tables
 from p5dist.capacity.show import counts
 from p5dist.cli.main import app
 from p5dist.config import parse_job
+from p5dist.data.manifest import Manifest, ShardFile
 from p5dist.errors import ConfigError
+from p5dist.storage import RunFolder
 
 JOB = """
 name: plan
@@ -36,9 +38,11 @@ HAND = Machine(
 )  # fmt: skip
 
 
-def planned(workers: int, *overrides: str, items: float = 9999) -> Estimate:
+def planned(
+    workers: int, *overrides: str, items: float = 9999, histories: float | None = None
+) -> Estimate:
     job = parse_job(JOB, list(overrides))
-    manifest = counts(job, 1e5, 1e4, items)  # ten interactions a history
+    manifest = counts(job, 1e5, 1e4, items, histories)  # ten interactions a user
     tables = plan_tables(job, "pretrain", manifest, HAND, workers)
     return estimate(job, "pretrain", manifest, HAND, workers, tables)
 
@@ -85,6 +89,59 @@ def test_bytes_and_seconds_by_hand() -> None:
     assert found.parts["dense backward"] == 2 * found.parts["dense forward"]
     assert found.step == pytest.approx(sum(found.parts.values()))
     assert found.epoch == pytest.approx(math.ceil(1e4 / 128) * found.step)
+
+
+def test_a_table_on_one_worker_is_looked_up_there_by_all() -> None:
+    even, one = planned(4), planned(4, "scale.sharding={item: table_wise}")
+    assert one.memory["tables"] == 4 * even.memory["tables"]
+    assert one.parts["lookup"] == pytest.approx(4 * even.parts["lookup"])
+    latency = 30e-6 * 2
+    for part in ("input distribution", "output distribution", "gradient exchange"):
+        assert one.parts[part] - latency == pytest.approx(4 * (even.parts[part] - latency))
+
+
+@pytest.mark.parametrize("items", [2e4, 524_289, 3e6])
+def test_the_memory_of_logits_is_the_buffer_of_the_loss(items: float) -> None:
+    """A full softmax over any catalogue holds a chunk of 4 MB on CPU; 1,280 interactions a worker
+    in two layers of twenty vectors of 32 numbers are the rest."""
+    softmax = "pretrain.objective.loss={kind: softmax}"
+    found = planned(1, softmax, items=items)
+    assert found.memory["activations"] == 4 * (1280 * 2 * 20 * 32 + 256 * 4096)
+    # The logits are computed once more, as they do not fit: 8 instead of 6 operations each.
+    dense = found.tables.dense
+    flops = 1280 * (2 * dense + 4 * 2 * 10 * 32 + 8 / 3 * items * 32)
+    assert found.parts["dense forward"] == pytest.approx(flops / 100e9)
+
+
+def test_sessions_and_windows_are_planned_as_such() -> None:
+    # Windows of four interactions: ten interactions a user are three of them.
+    windows = planned(4, "prepare.max_length=4")
+    assert windows.histories == 30_000
+    tokens = 32 * 1e5 / 3e4
+    assert windows.parts["lookup"] == pytest.approx((tokens + 100) * 32 * 4 / 10e9)
+    last = planned(4, "prepare.max_length=4", "prepare.longer=last")
+    assert last.histories == 10_000
+    assert last.parts["lookup"] == pytest.approx((32 * 4 + 100) * 32 * 4 / 10e9)
+    with pytest.raises(ConfigError, match="--histories"):
+        planned(4, "prepare.session_gap=60")
+    sessions = planned(4, "prepare.session_gap=60", histories=5e4)
+    assert sessions.histories == 50_000
+    assert sessions.parts["lookup"] == pytest.approx((32 * 2 + 100) * 32 * 4 / 10e9)
+
+
+def test_prepared_sessions_are_planned_as_they_are(tmp_path: Path) -> None:
+    job = parse_job(JOB, [f"storage={tmp_path}"])
+    prepare = RunFolder.of(job.storage, job.name).prepare
+    prepare.make()
+    (prepare / "part").write_text("shard")
+    Manifest(
+        fingerprint="", shards=(ShardFile(path="part", bytes=5, first_row=0, groups=(40, 20)),),
+        rows_in=300, rows_kept=300, rows_rejected={}, rows_by_split={}, users=20, users_by_split={},
+        items=9, longest_history=9, split="",
+    ).save(prepare)  # fmt: skip
+    assert counts(job, None, None, None).histories == 60
+    assert counts(job, 3000, None, None).histories == 600  # as long as they are
+    assert counts(job, 3000, None, None, 70).histories == 70
 
 
 @pytest.mark.parametrize("size", [0, -5, math.nan, math.inf])

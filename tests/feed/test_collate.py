@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
 from p5dist.config.losses import FullSoftmax, SampledSoftmax
 from p5dist.data.attributes import Attributes
+from p5dist.data.catalogue import Catalogue
 from p5dist.data.histories import Histories
 from p5dist.feed.collate import Collate, make_buckets
+from p5dist.feed.masking import known_times
 from p5dist.feed.negatives import Candidates
+from p5dist.tasks.masked.masking import Cloze
 from tests.data.test_histories import histories
 
 ITEMS = [[5, 7, 5], [9], [], [7, 3, 2, 1, 8]]
@@ -87,11 +92,13 @@ def test_dropout_keys_follow_the_history_and_not_the_batch() -> None:
 
 def test_candidates_are_all_items_or_shared_draws() -> None:
     counts = np.asarray([100, 10, 10, 1])
-    ids, log_q = Candidates(FullSoftmax(), counts, 1).at(0, Histories.empty())
+    ids, log_q = Candidates(FullSoftmax(), counts, Catalogue(len(counts)), 1).at(
+        0, Histories.empty()
+    )
     assert ids.tolist() == [1, 2, 3, 4]
     assert log_q is None
     loss = SampledSoftmax(kind="sampled_softmax", negatives=20_000, alpha=0.5)
-    sampled = Candidates(loss, counts, 1)
+    sampled = Candidates(loss, counts, Catalogue(len(counts)), 1)
     ids, log_q = sampled.at(7, Histories.empty())
     weight = counts**0.5
     expected = 20_000 * weight / weight.sum()
@@ -101,3 +108,29 @@ def test_candidates_are_all_items_or_shared_draws() -> None:
     assert np.allclose(log_q, np.log(expected)[ids - 1])
     assert sampled.at(7, Histories.empty())[0].tolist() == ids.tolist()
     assert sampled.at(8, Histories.empty())[0].tolist() != ids.tolist()
+
+
+def test_hidden_interactions_do_not_tell_their_time() -> None:
+    given = replace(
+        histories([[1, 2, 3, 4], [5, 6, 7], [8], []]),
+        timestamp=np.asarray([10, 20, 30, 40, 11, 22, 33, 50]),
+    )
+    hidden = np.asarray([False, True, True, False, True, False, True, True])
+    assert known_times(given, hidden).tolist() == [10, 10, 10, 40, 22, 22, 22, 0]
+    assert known_times(given, ~hidden).tolist() == [20, 20, 30, 30, 11, 11, 33, 50]
+    # The interaction that is to come has the time of the last one.
+    batch = Collate(1, masked_next=True)(given)
+    assert batch.timestamp.tolist() == [10, 20, 30, 40, 40, 11, 22, 33, 33, 50, 50, 0]
+
+
+def test_a_masked_objective_hides_times_as_ranking_does() -> None:
+    """The batch of a history whose last interaction is hidden has the times of the shorter history
+    with a masked next one."""
+    cut = Cloze(0.0, 1.0, Catalogue(9), seed=1)
+    given = replace(histories([[1, 2, 3, 4]]), timestamp=np.asarray([10, 20, 30, 40]))
+    trained = Collate(1, masking=cut)(given)
+    assert trained.hidden is not None
+    length = len(trained.token)
+    ranked = Collate(1, masked_next=True)(given.take(np.arange(1), np.zeros(1, int), length - 1))
+    assert trained.timestamp.tolist() == ranked.timestamp.tolist()
+    assert trained.hidden.tolist() == [False] * (length - 1) + [True]

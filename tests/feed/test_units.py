@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from p5dist.data import columns as c
+from p5dist.data.catalogue import Catalogue
 from p5dist.data.histories import Histories
 from p5dist.data.reader import ShardReader
 from p5dist.errors import ShardError
@@ -122,7 +123,7 @@ def test_drawn_negatives_are_items_that_the_user_has_not_had_in_any_row(
     source = UnitReader(
         ShardReader(prepare, manifest), order, 2, random_window=True, whole_users=True, keep=keep
     )
-    draw = Unclicked(4, catalogue=24, seed=1)
+    draw = Unclicked(4, catalogue=Catalogue(24), seed=1)
     stream = LaneStream((source,), 0, 1, 20, 1, read_units)
     drawn = 0
     for step, histories in stream.steps(0, 20):

@@ -13,6 +13,7 @@ import pytest
 from p5dist.config import RunConfig
 from p5dist.config.output import Ranking
 from p5dist.data import columns as c
+from p5dist.data.catalogue import Catalogue
 from p5dist.errors import ConfigError
 from p5dist.inference import recommend as stage
 from p5dist.ranking.baselines import ItemToItem
@@ -50,7 +51,7 @@ def expected_rows(
     matrix = item_matrix(ITEMS)
     rows = []
     train = [[i for i, s in pairs if s == c.TRAIN] for pairs in splits_of(folder)]
-    counts = ItemToItem.fit([histories(train)], ITEMS)
+    counts = ItemToItem.fit([histories(train)], Catalogue(ITEMS))
     for user, history in histories_of(folder).items():
         scores = matrix @ matrix[np.array(history) - 1].sum(0)
         if share:
@@ -135,4 +136,4 @@ def test_a_portion_without_titles_and_masks(prepared: tuple[RunConfig, RunFolder
 def test_nothing_to_recommend_with(tmp_path: Path) -> None:
     job = small_job(tmp_path, "pretrain=null", "finetune.rating.init_from=null")
     with pytest.raises(ConfigError, match="no model to recommend with"):
-        stage.run(job, write_small_data(job), load=lambda *_: FakeScorer(ITEMS))
+        stage.run(job, write_small_data(job), load=lambda *_: FakeScorer(Catalogue(ITEMS)))

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from p5dist.data import columns as c
+from p5dist.data.catalogue import Catalogue
 from p5dist.data.histories import Histories
 from p5dist.data.manifest import Manifest
 from p5dist.errors import CheckpointError
@@ -31,7 +32,7 @@ def scorer(tmp_path: Path, stage: str, *overrides: str) -> tuple[Scorer, Histori
     model = build_model(job, stage, manifest, torch.device("cpu"))
     table = (folder.prepare / "shards/part-00000.parquet").read_table()
     collate = make_collate(job, folder, manifest, job.trainings()[stage])
-    return Scorer(model, collate, manifest.items, 8), Histories.from_table(table)
+    return Scorer(model, collate, Catalogue(manifest.items), 8), Histories.from_table(table)
 
 
 def test_user_vectors_are_in_the_order_of_the_caller(tmp_path: Path) -> None:
@@ -130,7 +131,8 @@ def click_targets(tmp_path: Path) -> tuple[Targets, Any, Scorer]:
     """Targets of the test split, the evaluation of the click task, and an untrained model."""
     model, histories = scorer(tmp_path, "finetune/rating", CLICK)
     job = small_job(tmp_path, "prepare.source.columns.event=event", CLICK)
-    context = Context(job, Manifest.load(RunFolder.of(job.storage, job.name).prepare), None)
+    prepare = RunFolder.of(job.storage, job.name).prepare
+    context = Context(job, Manifest.load(prepare), prepare)
     targets = Targets.find(whole_users(histories), Rule(c.TEST, sessions=False))
     assert len(targets.owner) > 5
     return targets, task_of(job, "finetune/rating", "").evaluation(context), model

@@ -39,6 +39,17 @@ def test_rate_and_scale() -> None:
     assert torch.equal(dropout.eval()(torch.ones(4000, 64), KEYS), torch.ones(4000, 64))
 
 
+def test_any_rate_drops_something_and_keeps_something() -> None:
+    """Rates near 0 and 1 are neither nothing nor everything; what stays is scaled by 256 / 255 and
+    by 256."""
+    x = torch.ones(4000, 64)
+    for rate, share in ((0.001, 1 / 256), (0.9995, 255 / 256)):
+        out = HashedDropout(rate, site=0).train()(x, KEYS)
+        assert abs((out == 0).double().mean() - share) < 0.0006
+        assert torch.allclose(out[out != 0], torch.tensor(1 / (1 - share)))
+    assert HashedDropout(0.0, site=0).threshold == 0
+
+
 def test_a_token_is_dropped_the_same_way_in_any_batch() -> None:
     dropout = HashedDropout(0.5, site=3).train()
     x = torch.randn(100, 16)

@@ -13,14 +13,16 @@ from torch import Tensor
 
 from p5dist.config.losses import FullSoftmax, GeneralisedBce, SampledSoftmax
 from p5dist.data.batch import Batch
+from p5dist.data.catalogue import Catalogue
 from p5dist.data.histories import Histories
 from p5dist.feed.collate import Collate
 from p5dist.feed.negatives import Candidates, shares_of
 from p5dist.models import losses
-from p5dist.models.losses import catalogue_loss
+from p5dist.models.losses import catalogue_loss, chunk_shape
 from tests.data.test_histories import histories
 
 COUNTS = np.asarray([40, 20, 10, 5, 3, 2, 1])
+CATALOGUE = Catalogue(len(COUNTS))
 HISTORIES = histories([[1, 4, 2, 7], [3, 3], [5]])
 STATES = torch.randn(7, 6, generator=torch.Generator().manual_seed(0)).double()
 VECTORS = torch.randn(8, 6, generator=torch.Generator().manual_seed(1)).double()
@@ -34,7 +36,7 @@ def sampled(negatives: int, **settings: Any) -> SampledSoftmax:
 
 
 def batch_for(loss: Loss, step: int = 0, of: Histories = HISTORIES) -> Batch:
-    ids, log_q = Candidates(loss, COUNTS, 1).at(step, of)
+    ids, log_q = Candidates(loss, COUNTS, CATALOGUE, 1).at(step, of)
     return Collate(1)(of, candidates=ids, candidate_log_q=log_q)
 
 
@@ -85,7 +87,7 @@ def plain(loss: Loss, states: Tensor, target: Tensor, items: Tensor, batch: Batc
     positive = (states * items[target]).sum(1, keepdim=True)
     hit = target.unsqueeze(1) == batch.candidates
     if isinstance(loss, GeneralisedBce):
-        rate = min(len(batch.candidates) / len(COUNTS), 1.0)
+        rate = min(len(batch.candidates) / (len(COUNTS) - 1), 1.0)  # the catalogue without one
         beta = rate * (loss.calibration * (1 - 1 / rate) + 1 / rate)
         negatives = torch.log(1 - logits.sigmoid()).masked_fill(hit, 0.0).sum()
         return -(torch.log(positive.sigmoid() ** beta).sum() + negatives) / (len(hit[0]) + 1)
@@ -105,11 +107,13 @@ def plain(loss: Loss, states: Tensor, target: Tensor, items: Tensor, batch: Batc
     ],
     ids=str,
 )
-@pytest.mark.parametrize("chunk", [1, 15, 1 << 20])
+@pytest.mark.parametrize(("chunk", "predictions"), [(1, 1), (6, 3), (15, 1), (1 << 20, 256)])
 def test_value_and_gradients_are_those_of_the_formula(
-    loss: Loss, chunk: int, monkeypatch: pytest.MonkeyPatch
+    loss: Loss, chunk: int, predictions: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(losses, "CHUNK", chunk)
+    """Also if the candidates of a prediction are taken in blocks."""
+    monkeypatch.setattr(losses, "CHUNK", {"cpu": chunk})
+    monkeypatch.setattr(losses, "_PREDICTIONS", predictions)
     batch = batch_for(loss)
     now = torch.nonzero(batch.has_next).squeeze(1)
     target = batch.token[now + 1]
@@ -126,6 +130,39 @@ def test_value_and_gradients_are_those_of_the_formula(
         results.append((value.detach(), states.grad, items.grad))
     for expected, found in zip(*results, strict=True):
         assert torch.allclose(found, expected, rtol=1e-6, atol=1e-9)
+
+
+def test_chunks_have_hundreds_of_predictions_in_bounded_memory() -> None:
+    assert chunk_shape(5000, 1000, "cpu") == (1048, 1000)
+    assert chunk_shape(100, 1000, "cpu") == (100, 1000)
+    assert chunk_shape(5000, 16_384, "cpu") == (64, 16_384)
+    for candidates in (4_096, 16_385, 524_289, 100_000_000):
+        assert chunk_shape(5000, candidates, "cpu") == (256, 4096)
+    assert chunk_shape(5000, 100_000_000, "cuda") == (256, 1 << 18)
+    assert chunk_shape(3, 524_289, "cpu") == (3, (1 << 20) // 3)
+    assert chunk_shape(0, 0, "cpu") == (1, 1)
+
+
+def test_a_large_catalogue_in_blocks_is_the_whole_softmax(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Float32, large logits, and a block whose candidates are all left out."""
+    monkeypatch.setattr(losses, "CHUNK", {"cpu": 40})
+    monkeypatch.setattr(losses, "_PREDICTIONS", 10)
+    generator = torch.Generator().manual_seed(0)
+    states = torch.randn(25, 8, generator=generator) * 30
+    candidates = torch.randn(33, 8, generator=generator)
+    positive, weight = torch.randn(25, generator=generator), torch.rand(25, generator=generator)
+    hits = torch.tensor([0] * 4 + [7]), torch.tensor([8, 9, 10, 11, 32])
+    found = [t.clone().requires_grad_() for t in (states, candidates, positive)]
+    value = losses._over(losses.LOG_SUM_EXP, *found, weight, None, hits)
+    logits = [t.double().requires_grad_() for t in (states, candidates, positive)]
+    whole = (logits[0] @ logits[1].T).index_put(hits, torch.tensor(-torch.inf).double())
+    whole = torch.logsumexp(torch.cat([whole, logits[2][:, None]], 1), 1)
+    expected = whole @ weight.double()
+    assert float(value) == pytest.approx(float(expected), rel=1e-6)
+    for one, other in zip(
+        torch.autograd.grad(value, found), torch.autograd.grad(expected, logits), strict=True
+    ):
+        assert torch.allclose(one.double(), other, rtol=1e-4, atol=1e-4)
 
 
 def test_no_prediction_at_all_is_a_loss_of_zero_with_gradients() -> None:
@@ -154,7 +191,7 @@ def test_the_partition_is_estimated_without_bias(distribution: Any) -> None:
     """The mean over steps of the estimated partition of one prediction is the exact one."""
     loss = sampled(8, distribution=distribution)
     one = histories([[1, 4]])
-    candidates = Candidates(loss, COUNTS, 1)
+    candidates = Candidates(loss, COUNTS, CATALOGUE, 1)
     estimates = []
     for step in range(700):
         ids, log_q = candidates.at(step, one)
@@ -173,7 +210,7 @@ def test_calibrated_bce_has_the_probability_of_the_softmax_free_optimum() -> Non
     p, negatives, items = 0.3, 21, 70
     counts = np.full(items, 1)
     loss = GeneralisedBce(kind="gbce", negatives=negatives, calibration=1.0)
-    ids, log_q = Candidates(loss, counts, 1).at(0, Histories.empty())
+    ids, log_q = Candidates(loss, counts, Catalogue(len(counts)), 1).at(0, Histories.empty())
     batch = Collate(1)(histories([[1, 2]]), candidates=ids, candidate_log_q=log_q)
     logit = torch.tensor([[math.log(p / (1 - p))]], requires_grad=True)
     one = torch.ones(1, 1)
@@ -182,7 +219,7 @@ def test_calibrated_bce_has_the_probability_of_the_softmax_free_optimum() -> Non
     items_ = nothing.index_put((batch.token[1],), one[0])
     positive = catalogue_loss(logit, batch.token[1:], items_, batch, loss=loss)
     gradient = torch.autograd.grad(positive, logit)[0] * (negatives + 1)
-    rate = negatives / items
+    rate = negatives / (items - 1)  # the negatives are drawn from the other items
     assert float(p * gradient + (1 - p) * rate * p) == pytest.approx(0.0, abs=1e-6)
 
 
@@ -196,7 +233,7 @@ def test_shares_add_up_by_largest_remainder() -> None:
 def test_in_batch_negatives_are_interactions_of_the_batch_however_it_is_spread() -> None:
     loss = sampled(6, distribution="in_batch")
     many = histories([[1, 4, 2, 7], [3, 3], [5], [6, 1, 1, 1]])
-    ids, log_q = Candidates(loss, COUNTS, 1).at(3, many)
+    ids, log_q = Candidates(loss, COUNTS, CATALOGUE, 1).at(3, many)
     assert len(ids) == 6
     assert set(ids.tolist()) <= set(many.item.tolist())
     assert log_q is not None
@@ -204,26 +241,56 @@ def test_in_batch_negatives_are_interactions_of_the_batch_however_it_is_spread()
     workers = [many.take(np.asarray(part, dtype=np.int64)) for part in ([2, 0], [], [1, 3])]
     sent: list[Any] = []
     for part in workers:  # what each would send
-        Candidates(loss, COUNTS, 1, gather=lambda x: sent.append(x) or [x]).at(3, part)
-    gathered, _ = Candidates(loss, COUNTS, 1, gather=lambda _: sent).at(3, workers[0])
+        Candidates(loss, COUNTS, CATALOGUE, 1, gather=lambda x: sent.append(x) or [x]).at(3, part)
+    gathered, _ = Candidates(loss, COUNTS, CATALOGUE, 1, gather=lambda _: sent).at(3, workers[0])
     assert gathered.tolist() == ids.tolist()
-    other = Candidates(loss, COUNTS, 1).at(4, many)[0]
+    other = Candidates(loss, COUNTS, CATALOGUE, 1).at(4, many)[0]
     assert sorted(other.tolist()) != sorted(ids.tolist())
 
 
 def test_in_batch_negatives_may_be_fewer() -> None:
-    ids, log_q = Candidates(sampled(50, distribution="in_batch"), COUNTS, 1).at(0, HISTORIES)
+    ids, log_q = Candidates(sampled(50, distribution="in_batch"), COUNTS, CATALOGUE, 1).at(
+        0, HISTORIES
+    )
     assert sorted(ids.tolist()) == sorted(HISTORIES.item.tolist())
     assert log_q is not None and np.allclose(log_q, np.log(7 * COUNTS[ids - 1] / COUNTS.sum()))
 
 
 def test_items_never_seen_are_left_out_of_the_candidates() -> None:
     counts = np.asarray([5, 0, 3, 0])
-    ids, _ = Candidates(FullSoftmax(), counts, 1, only_seen=True).at(0, HISTORIES)
+    ids, _ = Candidates(FullSoftmax(), counts, Catalogue(len(counts)), 1, only_seen=True).at(
+        0, HISTORIES
+    )
     assert ids.tolist() == [1, 3]
     loss = sampled(200, distribution={"uniform": 1, "popularity": 1})
-    ids, log_q = Candidates(loss, counts, 1, only_seen=True).at(0, HISTORIES)
+    ids, log_q = Candidates(loss, counts, Catalogue(len(counts)), 1, only_seen=True).at(
+        0, HISTORIES
+    )
     assert set(ids.tolist()) == {1, 3}
     weight = np.asarray([5, 3]) ** 0.75
     expected = 100 * 0.5 + 100 * weight / weight.sum()
     assert log_q is not None and np.allclose(np.exp(log_q), expected[(ids == 3).astype(int)])
+
+
+def test_ids_that_no_item_has_are_no_candidates() -> None:
+    counts, catalogue = np.asarray([5, 0, 0, 0, 3]), Catalogue(5, np.asarray([2, 4]))
+    ids, _ = Candidates(FullSoftmax(), counts, catalogue, 1).at(0, HISTORIES)
+    assert ids.tolist() == [1, 3, 5]
+    loss = sampled(300, distribution={"uniform": 1, "popularity": 2})
+    ids, log_q = Candidates(loss, counts, catalogue, 1).at(0, HISTORIES)
+    assert set(ids.tolist()) == {1, 3, 5}
+    weight = np.asarray([5, 1, 3]) ** 0.75
+    expected = np.log(100 / 3 + 200 * weight / weight.sum())
+    assert np.allclose(log_q, expected[(ids - 1) // 2])
+    of = histories([[1, 5, 3]])
+    ids, _ = Candidates(sampled(9, distribution="in_batch"), counts, catalogue, 1).at(0, of)
+    assert sorted(ids.tolist()) == [1, 3, 5]
+
+
+def test_in_batch_negatives_are_corrected_by_what_windows_show() -> None:
+    met = np.asarray([4, 4, 8, 0.5, 1, 0, 0.5])
+    loss = sampled(3, distribution="in_batch")
+    of = histories([[1, 3, 4]])
+    ids, log_q = Candidates(loss, COUNTS, CATALOGUE, 1, met=met).at(0, of)
+    assert sorted(ids.tolist()) == [1, 3, 4]
+    assert np.allclose(log_q, np.log(3 * met[ids - 1] / 18))

@@ -10,6 +10,7 @@ import torch.nn.functional as F  # noqa: N812
 from p5dist.config.losses import FullSoftmax
 from p5dist.config.model import Model
 from p5dist.data.attributes import Attributes
+from p5dist.data.catalogue import Catalogue
 from p5dist.data.histories import Histories
 from p5dist.data.manifest import Manifest
 from p5dist.feed.collate import Collate
@@ -36,9 +37,9 @@ def trained() -> tuple[Backbone, Collate]:
     config = Model(dim=16, item_attributes=("genre",), inputs={"id_dropout": 0.1})
     model = Backbone(config, manifest, max_length=8, device=torch.device("cpu")).train()
     collate = Collate(1, GENRE, unseen=np.append(False, counts == 0))
-    candidates, log_q = Candidates(FullSoftmax(), counts, 1, only_seen=True).at(
-        0, Histories.empty()
-    )
+    candidates, log_q = Candidates(
+        FullSoftmax(), counts, Catalogue(len(counts)), 1, only_seen=True
+    ).at(0, Histories.empty())
     head = CausalModule(FullSoftmax(), [1.0])
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-2)
     for step in range(60):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
 
@@ -47,6 +48,12 @@ def test_hashed_ids_are_a_function_of_the_external_id_alone() -> None:
         best = min(mine)[1] if mine else None
         assert found.external[i - 1].as_py() == best
         assert found.count[i - 1] == -sum(n for n, _ in mine)
+    named = [name for name in found.external.to_pylist() if name is not None]
+    assert found.unnamed == len(names) - len(named) > 0
+    # An item that the log no longer has gives no id a name.
+    left = np.array([1, 0, 3, 0, 2])
+    found, _ = item_vocabulary(ItemVocabulary(hashed=50), pa.array(names), left, left, None)
+    assert {name for name in found.external.to_pylist() if name} == {"a", "c", "e"}
     # The same ids where the log has numbers and where it has their text.
     numbers = pa.array([5, 17, 300])
     one = item_vocabulary(ItemVocabulary(hashed=10), numbers, *[np.ones(3, int)] * 2, None)[1]
@@ -142,6 +149,11 @@ def test_values_of_attributes_and_context_keep_their_ids_as_well(tmp_path: Path)
 def test_hashed_items_of_a_run(tmp_path: Path) -> None:
     log = write_csv(tmp_path / "log.csv", rows(*[("u", str(i)) for i in range(20)]))
     manifest, prepare = prepared(make_job(tmp_path, {"files": log}, vocabulary={"hashed": 8}))
-    assert manifest.items == len(vocabulary(prepare)) == 8
+    table = vocabulary(prepare)
+    assert manifest.items == len(table) == 8
+    assert manifest.unnamed_items == 20 - sum(name is not None for name in table)
+    profile = json.loads((prepare / "profile.json").read_text())
+    assert profile["items"] == 20 and profile["density"] == 1
+    assert profile["item_counts"]["count"] == sorted(profile["item_counts"]["count"])[::-1]
     assert manifest.rows_kept == 20 and "unknown_item" not in manifest.rows_rejected
     assert "20 items share 8 hashed ids" in (prepare / "profile.json").read_text()

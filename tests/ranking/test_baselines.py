@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from p5dist.data.catalogue import Catalogue
 from p5dist.data.histories import Histories
 from p5dist.ranking import baselines, topk
 from p5dist.ranking.baselines import Biases, ItemRate, ItemToItem, Popularity
@@ -20,14 +21,14 @@ def scores_of(ranker: Ranker, users: Histories) -> np.ndarray:
 
 def test_popularity() -> None:
     users = histories([[2], []])
-    lists = top_k(Popularity(np.array([5, 7, 7, 0])), users, 3, seen=items_of(users))
+    lists = top_k(Popularity(np.array([5, 7, 7, 0]), Catalogue(4)), users, 3, seen=items_of(users))
     assert lists.ids.tolist() == [[3, 1, 4], [2, 3, 1]]
 
 
 def test_item_to_item_by_hand() -> None:
     # The only history is 1 2 3, each item once. c(1, 2) = 1, c(1, 3) = 0.8, c(2, 3) = 1,
     # backward a quarter of it.
-    fitted = ItemToItem.fit([histories([[1, 2, 3]])], 4)
+    fitted = ItemToItem.fit([histories([[1, 2, 3]])], Catalogue(4))
     power = 2**0.6  # (n + 1)^0.5 · (n + 1)^0.1 with n = 1
     after_one = [0, 1 / power, 0.8 / power, 0]
     after_two = [0.25 / power, 0, 1 / power, 0]
@@ -64,7 +65,7 @@ def test_item_to_item_like_the_formula(small: bool, monkeypatch: pytest.MonkeyPa
     rng = np.random.default_rng(5)
     train = [list(rng.integers(1, 13, rng.integers(0, 30))) for _ in range(25)]
     users = [list(rng.integers(1, 13, rng.integers(0, 15))) for _ in range(9)]
-    fitted = ItemToItem.fit([histories(train[:10]), histories(train[10:])], 12)
+    fitted = ItemToItem.fit([histories(train[:10]), histories(train[10:])], Catalogue(12))
     expected = slow_item_to_item(train, users, 12)
     assert scores_of(fitted, histories(users)) == pytest.approx(expected, rel=1e-5)
 
@@ -118,9 +119,9 @@ def test_item_rate_by_hand() -> None:
     label = np.array([1, 1, 0, 0, np.nan, 1], dtype=np.float32)
     rate = 3 / 5
     expected = [(2 + 10 * rate) / 13, 10 * rate / 11, (1 + 10 * rate) / 11, rate]
-    assert ItemRate.fit(item, label, 4, 0).probability == pytest.approx(expected)
+    assert ItemRate.fit(item, label, Catalogue(4), 0).probability == pytest.approx(expected)
     # Two no drawn beside each of the four yes: two for each of the four items.
     label = np.array([1, 1, np.nan, 1, np.nan, 1], dtype=np.float32)
     rate = 4 / 12
     expected = [(n + 10 * rate) / (n + 2 + 10) for n in (2, 1, 1, 0)]
-    assert ItemRate.fit(item, label, 4, 2).probability == pytest.approx(expected)
+    assert ItemRate.fit(item, label, Catalogue(4), 2).probability == pytest.approx(expected)

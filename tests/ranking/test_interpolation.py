@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from p5dist.data.catalogue import Catalogue
 from p5dist.data.histories import Histories
 from p5dist.ranking import topk
 from p5dist.ranking.interpolation import Mixture
@@ -21,13 +22,13 @@ class Scores:
 
     name = "model"
 
-    def __init__(self, table: list[list[float]]) -> None:
+    def __init__(self, table: list[list[float]], absent: tuple[int, ...] = ()) -> None:
         self.table = torch.tensor(table)
-        self.items = self.table.shape[1]
+        self.catalogue = Catalogue(self.table.shape[1], np.asarray(absent, np.int64))
 
     def blocks(self, users: Histories) -> Iterator[tuple[slice, Tensor]]:
         rows = self.table[torch.from_numpy(users.item[users.offsets[:-1]] - 1)]
-        for part in row_blocks(len(rows), self.items):
+        for part in row_blocks(len(rows), self.catalogue.largest):
             yield part, rows[part].clone()
 
 
@@ -47,6 +48,15 @@ def test_probabilities(small: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     third = [1 / 3] * 3  # the counts know nothing: the model alone
     found = np.exp(mixed(0.4, [[1], [2], [1, 3]]))
     assert found == pytest.approx(np.array([first, third, first]), rel=1e-5)
+
+
+def test_ids_that_no_item_has_have_no_probability() -> None:
+    # Without item 3 the softmax of the model is 1/3, 2/3; the counts are 3/4 and 1/4.
+    model = Scores([[0.0, np.log(2.0), 9.0], [0.0, 0.0, 9.0]], absent=(3,))
+    counts = Scores([[3.0, 1.0, 0.0], [0.0, 0.0, 0.0]])
+    ((_, scores),) = Mixture(model, counts, 0.4).blocks(histories([[1], [2]]))
+    first = [0.6 / 3 + 0.4 * 3 / 4, 0.6 * 2 / 3 + 0.4 / 4, 0.0]
+    assert np.exp(scores.numpy()) == pytest.approx(np.array([first, [0.5, 0.5, 0.0]]))
 
 
 def test_what_the_model_finds_impossible_keeps_its_order() -> None:

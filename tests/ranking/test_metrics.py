@@ -44,7 +44,7 @@ def test_errors_by_hand() -> None:
 
 def test_coverage_by_hand() -> None:
     # Places of five items: two in the first place of a list, one in the fifth, two in none.
-    assert coverage(np.array([1, 1, 5, 99, 99]), (1, 4, 5)) == {
+    assert coverage(np.array([1, 1, 5, 99, 99]), (1, 4, 5), 5) == {
         "coverage@1": 0.4,
         "coverage@4": 0.4,
         "coverage@5": 0.6,

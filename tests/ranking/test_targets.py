@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from p5dist.data import columns as c
+from p5dist.data.catalogue import Catalogue
 from p5dist.data.histories import Histories
 from p5dist.ranking.baselines import ItemToItem, Popularity
 from p5dist.ranking.metrics import estimate, rank_values
@@ -130,8 +131,8 @@ def test_item_to_item_on_movielens(real_data: Path, split: str, expected: float)
     users = movielens(real_data / "ml-100k")
     train = users.where(users.split == TRAIN)
     rankers: dict[str, Ranker] = {
-        "item_to_item": ItemToItem.fit([train], 1682),
-        "popularity": Popularity(np.bincount(train.item - 1, minlength=1682)),
+        "item_to_item": ItemToItem.fit([train], Catalogue(1682)),
+        "popularity": Popularity(np.bincount(train.item - 1, minlength=1682), Catalogue(1682)),
     }
     chosen = Rule({"validation": VALIDATION, "test": TEST}[split], sessions=False)
     targets = Targets.find(whole_users(users), chosen)

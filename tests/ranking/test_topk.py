@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from p5dist.data.catalogue import Catalogue
 from p5dist.data.histories import Histories
 from p5dist.errors import TrainingError
 from p5dist.ranking import topk
@@ -16,12 +17,17 @@ from tests.ranking.histories_of import histories, items_of
 
 
 class Fixed:
-    """Ranks by a given [B, items] array, ``step`` histories at once."""
+    """Ranks by a given [B, items] array, ``step`` histories at once.
+
+    Args:
+        absent: rising ids that no item has.
+    """
 
     name = "fixed"
 
-    def __init__(self, scores: np.ndarray, step: int = 3) -> None:
-        self.all, self.items, self.step = scores.astype(np.float32), scores.shape[1], step
+    def __init__(self, scores: np.ndarray, step: int = 3, absent: tuple[int, ...] = ()) -> None:
+        self.all, self.step = scores.astype(np.float32), step
+        self.catalogue = Catalogue(scores.shape[1], np.asarray(absent, np.int64))
 
     def blocks(self, histories: Histories) -> Iterator[tuple[slice, torch.Tensor]]:
         for start in range(0, len(self.all), self.step):
@@ -94,11 +100,22 @@ def test_nan_is_an_error() -> None:
         top_k(Fixed(np.array([[1.0, np.nan]])), histories([[1]]), 1, seen=None)
 
 
+def test_ids_that_no_item_has_are_not_ranked() -> None:
+    scores = np.array([[5.0, 1.0, 9.0, 1.0, 7.0], [0.0, 0.0, 0.0, 0.0, 0.0]])
+    fixed = Fixed(scores, absent=(3, 5))
+    users, owner = histories([[4], [4]]), np.array([0, 0, 1])
+    ranks, lists = rank_and_list(fixed, users, owner, np.array([2, 4, 4]), 10, seen=None)
+    assert ranks.tolist() == [2, 3, 3]
+    assert lists.ids.tolist() == [[1, 2, 4], [1, 2, 4]]
+    seen = top_k(fixed, users, 10, seen=items_of(users))
+    assert seen.ids.tolist() == [[1, 2, 0], [1, 2, 0]]
+
+
 def test_vectors_rank_by_inner_products(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = torch.Generator().manual_seed(1)
 
     class Model:
-        items = 50
+        catalogue = Catalogue(50)
 
         def item_vectors(self) -> torch.Tensor:
             return torch.randn(50, 4, generator=torch.Generator().manual_seed(2))

@@ -19,6 +19,7 @@ from p5dist.config.registry import ATTRIBUTES, ENCODERS, FORMATS, OBJECTIVES, TA
 from p5dist.config.train import Training
 from p5dist.data import columns as c
 from p5dist.data.batch import Batch
+from p5dist.data.catalogue import Catalogue
 from p5dist.data.histories import Histories
 from p5dist.data.jagged import Array, Floats, Ints
 from p5dist.data.manifest import Manifest
@@ -76,7 +77,9 @@ class Case:
         if loss is None:
             return collate(histories, step=STEP)
         counts = np.arange(1, self.manifest.items + 1)
-        ids, log_q = Candidates(loss, counts, self.job.seed).at(STEP, histories)
+        ids, log_q = Candidates(loss, counts, Catalogue(len(counts)), self.job.seed).at(
+            STEP, histories
+        )
         return collate(histories, step=STEP, candidates=ids, candidate_log_q=log_q)
 
     def reader(self) -> ShardReader:
@@ -294,7 +297,9 @@ def test_predictions_do_not_depend_on_batches(case: Case) -> None:
     model = case.model()
     for parameter in model.head.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
-    scorer = Scorer(model, collate, case.manifest.items, length, shuffled=training.shuffled)
+    scorer = Scorer(
+        model, collate, Catalogue(case.manifest.items), length, shuffled=training.shuffled
+    )
     for name, _, evaluation in case.evaluations():
         one, many = (examples_of(case, evaluation, scorer.task(name), None, n) for n in (1, 99))
         assert rows(one) == pytest.approx(rows(many), abs=1e-4)

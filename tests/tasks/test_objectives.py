@@ -13,6 +13,7 @@ from torch import Tensor
 from p5dist.config.losses import FullSoftmax
 from p5dist.data.attributes import Attributes
 from p5dist.data.batch import Batch
+from p5dist.data.catalogue import Catalogue
 from p5dist.data.histories import Histories
 from p5dist.data.labels import AttributeLabels
 from p5dist.feed.batch_fields import BatchFields
@@ -30,6 +31,7 @@ from p5dist.tasks.skip_gram.pairs import SkipGrams
 from tests.data.test_histories import histories
 
 ITEMS, DIM = 7, 6
+CATALOGUE = Catalogue(ITEMS)
 LISTS = [[1, 4, 2, 7], [3, 3], [5], []]
 EVENTS = [[1, 2, 1, 2], [2, 1], [1], []]
 LOSS = FullSoftmax()
@@ -86,7 +88,7 @@ def test_causal_weights_targets_by_their_event(weights: list[float]) -> None:
 
 @pytest.mark.parametrize("weights", [ALIKE, [0.0, 2.0, 1.0]])
 def test_masked_predicts_what_the_batch_chose(weights: list[float]) -> None:
-    batch, encoded = batch_of(cloze=Cloze(0.5, 0.0, ITEMS, 1))
+    batch, encoded = batch_of(cloze=Cloze(0.5, 0.0, CATALOGUE, 1))
     assert batch.predicted is not None
     chosen = torch.nonzero(batch.predicted).squeeze(1).tolist()
     assert len(chosen) >= 2
@@ -101,20 +103,52 @@ def test_masked_predicts_what_the_batch_chose(weights: list[float]) -> None:
     )
 
 
-def test_skip_gram_predicts_contexts_of_centres() -> None:
-    batch, encoded = batch_of(pairs=SkipGrams.of(2, 0.0, np.ones(ITEMS, dtype=np.int64), 1))
-    head = SkipGramModule(LOSS, "pairs", dim=DIM, user_items=2)
+def skip_grams(weights: list[float], temperature: float | None) -> tuple[SkipGramModule, Batch]:
+    batch, _ = batch_of(pairs=SkipGrams.of(2, 0.0, np.ones(ITEMS, dtype=np.int64), 1))
+    head = SkipGramModule(
+        LOSS, weights, "pairs", dim=DIM, user_items=2, temperature=temperature
+    )  # fmt: skip
     with torch.no_grad():
         head.to_context.weight.copy_(torch.randn(DIM, DIM))
+    return head, batch
+
+
+@pytest.mark.parametrize("weights", [ALIKE, [1.0, 0.5, 3.0]])
+def test_skip_gram_predicts_contexts_of_centres(weights: list[float]) -> None:
+    head, batch = skip_grams(weights, None)
+    _, encoded = batch_of()
+    flat = [e for events in EVENTS for e in events]
+    pairs = batch.fields["pairs"]["pairs"].T.tolist()
     expected = [
-        cross_entropy(
+        weights[flat[context]] * cross_entropy(
             head.to_context.weight @ (encoded.items[batch.token[centre]] * DIM**0.5),
             item_at(batch, context), batch, encoded,
         )
-        for centre, context in batch.fields["pairs"]["pairs"].T.tolist()
+        for centre, context in pairs
     ]  # fmt: skip
     assert len(expected) >= 4
-    assert mean_loss(head, encoded, batch) == pytest.approx(np.mean(expected), rel=1e-5)
+    total = sum(weights[flat[context]] for _, context in pairs)
+    assert mean_loss(head, encoded, batch) == pytest.approx(sum(expected) / total, rel=1e-5)
+
+
+def test_skip_gram_by_cosine() -> None:
+    """The logit of a pair is cos(mapped centre, context) / temperature."""
+    head, batch = skip_grams(ALIKE, 0.2)
+    _, encoded = batch_of()
+    items = torch.nn.functional.normalize(encoded.items) * 0.2**-0.5
+    ids = batch.items.values().tolist()
+    of = [ids.index(i) for i in range(1, ITEMS + 1)]
+    losses = []
+    for centre, context in batch.fields["pairs"]["pairs"].T.tolist():
+        mapped = head.to_context.weight @ encoded.items[batch.token[centre]]
+        cosine = torch.nn.functional.cosine_similarity(mapped[None], encoded.items[of])
+        losses.append(
+            torch.logsumexp(cosine / 0.2, 0) - cosine[item_at(batch, context) - 1] / 0.2
+        )  # fmt: skip
+    expected = float(torch.stack(losses).mean())
+    assert mean_loss(head, Encoded(encoded.states, items), batch) == pytest.approx(
+        expected, rel=1e-5
+    )
 
 
 def labels() -> AttributeLabels:
@@ -132,7 +166,7 @@ def labels() -> AttributeLabels:
 
 
 def test_attributes_are_predicted_one_by_one() -> None:
-    batch, encoded = batch_of(labels=LabelFields(labels()), cloze=Cloze(0.5, 0.0, ITEMS, 1))
+    batch, encoded = batch_of(labels=LabelFields(labels()), cloze=Cloze(0.5, 0.0, CATALOGUE, 1))
     assert batch.predicted is not None
     chosen = torch.nonzero(batch.predicted).squeeze(1).tolist()
     positions = {
@@ -147,7 +181,7 @@ def test_attributes_are_predicted_one_by_one() -> None:
         ],
     }  # item 3 has no attribute: nothing is known
     for of, pairs in positions.items():
-        head = AttributeModule(of, "labels", dim=DIM, labels=5)  # type: ignore[arg-type]
+        head = AttributeModule(of, ALIKE, "labels", dim=DIM, labels=5)  # type: ignore[arg-type]
         expected = []
         for vector, item in pairs:
             probability = torch.sigmoid(head.out(vector))
@@ -160,13 +194,36 @@ def test_attributes_are_predicted_one_by_one() -> None:
         )
 
 
+@pytest.mark.parametrize("of", ["next", "item"])
+def test_attributes_weigh_interactions_by_their_event(of: str) -> None:
+    weights = [1.0, 0.5, 3.0]
+    batch, encoded = batch_of(labels=LabelFields(labels()))
+    flat = [e for events in EVENTS for e in events]
+    # Positions that predict, and positions whose item has attributes and is predicted.
+    pairs = [(0, 1), (1, 2), (2, 3)] if of == "next" else [(t, t) for t in (0, 1, 2, 3, 6)]
+    head = AttributeModule(of, weights, "labels", dim=DIM, labels=5)  # type: ignore[arg-type]
+    total = loss = 0.0
+    for at, to in pairs:
+        vector = encoded.states[at] if of == "next" else encoded.items[batch.token[at]]
+        target = torch.zeros(5)
+        target[LABELS[item_at(batch, to)]] = 1
+        loss += weights[flat[to]] * float(
+            torch.nn.functional.binary_cross_entropy_with_logits(
+                head.out(vector), target, reduction="sum"
+            )
+        )
+        total += weights[flat[to]]
+    assert head.counts(batch) == [pytest.approx(total)]
+    assert mean_loss(head, encoded, batch) == pytest.approx(loss / total, rel=1e-5)
+
+
 def test_attributes_in_chunks_have_the_same_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
     batch, encoded = batch_of(labels=LabelFields(labels()))
     gradients = []
     for logits in (1 << 20, 5):
         monkeypatch.setattr("p5dist.tasks.attributes.module._LOGITS", logits)
         torch.manual_seed(0)
-        head = AttributeModule("item", "labels", dim=DIM, labels=5)
+        head = AttributeModule("item", ALIKE, "labels", dim=DIM, labels=5)
         torch.autograd.backward(head.losses(encoded, batch).sum())
         assert head.out.weight.grad is not None
         gradients.append(head.out.weight.grad)
@@ -177,7 +234,7 @@ def test_several_objectives_are_a_weighted_sum() -> None:
     batch, encoded = batch_of(labels=LabelFields(labels()))
     parts: dict[str, TaskModule] = {
         "next": CausalModule(LOSS, ALIKE),
-        "genres": AttributeModule("next", "labels", dim=DIM, labels=5),
+        "genres": AttributeModule("next", ALIKE, "labels", dim=DIM, labels=5),
     }
     one, other = (mean_loss(part, encoded, batch) for part in parts.values())
     fixed = MultiModule(parts, {"genres": 0.2})
@@ -190,7 +247,7 @@ def test_learned_weights_are_those_of_uncertainty() -> None:
     batch, encoded = batch_of(labels=LabelFields(labels()))
     parts: dict[str, TaskModule] = {
         "next": CausalModule(LOSS, ALIKE),
-        "genres": AttributeModule("next", "labels", dim=DIM, labels=5),
+        "genres": AttributeModule("next", ALIKE, "labels", dim=DIM, labels=5),
     }
     one, other = (mean_loss(part, encoded, batch) for part in parts.values())
     learned = MultiModule(parts, None)

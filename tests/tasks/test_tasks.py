@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from p5dist.data.batch import Batch
+from p5dist.data.catalogue import Catalogue
 from p5dist.data.jagged import Jagged
 from p5dist.data.manifest import Manifest
 from p5dist.feed.collate import Collate
@@ -45,7 +46,7 @@ def batch_of(negatives: int = 0) -> tuple[Batch, Encoded]:
         rating=np.asarray(RATINGS, dtype=np.float32),
         timestamp=np.asarray(TIMES) * 1_000_000,
     )
-    fields = {"": Unclicked(negatives, 9, 1)} if negatives else {}
+    fields = {"": Unclicked(negatives, Catalogue(9), 1)} if negatives else {}
     batch = Collate(1, fields=fields)(given)
     vectors = torch.randn(10, DIM, generator=torch.Generator().manual_seed(1))
     states = torch.randn(7, DIM, generator=torch.Generator().manual_seed(0))
@@ -170,7 +171,7 @@ def test_rating_scores_by_hand(score: str) -> None:
     torch.manual_seed(0)
     config = Rating.model_validate({"kind": "rating", "score": score, "dropout": 0})
     device = torch.device("cpu")
-    head = RatingModule(config, MANIFEST, dim=DIM, user_attributes=(), device=device)
+    head = RatingModule(config, MANIFEST, weights=[1.0], dim=DIM, user_attributes=(), device=device)
     batch, encoded = batch_of()
     table = head.users.bags.embedding_bags["user"].weight  # type: ignore[union-attr]
     if head.mlp is not None:
@@ -193,3 +194,25 @@ def test_rating_scores_by_hand(score: str) -> None:
     assert (head.product is None, head.mlp is None) == (score == "mlp", score == "dot")
     assert head.counts(batch) == [3]
     assert float(head.losses(encoded, batch)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_ratings_are_weighted_by_their_event() -> None:
+    torch.manual_seed(0)
+    config = Rating.model_validate({"kind": "rating", "dropout": 0})
+    weights = [1.0, 0.5, 3.0]
+    head = RatingModule(
+        config, MANIFEST, weights=weights, dim=DIM, user_attributes=(), device=torch.device("cpu")
+    )
+    batch, encoded = batch_of()
+    users = head.rows_of_users(batch)
+    assert users is not None
+    rated = [(t, to) for t, to in PAIRS if not np.isnan(RATINGS[to])]
+    expected = 0.0
+    for t, to in rated:
+        rating = head.ratings(
+            encoded.states[t][None], encoded.items[batch.token[to]][None],
+            users[batch.owner[t]][None],
+        )  # fmt: skip
+        expected += weights[EVENTS[to]] * float(rating - RATINGS[to]) ** 2
+    assert float(head.losses(encoded, batch)) == pytest.approx(expected, rel=1e-5)
+    assert head.counts(batch) == [sum(weights[EVENTS[to]] for _, to in rated)]

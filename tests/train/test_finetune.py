@@ -21,8 +21,6 @@ from tests.small_data import small_job, write_small_data
 from tests.train.finetuning import before_and_after, dense_rates
 
 STAGE = "finetune/rating"
-# Weight decay on tables: nothing but a missing backward pass keeps frozen rows as they are.
-DECAY = "finetune.rating.tables.weight_decay=0.1"
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +38,7 @@ def finetuned(
     """Whole state before and after, and the losses."""
     start = f"finetune.rating.init_from={pretrained / 'small/pretrain'}"
     job = small_job(
-        tmp_path, DECAY, start, "finetune.rating.batch_size=48", "finetune.rating.steps=16",
+        tmp_path, start, "finetune.rating.batch_size=48", "finetune.rating.steps=16",
         "finetune.rating.dense.lr=1.0e-2", "finetune.rating.schedule.warmup_steps=2", *overrides,
     )  # fmt: skip
     write_small_data(job)
@@ -143,6 +141,15 @@ def renamed(folder: RunFolder, names: dict[str, list[str]]) -> None:
         (folder.prepare / f"vocabulary/{file}.parquet").write_table(table)
 
 
+def write_attributes(folder: RunFolder, genres: list[list[int]]) -> None:
+    """Give the items of the prepared data these genres."""
+    ids = np.arange(1, len(genres) + 1)
+    titles = [f"t{i}" for i in ids]
+    values = pa.array(genres, pa.list_(pa.int32()))
+    table = pa.table({c.ID: ids, c.TITLE: titles, "genre": values})
+    (folder.prepare / "attributes/item.parquet").write_table(table)
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_new_vocabulary_carries_rows_over_by_external_id(tmp_path: Path, workers: int) -> None:
     old = small_job(tmp_path / "old")
@@ -163,11 +170,7 @@ def test_a_new_vocabulary_carries_rows_over_by_external_id(tmp_path: Path, worke
     manifest.model_copy(update={"item_attributes": {"genre": 4}}).save(folder.prepare)
     # Genre of items 1…40: new item 31 has drama (value 2), 32 has the new one, 33 none.
     of = [[2 + i % 3] if i % 4 else [] for i in range(30)] + [[2], [1], []] + [[3]] * 7
-    titles = [f"t{i}" for i in range(40)]
-    attributes = pa.table(
-        {c.ID: np.arange(1, 41), c.TITLE: titles, "genre": pa.array(of, pa.list_(pa.int32()))}
-    )
-    (folder.prepare / "attributes/item.parquet").write_table(attributes)
+    write_attributes(folder, of)
 
     begun = whole(run_distributed(local_state, workers, new, STAGE))
     ids, was = (
@@ -193,6 +196,78 @@ def test_a_new_vocabulary_carries_rows_over_by_external_id(tmp_path: Path, worke
     assert report["resized"]["model.backbone.items.ids.embeddings.item.weight"] == {
         "before": 30, "now": 40, "carried": 30, "new": 10,
     }  # fmt: skip
+
+
+def test_rows_of_items_that_this_log_lacks_are_carried_over(tmp_path: Path) -> None:
+    """Most items of the first run are missing in the log of the second; their trained rows are part
+    of their vectors, also two stages later."""
+    old = small_job(tmp_path / "old", "pretrain.tables.lr=0.5")
+    before = write_small_data(old)
+    run_distributed(train, 1, old, "pretrain")
+    second = "{task: {kind: next_item}, steps: 1, batch_size: 12, init_from: finetune/rating}"
+    new = small_job(
+        tmp_path / "new", f"finetune.rating.init_from={tmp_path / 'old/small/pretrain'}",
+        f"finetune.again={second}", "finetune.rating.steps=1",
+        "finetune.fresh={task: {kind: next_item}, steps: 1, batch_size: 12, init_from: null}",
+    )  # fmt: skip
+    folder = write_small_data(new)
+    # The log of the new run knows items 1…30, but counts nothing of items 4…30; item 31 is new.
+    names = [f"i{i}" for i in range(1, 31)] + ["new"]
+    counts = np.asarray([5] * 3 + [0] * 28)
+    columns = [np.arange(1, 32), names, counts]
+    (folder.prepare / "vocabulary/item.parquet").write_table(pa.table(columns, schema=c.VOCABULARY))
+    write_attributes(folder, [[1 + i % 3] if i % 4 else [] for i in range(30)] + [[2]])
+    manifest = Manifest.load(folder.prepare)
+    manifest.model_copy(update={"items": 31}).save(folder.prepare)
+
+    for stage in ("finetune/rating", "finetune/again", "finetune/fresh"):
+        run_distributed(train, 1, new, stage)
+    seen = (before.prepare / "vocabulary/item.parquet").read_table()[c.COUNT].to_numpy() > 0
+    assert seen.all()
+    for stage in ("finetune/rating", "finetune/again"):
+        vectors = load_scorer(new, folder, stage).item_vectors()
+        assert len(torch.unique(vectors[:30], dim=0)) == 30, stage
+        assert not torch.unique(vectors, dim=0)[-1].isnan().any()
+    scorer = load_scorer(new, folder, "finetune/again")
+    rows = scorer.model.state_dict()["backbone.items.ids.embeddings.item.weight"]
+    genres = scorer.model.state_dict()["backbone.items.bags.embedding_bags.item_genre.weight"]
+    vectors = scorer.item_vectors()
+    assert torch.allclose(vectors[9], rows[10] + genres[1]), "item 10 has genre 1"
+    assert torch.allclose(vectors[30], genres[2]), "the new item has its genre only"
+    # A stage that starts from random rows knows the attributes of these items only.
+    fresh = load_scorer(new, folder, "finetune/fresh").item_vectors()
+    assert len(torch.unique(fresh[3:], dim=0)) == 4
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_tables_split_by_column_are_carried_over(tmp_path: Path, workers: int) -> None:
+    """From column-wise tables, to column-wise tables, and to other vocabularies."""
+    columns = ["scale.sharding={item: column_wise, item_genre: column_wise}"]
+    sgd = [f"{stage}.tables={{kind: sgd, lr: 0.1}}" for stage in ("pretrain", "finetune.rating")]
+    old = small_job(tmp_path / "old", *columns, *sgd)
+    renamed(write_small_data(old), {"item.genre": ["drama", "comedy", "war"]})
+    run_distributed(train, 2, old, "pretrain")
+    trained = whole(run_distributed(local_state, 1, old, "pretrain"))
+    start = f"finetune.rating.init_from={tmp_path / 'old/small/pretrain'}"
+    new = small_job(tmp_path / "new", start, *sgd, *(columns if workers == 2 else []))
+    folder = write_small_data(new)
+    names = [f"i{i}" for i in range(30, 1, -1)] + ["new"]
+    renamed(folder, {"item": names, "item.genre": ["war", "drama", "comedy"]})
+    genres: list[list[int]] = [[1 + i % 3] for i in range(29)] + [[2]]
+    write_attributes(folder, genres)
+    begun = whole(run_distributed(local_state, workers, new, STAGE))
+    ids, was = (
+        state["model.backbone.items.ids.embeddings.item.weight"] for state in (begun, trained)
+    )
+    for i in range(1, 30):
+        assert torch.equal(ids[i], was[31 - i]), i
+    drama = torch.stack([ids[i] for i in range(1, 30) if genres[i - 1] == [2]]).mean(0)
+    assert torch.allclose(ids[30], drama, atol=1e-6)
+    values, were = (
+        state["model.backbone.items.bags.embedding_bags.item_genre.weight"]
+        for state in (begun, trained)
+    )
+    assert torch.equal(values[1:], were[[3, 1, 2]])
 
 
 def test_head_only_needs_a_head() -> None:

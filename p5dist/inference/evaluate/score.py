@@ -104,7 +104,9 @@ class TargetScorer:
     def __call__(self, portion: Portion, users: Users) -> pa.Table:
         targets = Targets.find(users, self.rule)
         found: dict[str, list[Array]] = {}
-        best_ranks = {name: unlisted(ranker.items) for name, ranker in self.rankers.items()}
+        best_ranks = {
+            name: unlisted(ranker.catalogue.largest) for name, ranker in self.rankers.items()
+        }
         batches = targets.batches(self.config.batch_size) if len(targets) else [targets.nothing()]
         for batch in batches:
             for name, values in self._score(batch, best_ranks).items():
@@ -128,7 +130,7 @@ class TargetScorer:
             )
             found[f"{RANK}:{name}"] = ranks
             best = best_ranks[name]
-            np.minimum(best, _best_ranks(lists, ranker.items), out=best)
+            np.minimum(best, _best_ranks(lists, ranker.catalogue.largest), out=best)
         for path, (evaluation, predictor) in self.tasks.items():
             examples = evaluation.examples(predictor, batch, self.baselines.get(path))
             found |= {f"{TASK}:{path}:{name}": values for name, values in examples.items()}

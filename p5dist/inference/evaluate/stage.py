@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from p5dist.config import RunConfig
 from p5dist.data import columns as c
+from p5dist.data.catalogue import Catalogue
 from p5dist.data.jagged import Array, Ints
 from p5dist.data.manifest import Manifest
 from p5dist.environment.provenance import provenance
@@ -80,7 +81,7 @@ def run(job: RunConfig, folder: RunFolder, *, load: Load = load_scorer) -> dict[
     folder.evaluate.make()
 
     fitted = run_task(job, fit, job, folder, manifest, True)
-    found = _Found(manifest.items)
+    found = _Found(Catalogue.read(folder.prepare, manifest))
     make_scorer = TargetScorerFactory(job, folder, manifest, ranking, fitted, load)
     found.add(score_all(make_scorer, job, folder, manifest, "score"))
     if not len(found.values[c.USER]):
@@ -121,7 +122,7 @@ def _protocol(job: RunConfig, manifest: Manifest, found: _Found) -> dict[str, An
     assert accounted == interactions, "every interaction is a target or left out for a reason"
     return {
         "split": config.split,
-        "catalogue": manifest.items,
+        "catalogue": found.catalogue.items,
         "mask_seen": config.mask_seen,
         "max_length": job.feed.max_length,
         "ties": TIES,
@@ -145,11 +146,11 @@ def _protocol(job: RunConfig, manifest: Manifest, found: _Found) -> dict[str, An
 class _Found:
     """The results of all portions together."""
 
-    items: int
+    catalogue: Catalogue
     values: dict[str, Array] = field(default_factory=dict)
     """By column."""
     best_ranks: dict[str, Ints] = field(default_factory=dict)
-    """By ranker: [items] best rank of each item in any list."""
+    """By ranker: [largest id] best rank of each item in any list."""
     left_out: dict[str, int] = field(default_factory=dict)
     skipped: int = 0
 
@@ -160,7 +161,7 @@ class _Found:
             for name in result.column_names:
                 kind, _, about = name.partition(":")
                 if kind == LISTED:
-                    best = self.best_ranks.setdefault(about, unlisted(self.items))
+                    best = self.best_ranks.setdefault(about, unlisted(self.catalogue.largest))
                     listed = _values(result, name)
                     best[listed] = np.minimum(best[listed], _values(result, f"{BEST_RANK}:{about}"))
                 elif kind == LEFT_OUT:
@@ -192,7 +193,8 @@ def _ranking_metrics(job: RunConfig, found: _Found) -> tuple[Metrics, Baselines]
             rank_values(found.values[f"{RANK}:{name}"], ks), found.values[c.USER],
             resamples=config.bootstrap if own else 0, seed=job.seed,
         )  # fmt: skip
-        covered = {key: Estimate(value) for key, value in coverage(best, ks).items()}
+        shares = coverage(best, ks, found.catalogue.items)
+        covered = {key: Estimate(value) for key, value in shares.items()}
         if own:
             metrics |= {key: asdict(e) for key, e in (measured | covered).items()}
         else:

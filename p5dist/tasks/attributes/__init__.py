@@ -13,7 +13,7 @@ from p5dist.data.jagged import Ints
 from p5dist.data.labels import AttributeLabels
 from p5dist.errors import ConfigError, DataError
 from p5dist.feed.batch_fields import BatchFields
-from p5dist.tasks.task import Context, Task, check_targets
+from p5dist.tasks.task import Context, Task, check_targets, event_weights
 
 if TYPE_CHECKING:
     import torch
@@ -37,6 +37,14 @@ class Attributes(Task):
     @property
     def sees(self) -> Literal["past", "both"] | None:
         return {"next": "past", "masked": "both", "item": None}[self.of]
+
+    @property
+    def reads_states(self) -> bool:
+        return self.of != "item"
+
+    @property
+    def item_attributes(self) -> tuple[str, ...]:
+        return self.attributes
 
     def check(self, job: RunConfig, key: str) -> None:
         known = job.readable_attributes("items")
@@ -78,7 +86,13 @@ class Attributes(Task):
                 rule=f"each value has a row of a dense layer, at most {_LARGEST_LAYER:,} rows",
                 fix="name attributes with fewer values",
             )  # fmt: skip
-        return AttributeModule(self.of, context.name, dim=context.job.model.dim, labels=labels)
+        return AttributeModule(
+            self.of,
+            event_weights(context.manifest),
+            context.name,
+            dim=context.job.model.dim,
+            labels=labels,
+        )
 
     def _sizes(self, context: Context) -> tuple[int, ...]:
         return tuple(context.manifest.item_attributes[name] for name in self.attributes)

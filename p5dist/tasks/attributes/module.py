@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from p5dist.data.batch import Batch
 from p5dist.models.backbone import Encoded
-from p5dist.tasks.module import TaskModule
+from p5dist.tasks.module import TargetWeight, TaskModule
 
 _LOGITS = 1 << 22  # held at once
 
@@ -24,16 +24,24 @@ class AttributeModule(TaskModule):
     Args:
         of: the items whose values are predicted, see
             :class:`p5dist.tasks.attributes.Attributes`.
+        weights: of the interactions whose items are predicted, by event code.
         name: of the task; the batch has the labels under this name.
         dim: width of states and item vectors.
         labels: number of values of all attributes together.
     """
 
     def __init__(
-        self, of: Literal["next", "masked", "item"], name: str, *, dim: int, labels: int
+        self,
+        of: Literal["next", "masked", "item"],
+        weights: list[float],
+        name: str,
+        *,
+        dim: int,
+        labels: int,
     ) -> None:
         super().__init__()
         self.of = of
+        self.weight = TargetWeight(weights)
         self.name = name
         self.reads_states = of != "item"
         self.out = nn.Linear(dim, labels)
@@ -42,42 +50,45 @@ class AttributeModule(TaskModule):
         nn.init.constant_(self.out.bias, -math.log(max(labels - 1, 1)))
 
     def counts(self, batch: Batch) -> list[float]:
-        """Items whose values are predicted."""
-        return [float(len(self._targets(batch)[1]))]
+        """Sum of the weights of the interactions whose values are predicted."""
+        return [self.weight.total(batch.event[self._targets(batch)[1]])]
 
     def losses(self, encoded: Encoded, batch: Batch) -> Tensor:
         """[1]"""
-        at, item = self._targets(batch)
+        at, target = self._targets(batch)
+        item, weight = batch.token[target], self.weight(batch.event[target])
+        weight = encoded.items.new_ones(len(item)) if weight is None else weight
         vectors = encoded.items[item] if self.of == "item" else encoded.states[at]
         owner, label = labels_of(item, batch.fields[self.name])
         rows = max(_LOGITS // self.out.out_features, 1)
-        total = self._loss(vectors[:0], owner[:0], label[:0])
+        total = self._loss(vectors[:0], weight[:0], owner[:0], label[:0])
         for first in range(0, len(item), rows):
             begin, end = torch.searchsorted(owner, torch.tensor([first, first + rows])).tolist()
-            part = vectors[first : first + rows], owner[begin:end] - first, label[begin:end]
+            own = slice(first, first + rows)
+            part = vectors[own], weight[own], owner[begin:end] - first, label[begin:end]
             total = total + checkpoint(self._loss, *part, use_reentrant=False)
         return total.reshape(1)
 
-    def _loss(self, vectors: Tensor, owner: Tensor, label: Tensor) -> Tensor:
-        """Sum over vectors [M, dim]; vector ``owner[v]`` has the label ``label[v]``, v < V."""
+    def _loss(self, vectors: Tensor, weight: Tensor, owner: Tensor, label: Tensor) -> Tensor:
+        """Sum over vectors [M, dim] with weights [M]; vector ``owner[v]`` has the label
+        ``label[v]``, v < V."""
         logits = self.out(vectors)
-        loss: Tensor = F.softplus(logits).sum() - logits[owner, label].sum()
+        loss: Tensor = F.softplus(logits).sum(1) @ weight - logits[owner, label] @ weight[owner]
         return loss
 
     def _targets(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Positions [M] and items [M] whose values are predicted; items without values are left
-        out."""
+        """Positions [M] that predict, and positions [M] whose items' values are predicted; items
+        without values are left out."""
         if self.of == "next":
             at = torch.nonzero(batch.has_next).squeeze(1)
-            item = batch.token[at + 1]
+            target = at + 1
         elif self.of == "masked":
             assert batch.predicted is not None
-            at = torch.nonzero(batch.predicted).squeeze(1)
-            item = batch.token[at]
+            at = target = torch.nonzero(batch.predicted).squeeze(1)
         else:
-            at, item = torch.arange(len(batch.token), device=batch.token.device), batch.token
-        known = torch.diff(batch.fields[self.name]["label_offsets"])[item] > 0
-        return at[known], item[known]
+            at = target = torch.arange(len(batch.token), device=batch.token.device)
+        known = torch.diff(batch.fields[self.name]["label_offsets"])[batch.token[target]] > 0
+        return at[known], target[known]
 
 
 def labels_of(item: Tensor, fields: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:

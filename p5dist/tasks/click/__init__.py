@@ -91,6 +91,18 @@ class Click(Task):
     def reads_whole_users(self) -> bool:
         return self.negatives > 0
 
+    @property
+    def reads_states(self) -> bool:
+        return self.state
+
+    @property
+    def own_tables(self) -> bool:
+        return self.user_table
+
+    @property
+    def reads_user_attributes(self) -> bool:
+        return self.user_table
+
     def check(self, job: RunConfig, key: str) -> None:
         if self.threshold is not None:
             check_columns(job, key, "rating")
@@ -131,7 +143,7 @@ class Click(Task):
 
     def drawn(self, context: Context) -> Unclicked:
         """The sampler of the negatives."""
-        return Unclicked(self.negatives, context.manifest.items, context.job.seed)
+        return Unclicked(self.negatives, context.catalogue, context.job.seed)
 
     def build(self, context: Context, device: torch.device) -> TaskModule:
         from p5dist.tasks.click.module import ClickModule

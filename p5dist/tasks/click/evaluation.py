@@ -34,7 +34,7 @@ class ClickEvaluation(Evaluation):
 
     def __init__(self, config: Click, context: Context) -> None:
         self._config = config
-        self._items = context.manifest.items
+        self._catalogue = context.catalogue
         self._label = Label(config, context.manifest)
         self._draw = config.drawn(context) if config.negatives else None
 
@@ -42,7 +42,7 @@ class ClickEvaluation(Evaluation):
         parts = list(parts)
         item = np.concatenate([part.item for part in parts])
         label = np.concatenate([self._labels(part.event, part.rating) for part in parts])
-        return ItemRate.fit(item, label, self._items, self._config.negatives)
+        return ItemRate.fit(item, label, self._catalogue, self._config.negatives)
 
     def examples(
         self, predictor: Predictor, batch: TargetBatch, baselines: ItemRate | None

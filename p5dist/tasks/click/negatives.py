@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from p5dist.data.catalogue import Catalogue
 from p5dist.data.histories import Histories
 from p5dist.data.jagged import Ints, Jagged, contains
 from p5dist.data.randomness import Stream, uniform
@@ -23,12 +24,12 @@ class Unclicked(BatchFields):
 
     Args:
         number: n, items drawn per interaction.
-        catalogue: largest item id.
+        catalogue: the items that are drawn from.
         seed: of the job.
     """
 
     number: int
-    catalogue: int
+    catalogue: Catalogue
     seed: int
 
     def drawn(self, histories: Histories, step: int) -> Ints:
@@ -54,7 +55,8 @@ class Unclicked(BatchFields):
             had: lists of items that are not drawn.
             owner: [M] index of the target's list in ``had``.
         """
-        keys = np.unique(had.owner() * (self.catalogue + 1) + had.values)
+        width = self.catalogue.largest + 1
+        keys = np.unique(had.owner() * width + had.values)
         found = np.zeros((len(owner), self.number), dtype=np.int64)
         column = np.arange(self.number)
         for attempt in range(_TRIES):
@@ -62,7 +64,7 @@ class Unclicked(BatchFields):
                 self.seed, Stream.CLICK_NEGATIVES, step, row[:, None], position[:, None],
                 column, attempt,
             ).reshape(-1, self.number)[: len(owner)]  # fmt: skip
-            candidate = 1 + (number * self.catalogue).astype(np.int64)
-            new = ~contains(keys, owner[:, None] * (self.catalogue + 1) + candidate)
+            candidate = self.catalogue.at((number * len(self.catalogue)).astype(np.int64))
+            new = ~contains(keys, owner[:, None] * width + candidate)
             found = np.where((found == 0) & new, candidate, found)
         return found

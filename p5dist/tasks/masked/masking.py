@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from p5dist.data.catalogue import Catalogue
 from p5dist.data.histories import Histories
 from p5dist.data.jagged import Bools, Floats, Ints
 from p5dist.data.randomness import Stream, uniform
@@ -23,13 +24,13 @@ class Cloze:
 
     Args:
         probability, last_share: as in :class:`p5dist.tasks.masked.Masked`.
-        items: largest item id.
+        catalogue: the items that are shown instead.
         seed: of the job.
     """
 
     probability: float
     last_share: float
-    items: int
+    catalogue: Catalogue
     seed: int
 
     def cut(self, histories: Histories, step: int) -> Histories:
@@ -57,9 +58,8 @@ class Cloze:
         way = self._uniform(Stream.MASKED_HOW, step, row, position)
         hidden = chosen & ((way < 0.8) | only_last[owner])
         other = chosen & ~hidden & (way < 0.9)
-        random = 1 + (
-            self._uniform(Stream.MASKED_OTHER_ITEM, step, row, position) * self.items
-        ).astype(np.int64)
+        drawn = self._uniform(Stream.MASKED_OTHER_ITEM, step, row, position)
+        random = self.catalogue.at((drawn * len(self.catalogue)).astype(np.int64))
         return Hidden(chosen, hidden, np.where(other, random, histories.item))
 
     def _only_last(self, histories: Histories, step: int) -> Bools:

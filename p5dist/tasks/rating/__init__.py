@@ -8,7 +8,14 @@ from pydantic import Field, PositiveInt
 
 from p5dist.config import RunConfig
 from p5dist.errors import DataError
-from p5dist.tasks.task import Context, Metric, Task, check_columns, check_targets
+from p5dist.tasks.task import (
+    Context,
+    Metric,
+    Task,
+    check_columns,
+    check_targets,
+    event_weights,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -43,6 +50,14 @@ class Rating(Task):
     def shuffled(self) -> bool:
         return self.history == "shuffled"
 
+    @property
+    def own_tables(self) -> bool:
+        return self.user_table
+
+    @property
+    def reads_user_attributes(self) -> bool:
+        return self.user_table
+
     def check(self, job: RunConfig, key: str) -> None:
         check_columns(job, key, "rating")
 
@@ -61,6 +76,7 @@ class Rating(Task):
         return RatingModule(
             self,
             context.manifest,
+            weights=event_weights(context.manifest),
             dim=context.job.model.dim,
             user_attributes=context.job.model.user_attributes,
             device=device,

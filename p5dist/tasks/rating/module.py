@@ -10,7 +10,7 @@ from p5dist.data.manifest import Manifest
 from p5dist.models.backbone import Encoded
 from p5dist.models.dropout import HashedDropout, Site
 from p5dist.models.tables import UserTables
-from p5dist.tasks.module import Asked, TaskModule
+from p5dist.tasks.module import Asked, TargetWeight, TaskModule
 from p5dist.tasks.rating import Rating
 
 
@@ -24,6 +24,7 @@ class RatingModule(TaskModule):
     Args:
         config: the task section.
         manifest: mean rating and id spaces.
+        weights: of targets, by event code.
         dim: width of item vectors and states.
         user_attributes: names of the user attributes.
         device: of the tables.
@@ -36,12 +37,14 @@ class RatingModule(TaskModule):
         config: Rating,
         manifest: Manifest,
         *,
+        weights: list[float],
         dim: int,
         user_attributes: tuple[str, ...],
         device: torch.device,
     ) -> None:
         super().__init__()
         self.mean = manifest.rating_mean or 0.0
+        self.weight = TargetWeight(weights)
         width = config.user_dim
         attributes = {name: manifest.user_attributes[name] for name in user_attributes}
         self.users = (
@@ -55,8 +58,8 @@ class RatingModule(TaskModule):
         self.user_dropout = HashedDropout(config.dropout, site=Site.RATING_USER)
 
     def counts(self, batch: Batch) -> list[float]:
-        """Positions whose next interaction has a rating."""
-        return [float(len(self._rated(batch)))]
+        """Sum of the weights of the ratings."""
+        return [self.weight.total(batch.event[self._rated(batch) + 1])]
 
     def losses(self, encoded: Encoded, batch: Batch) -> Tensor:
         """[1] the squared error"""
@@ -68,7 +71,9 @@ class RatingModule(TaskModule):
             self.item_dropout(encoded.items[batch.token[now + 1]], key),
             None if users is None else self.user_dropout(users[batch.owner[now]], key),
         )
-        return (predicted - batch.rating[now + 1]).square().sum().reshape(1)
+        error = (predicted - batch.rating[now + 1]).square()
+        weight = self.weight(batch.event[now + 1])
+        return (error.sum() if weight is None else error @ weight).reshape(1)
 
     def rows_of_users(self, batch: Batch) -> Tensor | None:
         """[B, user_dim]; None without a user table."""

@@ -9,7 +9,7 @@ from pydantic import Field, PositiveInt
 from p5dist.config.losses import FullSoftmax, Loss
 from p5dist.data import columns as c
 from p5dist.tasks.skip_gram.pairs import SkipGrams
-from p5dist.tasks.task import Context, Task, check_targets
+from p5dist.tasks.task import Context, Task, check_targets, event_weights
 
 if TYPE_CHECKING:
     import torch
@@ -37,6 +37,10 @@ class SkipGram(Task):
         return None
 
     @property
+    def reads_states(self) -> bool:
+        return False
+
+    @property
     def catalogue_loss(self) -> Loss:
         return self.loss
 
@@ -52,6 +56,12 @@ class SkipGram(Task):
     def build(self, context: Context, device: torch.device) -> TaskModule:
         from p5dist.tasks.skip_gram.module import SkipGramModule
 
+        model = context.job.model
         return SkipGramModule(
-            self.loss, context.name, dim=context.job.model.dim, user_items=self.user_items
+            self.loss,
+            event_weights(context.manifest),
+            context.name,
+            dim=model.dim,
+            user_items=self.user_items,
+            temperature=model.cosine_temperature,
         )

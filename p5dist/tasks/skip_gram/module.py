@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from p5dist.config.losses import Loss
 from p5dist.data.batch import Batch
-from p5dist.models.backbone import Backbone, Encoded
+from p5dist.models.backbone import Backbone, Encoded, compared
 from p5dist.models.losses import catalogue_loss
-from p5dist.tasks.module import TaskModule
+from p5dist.tasks.module import TargetWeight, TaskModule
 
 
 class SkipGramModule(TaskModule):
@@ -22,17 +22,30 @@ class SkipGramModule(TaskModule):
 
     Args:
         loss: over the catalogue.
+        weights: of contexts, by event code.
         name: of the task; the batch has the pairs under this name.
         dim: width of item vectors.
         user_items: number of last items of a history whose mean gives the user vector.
+        temperature: as model.cosine_temperature.
     """
 
     reads_states = False
     ranks = True
 
-    def __init__(self, loss: Loss, name: str, *, dim: int, user_items: int) -> None:
+    def __init__(
+        self,
+        loss: Loss,
+        weights: list[float],
+        name: str,
+        *,
+        dim: int,
+        user_items: int,
+        temperature: float | None = None,
+    ) -> None:
         super().__init__()
         self.loss = loss
+        self.weight = TargetWeight(weights)
+        self.temperature = temperature
         self.name = name
         self.user_items = user_items
         self.scale = dim**0.5  # as the input of an encoder, so that logits have a useful range
@@ -40,16 +53,18 @@ class SkipGramModule(TaskModule):
         nn.init.eye_(self.to_context.weight)
 
     def counts(self, batch: Batch) -> list[float]:
-        """Number of pairs."""
-        return [float(batch.fields[self.name]["pairs"].shape[1])]
+        """Sum of the weights of the pairs."""
+        return [self.weight.total(batch.event[batch.fields[self.name]["pairs"][1]])]
 
     def losses(self, encoded: Encoded, batch: Batch) -> Tensor:
         """[1]"""
-        centre, context = batch.token[batch.fields[self.name]["pairs"]]
+        pairs = batch.fields[self.name]["pairs"]
+        centre, context = batch.token[pairs]
+        weight = self.weight(batch.event[pairs[1]])
         # Mapped once per item instead of once per pair.
-        mapped = self.to_context(encoded.items * self.scale)
-        states = F.embedding(centre, mapped)
-        return catalogue_loss(states, context, encoded.items, batch, loss=self.loss).reshape(1)
+        states = F.embedding(centre, self._mapped(encoded.items))
+        loss = catalogue_loss(states, context, encoded.items, batch, weight, loss=self.loss)
+        return loss.reshape(1)
 
     def user_vectors(self, backbone: Backbone, batch: Batch) -> Tensor:
         """[B, dim] the mean of the last items of each history, mapped to contexts; zero for an
@@ -61,5 +76,8 @@ class SkipGramModule(TaskModule):
         vectors = items.new_zeros(batch.histories, items.shape[1])
         vectors = vectors.index_add(0, owner, items[batch.token[late]])
         mean = vectors / length.clamp(1, self.user_items).unsqueeze(1)
-        users: Tensor = self.to_context(mean * self.scale)
-        return users
+        return self._mapped(mean)
+
+    def _mapped(self, items: Tensor) -> Tensor:
+        """[n, dim] vectors of items or means of vectors, mapped to contexts."""
+        return compared(self.to_context(items * self.scale), self.temperature)

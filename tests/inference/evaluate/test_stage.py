@@ -14,6 +14,7 @@ import ray
 
 from p5dist.config import RunConfig
 from p5dist.data import columns as c
+from p5dist.data.catalogue import Catalogue
 from p5dist.data.manifest import Manifest
 from p5dist.errors import ConfigError, DataError, TrainingError
 from p5dist.inference.evaluate import stage
@@ -115,7 +116,7 @@ def test_counts_share_the_ranking(tmp_path: Path) -> None:
     train = [
         [i for i, s in zip(row[c.ITEM], row[c.SPLIT], strict=True) if s == c.TRAIN] for row in rows
     ]
-    counts = ItemToItem.fit([histories(train)], ITEMS)
+    counts = ItemToItem.fit([histories(train)], Catalogue(ITEMS))
     ranks: dict[str, list[int | None]] = {"model": [], "model_alone": []}
     for _, history, target, _ in cases(folder, c.TEST):
         ((_, counted),) = counts.blocks(histories([history]))
@@ -183,7 +184,7 @@ def test_every_one_of_two_rating_tasks_is_evaluated_and_written(tmp_path: Path) 
     folder = write_small_data(job, items=ITEMS)
 
     def load(job: RunConfig, folder: RunFolder, name: str) -> FakeScorer:
-        return FakeScorer(ITEMS, rating_of if name == "finetune/a" else click_of)
+        return FakeScorer(Catalogue(ITEMS), rating_of if name == "finetune/a" else click_of)
 
     result = stage.run(job, folder, load=load)
     assert list(result["tasks"]) == ["finetune/a", "finetune/b"]

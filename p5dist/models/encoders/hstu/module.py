@@ -46,10 +46,12 @@ class HstuEncoder(nn.Module):
 
 
 class Layer(nn.Module):
-    """U, V, Q, K = SiLU(linear(norm(x))); A = SiLU(Q Kᵀ + bias); x + linear(norm(A V) · U).
+    """U, V, Q, K = SiLU(linear(norm(x))); A = SiLU(Q Kᵀ / √d + bias) / n; the output is
+    x + linear(norm(A V) · U), with d the width of a head.
 
-    The paper divides A by the length of the sequence; here A is divided by the number of
-    interactions that the query sees, so that a state does not depend on the padded length.
+    The paper has no √d; the authors' published layers have it (``attn_alpha`` of
+    generative-recommenders). The paper divides by the length of the sequence; here n is the number
+    of interactions that the query sees, so that a state does not depend on the padded length.
     """
 
     def __init__(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from p5dist.config import RunConfig, dump_job, load_job
+from p5dist.config.notes import notes
 from p5dist.environment.ray_session import connect
 from p5dist.environment.redact import redact, redact_text
 from p5dist.errors import ConfigError, P5Error, RunFolderError, StoppedError
@@ -120,8 +121,11 @@ def run_job(
                 rule="a job built in Python already has its settings",
                 fix="pass the path of the job file, or use job.replaced(…)",
             )  # fmt: skip
-        return run(job, list(stages), fresh=fresh)
-    return run(load_job(job, list(overrides)), list(stages), fresh=fresh)
+    else:
+        job = load_job(job, list(overrides))
+    for note in notes(job):
+        logging.getLogger("p5dist").warning(f"no effect: {note}")
+    return run(job, list(stages), fresh=fresh)
 
 
 def _run_stage(job: RunConfig, folder: RunFolder, stage: str, tracked: Tracker | None) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from typing import Any, Literal
 
 import numpy as np
@@ -77,12 +78,19 @@ class Items:
 
     def ids(self, external: Sequence[Id]) -> Ints:
         """[n] ids from 1; 0 for items that the run does not know."""
-        text = pa.array([str(item) for item in external], pa.string())
+        text = pa.array(map(id_text, external), pa.string())
         if self.hashed is not None:
             ids: Ints = (stable_hash(text) % np.uint64(self.hashed)).astype(np.int64) + 1
             return np.where(contains(self.catalogue.absent, ids), 0, ids)
         index = pc.index_in(text, value_set=self.external)
         return np.asarray(pc.fill_null(index, -1)).astype(np.int64) + 1
+
+
+def id_text(value: Any) -> str:
+    """An id as prepared data has it: whole numbers of any type without a fraction."""
+    if isinstance(value, (float, np.floating, Decimal)) and value == value // 1:
+        return str(int(value))
+    return str(value)
 
 
 def given_histories(

@@ -31,6 +31,7 @@ from p5dist.inference.given import (
     check_lists,
     given_histories,
     given_times,
+    id_text,
     known_items,
 )
 from p5dist.inference.rankers import model_ranker
@@ -209,7 +210,7 @@ class Run:
             last = given_times(at, len(given))
         stage, name = paths[path]
         predicted = self._scorer(stage).predict(name, given, owner, ids, last[owner])
-        names = pa.array([str(item) for item in flat], pa.string())
+        names = pa.array(map(id_text, flat), pa.string())
         return pa.table({"history": owner, c.ITEM_ID: names, c.SCORE: predicted})
 
     def similar_items(self, items: Sequence[Id], k: int = 10) -> pa.Table:
@@ -231,7 +232,7 @@ class Run:
         found = top_k(_Given(cosine), Histories.empty(len(ids)), k, seen=None)
         row, column = np.nonzero(found.ids > 0)
         listed = pa.array(found.ids[row, column] - 1)
-        asked = pa.array([str(item) for item in items], pa.string())
+        asked = pa.array(map(id_text, items), pa.string())
         return pa.table(
             {
                 c.ITEM_ID: asked.take(pa.array(row)),
@@ -259,7 +260,7 @@ class Run:
             ids = self._with_vectors(items, "items")
         names = self._items.external.take(pa.array(ids - 1)).to_pylist()
         if items is not None:
-            names = [str(item) for item in items]
+            names = [id_text(item) for item in items]
         return Vectors(names, self._item_vectors[torch.from_numpy(ids - 1)].numpy())
 
     def user_vectors(
@@ -319,7 +320,7 @@ class Run:
             )  # fmt: skip
         file = self._folder.prepare / "vocabulary/user.parquet"
         known = file.read_table([c.EXTERNAL_ID])[c.EXTERNAL_ID].combine_chunks()
-        text = pa.array([None if user is None else str(user) for user in users], pa.string())
+        text = pa.array([None if user is None else id_text(user) for user in users], pa.string())
         index = pc.index_in(text, value_set=known, skip_nulls=True)
         return np.asarray(pc.fill_null(index, -1)).astype(np.int64) + 1
 

@@ -1,7 +1,8 @@
 """YAML as job files use it: the core schema of YAML 1.2, keys as they are written, every key once.
 
 Only ``true`` and ``false`` are booleans: ``yes``, ``no`` and ``on`` are text, as are dates and
-``12:30``. A key is always text, so that an event or a stage may be called ``1`` or ``no``.
+``12:30``. A key is always text, so that an event or a stage may be called ``1``; a key that other
+programs read as true, false or null must be in quotes.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ _PLAIN = {
     "float": (_FLOAT, list("-+.0123456789")),
     "merge": (re.compile(r"<<"), ["<"]),
 }
+_AMBIGUOUS = re.compile(r"yes|no|on|off|true|false|null|~", re.IGNORECASE)
 _FIX = (
     "correct this line or the line before it; text with ': ' or ' #' in it, or with a sign at its "
     "beginning, goes in quotes"
@@ -132,6 +134,14 @@ def _lines(node: Node, path: tuple[str, ...], where: str) -> Iterator[tuple[tupl
                 fix="put text that begins with a bracket or brace in quotes",
             )  # fmt: skip
         name = key.value
+        if key.style is None and _AMBIGUOUS.fullmatch(name):
+            raise ConfigError(
+                f"{'.'.join((*path, name))}: this key must be in quotes",
+                where=f"{where}, line {line}", value=name,
+                rule=f"without quotes, programs read {name} as true, false or "
+                "null instead of as text",
+                fix=f"write '{name}' with its quotes",
+            )  # fmt: skip
         if name in first:
             raise ConfigError(
                 f"{'.'.join((*path, name))}: this key occurs twice",

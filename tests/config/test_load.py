@@ -246,11 +246,13 @@ EVENTS = "name: a\nprepare:\n  source: {files: a.csv, columns: {event: on}}\n  e
 
 
 def test_words_of_yaml_1_1_and_numbers_are_names_as_they_are_written() -> None:
-    job = parse_job(EVENTS + "{yes: 1, no: 0, on: 2, 1: 0.5, 1.50: 3, null: 4, 2024-05-03: 5}")
+    job = parse_job(
+        EVENTS + "{'yes': 1, \"no\": 0, 'on': 2, 1: 0.5, 1.50: 3, 'null': 4, 2024-05-03: 5}"
+    )
     assert job.prepare.events == {
         "yes": 1, "no": 0, "on": 2, "1": 0.5, "1.50": 3, "null": 4, "2024-05-03": 5
     }  # fmt: skip
     assert job.prepare.source.columns.event == "on"
     assert parse_job(dump_job(job)) == job
-    assert parse_job(EVENTS + "{a: 1}", ["prepare.events={no: 0}"]).prepare.events == {"no": 0}
+    assert parse_job(EVENTS + "{a: 1}", ["prepare.events={'no': 0}"]).prepare.events == {"no": 0}
     assert parse_job(EVENTS + "{a: 1}", ["prepare.events.no=0"]).prepare.events == {"a": 1, "no": 0}

@@ -41,10 +41,17 @@ def test_values(text: str, expected: object) -> None:
 
 
 def test_keys_are_text() -> None:
-    text = "{yes: 1, 1: 2, 1.50: 3, ~: 4, null: 5, 0x1f: 6, 2024-05-03: 7, true: 8}"
+    text = "{'yes': 1, 1: 2, 1.50: 3, '~': 4, 'null': 5, 0x1f: 6, 2024-05-03: 7, \"true\": 8}"
     assert value(text) == {
         "yes": 1, "1": 2, "1.50": 3, "~": 4, "null": 5, "0x1f": 6, "2024-05-03": 7, "true": 8
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("word", ["yes", "No", "ON", "off", "true", "False", "null", "~"])
+def test_a_key_that_is_a_boolean_elsewhere_must_be_in_quotes(word: str) -> None:
+    with pytest.raises(ConfigError, match="must be in quotes") as error:
+        read_yaml(f"a:\n  b: 1\n  {word}: 2\n", "job.yaml")
+    assert error.value.where == "job.yaml, line 3" and f"'{word}'" in str(error.value.fix)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from p5dist.config import RunConfig
-from p5dist.config.prepare import microseconds
+from p5dist.config.splits import microseconds
 from p5dist.data import columns as c
 from p5dist.data.catalogue import Catalogue
 from p5dist.data.histories import Histories

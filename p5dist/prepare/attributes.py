@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from p5dist.config.prepare import Attribute, AttributeTable
+from p5dist.config.raw_files import Attribute, AttributeTable
 from p5dist.data import columns as c
 from p5dist.data.jagged import Ints
 from p5dist.prepare.arrays import Ids

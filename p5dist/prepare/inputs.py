@@ -12,7 +12,8 @@ from hashlib import sha256
 from pathlib import Path
 
 from p5dist.config import RunConfig
-from p5dist.config.prepare import GivenSplit, Prepare
+from p5dist.config.prepare import Prepare
+from p5dist.config.splits import GivenSplit
 from p5dist.data.manifest import InputFile, Manifest
 from p5dist.datasets.public import SCHEME, resolve
 from p5dist.environment.redact import redact_text

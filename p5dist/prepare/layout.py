@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from p5dist.config.prepare import AttributeTable, Source
+from p5dist.config.raw_files import AttributeTable, Source
 from p5dist.config.registry import FORMATS
 from p5dist.data import columns as c
 from p5dist.prepare.attribute_kinds.kind import kinds_of

@@ -15,7 +15,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from p5dist.config.prepare import GivenSplit, Prepare
+from p5dist.config.prepare import Prepare
+from p5dist.config.splits import GivenSplit
 from p5dist.data import columns as c
 from p5dist.data.jagged import Array
 from p5dist.prepare.arrays import hash_ids

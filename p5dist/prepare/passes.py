@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from rich.progress import Progress
 
 from p5dist.config import RunConfig
-from p5dist.config.prepare import TimeSplit
+from p5dist.config.splits import TimeSplit
 from p5dist.data import columns as c
 from p5dist.data.jagged import Ints
 from p5dist.data.manifest import MANIFEST, ShardFile

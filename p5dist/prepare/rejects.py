@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from p5dist.config.prepare import Source
+from p5dist.config.raw_files import Source
 from p5dist.prepare.cleaning import REASONS
 
 _SHOWN = 60  # characters

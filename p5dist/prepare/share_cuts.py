@@ -10,7 +10,7 @@ from math import ceil
 
 import numpy as np
 
-from p5dist.config.prepare import TimeSplit
+from p5dist.config.splits import TimeSplit
 from p5dist.data.jagged import Ints
 from p5dist.prepare.split import Cuts, exact
 

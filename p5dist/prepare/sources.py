@@ -16,7 +16,8 @@ from urllib.parse import unquote
 import pyarrow as pa
 import pyarrow.fs as pafs
 
-from p5dist.config.prepare import GivenSplit, Prepare
+from p5dist.config.prepare import Prepare
+from p5dist.config.splits import GivenSplit
 from p5dist.data import columns as c
 from p5dist.errors import DataError, MissingColumnError
 from p5dist.prepare.column_types import check_same, check_type, id_type

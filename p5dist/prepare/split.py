@@ -9,11 +9,10 @@ from fractions import Fraction
 import numpy as np
 import numpy.typing as npt
 
-from p5dist.config.prepare import (
+from p5dist.config.prepare import ItemVocabulary, Prepare
+from p5dist.config.splits import (
     GivenSplit,
-    ItemVocabulary,
     LeaveOneOut,
-    Prepare,
     RatioSplit,
     TimeSplit,
     microseconds,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from p5dist.config import RunConfig
-from p5dist.config.prepare import GivenSplit
+from p5dist.config.splits import GivenSplit
 from p5dist.environment.redact import redact
 from p5dist.errors import ConfigError
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from p5dist.config.prepare import Source
+from p5dist.config.raw_files import Source
 from tests.prepare.reference import Row
 
 OURS = ("user", "item", "timestamp", "rating", "event")

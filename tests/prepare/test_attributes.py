@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from p5dist.config.prepare import AttributeTable
+from p5dist.config.raw_files import AttributeTable
 from p5dist.errors import DataError, MissingColumnError
 from p5dist.prepare import reading
 from p5dist.prepare.attributes import write_attributes

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from p5dist.config.prepare import Source
+from p5dist.config.raw_files import Source
 from p5dist.errors import DataError, MissingColumnError
 from p5dist.prepare import layout as layout_module
 from p5dist.prepare import reading

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from p5dist.config.prepare import TimeSplit
+from p5dist.config.splits import TimeSplit
 from p5dist.data.jagged import Ints
 from p5dist.prepare.share_cuts import Bins, find_cuts
 from p5dist.prepare.split import Cuts

@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
-from p5dist.config.prepare import Prepare, Source
+from p5dist.config.prepare import Prepare
+from p5dist.config.raw_files import Source
 from p5dist.errors import DataError, MissingColumnError
 from p5dist.prepare.layout import Layout
 from p5dist.prepare.reading import read_range

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from p5dist.config.prepare import Attribute
+from p5dist.config.raw_files import Attribute
 from p5dist.data.jagged import Array, Bools, Ints, ranges
 from p5dist.prepare.column_types import Role, kind_of
 from p5dist.prepare.values import as_text, coded, is_null
@@ -55,7 +55,7 @@ class AttributeKind(Attribute):
     ``kind: package.module:Class``. A kind of your own adds its settings as fields, and overrides
     :meth:`label` (another text for each value) or :meth:`split` (several values a row); methods
     that it does not override work as in ``category``. ``for_models`` and ``for_context``:
-    see :class:`p5dist.config.prepare.Attribute`.
+    see :class:`p5dist.config.raw_files.Attribute`.
     """
 
     role: ClassVar[Role] = "label"

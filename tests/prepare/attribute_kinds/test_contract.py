@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
-from p5dist.config.prepare import AttributeTable, Columns
+from p5dist.config.raw_files import AttributeTable, Columns
 from p5dist.config.registry import ATTRIBUTES
 from p5dist.prepare.attribute_kinds.kind import AttributeKind, Values, kinds_of
 

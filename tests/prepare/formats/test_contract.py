@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from p5dist.config.prepare import AttributeTable, Source
+from p5dist.config.raw_files import AttributeTable, Source
 from p5dist.config.registry import FORMATS
 from p5dist.errors import DataError
 from p5dist.prepare.layout import FileRange, Layout

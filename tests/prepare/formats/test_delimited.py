@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from p5dist.config.prepare import Source
+from p5dist.config.raw_files import Source
 from p5dist.errors import DataError, MissingColumnError
 from p5dist.prepare.formats import lines
 from p5dist.prepare.formats import quotes as quotes_module

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from p5dist.config import RunConfig
-from p5dist.config.prepare import Source
+from p5dist.config.raw_files import Source
 from p5dist.errors import DataError
 from tests.prepare.runs import make_job, prepared
 from tests.prepare.test_interrupted import contents

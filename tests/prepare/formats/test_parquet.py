@@ -6,7 +6,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from p5dist.config.prepare import Prepare, Source
+from p5dist.config.prepare import Prepare
+from p5dist.config.raw_files import Source
 from p5dist.errors import DataError
 from p5dist.prepare.cleaning import clean
 from p5dist.prepare.reading import read_range

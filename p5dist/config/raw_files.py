@@ -1,0 +1,202 @@
+"""Raw files: the sections of the log and of the tables about items and users."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import (
+    PositiveInt,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from p5dist.config.base import Section
+from p5dist.config.registry import ATTRIBUTES, FORMATS, Chosen, Named, in_words
+
+_ONCE_EVERYWHERE = {"separator": "|", "bins": None}
+"""Settings that attributes of every kind had in earlier versions, with their defaults."""
+
+
+class Attribute(Section):
+    """The settings that all kinds of attributes have, of an item, a user, or the context of an
+    interaction. The kind adds its own settings (:mod:`p5dist.prepare.attribute_kinds`)."""
+
+    kind: str
+    """category: one value; multi: several values, split at ``separator``; words: the words of a
+    text (runs of letters and digits) in lower case; numeric: binned at ``bins``; text: text for
+    display, not for models; or ``package.module:Class``."""
+    column: str | None = None
+    """Column that the attribute is read from. Left out: the column with the attribute's name."""
+    min_count: PositiveInt = 1
+    """Values that occur in fewer rows are left out."""
+
+    for_models: ClassVar[bool] = True
+    """Whether models can read the attribute: its values are counted and get ids."""
+    for_context: ClassVar[bool] = False
+    """Whether the attribute can describe the context of an interaction (one value per column)."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_earlier(cls, values: Any) -> Any:
+        """Drop defaults of other kinds, which job.yaml of an earlier version holds."""
+        if not isinstance(values, dict):
+            return values
+        return {
+            key: value
+            for key, value in values.items()
+            if key in cls.model_fields or (key, value) not in _ONCE_EVERYWHERE.items()
+        }
+
+    @model_validator(mode="after")
+    def _counted(self) -> Attribute:
+        if self.min_count > 1 and not self.for_models:
+            raise ValueError(f"min_count: kind '{self.kind}' has no values to count; remove it")
+        return self
+
+
+AnyAttribute = Annotated[Attribute, Chosen(ATTRIBUTES, "category")]
+
+
+class Columns(Section):
+    """The names of the columns of the raw log.
+
+    A key in the names of folders (``date=2024-05-01/part-0.parquet``) is a column as well.
+    """
+
+    user: str = "user_id"
+    item: str = "item_id"
+    timestamp: str | None = None
+    """Column of the time; left out: the order of the log is the order of time."""
+    rating: str | None = None
+    event: str | None = None
+    context: dict[str, AnyAttribute] = {}
+    """Columns with the context of an interaction, such as device, shop or hour."""
+
+    @field_validator("context")
+    @classmethod
+    def _one_value(cls, context: dict[str, AnyAttribute]) -> dict[str, AnyAttribute]:
+        for name, attribute in context.items():
+            if not attribute.for_context:
+                raise ValueError(
+                    f"'{name}' is of kind '{attribute.kind}', but a context column has one value "
+                    f"per interaction: use kind {ATTRIBUTES.ours_with('for_context', 'or')}"
+                )
+            if attribute.min_count > 1:
+                raise ValueError(
+                    f"'{name}' has min_count {attribute.min_count}, which items and users have, "
+                    "not context columns: remove it"
+                )
+        return context
+
+
+class RawFiles(Section):
+    """Files of one format."""
+
+    files: str | tuple[str, ...]
+    """A path, a glob, a folder (with all its subfolders), a URL, ``dataset:NAME/FILE`` (see
+    ``p5dist datasets``), or a list of these. The files of one entry are read in the order of their
+    paths."""
+    format: Annotated[str, Named(FORMATS)] = "csv"
+    """csv, tsv, jsonl, parquet, sequences (one line of text per user, ``user item item …`` in the
+    order of time), or ``package.module:Class``. Text in a file whose name ends in .gz, .zst, .bz2
+    or .lz4 is decompressed."""
+    names: tuple[str, ...] | None = None
+    """Column names of csv and tsv files that have no header line."""
+    delimiter: str | None = None
+    """Character between the fields of csv and tsv files. Left out: a comma, a tab."""
+    quote: str | None = None
+    """Character around values of csv and tsv files that hold delimiters or line ends; ``""``: none.
+    Left out: the double quote in csv, none in tsv."""
+    encoding: str = "utf-8"
+    """Of text files, such as latin-1, cp1252, utf-16 or shift_jis."""
+
+    @model_validator(mode="after")
+    def _settings(self) -> RawFiles:
+        kind = FORMATS.find(self.format)
+        for name in ("names", "delimiter", "quote"):
+            if getattr(self, name) is not None and not kind.is_delimited:
+                raise ValueError(
+                    f"{name} is for {FORMATS.ours_with('is_delimited', 'and')} files, not for "
+                    f"{self.format}: remove {name}"
+                )
+        if self.encoding != "utf-8" and not kind.is_text:
+            raise ValueError(
+                f"encoding is for {FORMATS.ours_with('is_text', 'and')} files, not for "
+                f"{self.format}: remove encoding"
+            )
+        if self.delimiter is not None and self.delimiter == self.quote:
+            raise ValueError("delimiter and quote must be two characters")
+        return self
+
+    @field_validator("delimiter", "quote")
+    @classmethod
+    def _one_character(cls, mark: str | None, info: ValidationInfo) -> str | None:
+        if mark is None or (mark == "" and info.field_name == "quote"):
+            return mark
+        if len(mark) != 1 or not mark.isascii() or mark in "\r\n":
+            raise ValueError(f"{info.field_name} must be one ASCII character, such as ';' or '|'")
+        return mark
+
+    @field_validator("encoding")
+    @classmethod
+    def _known(cls, encoding: str) -> str:
+        try:
+            "".encode(encoding)
+        except LookupError as e:
+            raise ValueError(
+                f"no such text encoding: '{encoding}'; use for example latin-1, cp1252 or utf-16"
+            ) from e
+        return encoding
+
+
+class Source(RawFiles):
+    """The raw interaction log."""
+
+    columns: Columns = Columns()
+    timestamp_unit: Literal["s", "ms", "us", "ns", "iso"] = "s"
+    """Unit of numeric times, counted from 1970. iso: text such as 2024-05-01 or
+    2024-05-01T12:30:00.5+02:00 (UTC without a zone). Parquet's own times and dates need no
+    unit."""
+
+    @model_validator(mode="after")
+    def _columns(self) -> Source:
+        there = FORMATS.find(self.format).optional_columns
+        for name in ("timestamp", "rating", "event", "context"):
+            if getattr(self.columns, name) and name not in there:
+                has = in_words(["users", "items", *there], "and")
+                raise ValueError(
+                    f"columns.{name}: format '{self.format}' has {has} only; remove it"
+                )
+        return self
+
+
+class AttributeTable(RawFiles):
+    """A table that describes items or users."""
+
+    id: str
+    """Column with the ids that the log uses."""
+    title: str | None = None
+    """Column with the title for display (items only)."""
+    attributes: dict[str, AnyAttribute] = {}
+
+    @field_validator("format")
+    @classmethod
+    def _describes(cls, format: str) -> str:
+        if not FORMATS.find(format).describes:
+            raise ValueError(
+                f"format '{format}' has nothing about items or users: use "
+                f"{FORMATS.ours_with('describes', 'or')}"
+            )
+        return format
+
+    @field_validator("attributes")
+    @classmethod
+    def _not_taken(cls, attributes: dict[str, AnyAttribute]) -> dict[str, AnyAttribute]:
+        for name in ("id", "title"):
+            if name in attributes:
+                raise ValueError(
+                    f"'{name}' is taken by the {name} itself: give the attribute another name, and "
+                    f"column: {attributes[name].column or name}"
+                )
+        return attributes

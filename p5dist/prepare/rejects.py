@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from p5dist.config.raw_files import Source
+from p5dist.config.registry import FORMATS
 from p5dist.prepare.cleaning import REASONS
 
 _SHOWN = 60  # characters
@@ -56,6 +57,6 @@ def forms_of(reason: str, source: Source) -> str | None:
         )
     if reason == "bad_rating":
         return "ratings are decimal numbers such as 4 or 3.5"
-    if reason == "malformed" and source.format in ("csv", "tsv"):
+    if reason == "malformed" and FORMATS.find(source.format).is_delimited:
         return "a line has one field for each column, and quotes around values are closed"
     return None

@@ -49,6 +49,7 @@ def run(job: RunConfig, wanted: list[str], *, fresh: bool = False) -> dict[str, 
     results: dict[str, Any] = {}
     with _lock(folder):
         if fresh:
+            _check_before_discarding(job, folder, stages)
             for stage in reversed(discarded(job, stages)):
                 _discard(folder, stage)
         check_owner(job, folder)
@@ -57,7 +58,7 @@ def run(job: RunConfig, wanted: list[str], *, fresh: bool = False) -> dict[str, 
         folder.job.write_text(_without_secrets(job))
         began = time.time()
         with _noted(folder), tracker(job, str(folder.root)) as tracked:
-            _check_starts(job, folder, stages)
+            _check_starts(job, folder, _to_train(job, folder, stages))
             checked = False
             for number, stage in enumerate(stages, 1):
                 state = state_of(job, folder, stage)
@@ -165,14 +166,27 @@ def _to_train(job: RunConfig, folder: RunFolder, stages: list[str]) -> list[str]
     return [stage for stage in trainings if state_of(job, folder, stage) != "complete"]
 
 
-def _check_starts(job: RunConfig, folder: RunFolder, stages: list[str]) -> None:
+def _check_before_discarding(job: RunConfig, folder: RunFolder, stages: list[str]) -> None:
+    """Check that what the stages read is there, before results are deleted that cannot be made
+    again without it."""
+    if "prepare" in stages:
+        from p5dist.prepare.sources import Inputs
+
+        Inputs.find(job.prepare)
+    trainings = [stage for stage in stages if stage in job.trainings()]
+    _check_starts(job, folder, trainings, fresh=True)
+
+
+def _check_starts(
+    job: RunConfig, folder: RunFolder, trainings: list[str], *, fresh: bool = False
+) -> None:
     """Check, before anything runs, that weights of other runs are there."""
-    for stage in _to_train(job, folder, stages):
+    for stage in trainings:
         start = job.trainings()[stage].init_from
         if start is not None and start not in job.trainings():
             from p5dist.train.starts import check_start
 
-            check_start(job, stage, folder)
+            check_start(job, stage, folder, fresh=fresh)
 
 
 def _check_trainings(job: RunConfig, folder: RunFolder, stages: list[str]) -> None:

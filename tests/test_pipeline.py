@@ -14,7 +14,7 @@ import p5dist
 from p5dist import pipeline
 from p5dist.cli.main import app
 from p5dist.config import dump_job
-from p5dist.errors import ConfigError, RunFolderError
+from p5dist.errors import CheckpointError, ConfigError, DataError, RunFolderError
 from p5dist.observe.stages import progress, select
 from tests.small_data import small_job, write_small_data
 
@@ -136,3 +136,16 @@ def test_a_second_process_in_the_folder_is_refused(tmp_path: Path) -> None:
         with pytest.raises(RunFolderError, match="another process"):
             pipeline.run(job, ["prepare"])
     pipeline.run(job, ["prepare"])
+
+
+def test_nothing_is_deleted_if_what_a_fresh_start_reads_is_not_there(tmp_path: Path) -> None:
+    job = small_job(tmp_path, f"prepare.source.files={tmp_path}/nowhere/log.tsv")
+    folder = write_small_data(job)
+    (folder.training("pretrain") / "result.json").write_json({})
+    with pytest.raises(DataError, match="no such file"):
+        pipeline.run(job, [], fresh=True)
+    other = small_job(tmp_path, f"pretrain.init_from={tmp_path}/nowhere/run/pretrain")
+    with pytest.raises(CheckpointError, match="init_from"):
+        pipeline.run(other, ["pretrain"], fresh=True)
+    assert (folder.prepare / "manifest.json").exists()
+    assert (folder.training("pretrain") / "result.json").exists()

@@ -9,14 +9,19 @@ from p5dist.storage import RunFolder
 from p5dist.train.initial import Source
 
 
-def check_start(job: RunConfig, stage: str, folder: RunFolder) -> None:
+def check_start(job: RunConfig, stage: str, folder: RunFolder, *, fresh: bool = False) -> None:
     """Check that the weights that ``init_from`` names are there, if the stage will read them.
+
+    Args:
+        fresh: the stage begins anew, even if it has checkpoints.
 
     Raises:
         CheckpointError: as :meth:`Source.find`.
     """
     start = job.trainings()[stage].init_from
-    if start is None or Checkpoints(folder.training(stage) / "checkpoints").latest() is not None:
+    if start is None:
+        return
+    if not fresh and Checkpoints(folder.training(stage) / "checkpoints").latest() is not None:
         return
     try:
         Source.find(start, job, folder)

@@ -10,11 +10,12 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy.sparse import csr_array
 from torch import Tensor
 
 from p5dist.data.catalogue import Catalogue
 from p5dist.data.histories import Histories
-from p5dist.data.jagged import Floats, Ints, ranges
+from p5dist.data.jagged import Floats, Ints
 from p5dist.ranking.topk import row_blocks
 
 WINDOW = 10
@@ -69,12 +70,8 @@ class ItemToItem:
     """
 
     catalogue: Catalogue
-    start: Ints
-    """[largest id + 1] index of the first neighbour of each item; entry i belongs to id i + 1."""
-    neighbour: Ints
-    """[pairs] index of the neighbour (id - 1)."""
-    weight: Floats
-    """[pairs] c(i, j) / √(n(i) + 1) / (n(j) + 1)^0.1"""
+    weight: csr_array
+    """[L, L], L the largest id: c(i, j) / √(n(i) + 1) / (n(j) + 1)^0.1 of the ids i + 1, j + 1"""
 
     name = "item_to_item"
 
@@ -82,32 +79,26 @@ class ItemToItem:
     def fit(cls, parts: Iterable[Histories], catalogue: Catalogue) -> ItemToItem:
         """Count the item pairs in training histories; memory grows with the distinct pairs."""
         items = catalogue.largest
-        key, weight = np.empty(0, dtype=np.int64), np.empty(0)
-        count = np.zeros(items)
+        forward, count = csr_array((items, items), dtype=np.float64), np.zeros(items)
         for part in parts:
             count += np.bincount(part.item - 1, minlength=items)
             for piece in _pieces(part):
-                found = _pairs(piece, items)
-                key, weight = _merge([(key, weight), found])
-        source, neighbour = np.divmod(key, items)
-        weight = weight / (count[source] + 1) ** FROM_POWER / (count[neighbour] + 1) ** TO_POWER
-        start = np.searchsorted(source, np.arange(items + 1))
-        return cls(catalogue, start, neighbour, weight)
+                forward = forward + _following(piece, items)
+        strength = (forward + BACKWARD * forward.T).tocoo()
+        weight = strength.data / (count[strength.row] + 1) ** FROM_POWER
+        weight /= (count[strength.col] + 1) ** TO_POWER
+        return cls(catalogue, csr_array((weight, strength.coords), shape=(items, items)))
 
     def blocks(self, histories: Histories) -> Iterator[tuple[slice, Tensor]]:
         """See :class:`.topk.Ranker`."""
         recent, items = histories.last(LAST), self.catalogue.largest
-        owner, item = recent.owner(), recent.item - 1
-        age = recent.lengths[owner] - 1 - recent.position()
-        degree = self.start[item + 1] - self.start[item]
-        for rows in row_blocks(len(histories), items, 2):
-            mine = slice(*np.searchsorted(owner, (rows.start, rows.stop)))
-            edge = ranges(self.start[item[mine]], degree[mine])
-            row = np.repeat(owner[mine] - rows.start, degree[mine])
-            share = self.weight[edge] * np.repeat(AGE_DECAY ** age[mine], degree[mine])
-            size = rows.stop - rows.start
-            scores = np.bincount(row * items + self.neighbour[edge], share, size * items)
-            yield rows, torch.from_numpy(scores.astype(np.float32)).view(size, items)
+        age = recent.lengths[recent.owner()] - 1 - recent.position()
+        share = csr_array(
+            (AGE_DECAY**age, recent.item - 1, recent.offsets), shape=(len(recent), items)
+        )
+        for rows in row_blocks(len(histories), items):
+            scores = share[rows] @ self.weight
+            yield rows, torch.from_numpy(scores.astype(np.float32).toarray())
 
 
 @dataclass(frozen=True)
@@ -191,21 +182,16 @@ def _pieces(histories: Histories) -> Iterator[Histories]:
         yield histories.take(np.arange(a, b))
 
 
-def _pairs(histories: Histories, items: int) -> tuple[Ints, Floats]:
-    """Distinct pairs as keys i · items + j, rising, and c(i, j)."""
+def _following(histories: Histories, items: int) -> csr_array:
+    """[items, items] Σ 0.8^(d - 1) · [x_p = i, x_(p+d) = j]"""
     item, position = histories.item - 1, histories.position()
-    found = []
+    first, second, weight = [], [], []
     for distance in range(1, min(WINDOW, len(item) - 1) + 1):
         inside = position[distance:] >= distance
-        first, second = item[:-distance][inside], item[distance:][inside]
-        weight = np.full(len(first), DISTANCE_DECAY ** (distance - 1))
-        found += [(first * items + second, weight), (second * items + first, BACKWARD * weight)]
-    return _merge(found)
-
-
-def _merge(parts: list[tuple[Ints, Floats]]) -> tuple[Ints, Floats]:
-    if not parts:
-        return np.empty(0, dtype=np.int64), np.empty(0)
-    key, of = np.unique(np.concatenate([keys for keys, _ in parts]), return_inverse=True)
-    weights = np.concatenate([weights for _, weights in parts])
-    return key, np.bincount(of, weights, len(key)).astype(np.float64)
+        first.append(item[:-distance][inside])
+        second.append(item[distance:][inside])
+        weight.append(np.full(len(first[-1]), DISTANCE_DECAY ** (distance - 1)))
+    if not first:
+        return csr_array((items, items), dtype=np.float64)
+    pairs = np.concatenate(first), np.concatenate(second)
+    return csr_array((np.concatenate(weight), pairs), shape=(items, items))

@@ -93,9 +93,8 @@ class ItemToItem:
         """See :class:`.topk.Ranker`."""
         recent, items = histories.last(LAST), self.catalogue.largest
         age = recent.lengths[recent.owner()] - 1 - recent.position()
-        share = csr_array(
-            (AGE_DECAY**age, recent.item - 1, recent.offsets), shape=(len(recent), items)
-        )
+        item, offsets = ((recent.item - 1).astype(np.int32), recent.offsets.astype(np.int32))
+        share = csr_array((AGE_DECAY**age, item, offsets), shape=(len(recent), items))
         for rows in row_blocks(len(histories), items):
             scores = share[rows] @ self.weight
             yield rows, torch.from_numpy(scores.astype(np.float32).toarray())
@@ -184,7 +183,7 @@ def _pieces(histories: Histories) -> Iterator[Histories]:
 
 def _following(histories: Histories, items: int) -> csr_array:
     """[items, items] Σ 0.8^(d - 1) · [x_p = i, x_(p+d) = j]"""
-    item, position = histories.item - 1, histories.position()
+    item, position = (histories.item - 1).astype(np.int32), histories.position()
     first, second, weight = [], [], []
     for distance in range(1, min(WINDOW, len(item) - 1) + 1):
         inside = position[distance:] >= distance

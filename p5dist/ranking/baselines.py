@@ -15,8 +15,8 @@ from torch import Tensor
 
 from p5dist.data.catalogue import Catalogue
 from p5dist.data.histories import Histories
-from p5dist.data.jagged import Floats, Ints
-from p5dist.ranking.topk import row_blocks
+from p5dist.data.jagged import Floats, Ints, Jagged
+from p5dist.ranking.topk import MISSED, Lists, row_blocks
 
 WINDOW = 10
 """Interactions after (or before) an item that count as following (preceding) it."""
@@ -45,12 +45,41 @@ class Popularity:
 
     def __init__(self, count: Ints, catalogue: Catalogue) -> None:
         self.catalogue = catalogue
-        self._score = torch.tensor(count, dtype=torch.float32)
+        self._score = np.asarray(count).astype(np.float32)
+        ids = catalogue.ids
+        self._best = ids[np.argsort(-self._score[ids - 1], kind="stable")]
+        self._place = np.full(catalogue.largest + 1, len(ids))  # of an id without item: the end
+        self._place[self._best] = np.arange(len(ids))
 
     def blocks(self, histories: Histories) -> Iterator[tuple[slice, Tensor]]:
         """See :class:`.topk.Ranker`."""
         for rows in row_blocks(len(histories), len(self._score)):
-            yield rows, self._score.repeat(rows.stop - rows.start, 1)
+            yield rows, torch.from_numpy(self._score).repeat(rows.stop - rows.start, 1)
+
+    def rank_and_list(
+        self, histories: Histories, owner: Ints, target: Ints, k: int, *, seen: Jagged | None
+    ) -> tuple[Ints, Lists]:
+        """See :class:`.topk.DirectRanker`: places in one order for all, less the seen items
+        before them."""
+        rows, size = len(histories), len(self._best) + 1
+        keys = np.zeros(0, dtype=np.int64)  # row and place of the distinct seen items, rising
+        if seen is not None:
+            keys = np.unique(seen.owner() * size + self._place[seen.values])
+        first = np.searchsorted(keys, np.arange(rows + 1) * size)
+        place = self._place[target]
+        at = np.searchsorted(keys, owner * size + place)
+        hidden = np.append(keys, -1)[at] == owner * size + place
+        ranks = np.where(hidden, MISSED, 1 + place - (at - first[owner]))
+        # The unseen item number j is at place j + i, i the number of seen items at places up to
+        # there: those whose place less the number of seen items before them is at most j.
+        row = keys // size
+        gap = keys - (np.arange(len(keys)) - first[row])
+        wanted = np.arange(k)
+        before = np.searchsorted(gap, np.arange(rows)[:, None] * size + wanted, side="right")
+        places = wanted + before - first[:-1, None]
+        ids = np.append(self._best, 0)[np.minimum(places, size - 1)]
+        scores = np.append(self._score, np.float32(-np.inf))[ids - 1]
+        return ranks, Lists(ids, scores)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -43,6 +43,17 @@ class Ranker(Protocol):
 
         The caller may write into the scores.
         """
+        ...
+
+
+@runtime_checkable
+class DirectRanker(Protocol):
+    """A :class:`Ranker` that finds ranks and lists without the scores of the whole catalogue."""
+
+    def rank_and_list(
+        self, histories: Histories, owner: Ints, target: Ints, k: int, *, seen: Jagged | None
+    ) -> tuple[Ints, Lists]:
+        """As the function of the same name; k is at most the size of the catalogue."""
         ...
 
 
@@ -149,13 +160,15 @@ def rank_and_list(
 ) -> tuple[Ints, Lists]:
     """:func:`rank_of` and :func:`top_k` with the scores computed once."""
     k = min(k, len(ranker.catalogue))
+    if isinstance(ranker, DirectRanker):
+        return ranker.rank_and_list(histories, owner, target, k, seen=seen)
     ranks = np.empty(len(target), dtype=np.int64)
     lists = Lists(
         np.zeros((len(histories), k), dtype=np.int64),
         np.full((len(histories), k), -np.inf, dtype=np.float32),
     )
     for rows, scores in scores_of(ranker, histories):
-        if torch.isnan(scores).any():
+        if torch.isnan(scores.amax()):  # the maximum of NaN and a number is NaN
             raise TrainingError(
                 f"scores of {ranker.name} are not numbers (NaN)",
                 rule="items can only be ranked by numbers",
@@ -190,11 +203,21 @@ def _ranks(scores: Tensor, row: Tensor, item: Tensor, wanted: Tensor) -> npt.NDA
     id."""
     before = torch.empty_like(row)
     index = torch.arange(scores.shape[1])
+    one_each = torch.equal(row, torch.arange(len(scores)))
     for part in row_blocks(len(row), scores.shape[1]):
-        others, own = scores[row[part]], wanted[part, None]
-        ahead = (others > own) | ((others == own) & (index < item[part, None]))
-        before[part] = ahead.sum(1)
+        others, own = scores[part if one_each else row[part]], wanted[part, None]
+        before[part] = _true(others > own)
+        equal = others == own
+        ties = (_true(equal) > 1) & ~torch.isneginf(wanted[part])
+        tied = torch.nonzero(ties).squeeze(1)
+        earlier = equal[tied] & (index < item[part][tied, None])
+        before[tied + part.start] += earlier.sum(1)
     return before.numpy() + 1
+
+
+def _true(mask: Tensor) -> Tensor:
+    """[b] true values in each row: five times faster than a sum, which widens the values first."""
+    return torch.from_numpy(np.fromiter(map(np.count_nonzero, mask.numpy()), np.int64, len(mask)))
 
 
 def _best(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:

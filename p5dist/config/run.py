@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
@@ -19,22 +19,23 @@ from p5dist.config.sections import TaskSection
 from p5dist.config.tracking import Tracking
 from p5dist.config.train import Finetune, Pretrain, Training
 
+FolderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 _HOW_TO_READ = ("in_memory", "unit_rows", "read_ahead")
 
 
 class RunConfig(Section):
     """A whole run, from the raw log to the report."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: FolderName
     """Name of the run, and of its folder under ``storage``."""
     storage: str = "runs"
     """A folder, or a URL that fsspec opens."""
-    seed: int = 1
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 1
     prepare: Prepare
     feed: Feed = Feed()
     model: Model = Model()
     pretrain: Pretrain | None = None
-    finetune: dict[str, Finetune] = {}
+    finetune: dict[FolderName, Finetune] = {}
     """One entry per fine-tuning stage; its name is the folder under finetune/."""
     ranking: Ranking = Ranking()
     evaluate: Evaluate | None = Evaluate()

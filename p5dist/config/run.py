@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from p5dist.config.base import Column, Section
 from p5dist.config.feed import Feed
@@ -19,8 +20,18 @@ from p5dist.config.sections import TaskSection
 from p5dist.config.tracking import Tracking
 from p5dist.config.train import Finetune, Pretrain, Training
 
-FolderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 _HOW_TO_READ = ("in_memory", "unit_rows", "read_ahead")
+
+
+def _folder_name(name: str) -> str:
+    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) is None:
+        raise ValueError(
+            "a name has letters, digits, '.', '_' and '-', and begins with a letter or a digit"
+        )
+    return name
+
+
+FolderName = Annotated[str, AfterValidator(_folder_name)]
 
 
 class RunConfig(Section):

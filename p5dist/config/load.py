@@ -120,7 +120,7 @@ def explain(
     first, *others = error.errors()
     parts = _path(first, values)
     path = ".".join(parts)
-    rule = first["msg"].removeprefix("Value error, ")
+    rule = first["msg"].removeprefix("Value error, ").replace("valid tuple", "list")
     value: Any = first.get("input")
     fix = _change(parts, values) if path else "change either setting"
     what = f"{path or 'the job'}: {rule}"
@@ -183,7 +183,7 @@ def _path(error: ErrorDetails, values: Any) -> list[str]:
                 continue
             node = node.get(part)
         elif isinstance(node, (list, tuple)) and isinstance(part, int):
-            node = node[part]
+            node = node[part] if part < len(node) else None
         else:
             continue
         parts.append(str(part))

@@ -29,7 +29,7 @@ class Clean(Section):
     rating_range: tuple[float, float] | None = None
     """Smallest and largest rating, both included."""
     time_range: tuple[int, int] | None = None
-    """First and last second since 1970, both included."""
+    """First and last second since 1970, both included, whatever the unit of the log."""
     repeat_window: NonNegativeInt | None = None
     """Seconds: drops an interaction if the preceding one of the same user, item and event, dropped
     or not, is at most this much older."""
@@ -125,6 +125,7 @@ class Prepare(Section):
             )
         if columns.timestamp is not None:
             return self
+        kind = FORMATS.find(self.source.format)
         timed = {
             "session_gap": self.session_gap is not None,
             "clean.repeat_window": clean.repeat_window is not None,
@@ -133,11 +134,11 @@ class Prepare(Section):
         }
         for key, used in timed.items():
             if used:
-                raise ValueError(
-                    f"{key} needs times, but source.columns.timestamp names no column: name it, or "
-                    f"remove {key}"
-                )
-        if isinstance(split, TimeSplit) and not FORMATS.find(self.source.format).in_order_of_time:
+                why = "source.columns.timestamp names no column: name it, or"
+                if "timestamp" not in kind.optional_columns:
+                    why = f"format '{self.source.format}' has none:"
+                raise ValueError(f"{key} needs times, but {why} remove {key}")
+        if isinstance(split, TimeSplit) and not kind.in_order_of_time:
             raise ValueError(
                 f"split 'time' needs interactions of all users in the order of time, but format "
                 f"'{self.source.format}' has user after user: use leave_one_out or ratio"

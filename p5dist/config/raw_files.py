@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import (
     PositiveInt,
@@ -11,11 +11,8 @@ from pydantic import (
     model_validator,
 )
 
-from p5dist.config.base import Section
+from p5dist.config.base import Files, Section
 from p5dist.config.registry import ATTRIBUTES, FORMATS, Chosen, Named, in_words
-
-_ONCE_EVERYWHERE = {"separator": "|", "bins": None}
-"""Settings that attributes of every kind had in earlier versions, with their defaults."""
 
 
 class Attribute(Section):
@@ -35,18 +32,6 @@ class Attribute(Section):
     """Whether models can read the attribute: its values are counted and get ids."""
     for_context: ClassVar[bool] = False
     """Whether the attribute can describe the context of an interaction (one value per column)."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_earlier(cls, values: Any) -> Any:
-        """Drop defaults of other kinds, which job.yaml of an earlier version holds."""
-        if not isinstance(values, dict):
-            return values
-        return {
-            key: value
-            for key, value in values.items()
-            if key in cls.model_fields or (key, value) not in _ONCE_EVERYWHERE.items()
-        }
 
     @model_validator(mode="after")
     def _counted(self) -> Attribute:
@@ -73,6 +58,12 @@ class Columns(Section):
     context: dict[str, AnyAttribute] = {}
     """Columns with the context of an interaction, such as device, shop or hour."""
 
+    @model_validator(mode="after")
+    def _two_columns(self) -> Columns:
+        if self.user == self.item:
+            raise ValueError(f"user and item are both in column '{self.user}': name two columns")
+        return self
+
     @field_validator("context")
     @classmethod
     def _one_value(cls, context: dict[str, AnyAttribute]) -> dict[str, AnyAttribute]:
@@ -93,7 +84,7 @@ class Columns(Section):
 class RawFiles(Section):
     """Files of one format."""
 
-    files: str | tuple[str, ...]
+    files: Files
     """A path, a glob, a folder (with all its subfolders), a URL, ``dataset:NAME/FILE`` (see
     ``p5dist datasets``), or a list of these. The files of one entry are read in the order of their
     paths."""
@@ -106,7 +97,7 @@ class RawFiles(Section):
     delimiter: str | None = None
     """Character between the fields of csv and tsv files. Left out: a comma, a tab."""
     quote: str | None = None
-    """Character around values of csv and tsv files that hold delimiters or line ends; ``""``: none.
+    """Character around values of csv and tsv files that hold delimiters or line ends, or ``none``.
     Left out: the double quote in csv, none in tsv."""
     encoding: str = "utf-8"
     """Of text files, such as latin-1, cp1252, utf-16 or shift_jis."""
@@ -125,14 +116,16 @@ class RawFiles(Section):
                 f"encoding is for {FORMATS.ours_with('is_text', 'and')} files, not for "
                 f"{self.format}: remove encoding"
             )
-        if self.delimiter is not None and self.delimiter == self.quote:
+        if kind.is_delimited and self.quote and self.quote == (self.delimiter or kind.delimiter):
             raise ValueError("delimiter and quote must be two characters")
         return self
 
     @field_validator("delimiter", "quote")
     @classmethod
     def _one_character(cls, mark: str | None, info: ValidationInfo) -> str | None:
-        if mark is None or (mark == "" and info.field_name == "quote"):
+        if info.field_name == "quote" and mark in ("", "none"):
+            return ""
+        if mark is None:
             return mark
         if len(mark) != 1 or not mark.isascii() or mark in "\r\n":
             raise ValueError(f"{info.field_name} must be one ASCII character, such as ';' or '|'")

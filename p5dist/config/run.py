@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any
+import re
+from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from p5dist.config.base import Column, Section
 from p5dist.config.feed import Feed
@@ -22,19 +23,30 @@ from p5dist.config.train import Finetune, Pretrain, Training
 _HOW_TO_READ = ("in_memory", "unit_rows", "read_ahead")
 
 
+def _folder_name(name: str) -> str:
+    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) is None:
+        raise ValueError(
+            "a name has letters, digits, '.', '_' and '-', and begins with a letter or a digit"
+        )
+    return name
+
+
+FolderName = Annotated[str, AfterValidator(_folder_name)]
+
+
 class RunConfig(Section):
     """A whole run, from the raw log to the report."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: FolderName
     """Name of the run, and of its folder under ``storage``."""
     storage: str = "runs"
     """A folder, or a URL that fsspec opens."""
-    seed: int = 1
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 1
     prepare: Prepare
     feed: Feed = Feed()
     model: Model = Model()
     pretrain: Pretrain | None = None
-    finetune: dict[str, Finetune] = {}
+    finetune: dict[FolderName, Finetune] = {}
     """One entry per fine-tuning stage; its name is the folder under finetune/."""
     ranking: Ranking = Ranking()
     evaluate: Evaluate | None = Evaluate()

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from p5dist.config.base import Section
+from p5dist.config.base import Files, Section
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 
@@ -45,7 +45,8 @@ class TimeSplit(Section):
                 return cut
         if isinstance(number, (bool, int, float)) and not (isinstance(cut, float) and 0 < cut < 1):
             raise ValueError(
-                "a share lies between 0 and 1, such as 0.2; a time is ISO 8601, such as 2024-05-03"
+                "a share lies between 0 and 1 and has no quotes, such as 0.2; a time is ISO 8601, "
+                "such as 2024-05-03"
             )
         return cut
 
@@ -84,8 +85,8 @@ class GivenSplit(Section):
     validation and the test interactions."""
 
     kind: Literal["given"]
-    validation: str | tuple[str, ...] | None = None
-    test: str | tuple[str, ...]
+    validation: Files | None = None
+    test: Files
 
 
 Split = Annotated[LeaveOneOut | TimeSplit | RatioSplit | GivenSplit, Field(discriminator="kind")]

@@ -8,7 +8,7 @@ A shard holds the users whose hash is its number (modulo the number of shards), 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -172,6 +172,14 @@ def judge(rows: Interactions, clean: Clean) -> npt.NDArray[np.int8]:
         many = (counts > clean.max_user_interactions)[rows.user]
         reason[(reason == 0) & many] = 1 + USER_REASONS.index("bot")
     return reason
+
+
+def without_unused_items(rows: Interactions, items: Ids) -> tuple[Interactions, Ids]:
+    """The rows, and the items that they have: other items are no part of the log that is left, and
+    must not decide how ids are ordered."""
+    used = np.bincount(rows.item, minlength=len(items)) > 0
+    code = (np.cumsum(used) - 1).astype(np.int32)
+    return replace(rows, item=code[rows.item]), items.filter(pa.array(used))
 
 
 def leaked(rows: Interactions) -> int:

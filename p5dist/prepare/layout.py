@@ -11,6 +11,7 @@ import pyarrow as pa
 from p5dist.config.raw_files import AttributeTable, Source
 from p5dist.config.registry import FORMATS
 from p5dist.data import columns as c
+from p5dist.errors import DataError
 from p5dist.prepare.attribute_kinds.kind import kinds_of
 from p5dist.prepare.column_types import Role
 
@@ -114,6 +115,17 @@ class SourceFile:
     def wanted(self, layout: Layout) -> list[str]:
         """Columns to read from the file itself, not from the names of its folders."""
         return [name for name in dict.fromkeys(layout.columns.values()) if name in self.columns]
+
+
+def check_unique(file: SourceFile, layout: Layout) -> None:
+    """Raise DataError if a column that is read is in the file twice."""
+    for ours, theirs in layout.columns.items():
+        if file.columns.count(theirs) > 1:
+            raise DataError(
+                f"column '{theirs}' is in the file {file.columns.count(theirs)} times",
+                where=file.url, rule="the name of a column that is read occurs once",
+                fix=f"rename the other columns, or correct {layout.knobs[ours]}",
+            )  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -29,12 +29,12 @@ class Listed:
     one."""
 
 
-def list_files(pattern: str, section: str) -> list[Listed]:
+def list_files(pattern: str, key: str) -> list[Listed]:
     """The files that ``pattern`` names, sorted by their paths. What is hidden or begins with an
     underscore is left out, unless it is named outright.
 
     Args:
-        section: key of the job file above ``files``, for the message.
+        key: of the job file that names the pattern, for the message.
 
     Raises:
         DataError: nothing is there.
@@ -47,9 +47,9 @@ def list_files(pattern: str, section: str) -> list[Listed]:
     found = _local(path) if isinstance(fs, pafs.LocalFileSystem) else _remote(fs.handler.fs, path)
     if not found:
         raise DataError(
-            "no such file", where=f"{section}.files", value=pattern,
+            "no such file", where=key, value=pattern,
             rule="a path, a glob, a folder, a URL, or dataset:NAME/FILE",
-            fix=f"correct {section}.files; relative paths start at the current folder",
+            fix=f"correct {key}; relative paths start at the current folder",
         )  # fmt: skip
     scheme = pattern.split("://", 1)[0] + "://" if "://" in pattern else ""
     return [Listed(scheme + name, *found[name]) for name in sorted(found)]

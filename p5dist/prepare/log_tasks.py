@@ -21,7 +21,14 @@ from p5dist.data import columns as c
 from p5dist.data.jagged import Array
 from p5dist.prepare.arrays import hash_ids
 from p5dist.prepare.cleaning import USER_REASONS, clean
-from p5dist.prepare.interactions import PART, ROW, judge, rejected, sort
+from p5dist.prepare.interactions import (
+    PART,
+    ROW,
+    judge,
+    rejected,
+    sort,
+    without_unused_items,
+)
 from p5dist.prepare.layout import FileRange, Layout
 from p5dist.prepare.reading import read_range
 from p5dist.prepare.scratch import Scratch
@@ -143,12 +150,14 @@ def group(stage: Stage, shard: int, ranges: list[tuple[int, int]]) -> ShardCount
     rows, names, backwards = sort(_gather(stage, shard, ranges), stage.prepare, stage.seed)
     reason = judge(rows, stage.prepare.clean)
     stage.write_rejected(f"shard-{shard:05d}-0", rejected(rows, reason))
+    items = names.items
     if reason.any():
         rows = rows.take(reason == 0)
+        rows, items = without_unused_items(rows, items)
     scratch.write_table("rows.arrow", rows.to_table())
     scratch.write_table("users.arrow", pa.table({c.USER: names.users}))
-    count = np.bincount(rows.item, minlength=len(names.items))
-    scratch.write_table("items.arrow", pa.table({c.ITEM: names.items, c.COUNT: count}))
+    count = np.bincount(rows.item, minlength=len(items))
+    scratch.write_table("items.arrow", pa.table({c.ITEM: items, c.COUNT: count}))
     for name, values in names.coded.items():
         scratch.write_table(f"{name}.arrow", pa.table({name: values}))
     found = ShardCounts(len(rows), by_reason(reason), backwards)

@@ -14,6 +14,7 @@ from p5dist.data.jagged import Array, Bools, Ints
 from p5dist.prepare.arrays import merge_counts
 from p5dist.prepare.histories import ShardHistories
 from p5dist.prepare.interactions import Names, leaked, tied_rising
+from p5dist.prepare.rejects import forms_of
 from p5dist.prepare.vocabulary import Vocabulary
 
 Counts = tuple[Array, Ints]
@@ -153,7 +154,8 @@ def _warnings(
         found.append(f"item '{item}' has {most / train:.0%} of the training interactions")
     rows = interactions + sum(rejected.values())
     found += [
-        f"{n / rows:.0%} of the rows are dropped as {reason}: see prepare.clean"
+        f"{n / rows:.0%} of the rows are dropped as {reason}: "
+        + (forms_of(reason, prepare.source) or "see prepare.clean")
         for reason, n in rejected.items()
         if n > _MUCH * rows
     ]

@@ -55,6 +55,8 @@ def forms_of(reason: str, source: Source) -> str | None:
             f"times of timestamp_unit '{source.timestamp_unit}' are numbers such as 1714566600, "
             "counted from 1970; dates such as 2024-05-01 need timestamp_unit iso"
         )
+    if reason == "time_out_of_range":
+        return "prepare.clean.time_range is in seconds since 1970, whatever the unit of the log"
     if reason == "bad_rating":
         return "ratings are decimal numbers such as 4 or 3.5"
     if reason == "malformed" and FORMATS.find(source.format).is_delimited:

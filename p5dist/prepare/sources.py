@@ -21,7 +21,7 @@ from p5dist.config.splits import GivenSplit
 from p5dist.data import columns as c
 from p5dist.errors import DataError, MissingColumnError
 from p5dist.prepare.column_types import check_same, check_type, id_type
-from p5dist.prepare.layout import FileRange, Layout, SourceFile
+from p5dist.prepare.layout import FileRange, Layout, SourceFile, check_unique
 from p5dist.prepare.listing import Listed, list_files, once, place_of
 from p5dist.storage import open_filesystem
 
@@ -48,7 +48,7 @@ class Inputs:
         found = cls(
             log=find_files(prepare.source.files, layout),
             **{
-                part: find_files(files, layout)
+                part: find_files(files, layout, f"prepare.split.{part}")
                 if isinstance(split, GivenSplit) and (files := getattr(split, part)) is not None
                 else []
                 for part in ("validation", "test")
@@ -90,11 +90,16 @@ class Inputs:
         }
 
 
-def find_files(files: str | tuple[str, ...], layout: Layout) -> list[SourceFile]:
+def find_files(
+    files: str | tuple[str, ...], layout: Layout, key: str | None = None
+) -> list[SourceFile]:
     """Resolve paths, globs, folders, URLs and ``dataset:NAME/FILE``; check the columns of all.
 
     The order is that of the job file; the files of one entry are sorted by their paths. What is
     hidden or begins with an underscore is left out, unless it is named outright.
+
+    Args:
+        key: of the job file that names the files; left out: ``files`` of the layout's section.
 
     Raises:
         DataError: nothing is there, a file cannot be read, or a column has a type that does not
@@ -102,13 +107,14 @@ def find_files(files: str | tuple[str, ...], layout: Layout) -> list[SourceFile]
         MissingColumnError: a column that the job names is not in a file.
     """
     patterns = (files,) if isinstance(files, str) else files
-    listed = once(file for pattern in patterns for file in list_files(pattern, layout.section))
+    key = key or f"{layout.section}.files"
+    listed = once(file for pattern in patterns for file in list_files(pattern, key))
     with ThreadPoolExecutor(16) as pool:
         found = list(pool.map(lambda file: _inspect(file, layout), listed))
     if not any(file.columns for file in found):
         raise DataError(
             "the file is empty" if len(found) == 1 else "all files are empty",
-            where=found[0].url, fix=f"correct {layout.section}.files",
+            where=found[0].url, fix=f"correct {key}",
         )  # fmt: skip
     return _with_columns(found, layout)
 
@@ -216,6 +222,7 @@ def _with_columns(files: list[SourceFile], layout: Layout) -> list[SourceFile]:
 
 
 def _check_columns(file: SourceFile, layout: Layout) -> None:
+    check_unique(file, layout)
     read_by, known = layout.source_format, (*file.columns, *file.partition)
     for ours, theirs in layout.columns.items():
         if theirs in known:
@@ -229,5 +236,10 @@ def _check_columns(file: SourceFile, layout: Layout) -> None:
             )
         raise MissingColumnError(
             f"column '{theirs}' is not in {place}", where=file.url,
-            rule=f"the columns there are: {', '.join(known)}", fix=fix,
+            rule=f"the columns there are: {', '.join(map(_name, known))}", fix=fix,
         )  # fmt: skip
+
+
+def _name(column: str) -> str:
+    """The name of a column, in quotes where its edges would not be seen."""
+    return column if column and column == column.strip() else repr(column)

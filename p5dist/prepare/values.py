@@ -7,6 +7,7 @@ that clean typed columns cost next to nothing.
 
 from __future__ import annotations
 
+from decimal import Decimal
 from functools import cache
 
 import numpy as np
@@ -135,7 +136,7 @@ def as_text(column: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
         value = column.cast(pa.float64())
         whole = pc.and_(pc.equal(pc.floor(value), value), pc.less(pc.abs(value), 2.0**53))
         number = pc.if_else(pc.fill_null(whole, False), value, 0.0).cast(pa.int64())
-        return pc.if_else(whole, number.cast(pa.string()), column.cast(pa.string()))
+        return pc.if_else(whole, number.cast(pa.string()), _without_exponent(column))
     if pa.types.is_fixed_size_binary(column.type):
         column = column.cast(pa.binary())
     return column.cast(pa.string())
@@ -157,10 +158,25 @@ def _uuid_text(column: pa.Array | pa.ChunkedArray) -> pa.StringArray:
     return pc.if_else(pc.is_null(array), pa.scalar(None, pa.string()), text)
 
 
+def _without_exponent(column: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    """Numbers as text; 1.5e+10 is written as 15000000000."""
+    text = column.cast(pa.string())
+    short = pc.fill_null(pc.match_substring_regex(text, "[eE]"), False)
+    if not pc.any(short).as_py():
+        return text
+    plain = [f"{Decimal(value):f}" for value in text.filter(short).to_pylist()]
+    return pc.replace_with_mask(_one_array(text), _one_array(short), pa.array(plain, pa.string()))
+
+
+def _one_array(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    return pa.concat_arrays(array.chunks) if isinstance(array, pa.ChunkedArray) else array
+
+
 def _decimal_text(column: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
     if column.type.scale < 0:
         column = column.cast(pa.decimal256(min(column.type.precision - column.type.scale, 76), 0))
-    text = column.cast(pa.string())
+    text = _without_exponent(column)
     return pc.replace_substring_regex(text, r"^([^.]*?)(?:\.0*|(\.[0-9]*[1-9])0*)$", r"\1\2")
 
 

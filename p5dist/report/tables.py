@@ -233,6 +233,8 @@ def _ended(stage: str, result: Facts) -> str:
     protocol = result.get("protocol", {})
     if protocol.get("users") is not None:
         users, items = number(protocol["users"]), number(protocol.get("catalogue"))
-        return f"targets of {users} users ranked among {items} items"
+        ids = protocol.get("ranked_ids", protocol.get("catalogue"))
+        shared = "" if ids == protocol.get("catalogue") else f" that share {number(ids)} ids"
+        return f"targets of {users} users ranked among {items} items{shared}"
     counts = [f"{result[k]:,} {k}" for k in ("users", "rows") if isinstance(result.get(k), int)]
     return ", ".join(counts) or f"done in {duration(result.get('seconds'))}"

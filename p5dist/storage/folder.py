@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, TypeAlias
 import pyarrow as pa
 import pyarrow.fs as pafs
 
-from p5dist.errors import RunFolderError
+from p5dist.errors import RunFolderError, StorageError
 
 
 def open_filesystem(url: str) -> tuple[pafs.FileSystem, str]:
@@ -133,7 +133,19 @@ class Folder:
             return bytes(f.read())
 
     def read_json(self) -> Any:
-        return json.loads(self.read_bytes())
+        """The value of a JSON file.
+
+        Raises:
+            StorageError: the file is not JSON.
+        """
+        data = self.read_bytes()
+        try:
+            return json.loads(data)
+        except ValueError as e:
+            raise StorageError(
+                "a file is damaged", where=str(self), value=data[:100], rule=f"JSON: {e}",
+                fix="restore the file; or run the stage of this folder again with --fresh",
+            ) from e  # fmt: skip
 
     def write_bytes(self, data: Buffer, *, durable: bool = True) -> None:
         """Write the file atomically: on disk under a temporary name, synced, then renamed; on an

@@ -137,30 +137,6 @@ def test_missing_and_unknown_kinds_list_the_known(override: str, what: str, kind
     assert error.what == what and error.rule == f"one of: {kinds}"
 
 
-def test_attributes_of_earlier_runs() -> None:
-    """Their job.yaml had the settings of every kind in every attribute, as defaults."""
-    rest = "column: null, min_count: 1"
-    text = (
-        "name: small\nprepare:\n  source: {files: log.csv}\n"
-        "  items: {files: i.csv, id: i, attributes: {"
-        f"a: {{kind: category, separator: '|', bins: null, {rest}}}, "
-        f"b: {{kind: multi, separator: ',', bins: null, {rest}}}, "
-        f"c: {{kind: numeric, separator: '|', bins: [1, 2], {rest}}}, "
-        "d: {}}}\n"
-    )
-    job = parse_job(text)
-    assert job.prepare.items is not None
-    found = job.model_dump(mode="json")["prepare"]["items"]["attributes"]
-    shared = {"column": None, "min_count": 1}
-    assert found == {
-        "a": {"kind": "category", **shared},
-        "b": {"kind": "multi", "separator": ",", **shared},
-        "c": {"kind": "numeric", "bins": [1.0, 2.0], **shared},
-        "d": {"kind": "category", **shared},
-    }
-    assert parse_job(dump_job(job)) == job
-
-
 def test_missing_keys_are_named() -> None:
     error = _error("name: small\n")
     assert error.what == "prepare: missing" and "add prepare" in (error.fix or "")

@@ -174,6 +174,37 @@ def test_settings_that_do_not_fit_each_other(overrides: list[str], said: str) ->
     assert said in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["../keep", "a/b", "", "..", ".hidden", "a b"])
+def test_names_of_stages_are_names_of_folders(name: str) -> None:
+    with pytest.raises(ConfigError, match="finetune"):
+        parse_job(JOB + f"  '{name}': {{task: {{kind: rating}}, steps: 5}}\n")
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("seed=-1", "seed"),
+        ("seed=99999999999999999999", "seed"),
+        ("prepare.source.files=[]", "name at least one file"),
+        ("prepare.source.files=", "prepare.source.files"),
+        ("prepare.source.files=''", "name at least one file"),
+        ("prepare.split={kind: given, test: []}", "name at least one file"),
+        ("prepare.clean.rating_range=[1]", "prepare.clean.rating_range"),
+        ("prepare.clean.rating_range=[]", "prepare.clean.rating_range"),
+        ("prepare.source.quote=','", "delimiter and quote must be two characters"),
+        ("prepare.source.columns={user: a, item: a}", "both in column 'a'"),
+        ("prepare.items.attributes.genre={kind: category, separator: '|'}", "separator"),
+        ("prepare.items.attributes.genre={kind: numeric, bins: [1, .inf]}", "must be finite"),
+        ("prepare.items.attributes.genre={kind: numeric, bins: [1, .nan]}", "must be finite"),
+        ("prepare.items.attributes.genre={kind: numeric, bins: 2}", "should be a list"),
+    ],
+)
+def test_values_without_a_meaning(override: str, said: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        _job(override)
+    assert said in str(error.value)
+
+
 def test_stages_in_order() -> None:
     assert _job().stages() == [
         "prepare", "pretrain", "finetune/rating", "evaluate", "recommend", "report",

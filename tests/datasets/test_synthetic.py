@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from p5dist.data.catalogue import Catalogue
 from p5dist.data.histories import Histories
 from p5dist.data.jagged import Ints, Jagged
 from p5dist.datasets import synthetic
@@ -136,7 +137,7 @@ class Oracle:
     name = "oracle"
 
     def __init__(self, p: npt.NDArray[np.float64]) -> None:
-        self.p, self.items = p, p.shape[1]
+        self.p, self.catalogue = p, Catalogue(p.shape[1])
 
     def blocks(self, histories: Histories) -> Iterator[tuple[slice, torch.Tensor]]:
         yield slice(0, len(histories)), torch.from_numpy(self.p.astype(np.float32))

@@ -66,7 +66,7 @@ def dirty(seed: int, folder: Path, size: int) -> Dirty:
     files[0] = writer.write(folder / "log-0", size, sure=True)
     tests = []
     if draw.random() < 0.15:
-        tests = [writer.write(folder / "test-0", size)]
+        tests = [writer.write(folder / "test-0", size, least=1)]
         settings["split"] = {"kind": "given", "test": str(tests[0])}
     source["files"] = [str(file) for file in files]
     return Dirty(make_job(folder, source, **settings), files, tests)
@@ -148,9 +148,9 @@ class _Writer:
         self.order = [*self.columns, "more"]
         draw.shuffle(self.order)
 
-    def write(self, path: Path, size: int, *, sure: bool = False) -> Path:
+    def write(self, path: Path, size: int, *, least: int = 0, sure: bool = False) -> Path:
         """Write random rows; with ``sure`` also users and items that no rule drops."""
-        rows = [self.row() for _ in range(self.draw.randrange(size))]
+        rows = [self.row() for _ in range(max(self.draw.randrange(size), least))]
         if sure:
             rows += [self.sure_row(u, i) for u in range(6) for i in range(6)]
         format_ = self.source["format"]

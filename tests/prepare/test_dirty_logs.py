@@ -16,7 +16,7 @@ from itertools import count
 from pathlib import Path
 
 import pyarrow.parquet as pq
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from p5dist.errors import EmptyLogError
@@ -30,6 +30,7 @@ from tests.prepare.runs import prepared
     seed=st.integers(0, 2**32), size=st.integers(1, 40), range_bytes=st.sampled_from([90, 10**6])
 )
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@example(seed=11749, size=114, range_bytes=90)  # an item that only a bot has is no number
 def test_counts_ids_order_and_splits(seed: int, size: int, range_bytes: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         compare(Path(folder), seed, size, range_bytes)

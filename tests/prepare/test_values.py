@@ -55,3 +55,14 @@ def test_as_text() -> None:
             "é", None,
         ]  # fmt: skip
     assert text(pa.array([[1, None], None])) == [["1", None], None]
+
+
+def test_numbers_with_a_fraction_have_one_text_in_every_type() -> None:
+    for text in ("12345678901.5", "0.0000001", "-25000000000.25", "2.5"):
+        columns = (
+            pa.array([float(text), None]),
+            pa.array([Decimal(text), None], pa.decimal128(30, 10)),
+            pa.array([text, None]),
+        )
+        for column in columns:
+            assert as_text(pa.chunked_array([column])).to_pylist() == [text, None]

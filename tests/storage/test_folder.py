@@ -14,7 +14,7 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 import pytest
 
-from p5dist.errors import RunFolderError
+from p5dist.errors import RunFolderError, StorageError
 from p5dist.storage import Folder, RunFolder
 from tests.s3 import KEY_ID, SECRET, Store
 
@@ -231,3 +231,10 @@ def test_workers_of_ray_read_and_write(s3: Store, ray_session: None) -> None:
     (folder / "a").write_text("12")
     assert ray.get(ray.remote(copy).remote(folder)) == (True, ["a", "b"])
     assert (folder / "b").read_bytes() == b"1212"
+
+
+def test_json_that_is_damaged(tmp_path: Path) -> None:
+    (tmp_path / "state.json").write_text("{")
+    with pytest.raises(StorageError, match="a file is damaged") as error:
+        (Folder.open(str(tmp_path)) / "state.json").read_json()
+    assert error.value.where == f"{tmp_path}/state.json"

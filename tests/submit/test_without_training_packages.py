@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from p5dist.config import dump_job
+from tests.small_data import small_job, write_small_data
 from tests.submit.fake_server import FakeServer, running
 
 JOB = """
@@ -44,8 +46,10 @@ def test_jobs_are_checked_submitted_and_listed(tmp_path: Path) -> None:
 
 
 def test_training_says_what_to_install(tmp_path: Path) -> None:
-    (tmp_path / "shop.yaml").write_text(JOB.replace("s3://bucket/runs", str(tmp_path / "runs")))
-    done = p5dist(tmp_path, "pretrain", "shop.yaml")
+    job = small_job(tmp_path)
+    write_small_data(job)
+    (tmp_path / "small.yaml").write_text(dump_job(job))
+    done = p5dist(tmp_path, "pretrain", "small.yaml")
     assert done.returncode == 1
     assert "InstallError: this command needs the packages that train" in done.stderr
     assert "pip install 'p5dist[cpu]'" in done.stderr

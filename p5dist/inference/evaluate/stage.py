@@ -123,6 +123,7 @@ def _protocol(job: RunConfig, manifest: Manifest, found: _Found) -> dict[str, An
     return {
         "split": config.split,
         "catalogue": found.catalogue.items,
+        "ranked_ids": len(found.catalogue),
         "mask_seen": config.mask_seen,
         "max_length": job.feed.max_length,
         "ties": TIES,

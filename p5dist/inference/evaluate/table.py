@@ -24,6 +24,8 @@ def table(result: dict[str, Any]) -> Group:
         if group.ranking:
             about = f"{group.title} of {protocol['targets']:,} {protocol['split']} interactions"
             about += f" among {protocol['catalogue']:,} items"
+            if protocol.get("ranked_ids", protocol["catalogue"]) != protocol["catalogue"]:
+                about += f" that share {protocol['ranked_ids']:,} ids"
             if protocol["ranking_item_to_item"]:
                 about += f", {protocol['ranking_item_to_item']:.0%} by item to item"
         found.append(_table(about, group))

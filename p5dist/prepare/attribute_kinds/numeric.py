@@ -30,7 +30,9 @@ class Numeric(AttributeKind):
     @field_validator("bins")
     @classmethod
     def _rising(cls, bins: tuple[float, ...]) -> tuple[float, ...]:
-        if not all(low < high for low, high in pairwise(bins)) or any(map(math.isnan, bins)):
+        if not all(map(math.isfinite, bins)):
+            raise ValueError("bins must be finite: the first and the last bin are open anyway")
+        if not all(low < high for low, high in pairwise(bins)):
             raise ValueError("bins must rise")
         return bins
 

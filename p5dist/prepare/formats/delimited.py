@@ -43,6 +43,14 @@ class Delimited(TextFormat):
             first.decode()
         except UnicodeDecodeError as e:
             raise self.not_utf8(first, e, url, position) from e
+        if self._quote and (
+            Quotes(self._delimiter, self._quote, 0).check(first + b"\n", last=True).malformed
+        ):
+            raise DataError(
+                "the first line has a quote that does not end", where=url,
+                value=first.decode(errors="replace"),
+                fix=f"correct the line, or set {self.layout.section}.quote to none",
+            )  # fmt: skip
         there = pacsv.read_csv(
             pa.BufferReader(first + b"\n" + first + b"\n"), parse_options=self._parse_options()
         )

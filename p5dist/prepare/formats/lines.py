@@ -54,8 +54,10 @@ class TextFormat(SourceFormat):
         self._check_magic(head, url)
         encoding = self.layout.encoding
         if not is_utf8(encoding):
-            # The last character may be cut off.
-            head = codecs.getincrementaldecoder(encoding)("replace").decode(head).encode()
+            try:  # the last character may be cut off
+                head = codecs.getincrementaldecoder(encoding)("replace").decode(head).encode()
+            except UnicodeError as e:
+                raise self._not_in_encoding(e, url) from e
         size = len(head)
         head = _usual_line_ends(head.removeprefix(BYTE_ORDER_MARK)).lstrip(b"\r\n")
         if not head.strip():
@@ -77,7 +79,7 @@ class TextFormat(SourceFormat):
     def read(self, part: FileRange) -> Iterator[tuple[pa.Table, int]]:
         try:
             yield from self.tables(part)
-        except (pa.ArrowInvalid, UnicodeDecodeError) as e:
+        except (pa.ArrowInvalid, UnicodeError) as e:
             raise self._explain(e, part) from e
 
     def blocks(self, part: FileRange) -> Iterator[bytes]:
@@ -97,17 +99,23 @@ class TextFormat(SourceFormat):
                 yield _usual_line_ends(data)
 
     def _explain(self, error: Exception, part: FileRange) -> DataError:
-        if not is_utf8(self.layout.encoding) and isinstance(error, UnicodeDecodeError):
-            return DataError(
-                f"the file is not {self.layout.encoding}", where=part.file.url, value=str(error),
-                fix=f"correct {self.layout.section}.encoding",
-            )  # fmt: skip
+        if not is_utf8(self.layout.encoding) and isinstance(error, UnicodeError):
+            return self._not_in_encoding(error, part.file.url)
         for position, data in _raw_blocks(part, self.layout.encoding):
             try:
                 data.decode()
             except UnicodeDecodeError as e:
                 return self.not_utf8(data, e, part.file.url, position)
         return DataError("the file cannot be parsed", where=part.file.url, value=str(error))
+
+    def _not_in_encoding(self, error: UnicodeError, url: str) -> DataError:
+        hint = ""
+        if "BOM" in str(error):
+            hint = f": {self.layout.encoding}-le or {self.layout.encoding}-be"
+        return DataError(
+            f"the file is not {self.layout.encoding}", where=url, value=str(error),
+            fix=f"correct {self.layout.section}.encoding{hint}",
+        )  # fmt: skip
 
     def not_utf8(
         self, data: bytes, error: UnicodeDecodeError, url: str, position: int = 0

@@ -10,7 +10,7 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from p5dist.prepare.formats.format import SourceFormat
-from p5dist.prepare.layout import MAX_ROWS, FileRange, SourceFile, bounded
+from p5dist.prepare.layout import MAX_ROWS, FileRange, SourceFile, bounded, check_unique
 from p5dist.storage import open_filesystem
 
 _BATCH_ROWS = 1 << 18
@@ -28,6 +28,7 @@ class Parquet(SourceFormat):
         with pq.ParquetFile(path, filesystem=fs) as opened:
             meta, schema = opened.metadata, opened.schema_arrow
         file = replace(file, columns=tuple(schema.names))
+        check_unique(file, self.layout)
         wanted = file.wanted(self.layout)
         leaves = [
             i for i in range(meta.num_columns)

@@ -162,6 +162,21 @@ def test_settings_that_cannot_be(settings_: dict[str, str], said: str) -> None:
         Source.model_validate({"files": "x", **settings_})
 
 
+def test_headers_that_cannot_be_used(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    for text, said in (
+        ("u,i,t,i\n1,2,3,4\n", "column 'i' is in the file 2 times"),
+        ('"u","i\n1,2\n', "a quote that does not end"),
+        ("u, i\n1,2\n", "the columns there are: u, ' i'"),
+    ):
+        path.write_text(text)
+        with pytest.raises(DataError, match=said):
+            read(path)
+    path.write_bytes("u,i\n1,2\n".encode("utf-16-le"))
+    with pytest.raises(DataError, match="utf-16-le or utf-16-be"):
+        read(path, encoding="utf-16")
+
+
 @pytest.mark.parametrize("mark", ["", "\ufeff"])
 def test_a_header_that_is_repeated_is_no_row(tmp_path: Path, mark: str) -> None:
     """Files that were put together, each with its header and byte order mark."""

@@ -70,3 +70,13 @@ def test_text_of_any_encoding(tmp_path: Path, kind: pa.DataType) -> None:
         with pytest.raises(DataError, match="column 'u' holds bytes that are no UTF-8") as error:
             list(read_range(unit, how))
         assert error.value.where == path
+
+
+def test_a_column_that_is_there_twice(tmp_path: Path) -> None:
+    rows = pa.table([[1], [2], [3]], names=["u", "i", "i"])
+    pq.write_table(rows, tmp_path / "log.parquet")
+    with pytest.raises(DataError, match="column 'i' is in the file 2 times"):
+        find_files(
+            str(tmp_path / "log.parquet"),
+            layout(format="parquet", columns={"user": "u", "item": "i"}),
+        )

@@ -63,9 +63,8 @@ def run(job: RunConfig, wanted: list[str], *, fresh: bool = False) -> dict[str, 
             for number, stage in enumerate(stages, 1):
                 state = state_of(job, folder, stage)
                 heading = f"{number}/{len(stages)} {stage}"
-                if (
-                    state == "complete" and stage != "report"
-                ):  # which is made whenever it is asked for
+                # The report is made whenever it is asked for.
+                if state == "complete" and stage != "report":
                     log.info(f"{heading} complete, skipped")
                     results[stage] = marker(folder, stage).read_json()
                     continue

@@ -20,7 +20,7 @@ from p5dist.data.histories import Histories
 from p5dist.data.jagged import Array, Bools, Ints, contains, offsets_of
 from p5dist.data.manifest import Manifest
 from p5dist.errors import ConfigError, DataError
-from p5dist.prepare.arrays import stable_hash
+from p5dist.prepare.arrays import one_array, stable_hash
 from p5dist.storage import Folder
 
 Id = str | int
@@ -55,11 +55,13 @@ class Items:
             read = (prepare / "attributes/item.parquet").read_table(
                 [*names, *job.model.item_attributes]
             )
-            titles = _one(read[c.TITLE]) if names else None
+            titles = one_array(read[c.TITLE]) if names else None
             for name in job.model.item_attributes:
-                described |= np.asarray(pc.list_value_length(_one(read[name])).fill_null(0)) > 0
+                described |= (
+                    np.asarray(pc.list_value_length(one_array(read[name])).fill_null(0)) > 0
+                )
         return cls(
-            _one(table[c.EXTERNAL_ID]),
+            one_array(table[c.EXTERNAL_ID]),
             titles,
             table[c.COUNT].to_numpy(),
             described,
@@ -279,11 +281,6 @@ def _check_order(histories: Histories) -> None:
             rule="a history is in the order of time, the oldest interaction first",
             fix="sort the interactions of the history by time",
         )  # fmt: skip
-
-
-def _one(column: pa.ChunkedArray) -> Any:
-    array = column.combine_chunks()
-    return pa.concat_arrays(array.chunks) if isinstance(array, pa.ChunkedArray) else array
 
 
 def check_k(k: int) -> None:

@@ -19,6 +19,12 @@ Ids: TypeAlias = pa.Array
 """External ids: int64, or text."""
 
 
+def one_array(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """A column as one array."""
+    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    return pa.concat_arrays(array.chunks) if isinstance(array, pa.ChunkedArray) else array
+
+
 def stable_hash(text: pa.StringArray) -> UInts:
     """[n] 64-bit hashes of the UTF-8 bytes, the same on every machine and version.
 

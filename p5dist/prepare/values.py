@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from p5dist.data.jagged import Array, Bools
 from p5dist.errors import DataError
+from p5dist.prepare.arrays import one_array
 from p5dist.prepare.column_types import kind_of, plain
 
 NULLS = ("", "NULL", "null", "NaN", "nan", r"\N")
@@ -165,12 +166,7 @@ def _without_exponent(column: pa.Array | pa.ChunkedArray) -> pa.Array | pa.Chunk
     if not pc.any(short).as_py():
         return text
     plain = [f"{Decimal(value):f}" for value in text.filter(short).to_pylist()]
-    return pc.replace_with_mask(_one_array(text), _one_array(short), pa.array(plain, pa.string()))
-
-
-def _one_array(column: pa.Array | pa.ChunkedArray) -> pa.Array:
-    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    return pa.concat_arrays(array.chunks) if isinstance(array, pa.ChunkedArray) else array
+    return pc.replace_with_mask(one_array(text), one_array(short), pa.array(plain, pa.string()))
 
 
 def _decimal_text(column: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:

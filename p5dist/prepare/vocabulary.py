@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from p5dist.config.prepare import ItemVocabulary
 from p5dist.data import columns as c
 from p5dist.data.jagged import Bools, Ints
-from p5dist.prepare.arrays import Codes, Ids, id_order, stable_hash
+from p5dist.prepare.arrays import Codes, Ids, id_order, one_array, stable_hash
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Vocabulary:
         table = (
             pa.concat_tables(rows).group_by("value").aggregate([("count", "sum"), ("seen", "sum")])
         )
-        values = _one(table["value"])
+        values = one_array(table["value"])
         by_id = id_order(values)
         count, seen = np.asarray(table["count_sum"])[by_id], np.asarray(table["seen_sum"])[by_id]
         found, _ = cls.of_counts(values.take(pa.array(by_id)), count, seen >= min_seen, earlier)
@@ -115,7 +115,7 @@ class Vocabulary:
     @classmethod
     def of_table(cls, table: pa.Table) -> Vocabulary:
         """From columns.VOCABULARY."""
-        return cls(_one(table[c.EXTERNAL_ID]), table[c.COUNT].to_numpy())
+        return cls(one_array(table[c.EXTERNAL_ID]), table[c.COUNT].to_numpy())
 
 
 def item_vocabulary(
@@ -140,7 +140,7 @@ def merge_counted(parts: Sequence[pa.Table]) -> pa.Table:
     and the sums of their counts."""
     whole = pa.concat_tables(parts).group_by(c.ITEM, use_threads=False)
     found = whole.aggregate([(c.COUNT, "sum")]).rename_columns([c.ITEM, c.COUNT])
-    return found.take(pa.array(id_order(_one(found[c.ITEM]))))
+    return found.take(pa.array(id_order(one_array(found[c.ITEM]))))
 
 
 def catalogue_indices(ids: Ids, catalogue: Ids) -> Codes:
@@ -159,8 +159,3 @@ def expected_collisions(items: int, size: int) -> float:
     """How many of ``items`` share their hashed id with another one, if hashes were drawn evenly
     from ``size``: n (1 − (1 − 1/m)^(n−1))."""
     return items * -float(np.expm1((items - 1) * np.log1p(-1 / size))) if size > 1 else items
-
-
-def _one(column: pa.ChunkedArray) -> pa.Array:
-    array = column.combine_chunks()
-    return pa.concat_arrays(array.chunks) if isinstance(array, pa.ChunkedArray) else array

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from p5dist.config.raw_files import Attribute
 from p5dist.data.jagged import Array, Bools, Ints, ranges
+from p5dist.prepare.arrays import one_array
 from p5dist.prepare.column_types import Role, kind_of
 from p5dist.prepare.values import as_text, coded, is_null
 
@@ -73,7 +74,7 @@ class AttributeKind(Attribute):
     def parse(self, column: pa.ChunkedArray) -> Values:
         """Values of every row: none where the row is null; a value twice in a row counts once, and
         values of lists in lists belong to the row."""
-        flat = self.split(_one_chunk(column))
+        flat = self.split(one_array(column))
         row: Array = np.arange(len(column))
         while kind_of(flat.type) == "list":
             row, flat = row[np.asarray(pc.list_parent_indices(flat))], pc.list_flatten(flat)
@@ -113,8 +114,3 @@ def _first_of_pair(row: Ints, text: pa.StringArray) -> Bools:
         _, first = np.unique(row * (codes.max() + 1) + codes, return_index=True)
         keep[first] = True
     return keep
-
-
-def _one_chunk(column: pa.ChunkedArray) -> pa.Array:
-    array = column.combine_chunks()
-    return pa.concat_arrays(array.chunks) if isinstance(array, pa.ChunkedArray) else array

@@ -7,13 +7,9 @@
 
 from __future__ import annotations
 
-import argparse
 import math
-import tempfile
-import time
 from collections import Counter
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -31,6 +27,7 @@ from p5dist.storage import RunFolder
 from tests.distributed.stages import run_session
 from tests.prepare.reference import exact
 from tests.prepare.runs import prepared
+from tests.seeds import try_seeds
 
 START = 1_700_000_000
 GAP = 50  # seconds between two interactions of a session, at most
@@ -366,24 +363,6 @@ def start_group() -> None:
         dist.init_process_group("gloo", rank=0, world_size=1, store=dist.HashStore())
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Random runs of many seeds.")
-    parser.add_argument("--minutes", type=float, default=60)
-    parser.add_argument("--first", type=int, default=1)
-    options = parser.parse_args()
-    start_group()
-    end, wrong = time.monotonic() + 60 * options.minutes, []
-    for seed in count(options.first):
-        if time.monotonic() > end:
-            break
-        with tempfile.TemporaryDirectory() as folder:
-            try:
-                check_run(seed, Path(folder))
-            except Exception as e:
-                wrong.append(seed)
-                print(f"seed {seed}: {type(e).__name__}: {str(e)[-500:]}", flush=True)
-    print(f"seeds {options.first} to {seed - 1}: {len(wrong)} wrong {wrong}")
-
-
 if __name__ == "__main__":
-    main()
+    start_group()
+    try_seeds(check_run)

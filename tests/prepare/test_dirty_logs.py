@@ -9,10 +9,7 @@ tries seed after seed, and names those that differ.
 
 from __future__ import annotations
 
-import argparse
 import tempfile
-import time
-from itertools import count
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -24,6 +21,7 @@ from tests.prepare.dirty_logs import dirty
 from tests.prepare.reference import expected, written
 from tests.prepare.reference_files import read
 from tests.prepare.runs import prepared
+from tests.seeds import try_seeds
 
 
 @given(
@@ -60,23 +58,5 @@ def compare(folder: Path, seed: int, size: int, range_bytes: int) -> None:
         assert {d["values"]: d["counts"] for d in dropped} == dict(found.rejected)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Compare logs of many seeds.")
-    parser.add_argument("--minutes", type=float, default=60)
-    parser.add_argument("--first", type=int, default=1)
-    options = parser.parse_args()
-    end, different = time.monotonic() + 60 * options.minutes, []
-    for seed in count(options.first):
-        if time.monotonic() > end:
-            break
-        with tempfile.TemporaryDirectory() as folder:
-            try:
-                compare(Path(folder), seed, 5 + seed % 120, 90 if seed % 2 else 10**6)
-            except Exception as e:
-                different.append(seed)
-                print(f"seed {seed}: {type(e).__name__}: {str(e)[-400:]}", flush=True)
-    print(f"seeds {options.first} to {seed - 1}: {len(different)} differ {different}")
-
-
 if __name__ == "__main__":
-    main()
+    try_seeds(lambda seed, folder: compare(folder, seed, 5 + seed % 120, 90 if seed % 2 else 10**6))

@@ -134,9 +134,10 @@ def _run_stage(job: RunConfig, folder: RunFolder, stage: str, tracked: Tracker |
 
         return report.run(job, folder)
     if stage == "prepare":
-        from p5dist.prepare.workers import workers_for
+        from p5dist.environment.workers import workers_for
 
-        with closing(workers_for(job.scale)) as workers:  # start while the stage is imported
+        imports = "p5dist.prepare.shard_tasks"
+        with closing(workers_for(job.scale, "prepare", imports)) as workers:
             from p5dist.prepare import stage as prepare
 
             return prepare.run(job, folder, workers).model_dump(mode="json")

@@ -128,12 +128,12 @@ TRAIN_BY_PATH = """
 import json, sys
 from p5dist.config import load_job
 from p5dist.prepare import stage
-from p5dist.prepare.processes import Processes
+from p5dist.environment.processes import Processes
 from p5dist.storage import RunFolder
 from tests.distributed.heads import curves
 from tests.processes import run_distributed
 if __name__ == "__main__":
-    job, tasks = load_job(sys.argv[1]), Processes(1)
+    job, tasks = load_job(sys.argv[1]), Processes("prepare", 1)
     stage.run(job, RunFolder.of(job.storage, job.name), tasks)
     tasks.close()
     stages = {stage: (job, stage) for stage in job.trainings()}

@@ -13,7 +13,7 @@ from p5dist.errors import ShardError
 from tests.small_data import small_job, write_small_data
 
 PACKAGE = Path(__file__).parent.parent / "p5dist"
-UNPICKLES = {"prepare/processes.py"}  # values that its own processes hand each other
+UNPICKLES = {"environment/processes.py"}  # values that its own processes hand each other
 FORBIDDEN = {
     "pickle.load", "pickle.loads", "cloudpickle.load", "cloudpickle.loads", "torch.load",
     "joblib.load", "marshal.load", "marshal.loads", "shelve.open", "pandas.read_pickle",

@@ -46,6 +46,10 @@ class Collate:
         """The same without masking and extra fields."""
         return replace(self, masking=None, fields={}, masked_next=masked_next)
 
+    def for_stored_vectors(self) -> Collate:
+        """The same for a model that reads the vectors of items and users from files."""
+        return replace(self, item_attributes=None, user_attributes=None, unseen=None)
+
     def __call__(
         self,
         histories: Histories,
@@ -95,12 +99,11 @@ class Collate:
             made[task][name] = np.where(items > 0, index.reshape(items.shape), -1)
         position = histories.position()
         buckets, slot = make_buckets(lengths, position)
+        items, item_attributes = self.item_lookup(ids)
         return Batch(
-            items=_kjt([ITEM_FEATURE], self._rows(ids), np.asarray([len(ids)]), 1),
-            item_attributes=None
-            if self.item_attributes is None
-            else _kjt(list(self.item_attributes.names), *self.item_attributes.of(ids), len(ids)),
-            users=self._users(histories),
+            items=items,
+            item_attributes=item_attributes,
+            users=self.user_lookup(histories.user),
             token=torch.from_numpy(token),
             seen=torch.from_numpy(token if hidden is None else seen),
             candidates=torch.from_numpy(np.concatenate(rest[:2])),
@@ -130,22 +133,41 @@ class Collate:
             **{name: torch.from_numpy(values) for name, values in optional.items()},
         )
 
-    def _rows(self, ids: Ints) -> Ints:
-        """Rows of the item table of ``ids``."""
-        return ids if self.unseen is None else np.where(self.unseen[ids], 0, ids)
+    def item_lookup(
+        self, ids: Ints, first: int = 1
+    ) -> tuple[KeyedJaggedTensor, KeyedJaggedTensor | None]:
+        """What :class:`.tables.ItemTables` looks up for the item ids ``ids`` [U].
 
-    def _users(self, histories: Histories) -> KeyedJaggedTensor:
-        users = len(histories)
-        names, values = [USER_FEATURE], histories.user
+        Args:
+            first: the table has the padding row and then the rows from id ``first`` on.
+        """
+        rows = ids if self.unseen is None else np.where(self.unseen[ids], 0, ids)
+        attributes = None
+        if self.item_attributes is not None:
+            names = list(self.item_attributes.names)
+            attributes = _kjt(names, *self.item_attributes.of(ids), len(ids))
+        rows = _rows_from(rows, first)
+        return _kjt([ITEM_FEATURE], rows, np.asarray([len(ids)]), 1), attributes
+
+    def user_lookup(self, ids: Ints, first: int = 1) -> KeyedJaggedTensor:
+        """What :class:`.tables.UserTables` looks up for the user ids ``ids`` [B]; as
+        :meth:`item_lookup`."""
+        users = len(ids)
+        names, values = [USER_FEATURE], _rows_from(ids, first)
         lengths = np.append(np.ones(users, dtype=np.int64), 0)
         if self.user_attributes is not None:
-            bags, bag_lengths = self.user_attributes.of(histories.user)
+            bags, bag_lengths = self.user_attributes.of(ids)
             names += self.user_attributes.names
             values = np.concatenate([values, bags])
             padded = np.zeros((len(names) - 1, users + 1), dtype=np.int64)
             padded[:, :users] = bag_lengths.reshape(len(names) - 1, users)
             lengths = np.concatenate([lengths, padded.reshape(-1)])
         return _kjt(names, values, lengths, users + 1)
+
+
+def _rows_from(ids: Ints, first: int) -> Ints:
+    """Rows of ids in a table that has row 0 and the rows from id ``first`` on."""
+    return ids if first == 1 else np.where(ids > 0, ids - first + 1, 0)
 
 
 def _distinct(*parts: Ints | None) -> tuple[Ints, list[Ints]]:

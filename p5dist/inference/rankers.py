@@ -1,35 +1,159 @@
-"""The ranker of a stage: the model alone, or the model with item-to-item counts."""
+"""The rankers of a job: the model, alone or with item-to-item counts, and the baselines."""
 
 from __future__ import annotations
 
-from p5dist.config import RunConfig
-from p5dist.inference.fitting import Fitted
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from torch import Tensor
+
+from p5dist.config.output import Ranking
+from p5dist.data.catalogue import Catalogue
+from p5dist.data.histories import Histories
+from p5dist.data.jagged import Ints, Jagged
+from p5dist.ranking.baselines import ItemToItem
 from p5dist.ranking.interpolation import Mixture
-from p5dist.ranking.topk import Ranker, VectorRanker, Vectors
+from p5dist.ranking.products import ItemBlocks, Query, rank_products
+from p5dist.ranking.topk import Ranked, Ranker
 
 MODEL, MODEL_ALONE = "model", "model_alone"
+_NONE = np.empty(0, dtype=np.int64)
+_GIB = 1 << 30
 
 
-def model_ranker(job: RunConfig, model: Vectors, fitted: Fitted | None) -> Ranker:
-    """The ranker that the section ``ranking`` of the job asks for.
+class Vectors(Protocol):
+    """A model whose scores are inner products of user and item vectors."""
+
+    catalogue: Catalogue
+
+    def items(self, held: int = 0) -> Any:
+        """The item vectors in blocks (:class:`.products.ItemBlocks`), of which at most ``held``
+        bytes stay in memory; ``streams`` tells whether they do not."""
+        ...
+
+    def user_vectors(self, histories: Histories) -> Tensor:
+        """[B, dim]"""
+        ...
+
+
+@dataclass(frozen=True)
+class Request:
+    """Histories to rank for; see :meth:`.topk.Ranker.rank_and_list`."""
+
+    histories: Histories
+    """[B]"""
+    seen: Jagged | None
+    """[B]"""
+    owner: Ints = field(default_factory=lambda: _NONE)
+    """[M]"""
+    target: Ints = field(default_factory=lambda: _NONE)
+    """[M]"""
+
+
+class Rankers:
+    """Ranks by the model and by the baselines.
 
     Args:
-        fitted: may be None if ``ranking.item_to_item`` is 0.
+        config: the section ``ranking`` of the job.
+        model: None: the baselines only.
+        counts: item-to-item counts; may be None if ``ranking.item_to_item`` is 0.
+        baselines: other than item to item.
+        compared: also rank by the model alone, if the ranking uses counts, and by the counts.
     """
-    alone = VectorRanker(model)
-    share = job.ranking.item_to_item
-    if not share:
-        return alone
-    assert fitted is not None
-    return Mixture(alone, fitted.item_to_item, share)
+
+    def __init__(
+        self,
+        config: Ranking,
+        model: Vectors | None,
+        counts: ItemToItem | None,
+        baselines: Sequence[Ranker] = (),
+        *,
+        compared: bool,
+    ) -> None:
+        self._model, self._counts, self._baselines = model, counts, baselines
+        self._compared = compared
+        self._mixture = Mixture(config.item_to_item) if config.item_to_item else None
+        half = int(config.memory * _GIB) // 2
+        self._waiting = half
+        self._items: ItemBlocks | None = None if model is None else model.items(half)
+
+    def __call__(self, requests: Iterable[Request], k: int) -> Iterator[Mapping[str, Ranked]]:
+        """For every request ranks and lists by name of the ranker.
+
+        Requests wait for each other in memory, so that one pass over item vectors that are not in
+        memory serves many.
+
+        Raises:
+            TrainingError: vectors of the model are not numbers.
+        """
+        waiting: list[tuple[Query | None, dict[str, Ranked]]] = []
+        size = 0
+        for request in requests:
+            query, others = self._begin(request, k)
+            waiting.append((query, others))
+            size += _bytes(query, k)
+            if size >= self._waiting or not self._streams:
+                yield from self._finish(waiting, k)
+                waiting, size = [], 0
+        yield from self._finish(waiting, k)
+
+    @property
+    def _streams(self) -> bool:
+        """Whether a pass over the item vectors reads them again."""
+        return self._items is not None and len(self._items) > 1 and bool(self._items.streams)  # type: ignore[attr-defined]
+
+    def _begin(self, request: Request, k: int) -> tuple[Query | None, dict[str, Ranked]]:
+        """The query to the model, and the results of the baselines."""
+        histories, owner, target = request.histories, request.owner, request.target
+        found = {
+            baseline.name: baseline.rank_and_list(
+                histories, owner, target, min(k, len(baseline.catalogue)), seen=request.seen
+            )
+            for baseline in self._baselines
+        }
+        counted = None
+        if self._counts is not None and (self._mixture is not None or self._compared):
+            counted = self._counts.scores(histories)
+            if self._compared:
+                found[self._counts.name] = self._counts.rank_scores(
+                    counted, owner, target, k, seen=request.seen
+                )
+        if self._model is None:
+            return None, found
+        users = self._model.user_vectors(histories)
+        counted = counted if self._mixture is not None else None
+        return Query(users, owner, target, request.seen, counted), found
+
+    def _finish(
+        self, waiting: list[tuple[Query | None, dict[str, Ranked]]], k: int
+    ) -> Iterator[Mapping[str, Ranked]]:
+        queries = [query for query, _ in waiting if query is not None]
+        ranked: list[list[Ranked]] = [[] for _ in waiting]
+        names: list[str] = []
+        if queries:
+            assert self._items is not None
+            alone = self._mixture is None or self._compared
+            ranked = rank_products(
+                queries, self._items, k, mixture=self._mixture, alone=alone,
+                targets=any(len(query.target) for query in queries),
+            )  # fmt: skip
+            names = [MODEL] if self._mixture is None else [MODEL_ALONE, MODEL][not alone :]
+        for (_, others), own in zip(waiting, ranked, strict=True):
+            by_name = dict(zip(names, own, strict=True))
+            order = [name for name in (MODEL, MODEL_ALONE) if name in by_name]
+            yield {name: by_name[name] for name in order} | others
 
 
-def all_rankers(job: RunConfig, model: Vectors, fitted: Fitted) -> dict[str, Ranker]:
-    """Rankers by name: the ranker of the job, the model alone if the ranking also uses counts, and
-    the baselines."""
-    ranker = model_ranker(job, model, fitted)
-    found: dict[str, Ranker] = {MODEL: ranker}
-    if isinstance(ranker, Mixture):
-        found[MODEL_ALONE] = ranker.model
-    baselines: tuple[Ranker, ...] = (fitted.popularity, fitted.item_to_item)
-    return found | {baseline.name: baseline for baseline in baselines}
+def _bytes(query: Query | None, k: int) -> int:
+    """About the memory of a waiting query and its results."""
+    if query is None:
+        return 0
+    users, width = query.users.shape
+    size = 4 * users * width + 24 * users * k + 32 * len(query.target)
+    if query.seen is not None:
+        size += 24 * len(query.seen.values)
+    if query.counted is not None:
+        size += 40 * query.counted.nnz
+    return size

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from p5dist.checkpoint.checkpoints import Checkpoints
-from p5dist.checkpoint.pieces import AVERAGE
 from p5dist.config import RunConfig
 from p5dist.data.catalogue import Catalogue
 from p5dist.data.histories import Histories
 from p5dist.data.jagged import Floats, Ints
-from p5dist.data.manifest import Manifest
-from p5dist.data.trained import read_trained
+from p5dist.data.matrix import BLOCK
+from p5dist.environment.workers import Here
 from p5dist.errors import TrainingError
 from p5dist.feed.collate import Collate
-from p5dist.storage import RunFolder
-from p5dist.tasks.build import Model, build_model, make_collate
+from p5dist.inference.vectors import Trained, are_there, make_vectors, with_stored_vectors
+from p5dist.storage import Folder, RunFolder
+from p5dist.tasks.build import Model
 from p5dist.tasks.module import Asked
-
-_ITEMS_AT_ONCE = 65_536
 
 
 class Scorer:
@@ -30,8 +29,8 @@ class Scorer:
     ``user_vectors @ item_vectors.T``.
 
     Args:
-        model: with trained weights; whole on one device, or sharded: all workers must then call
-            the methods together.
+        model: with trained weights. If its tables are sharded, all workers must call the methods
+            together, and iterate over the items together.
         collate: the collate function of the stage's training.
         catalogue: the items of the prepared data.
         max_length: number of last interactions of a history that the encoder sees.
@@ -47,6 +46,7 @@ class Scorer:
         *,
         shuffled: bool = False,
     ) -> None:
+        self.own_files: tempfile.TemporaryDirectory[str] | None = None
         self.shuffled = shuffled
         self.model = model.eval()
         # A masked model predicts at a hidden interaction after the history: one position less.
@@ -61,11 +61,19 @@ class Scorer:
         i belongs to item id i + 1."""
         ids = np.arange(1, self.catalogue.largest + 1) if ids is None else ids
         parts = []
-        for first in range(0, max(len(ids), 1), _ITEMS_AT_ONCE):
-            wanted = ids[first : first + _ITEMS_AT_ONCE]
-            batch = self.collate(Histories.empty(), candidates=wanted)
+        for first in range(0, max(len(ids), 1), BLOCK):
+            batch = self.collate(Histories.empty(), candidates=ids[first : first + BLOCK])
             parts.append(self.model.backbone.item_vectors(batch)[batch.candidates])
         return torch.cat(parts)
+
+    def items(self, held: int = 0) -> ItemVectors:
+        """The vectors of all items in blocks, see :class:`.products.ItemBlocks`.
+
+        Args:
+            held: bytes of vectors that may stay in memory; if all take more, every iteration
+                computes them again.
+        """
+        return ItemVectors(self, held)
 
     @torch.no_grad()
     def user_vectors(self, histories: Histories) -> Tensor:
@@ -133,24 +141,59 @@ class TrainedTask:
         return self.scorer.predict(self.name, histories, owner, item, timestamp)
 
 
+class ItemVectors:
+    """See :meth:`Scorer.items`."""
+
+    def __init__(self, scorer: Scorer, held: int) -> None:
+        self.catalogue, self._scorer = scorer.catalogue, scorer
+        self._held: list[tuple[int, Tensor]] = []
+        self._most = held
+
+    def __len__(self) -> int:
+        return self.catalogue.largest // BLOCK + 1
+
+    @property
+    def streams(self) -> bool:
+        """Whether every iteration computes the vectors again."""
+        return len(self._held) < len(self)
+
+    def __iter__(self) -> Iterator[tuple[int, Tensor]]:
+        if not self.streams:
+            yield from self._held
+            return
+        self._held = []
+        for number in range(len(self)):
+            first = max(number * BLOCK, 1)
+            end = min((number + 1) * BLOCK, self.catalogue.largest + 1)
+            vectors = self._scorer.item_vectors(np.arange(first, end, dtype=np.int64))
+            if 4 * vectors.shape[1] * self.catalogue.largest <= self._most:
+                self._held.append((first, vectors))
+            yield first, vectors
+
+
 def load_scorer(job: RunConfig, folder: RunFolder, stage: str) -> Scorer:
-    """The best checkpoint of a training stage, or the latest if the stage has no validation, with
-    whole tables in this process on CPU.
+    """The best checkpoint of a training stage, or the latest if the stage has no validation. Its
+    vectors are those that :func:`.vectors.make_vectors` wrote; without them they are computed into
+    a temporary folder.
 
     Raises:
         CheckpointError: the stage has no complete checkpoint, or the checkpoint does not fit the
             job.
     """
-    manifest = Manifest.read(folder.prepare)
+    trained, own = Trained(job, folder, stage), None
+    vectors = trained.vectors
+    if not are_there(trained):
+        own = tempfile.TemporaryDirectory(prefix="p5dist-")
+        vectors = Folder.open(own.name)
+        make_vectors(trained, Here(), vectors)
+    model, collate, manifest = with_stored_vectors(trained, vectors)
     training = job.trainings()[stage]
-    model = build_model(job, stage, manifest, torch.device("cpu"))
-    prefix = "model." if training.average is None else AVERAGE
-    state = {prefix + name: tensor for name, tensor in model.state_dict().items()}
-    Checkpoints(folder.training(stage) / "checkpoints").best().load(state)
-    return Scorer(
+    scorer = Scorer(
         model,
-        make_collate(job, folder, manifest, training, read_trained(folder.training(stage))),
+        collate,
         Catalogue.read(folder.prepare, manifest),
         job.feed.max_length,
         shuffled=training.shuffled,
     )
+    scorer.own_files = own
+    return scorer

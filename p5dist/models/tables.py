@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torchrec.modules.embedding_configs import EmbeddingBagConfig, EmbeddingConfig, PoolingType
@@ -9,6 +10,7 @@ from torchrec.modules.embedding_modules import EmbeddingBagCollection, Embedding
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from p5dist.data.batch import ITEM_FEATURE, USER_FEATURE
+from p5dist.data.matrix import Matrix
 
 
 class ItemTables(nn.Module):
@@ -27,6 +29,7 @@ class ItemTables(nn.Module):
         self, items: int, attributes: dict[str, int], dim: int, device: torch.device
     ) -> None:
         super().__init__()
+        self.rows, self.attributes, self.dim = items + 1, attributes, dim
         self.ids = EmbeddingCollection(
             tables=[
                 EmbeddingConfig(
@@ -40,6 +43,13 @@ class ItemTables(nn.Module):
         )
         self.bags = _bags(ITEM_FEATURE, attributes, dim, device) if attributes else None
         self.frozen = False  # no gradient reaches the tables
+
+    own_rows = f"ids.embeddings.{ITEM_FEATURE}.weight"
+    """Name of the parameter with a row for each id."""
+
+    def with_rows(self, rows: int) -> ItemTables:
+        """Other tables with ``rows`` id rows, on CPU."""
+        return ItemTables(rows - 1, self.attributes, self.dim, torch.device("cpu"))
 
     def forward(
         self,
@@ -82,16 +92,68 @@ class UserTables(nn.Module):
         ids: bool = True,
     ) -> None:
         super().__init__()
-        self.dim = dim
+        self.rows, self.attributes, self.dim = users + 1, attributes, dim
+        self.has_ids = ids
         own = {"": users} if ids else {}
         self.bags = _bags(USER_FEATURE, own | attributes, dim, device)
         self.frozen = False  # no gradient reaches the tables
+
+    own_rows = f"bags.embedding_bags.{USER_FEATURE}.weight"
+    """As of :class:`ItemTables`; not there without ids."""
+
+    def with_rows(self, rows: int) -> UserTables:
+        """As of :class:`ItemTables`."""
+        cpu = torch.device("cpu")
+        return UserTables(rows - 1, self.attributes, self.dim, cpu, ids=self.has_ids)
 
     def forward(self, users: KeyedJaggedTensor) -> Tensor:
         """Vectors [B, dim] of users; the last bag of ``users``, which is empty, is dropped."""
         pooled = self.bags(users).values()
         vectors: Tensor = pooled.view(len(pooled), -1, self.dim).sum(1)
         return vectors[:-1].detach() if self.frozen else vectors[:-1]
+
+
+class StoredItems(nn.Module):
+    """Stands in the place of :class:`ItemTables` after training: vectors that were computed once
+    are read from a file.
+
+    Args:
+        matrix: row i is the vector of item id i.
+    """
+
+    def __init__(self, matrix: Matrix) -> None:
+        super().__init__()
+        self.matrix = matrix
+
+    def forward(
+        self,
+        items: KeyedJaggedTensor,
+        attributes: KeyedJaggedTensor | None = None,
+        dropped: Tensor | None = None,
+    ) -> Tensor:
+        """As :meth:`ItemTables.forward`; the attributes are in the vectors."""
+        return _stored(self.matrix, items.values())
+
+
+class StoredUsers(nn.Module):
+    """Stands in the place of :class:`UserTables`, as :class:`StoredItems` does.
+
+    Args:
+        matrix: row i is the vector of user id i.
+    """
+
+    def __init__(self, matrix: Matrix) -> None:
+        super().__init__()
+        self.matrix = matrix
+
+    def forward(self, users: KeyedJaggedTensor) -> Tensor:
+        """As :meth:`UserTables.forward`."""
+        return _stored(self.matrix, users[USER_FEATURE].values())
+
+
+def _stored(matrix: Matrix, ids: Tensor) -> Tensor:
+    rows = matrix.take(ids.cpu().numpy().astype(np.int64, copy=False))
+    return torch.from_numpy(rows).to(ids.device)
 
 
 def _bags(

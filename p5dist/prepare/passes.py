@@ -27,7 +27,7 @@ from p5dist.prepare.share_cuts import Bins, find_cuts
 from p5dist.prepare.sources import Inputs, cut_files, estimate_rows
 from p5dist.prepare.split import Cuts, describe
 from p5dist.prepare.vocabulary import Vocabulary, expected_collisions, item_vocabulary
-from p5dist.prepare.workers import Workers
+from p5dist.environment.workers import Workers
 from p5dist.prepare.write_shards import group_rows
 from p5dist.storage import Folder
 

@@ -44,7 +44,7 @@ from p5dist.prepare.shard_tasks import Left
 from p5dist.prepare.sources import RANGE_BYTES, Inputs
 from p5dist.prepare.split import describe, knows
 from p5dist.prepare.vocabulary import Vocabulary
-from p5dist.prepare.workers import Workers
+from p5dist.environment.workers import Workers
 from p5dist.storage import RunFolder
 
 

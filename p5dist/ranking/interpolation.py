@@ -1,17 +1,12 @@
-"""Ranking by an interpolation of a model and item-to-item counts."""
+"""Interpolation of a model and item-to-item counts."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-
-from p5dist.data.catalogue import Catalogue
-from p5dist.data.histories import Histories
-from p5dist.ranking.topk import Ranker, row_blocks, scores_of
 
 
 @dataclass(frozen=True)
@@ -20,40 +15,57 @@ class Mixture:
     + λ · counts / Σ counts, as kNN-LM does (Khandelwal et al. 2020).
 
     A model of limited width generalises; counts remember pairs exactly. Scores are log p. For a
-    history without any count, they are the log softmax of the model alone.
+    user without any count, they are the log softmax of the model alone.
+
+    log p differs from the score of the model by a constant of the user, except for items with a
+    count. So items are ranked by the score of the model, in which :meth:`raised` replaces the
+    scores of the items with a count.
 
     Args:
-        model: ranker whose scores are logits.
-        counts: ranker whose scores are not negative.
         share: λ, 0 < λ < 1.
     """
 
-    model: Ranker
-    counts: Ranker
     share: float
 
-    @property
-    def name(self) -> str:
-        """The name of the model."""
-        return self.model.name
+    def constant(self, log_sum: Tensor, total: Tensor) -> Tensor:
+        """[b] what is subtracted from a score to give log p.
 
-    @property
-    def catalogue(self) -> Catalogue:
-        """The catalogue of the model."""
-        return self.model.catalogue
+        Args:
+            log_sum: [b] logarithm of the sum of exp(score) over the catalogue.
+            total: [b] Σ counts.
+        """
+        return log_sum - torch.where(total > 0, math.log1p(-self.share), 0.0)
 
-    def blocks(self, histories: Histories) -> Iterator[tuple[slice, Tensor]]:
-        """See :class:`.topk.Ranker`."""
-        for rows in row_blocks(len(histories), self.catalogue.largest, 4):
-            part = histories.between(rows.start, rows.stop)
-            counted = _whole(self.counts.blocks(part))
-            total = counted.sum(1, keepdim=True)
-            remembered = (counted / total).log_().add_(math.log(self.share))
-            learned = torch.log_softmax(_whole(scores_of(self.model, part)), 1)
-            mixed = torch.logaddexp(learned + math.log1p(-self.share), remembered)
-            yield rows, torch.where(total > 0, mixed, learned)
+    def raised(self, scores: Tensor, counts: Tensor, constant: Tensor, total: Tensor) -> Tensor:
+        """[E] scores of items with a count.
+
+        Args:
+            scores: [E] of the model.
+            counts: [E] positive.
+            constant, total: [E] of the user of each item.
+        """
+        remembered = (counts / total).log_().add_(math.log(self.share)).add_(constant)
+        return torch.logaddexp(scores, remembered)
 
 
-def _whole(blocks: Iterator[tuple[slice, Tensor]]) -> Tensor:
-    """[B, largest id]"""
-    return torch.cat([scores for _, scores in blocks])
+class LogSum:
+    """Logarithm of the sum of exp over blocks of scores."""
+
+    def __init__(self, rows: int) -> None:
+        self._highest = torch.full((rows,), -torch.inf)
+        self._sum = torch.zeros(rows)
+
+    def add(self, scores: Tensor, room: Tensor) -> None:
+        """Take in scores [b, n].
+
+        Args:
+            room: [b, n] to write to.
+        """
+        highest = torch.maximum(self._highest, scores.amax(1))
+        added = torch.sub(scores, highest[:, None], out=room).exp_().sum(1)
+        self._sum = self._sum * torch.exp(self._highest - highest) + added
+        self._highest = highest
+
+    def value(self) -> Tensor:
+        """[b]"""
+        return self._highest + torch.log(self._sum)

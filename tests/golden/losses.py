@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from p5dist.prepare import stage as prepare
-from p5dist.prepare.processes import Processes
+from p5dist.environment.processes import Processes
 from p5dist.storage import RunFolder
 from tests.distributed.heads import curves
 from tests.golden.cases import Case, job_cases, small_cases
@@ -63,7 +63,7 @@ def job_losses(data: Path) -> dict[str, Losses]:
         with tempfile.TemporaryDirectory() as folder:
             cases = dict(job_cases(ROOT, Path(folder), data))
             for case in cases.values():
-                tasks = Processes(2)
+                tasks = Processes("prepare", 2)
                 prepare.run(case.job, RunFolder.of(case.job.storage, case.job.name), tasks)
                 tasks.close()
             trained = train(cases, workers)

@@ -12,7 +12,7 @@ from typing import Any
 
 from p5dist.config import RunConfig
 from p5dist.data.manifest import Manifest
-from p5dist.prepare.processes import Processes
+from p5dist.environment.processes import Processes
 from p5dist.prepare.stage import run
 from p5dist.storage import RunFolder
 from tests.prepare.reference import Row
@@ -34,7 +34,7 @@ def make_job(tmp: Path, source: dict[str, Any], **prepare: Any) -> RunConfig:
 @cache
 def processes() -> Processes:
     """The same two for all tests of the session."""
-    found = Processes(2)
+    found = Processes("prepare", 2)
     atexit.register(found.close)
     return found
 

@@ -20,7 +20,7 @@ from p5dist.config import RunConfig
 from p5dist.data.manifest import Manifest
 from p5dist.errors import DataError, StorageError
 from p5dist.prepare.stage import run
-from p5dist.prepare.workers import RayTasks
+from p5dist.environment.workers import RayTasks
 from p5dist.storage import RunFolder
 from tests.prepare.runs import dirty_rows, make_job, write_csv
 from tests.s3 import KEY_ID, SECRET, Store
@@ -69,7 +69,7 @@ def job_at(storage: str, log: str, format: str) -> RunConfig:
 def contents(job: RunConfig) -> Files:
     """The files of the stage, run on the spot; what names the input apart."""
     folder = RunFolder.of(job.storage, job.name)
-    manifest = run(job, folder, RayTasks(job.scale), range_bytes=20_000)
+    manifest = run(job, folder, RayTasks(job.scale, "prepare"), range_bytes=20_000)
     assert Manifest.load(folder.prepare) == manifest
     return files_of(folder)
 

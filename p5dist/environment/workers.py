@@ -1,4 +1,4 @@
-"""The workers that run the tasks of the stage: a Ray cluster, or processes on this machine.
+"""The workers that run the tasks of a stage: a Ray cluster, or processes on this machine.
 
 Tasks are functions of their arguments that write their results to files, so that both kinds of
 workers write the same bytes. On a single machine processes are faster: the start of Ray takes
@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from p5dist.config.scale import Scale
 from p5dist.environment.ray_errors import errors_as_raised
-from p5dist.prepare.processes import Processes
+from p5dist.environment.processes import Processes
 
 
 class Workers(Protocol):
@@ -37,17 +37,22 @@ class Workers(Protocol):
 
 
 class RayTasks:
-    """The CPUs of the Ray cluster that this process has joined."""
+    """The CPUs of the Ray cluster that this process has joined.
 
-    def __init__(self, scale: Scale) -> None:
+    Args:
+        where: the stage, for messages.
+    """
+
+    def __init__(self, scale: Scale, where: str) -> None:
         from p5dist.environment.ray_session import connect
 
         connect(scale)
+        self._where = where
 
     def share(self, value: Any) -> Any:
         import ray
 
-        with errors_as_raised("prepare"):
+        with errors_as_raised(self._where):
             return ray.put(value)
 
     def results(
@@ -58,7 +63,7 @@ class RayTasks:
         task = ray.remote(function)
         number = {task.remote(*arguments): i for i, arguments in enumerate(calls)}
         while number:
-            with errors_as_raised("prepare"):
+            with errors_as_raised(self._where):
                 (done,), _ = ray.wait(list(number), num_returns=1)
                 result = ray.get(done)
             yield number.pop(done), result
@@ -68,6 +73,29 @@ class RayTasks:
         """The session stays, for the stages that follow."""
 
 
-def workers_for(scale: Scale) -> Workers:
-    """Ray where the job names a cluster, else processes of this machine. Close them."""
-    return Processes() if scale.address is None else RayTasks(scale)
+class Here:
+    """This process, for work that is not worth a start of others."""
+
+    def share(self, value: Any) -> Any:
+        return value
+
+    def results(
+        self, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]]
+    ) -> Iterator[tuple[int, Any]]:
+        for number, arguments in enumerate(calls):
+            yield number, function(*arguments)
+
+    def close(self) -> None:
+        """Nothing was started."""
+
+
+def workers_for(scale: Scale, where: str, imports: str = "") -> Workers:
+    """Ray where the job names a cluster, else processes of this machine. Close them.
+
+    Args:
+        where: the stage, for messages.
+        imports: module of the tasks, which processes import while the driver still plans.
+    """
+    if scale.address is None:
+        return Processes(where, imports=imports)
+    return RayTasks(scale, where)

@@ -16,8 +16,8 @@ import pytest
 
 from p5dist.config.scale import Scale
 from p5dist.errors import DataError, ResourceError
-from p5dist.prepare.processes import Processes
-from p5dist.prepare.workers import RayTasks, Workers, workers_for
+from p5dist.environment.processes import Processes
+from p5dist.environment.workers import RayTasks, Workers, workers_for
 from tests.prepare.runs import dirty_rows, make_job, prepared, write_csv
 
 
@@ -25,7 +25,7 @@ from tests.prepare.runs import dirty_rows, make_job, prepared, write_csv
 def workers(request: pytest.FixtureRequest) -> Iterator[Workers]:
     if request.param == "ray":
         request.getfixturevalue("ray_session")
-    with closing(Processes(2) if request.param == "processes" else RayTasks(Scale())) as found:
+    with closing(Processes("prepare", 2) if request.param == "processes" else RayTasks(Scale(), "prepare")) as found:
         yield found
 
 
@@ -72,12 +72,12 @@ def test_the_same_files(workers: Workers, tmp_path: Path) -> None:
 
 def test_a_worker_of_a_cluster_that_is_lost(ray_session: None) -> None:
     with pytest.raises(ResourceError, match="a process on the cluster was lost") as error:
-        list(RayTasks(Scale()).results(die, [(7,)]))
+        list(RayTasks(Scale(), "prepare").results(die, [(7,)]))
     assert error.value.where == "prepare" and "again" in str(error.value.fix)
 
 
 def test_a_worker_that_is_lost() -> None:
-    with closing(Processes(2)) as workers:
+    with closing(Processes("prepare", 2)) as workers:
         with pytest.raises(ResourceError, match="a worker process was lost") as error:
             list(workers.results(die, [(7,)]))
         assert error.value.value == "exit code 7"
@@ -85,18 +85,18 @@ def test_a_worker_that_is_lost() -> None:
 
 
 def test_a_job_without_a_cluster_needs_no_ray() -> None:
-    with closing(workers_for(Scale())) as workers:
+    with closing(workers_for(Scale(), "prepare")) as workers:
         assert isinstance(workers, Processes)
     code = (
-        "import p5dist.prepare.stage, p5dist.prepare.workers, sys; assert 'ray' not in sys.modules"
+        "import p5dist.prepare.stage, p5dist.environment.workers, sys; assert 'ray' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_workers_end_with_a_driver_that_is_killed() -> None:
     code = (
-        "import time; from p5dist.prepare.processes import Processes\n"
-        "print(*(w.process.pid for w in Processes(2)._all), flush=True); time.sleep(100)"
+        "import time; from p5dist.environment.processes import Processes\n"
+        "print(*(w.process.pid for w in Processes("prepare", 2)._all), flush=True); time.sleep(100)"
     )
     driver = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert driver.stdout is not None

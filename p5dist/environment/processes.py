@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib import import_module
 from itertools import count
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -31,8 +32,8 @@ _MEMORY = 2 << 30
 """Least memory per worker, in bytes."""
 
 _START = (
-    "import sys; fd, *sys.path = sys.argv[1:]; "
-    "from p5dist.prepare.processes import serve; serve(int(fd))"
+    "import sys; fd, module, *sys.path = sys.argv[1:]; "
+    "from p5dist.environment.processes import serve; serve(int(fd), module)"
 )
 
 
@@ -55,10 +56,13 @@ class Processes:
     """See :class:`.workers.Workers`.
 
     Args:
+        where: the stage, for messages.
         most: processes; left out: one a CPU, if there are 2 GiB of memory for each.
+        imports: module that the processes import while the driver still plans; empty: none.
     """
 
-    def __init__(self, most: int | None = None) -> None:
+    def __init__(self, where: str, most: int | None = None, imports: str = "") -> None:
+        self._where, self._imports = where, imports
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         self.most = most or max(1, min(len(os.sched_getaffinity(0)), memory // _MEMORY))
         self._folder = tempfile.TemporaryDirectory(prefix="p5dist-")
@@ -115,7 +119,7 @@ class Processes:
 
     def _grow(self, wanted: int) -> None:
         while len(self._all) < min(wanted, self.most):
-            self._all.append(_start())
+            self._all.append(_start(self._imports))
 
     def _send(self, worker: _Process, call: Any) -> None:
         try:
@@ -134,28 +138,29 @@ class Processes:
         self._all.remove(worker)
         code = worker.process.wait()
         return ResourceError(
-            "a worker process was lost", where="prepare", value=f"exit code {code}",
+            "a worker process was lost", where=self._where, value=f"exit code {code}",
             rule="-9: the system kills processes when memory runs out",
-            fix="give it more memory, or more prepare.shards; the same command continues",
+            fix="give it more memory (prepare: or more prepare.shards); the same command continues",
         )  # fmt: skip
 
 
-def _start() -> _Process:
+def _start(imports: str) -> _Process:
     ours, theirs = socket.socketpair()
     with theirs:
         theirs.set_inheritable(True)
         process = subprocess.Popen(
-            [sys.executable, "-c", _START, str(theirs.fileno()), *sys.path],
+            [sys.executable, "-c", _START, str(theirs.fileno()), imports, *sys.path],
             pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
         )  # fmt: skip
     return _Process(process, Connection(ours.detach()))
 
 
-def serve(fd: int) -> None:
+def serve(fd: int, imports: str) -> None:
     """The loop of a worker: answer calls until the driver closes the connection."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver handles it and ends its workers
     # While the driver plans; pyarrow imports pandas, if there is one, at the first array.
-    import p5dist.prepare.shard_tasks  # noqa: F401
+    if imports:
+        import_module(imports)
 
     pa.array([0])
 

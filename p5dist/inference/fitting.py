@@ -13,7 +13,8 @@ from p5dist.data.histories import Histories
 from p5dist.data.manifest import Manifest
 from p5dist.data.reader import ShardReader
 from p5dist.data.users import Users
-from p5dist.ranking.baselines import ItemToItem, Popularity
+from p5dist.ranking.item_to_item import ItemToItem
+from p5dist.ranking.popularity import Popularity
 from p5dist.storage import RunFolder
 from p5dist.tasks.build import task_of
 from p5dist.tasks.evaluation import Evaluation

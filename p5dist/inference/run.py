@@ -36,7 +36,7 @@ from p5dist.inference.given import (
 )
 from p5dist.inference.rankers import model_ranker
 from p5dist.inference.scorer import Scorer, load_scorer
-from p5dist.ranking.baselines import Popularity
+from p5dist.ranking.popularity import Popularity
 from p5dist.ranking.topk import Lists as RankedLists
 from p5dist.ranking.topk import Ranker, top_k
 from p5dist.storage import Folder, RunFolder

@@ -16,7 +16,7 @@ from p5dist.data import columns as c
 from p5dist.data.catalogue import Catalogue
 from p5dist.errors import ConfigError
 from p5dist.inference import recommend as stage
-from p5dist.ranking.baselines import ItemToItem
+from p5dist.ranking.item_to_item import ItemToItem
 from p5dist.storage import RunFolder
 from tests.fake_scorer import FakeScorer, item_matrix, load_fake
 from tests.ranking.histories_of import histories

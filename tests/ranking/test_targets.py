@@ -10,8 +10,9 @@ import pytest
 from p5dist.data import columns as c
 from p5dist.data.catalogue import Catalogue
 from p5dist.data.histories import Histories
-from p5dist.ranking.baselines import ItemToItem, Popularity
+from p5dist.ranking.item_to_item import ItemToItem
 from p5dist.ranking.metrics import estimate, rank_values
+from p5dist.ranking.popularity import Popularity
 from p5dist.ranking.targets import NO_HISTORY, NOT_CHOSEN, REPEATED, Rule, TargetBatch, Targets
 from p5dist.ranking.topk import Ranker, rank_of
 from tests.ranking.histories_of import histories, whole_users

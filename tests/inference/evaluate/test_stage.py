@@ -19,7 +19,7 @@ from p5dist.data.manifest import Manifest
 from p5dist.errors import ConfigError, DataError, TrainingError
 from p5dist.inference.evaluate import stage
 from p5dist.inference.evaluate.table import table
-from p5dist.ranking.baselines import ItemToItem
+from p5dist.ranking.item_to_item import ItemToItem
 from p5dist.storage import RunFolder
 from p5dist.tasks.rating.evaluation import RatingEvaluation
 from tests.fake_scorer import FakeScorer, click_of, item_matrix, load_broken, load_fake, rating_of

@@ -1,0 +1,177 @@
+"""Item-to-item counts: which items follow which in training histories."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import torch
+from scipy.sparse import csr_array, vstack
+from torch import Tensor
+
+from p5dist.data.catalogue import Catalogue
+from p5dist.data.histories import Histories
+from p5dist.data.jagged import Floats, Ints, Jagged, offsets_of, ranges
+from p5dist.ranking.sparse import rank_and_list_sparse
+from p5dist.ranking.topk import Lists, row_blocks
+
+WINDOW = 10
+"""Interactions after (or before) an item that count as following (preceding) it."""
+DISTANCE_DECAY = 0.8
+BACKWARD = 0.25
+LAST = 10
+"""Number of last interactions of a history that item-to-item uses."""
+AGE_DECAY = 0.6
+FROM_POWER, TO_POWER = 0.5, 0.1
+_PAIRS = 1 << 24  # item pairs that are counted at once
+_TERMS = 1 << 23  # terms of scores that are held at once
+
+
+@dataclass(frozen=True)
+class ItemToItem:
+    """Co-occurrence of items within a window, weighted by recency; no training.
+
+    With the training histories x, the strength of j after i is
+    ``c(i, j) = Σ 0.8^(d - 1) · ([x_p = i, x_(p+d) = j] + ¼ [x_p = j, x_(p+d) = i])`` over all
+    histories, positions p and distances d = 1…10. With n(i) training interactions of item i, the
+    score of j for a history whose last interactions are h_0 (the last), h_1, … is
+    ``Σ_{a < 10} 0.6^a · c(h_a, j) / (√(n(h_a) + 1) · (n(j) + 1)^0.1)``.
+
+    This is item-to-item filtering (Linden, Smith and York 2003; Sarwar et al. 2001) with the order
+    of time: directed, by distance as in sequential rules (Ludewig and Jannach 2018), the powers
+    between raw counts (0) and cosine (½). The constants were chosen once on the validation
+    interactions of four public data sets (MovieLens 100K and 1M, Amazon Beauty and Sports).
+    """
+
+    catalogue: Catalogue
+    weight: csr_array
+    """[L, L], L the largest id: c(i, j) / √(n(i) + 1) / (n(j) + 1)^0.1 of the ids i + 1, j + 1.
+
+    Its arrays may be memory-mapped: only the rows of the last items of histories are read."""
+
+    name = "item_to_item"
+
+    @classmethod
+    def fit(cls, parts: Iterable[Histories], catalogue: Catalogue) -> ItemToItem:
+        """Count the item pairs in training histories; memory grows with the distinct pairs."""
+        items = catalogue.largest
+        forward, count = csr_array((items, items), dtype=np.float64), np.zeros(items)
+        for part in parts:
+            count += np.bincount(part.item - 1, minlength=items)
+            forward = forward + pair_counts(part, items)
+        weight = weights_of(slice(0, items), forward, forward.T.tocsr(), count)
+        return cls(catalogue, weight)
+
+    def blocks(self, histories: Histories) -> Iterator[tuple[slice, Tensor]]:
+        """See :class:`.topk.Ranker`."""
+        for rows in row_blocks(len(histories), self.catalogue.largest):
+            scores = self.scores(histories.between(rows.start, rows.stop))
+            yield rows, torch.from_numpy(scores.toarray())
+
+    def scores(self, histories: Histories) -> csr_array:
+        """[B, L] float32, the items of a score above 0; the columns of a row are in no order."""
+        parts = [scores for _, scores in self._parts(histories)]
+        empty = csr_array((0, self.catalogue.largest), dtype=np.float32)
+        return vstack([empty, *parts], format="csr")
+
+    def rank_and_list(
+        self, histories: Histories, owner: Ints, target: Ints, k: int, *, seen: Jagged | None
+    ) -> tuple[Ints, Lists]:
+        """See :class:`.topk.DirectRanker`."""
+        ranks = np.empty(len(target), dtype=np.int64)
+        lists = Lists(
+            np.empty((len(histories), k), np.int64), np.empty((len(histories), k), np.float32)
+        )
+        for rows, scores in self._parts(histories):
+            mine = slice(*np.searchsorted(owner, (rows.start, rows.stop)))
+            ranks[mine], part = rank_and_list_sparse(
+                scores, self.catalogue, owner[mine] - rows.start, target[mine], k,
+                seen=None if seen is None else seen.take(np.arange(rows.start, rows.stop)),
+            )  # fmt: skip
+            lists.ids[rows], lists.scores[rows] = part.ids, part.scores
+        return ranks, lists
+
+    def _parts(self, histories: Histories) -> Iterator[tuple[slice, csr_array]]:
+        """The scores of some histories at a time, made of at most _TERMS terms (but of one history
+        at least). Only the rows of the weight that have a share are copied."""
+        recent = histories.last(LAST)
+        age = recent.lengths[recent.owner()] - 1 - recent.position()
+        start, end = self.weight.indptr[recent.item - 1], self.weight.indptr[recent.item]
+        terms = np.cumsum(np.append(0, end.astype(np.int64) - start))[recent.offsets[1:]]
+        for rows in _cuts(terms, _TERMS):
+            t = slice(recent.offsets[rows.start], recent.offsets[rows.stop])
+            used, row = np.unique(recent.item[t] - 1, return_inverse=True)
+            offsets = recent.offsets[rows.start : rows.stop + 1] - recent.offsets[rows.start]
+            shape = rows.stop - rows.start, len(used)
+            shares = csr_array((AGE_DECAY ** age[t], row, offsets), shape=shape)
+            scores = shares @ self._rows(used)
+            scores.data = scores.data.astype(np.float32)
+            yield rows, scores
+
+    def _rows(self, used: Ints) -> csr_array:
+        """[U, L] these rows of the weight, float64."""
+        start = self.weight.indptr[used].astype(np.int64)
+        offsets = offsets_of(self.weight.indptr[used + 1] - start)
+        at = ranges(start, np.diff(offsets))
+        data = self.weight.data[at].astype(np.float64, copy=False)
+        shape = len(used), self.catalogue.largest
+        return csr_array((data, self.weight.indices[at], offsets), shape=shape)
+
+
+def pair_counts(histories: Histories, items: int) -> csr_array:
+    """[items, items] Σ 0.8^(d - 1) · [x_p = i, x_(p+d) = j] over all histories, positions p and
+    distances d = 1…10. The counts of two parts of the histories add up to those of both."""
+    forward = csr_array((items, items), dtype=np.float64)
+    for piece in _pieces(histories):
+        forward = forward + _following(piece, items)
+    return forward
+
+
+def weights_of(
+    rows: slice, forward_rows: csr_array, backward_rows: csr_array, count: Floats | Ints
+) -> csr_array:
+    """The rows of :attr:`ItemToItem.weight` of a range of r items.
+
+    Args:
+        rows: the range of rows.
+        forward_rows: [r, L] these rows of the counts of :func:`pair_counts` of all histories.
+        backward_rows: [r, L] these rows of the transposed counts.
+        count: [L] training interactions of each item.
+
+    Returns:
+        [r, L] float64
+    """
+    weight: csr_array = (forward_rows + BACKWARD * backward_rows).tocsr()
+    of_row = np.repeat(count[rows], np.diff(weight.indptr))
+    weight.data /= (of_row + 1) ** FROM_POWER
+    weight.data /= (count[weight.indices] + 1) ** TO_POWER
+    return weight
+
+
+def _cuts(total: Ints, limit: int) -> Iterator[slice]:
+    """Slices of n elements, cut where the running total [n] passes a multiple of the limit."""
+    edges = np.flatnonzero(np.diff(total // limit, prepend=-1, append=-1))
+    return (slice(begin, end) for begin, end in pairwise(edges.tolist()))
+
+
+def _pieces(histories: Histories) -> Iterator[Histories]:
+    """Pieces of whole histories, each with about _PAIRS pairs."""
+    for rows in _cuts(histories.offsets[1:], _PAIRS // (2 * WINDOW)):
+        yield histories.between(rows.start, rows.stop)
+
+
+def _following(histories: Histories, items: int) -> csr_array:
+    """[items, items] Σ 0.8^(d - 1) · [x_p = i, x_(p+d) = j]"""
+    item, position = (histories.item - 1).astype(np.int32), histories.position()
+    first, second, weight = [], [], []
+    for distance in range(1, min(WINDOW, len(item) - 1) + 1):
+        inside = position[distance:] >= distance
+        first.append(item[:-distance][inside])
+        second.append(item[distance:][inside])
+        weight.append(np.full(len(first[-1]), DISTANCE_DECAY ** (distance - 1)))
+    if not first:
+        return csr_array((items, items), dtype=np.float64)
+    pairs = np.concatenate(first), np.concatenate(second)
+    return csr_array((np.concatenate(weight), pairs), shape=(items, items))

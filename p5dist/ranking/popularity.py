@@ -1,0 +1,58 @@
+"""Popularity baselines: one order of the items for all users."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from p5dist.data.catalogue import Catalogue
+from p5dist.data.histories import Histories
+from p5dist.data.jagged import Ints, Jagged
+from p5dist.ranking.sparse import distinct, free_places
+from p5dist.ranking.topk import MISSED, Lists, row_blocks
+
+
+class Popularity:
+    """Ranks items by their number of training interactions, for all users alike.
+
+    Args:
+        count: [largest id] training interactions of each id from 1.
+        catalogue: the items that are ranked.
+    """
+
+    name = "popularity"
+
+    def __init__(self, count: Ints, catalogue: Catalogue) -> None:
+        self.catalogue = catalogue
+        self._score = np.asarray(count).astype(np.float32)
+        ids = catalogue.ids
+        self._best = ids[np.argsort(-self._score[ids - 1], kind="stable")]
+        self._place = np.full(catalogue.largest + 1, len(ids))  # of an id without item: the end
+        self._place[self._best] = np.arange(len(ids))
+
+    def blocks(self, histories: Histories) -> Iterator[tuple[slice, Tensor]]:
+        """See :class:`.topk.Ranker`."""
+        for rows in row_blocks(len(histories), len(self._score)):
+            yield rows, torch.from_numpy(self._score).repeat(rows.stop - rows.start, 1)
+
+    def rank_and_list(
+        self, histories: Histories, owner: Ints, target: Ints, k: int, *, seen: Jagged | None
+    ) -> tuple[Ints, Lists]:
+        """See :class:`.topk.DirectRanker`: places in one order for all, less the seen items
+        before them."""
+        rows, size = len(histories), len(self._best) + 1
+        keys = np.zeros(0, dtype=np.int64)  # row and place of the distinct seen items, rising
+        if seen is not None:
+            keys = distinct(seen.owner() * size + self._place[seen.values])
+        first = np.searchsorted(keys, np.arange(rows) * size)
+        place = self._place[target]
+        at = np.searchsorted(keys, owner * size + place)
+        hidden = np.append(keys, -1)[at] == owner * size + place
+        ranks = np.where(hidden, MISSED, 1 + place - (at - first[owner]))
+        places = free_places(keys, rows, size, np.arange(k))
+        ids = np.append(self._best, 0)[np.minimum(places, size - 1)]
+        scores = np.append(self._score, np.float32(-np.inf))[ids - 1]
+        return ranks, Lists(ids, scores)

@@ -12,6 +12,7 @@ from p5dist.data.catalogue import Catalogue
 from p5dist.data.histories import Histories
 from p5dist.data.jagged import Ints
 from p5dist.data.manifest import Manifest
+from p5dist.ranking.products import HeldItems
 from p5dist.storage import RunFolder
 
 
@@ -40,8 +41,8 @@ class FakeScorer:
     ) -> None:
         self.catalogue, self.predicts = catalogue, predicts
 
-    def item_vectors(self) -> torch.Tensor:
-        return torch.from_numpy(item_matrix(self.catalogue.largest))
+    def items(self, held: int = 0) -> HeldItems:
+        return HeldItems(torch.from_numpy(item_matrix(self.catalogue.largest)), self.catalogue)
 
     def user_vectors(self, histories: Histories) -> torch.Tensor:
         vectors = np.zeros((len(histories), 6), dtype=np.float32)

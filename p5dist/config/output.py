@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from p5dist.config.base import Section
 
@@ -18,6 +18,10 @@ class Ranking(Section):
     the rest comes from the model (as in kNN-LM, Khandelwal et al. 2020). Choose the share on the
     validation split: p5dist evaluate JOB.yaml evaluate.split=validation
     ranking.item_to_item=0.3."""
+    memory: PositiveFloat = 1.0
+    """GiB that a scoring process may use for item vectors and for users that wait for the next pass
+    over them. Item vectors that take more than half of it are read from disk in every pass. No
+    result depends on it."""
 
 
 class Evaluate(Section):

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 from p5dist.config.scale import Scale
-from p5dist.environment.ray_errors import errors_as_raised
 from p5dist.environment.processes import Processes
+from p5dist.environment.ray_errors import errors_as_raised
 
 
 class Workers(Protocol):

@@ -13,9 +13,10 @@ from p5dist.config.output import Ranking
 from p5dist.data.catalogue import Catalogue
 from p5dist.data.histories import Histories
 from p5dist.data.jagged import Ints, Jagged
-from p5dist.ranking.baselines import ItemToItem
 from p5dist.ranking.interpolation import Mixture
-from p5dist.ranking.products import ItemBlocks, Query, rank_products
+from p5dist.ranking.item_to_item import ItemToItem
+from p5dist.ranking.products import Query, rank_products
+from p5dist.ranking.sparse import rank_and_list_sparse
 from p5dist.ranking.topk import Ranked, Ranker
 
 MODEL, MODEL_ALONE = "model", "model_alone"
@@ -77,7 +78,7 @@ class Rankers:
         self._mixture = Mixture(config.item_to_item) if config.item_to_item else None
         half = int(config.memory * _GIB) // 2
         self._waiting = half
-        self._items: ItemBlocks | None = None if model is None else model.items(half)
+        self._items = None if model is None else model.items(half)
 
     def __call__(self, requests: Iterable[Request], k: int) -> Iterator[Mapping[str, Ranked]]:
         """For every request ranks and lists by name of the ranker.
@@ -102,7 +103,7 @@ class Rankers:
     @property
     def _streams(self) -> bool:
         """Whether a pass over the item vectors reads them again."""
-        return self._items is not None and len(self._items) > 1 and bool(self._items.streams)  # type: ignore[attr-defined]
+        return self._items is not None and len(self._items) > 1 and bool(self._items.streams)
 
     def _begin(self, request: Request, k: int) -> tuple[Query | None, dict[str, Ranked]]:
         """The query to the model, and the results of the baselines."""
@@ -117,8 +118,8 @@ class Rankers:
         if self._counts is not None and (self._mixture is not None or self._compared):
             counted = self._counts.scores(histories)
             if self._compared:
-                found[self._counts.name] = self._counts.rank_scores(
-                    counted, owner, target, k, seen=request.seen
+                found[self._counts.name] = rank_and_list_sparse(
+                    counted, self._counts.catalogue, owner, target, k, seen=request.seen
                 )
         if self._model is None:
             return None, found

@@ -12,6 +12,7 @@ import pyarrow.dataset as ds
 
 from p5dist.config import RunConfig
 from p5dist.data import columns as c
+from p5dist.data.histories import Histories
 from p5dist.data.jagged import Ints, Jagged
 from p5dist.data.manifest import Manifest
 from p5dist.data.reader import Portion
@@ -21,9 +22,9 @@ from p5dist.errors import ConfigError
 from p5dist.inference.actors import run_task, score_all, value_of
 from p5dist.inference.evaluate.score import Load
 from p5dist.inference.fitting import fit
-from p5dist.inference.rankers import model_ranker
+from p5dist.inference.rankers import MODEL, Rankers, Request
 from p5dist.inference.scorer import load_scorer
-from p5dist.ranking.topk import Lists, Ranker, top_k
+from p5dist.ranking.topk import Lists
 from p5dist.storage import Folder, RunFolder
 
 RESULT = "result.json"
@@ -98,16 +99,18 @@ class ListWriterFactory:
 
     def __call__(self) -> ListWriter:
         model = self.load(self.job, self.folder, self.stage)
-        ranker = model_ranker(self.job, model, value_of(self.fitted))
-        return ListWriter(self.job, self.folder, ranker)
+        fitted = value_of(self.fitted)
+        counts = None if fitted is None else fitted.item_to_item
+        rankers = Rankers(self.job.ranking, model, counts, compared=False)
+        return ListWriter(self.job, self.folder, rankers)
 
 
 class ListWriter:
     """Writes the lists of a portion's users as one part file; the result row holds ``users`` and
     ``rows``."""
 
-    def __init__(self, job: RunConfig, folder: RunFolder, ranker: Ranker) -> None:
-        self.job, self.folder, self.ranker = job, folder, ranker
+    def __init__(self, job: RunConfig, folder: RunFolder, rankers: Rankers) -> None:
+        self.job, self.folder, self.rankers = job, folder, rankers
         vocabulary = folder.prepare / "vocabulary"
         self.items = (vocabulary / "item.parquet").read_table([c.EXTERNAL_ID])
         self.titles = _titles(folder.prepare, job)
@@ -120,17 +123,23 @@ class ListWriter:
         everything = users.histories
         names = _user_names(self.folder.prepare, histories.user)
         tables = [c.RECOMMENDATION.empty_table()]
-        for start in range(0, len(histories), config.batch_size):
-            part = np.arange(start, min(start + config.batch_size, len(histories)))
-            seen = Jagged(everything.offsets, everything.item).take(part)
-            lists = top_k(
-                self.ranker, histories.take(part), config.k,
-                seen=seen if config.mask_seen else None,
-            )  # fmt: skip
-            tables.append(self._table(names.slice(start, len(part)), lists))
+        starts = range(0, len(histories), config.batch_size)
+        requests = (self._request(histories, everything, start) for start in starts)
+        for start, ranked in zip(starts, self.rankers(requests, config.k), strict=True):
+            lists = ranked[MODEL][1]
+            tables.append(self._table(names.slice(start, len(lists.ids)), lists))
         table = pa.concat_tables(tables)
         (self.folder.recommend / f"part-{portion.number:05d}.parquet").write_table(table)
         return pa.table({"users": [len(histories)], "rows": [len(table)]})
+
+    def _request(self, histories: Histories, everything: Histories, start: int) -> Request:
+        config = self.job.recommend
+        assert config is not None
+        part = np.arange(start, min(start + config.batch_size, len(histories)))
+        seen = None
+        if config.mask_seen:
+            seen = Jagged(everything.offsets, everything.item).take(part)
+        return Request(histories.take(part), seen)
 
     def _table(self, users: pa.Array, lists: Lists) -> pa.Table:
         listed = lists.ids > 0

@@ -22,7 +22,7 @@ from p5dist.data.histories import Histories
 from p5dist.data.jagged import Ints, Jagged
 from p5dist.data.manifest import Manifest
 from p5dist.errors import ConfigError, DataError, RunFolderError
-from p5dist.inference.fitting import Fitted, fit
+from p5dist.inference.fitting import fit
 from p5dist.inference.given import (
     Id,
     Items,
@@ -34,14 +34,15 @@ from p5dist.inference.given import (
     id_text,
     known_items,
 )
-from p5dist.inference.rankers import model_ranker
+from p5dist.inference.rankers import MODEL, Rankers, Request
 from p5dist.inference.scorer import Scorer, load_scorer
 from p5dist.ranking.popularity import Popularity
+from p5dist.ranking.products import HeldItems, Query, rank_products
 from p5dist.ranking.topk import Lists as RankedLists
-from p5dist.ranking.topk import Ranker, top_k
 from p5dist.storage import Folder, RunFolder
 
 _AT_ONCE = 1024
+_NONE = np.zeros(0, dtype=np.int64)
 SKIPPED, EMPTY = b"p5dist.interactions_skipped", b"p5dist.histories_without_items"
 """Metadata keys of the table that :meth:`Run.recommend` returns."""
 
@@ -226,10 +227,11 @@ class Run:
         check_k(k)
         ids = self._with_vectors(items, "items")
         normed = torch.nn.functional.normalize(self._item_vectors, dim=1, eps=1e-12)
-        cosine = normed[torch.from_numpy(ids - 1)] @ normed.T
-        cosine[:, torch.from_numpy(~self._items.has_vector)] = -torch.inf
-        cosine[torch.arange(len(ids)), torch.from_numpy(ids - 1)] = -torch.inf
-        found = top_k(_Given(cosine), Histories.empty(len(ids)), k, seen=None)
+        without = np.flatnonzero(~self._items.has_vector) + 1
+        candidates = HeldItems(normed, Catalogue(len(normed), without))
+        itself = Jagged(np.arange(len(ids) + 1), ids)
+        query = Query(normed[torch.from_numpy(ids - 1)], _NONE, _NONE, itself)
+        ((_, found),) = rank_products([query], candidates, k, targets=False)[0]
         row, column = np.nonzero(found.ids > 0)
         listed = pa.array(found.ids[row, column] - 1)
         asked = pa.array(map(id_text, items), pa.string())
@@ -326,11 +328,13 @@ class Run:
 
     def _listed(self, part: Histories, k: int, *, mask_seen: bool, first: int) -> pa.Table:
         seen = Jagged(part.offsets, part.item) if mask_seen else None
-        lists = top_k(self._ranker, part, k, seen=seen)
+        (ranked,) = self._rankers([Request(part, seen)], k)
+        lists = ranked[MODEL][1]
         empty = np.flatnonzero(part.lengths == 0)
         if len(empty):
             popularity = Popularity(self._items.count, self._items.catalogue)
-            popular = top_k(popularity, part.take(empty), k, seen=None)
+            most = min(k, len(self._items.catalogue))
+            _, popular = popularity.rank_and_list(part.take(empty), _NONE, _NONE, most, seen=None)
             lists.ids[empty] = popular.ids
             lists.scores[empty] = np.nan
         return self._table(lists, first)
@@ -374,11 +378,12 @@ class Run:
         return self._scorer(self._ranking_stage()).item_vectors()
 
     @cached_property
-    def _ranker(self) -> Ranker:
-        fitted: Fitted | None = None
+    def _rankers(self) -> Rankers:
+        counts = None
         if self.job.ranking.item_to_item:
-            fitted = fit(self.job, self._folder, self._manifest, False)
-        return model_ranker(self.job, self._scorer(self._ranking_stage()), fitted)
+            counts = fit(self.job, self._folder, self._manifest, False).item_to_item
+        model = self._scorer(self._ranking_stage())
+        return Rankers(self.job.ranking, model, counts, compared=False)
 
     def _ranking_stage(self) -> str:
         if self.stage is None:
@@ -444,16 +449,3 @@ class _Metrics(dict[str, float]):
             "the evaluation has no such metric", where="metrics", value=name,
             rule=f"it has: {', '.join(self)}", fix="name one of them; evaluate.k adds lengths",
         )  # fmt: skip
-
-
-class _Given:
-    """Ranks by given scores."""
-
-    name = "cosine"
-
-    def __init__(self, scores: torch.Tensor) -> None:
-        self._scores, self.catalogue = scores, Catalogue(scores.shape[1])
-
-    def blocks(self, histories: Histories) -> Any:
-        """See :class:`p5dist.ranking.topk.Ranker`."""
-        yield slice(0, len(self._scores)), self._scores

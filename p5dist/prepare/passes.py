@@ -16,6 +16,7 @@ from p5dist.config.splits import TimeSplit
 from p5dist.data import columns as c
 from p5dist.data.jagged import Ints
 from p5dist.data.manifest import MANIFEST, ShardFile
+from p5dist.environment.workers import Workers
 from p5dist.errors import DataError, EmptyLogError
 from p5dist.prepare import log_tasks, shard_tasks
 from p5dist.prepare.arrays import Ids
@@ -27,7 +28,6 @@ from p5dist.prepare.share_cuts import Bins, find_cuts
 from p5dist.prepare.sources import Inputs, cut_files, estimate_rows
 from p5dist.prepare.split import Cuts, describe
 from p5dist.prepare.vocabulary import Vocabulary, expected_collisions, item_vocabulary
-from p5dist.environment.workers import Workers
 from p5dist.prepare.write_shards import group_rows
 from p5dist.storage import Folder
 

@@ -34,6 +34,7 @@ from p5dist.data import columns as c
 from p5dist.data.manifest import MANIFEST, InputFile, Manifest, Targets
 from p5dist.environment.console import console, progress
 from p5dist.environment.provenance import provenance
+from p5dist.environment.workers import Workers
 from p5dist.prepare.attributes import WrittenTable, write_attributes
 from p5dist.prepare.cleaning import OTHER_EVENTS
 from p5dist.prepare.inputs import fingerprint, record
@@ -44,7 +45,6 @@ from p5dist.prepare.shard_tasks import Left
 from p5dist.prepare.sources import RANGE_BYTES, Inputs
 from p5dist.prepare.split import describe, knows
 from p5dist.prepare.vocabulary import Vocabulary
-from p5dist.environment.workers import Workers
 from p5dist.storage import RunFolder
 
 

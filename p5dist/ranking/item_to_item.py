@@ -7,15 +7,13 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-import torch
 from scipy.sparse import csr_array, vstack
-from torch import Tensor
 
 from p5dist.data.catalogue import Catalogue
 from p5dist.data.histories import Histories
 from p5dist.data.jagged import Floats, Ints, Jagged, offsets_of, ranges
 from p5dist.ranking.sparse import rank_and_list_sparse
-from p5dist.ranking.topk import Lists, row_blocks
+from p5dist.ranking.topk import Lists
 
 WINDOW = 10
 """Interactions after (or before) an item that count as following (preceding) it."""
@@ -64,12 +62,6 @@ class ItemToItem:
         weight = weights_of(slice(0, items), forward, forward.T.tocsr(), count)
         return cls(catalogue, weight)
 
-    def blocks(self, histories: Histories) -> Iterator[tuple[slice, Tensor]]:
-        """See :class:`.topk.Ranker`."""
-        for rows in row_blocks(len(histories), self.catalogue.largest):
-            scores = self.scores(histories.between(rows.start, rows.stop))
-            yield rows, torch.from_numpy(scores.toarray())
-
     def scores(self, histories: Histories) -> csr_array:
         """[B, L] float32, the items of a score above 0; the columns of a row are in no order."""
         parts = [scores for _, scores in self._parts(histories)]
@@ -79,7 +71,7 @@ class ItemToItem:
     def rank_and_list(
         self, histories: Histories, owner: Ints, target: Ints, k: int, *, seen: Jagged | None
     ) -> tuple[Ints, Lists]:
-        """See :class:`.topk.DirectRanker`."""
+        """See :class:`.topk.Ranker`."""
         ranks = np.empty(len(target), dtype=np.int64)
         lists = Lists(
             np.empty((len(histories), k), np.int64), np.empty((len(histories), k), np.float32)

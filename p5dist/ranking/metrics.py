@@ -170,8 +170,7 @@ def coverage(best_rank: Ints, ks: tuple[int, ...], items: int) -> dict[str, floa
     """coverage@k: the share of the catalogue that is among the first k of at least one list.
 
     Args:
-        best_rank: best rank (from 1) of each id in any list; a large number for an id that is in
-            no list.
+        best_rank: best rank (from 1) in any list, of each item that is in a list.
         items: of the catalogue.
     """
     return {f"coverage@{k}": float((best_rank <= k).sum() / items) for k in ks}

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
-import torch
-from torch import Tensor
 
 from p5dist.data.catalogue import Catalogue
 from p5dist.data.histories import Histories
 from p5dist.data.jagged import Ints, Jagged
 from p5dist.ranking.sparse import distinct, free_places
-from p5dist.ranking.topk import MISSED, Lists, row_blocks
+from p5dist.ranking.topk import MISSED, Lists
 
 
 class Popularity:
@@ -33,15 +29,10 @@ class Popularity:
         self._place = np.full(catalogue.largest + 1, len(ids))  # of an id without item: the end
         self._place[self._best] = np.arange(len(ids))
 
-    def blocks(self, histories: Histories) -> Iterator[tuple[slice, Tensor]]:
-        """See :class:`.topk.Ranker`."""
-        for rows in row_blocks(len(histories), len(self._score)):
-            yield rows, torch.from_numpy(self._score).repeat(rows.stop - rows.start, 1)
-
     def rank_and_list(
         self, histories: Histories, owner: Ints, target: Ints, k: int, *, seen: Jagged | None
     ) -> tuple[Ints, Lists]:
-        """See :class:`.topk.DirectRanker`: places in one order for all, less the seen items
+        """See :class:`.topk.Ranker`: places in one order for all, less the seen items
         before them."""
         rows, size = len(histories), len(self._best) + 1
         keys = np.zeros(0, dtype=np.int64)  # row and place of the distinct seen items, rising

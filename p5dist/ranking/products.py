@@ -53,6 +53,8 @@ class ItemBlocks(Protocol):
 class HeldItems:
     """Vectors [L, dim] in memory."""
 
+    streams = False
+
     def __init__(self, vectors: Tensor, catalogue: Catalogue) -> None:
         self.vectors, self.catalogue = vectors, catalogue
 

@@ -1,8 +1,9 @@
 """Validation during training: the evaluation of held-out interactions by all workers together.
 
 It runs the code of the evaluation (targets, masks, ranks, metrics) while the embedding tables stay
-sharded: every worker looks up all item vectors once and scores the targets of its share of the
-users. The chosen users and the metric do not depend on the number of workers.
+sharded: all workers look up a block of item vectors together, and each ranks the targets of its
+share of the users against it. No worker holds the vectors of the whole catalogue. The chosen users
+and the metric do not depend on the number of workers.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from p5dist.data.reader import ShardReader
 from p5dist.errors import ConfigError
 from p5dist.inference.scorer import Scorer
 from p5dist.ranking.metrics import rank_values
+from p5dist.ranking.products import Query, rank_products
 from p5dist.ranking.targets import Rule, TargetBatch, Targets
-from p5dist.ranking.topk import VectorRanker, rank_of
 from p5dist.storage import RunFolder
 from p5dist.tasks.build import task_of
 from p5dist.tasks.evaluation import MODEL, Evaluation
@@ -119,12 +120,16 @@ class RankingMetric(Metric):
         self._name, self._mask_seen = config.metric, config.mask_seen
 
     def measure(self, scorer: Scorer, batches: Iterator[TargetBatch]) -> float | None:
-        ranker = VectorRanker(scorer)
         k = int(self._name.split("@")[1])
+        queries = [
+            Query(
+                scorer.user_vectors(batch.histories), batch.owner, batch.item,
+                batch.seen if self._mask_seen else None,
+            )
+            for batch in batches
+        ]  # fmt: skip
         total = torch.zeros(2, dtype=torch.float64)
-        for batch in batches:
-            seen = batch.seen if self._mask_seen else None
-            ranks = rank_of(ranker, batch.histories, batch.owner, batch.item, seen=seen)
+        for ((ranks, _),) in rank_products(queries, scorer.items(), 1):
             gains = rank_values(ranks, (k,))[self._name]
             total += torch.tensor([gains.sum(), float(len(gains))])
         dist.all_reduce(total)

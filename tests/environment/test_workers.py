@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 from p5dist.config.scale import Scale
-from p5dist.errors import DataError, ResourceError
 from p5dist.environment.processes import Processes
 from p5dist.environment.workers import RayTasks, Workers, workers_for
+from p5dist.errors import DataError, ResourceError
 from tests.prepare.runs import dirty_rows, make_job, prepared, write_csv
 
 
@@ -25,7 +25,8 @@ from tests.prepare.runs import dirty_rows, make_job, prepared, write_csv
 def workers(request: pytest.FixtureRequest) -> Iterator[Workers]:
     if request.param == "ray":
         request.getfixturevalue("ray_session")
-    with closing(Processes("prepare", 2) if request.param == "processes" else RayTasks(Scale(), "prepare")) as found:
+    processes = request.param == "processes"
+    with closing(Processes("test", 2) if processes else RayTasks(Scale(), "test")) as found:
         yield found
 
 
@@ -88,7 +89,8 @@ def test_a_job_without_a_cluster_needs_no_ray() -> None:
     with closing(workers_for(Scale(), "prepare")) as workers:
         assert isinstance(workers, Processes)
     code = (
-        "import p5dist.prepare.stage, p5dist.environment.workers, sys; assert 'ray' not in sys.modules"
+        "import p5dist.prepare.stage, p5dist.environment.workers, sys; "
+        "assert 'ray' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 
@@ -96,7 +98,7 @@ def test_a_job_without_a_cluster_needs_no_ray() -> None:
 def test_workers_end_with_a_driver_that_is_killed() -> None:
     code = (
         "import time; from p5dist.environment.processes import Processes\n"
-        "print(*(w.process.pid for w in Processes("prepare", 2)._all), flush=True); time.sleep(100)"
+        "print(*(w.process.pid for w in Processes('test', 2)._all), flush=True); time.sleep(100)"
     )
     driver = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert driver.stdout is not None

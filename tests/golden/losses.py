@@ -21,8 +21,8 @@ from pathlib import Path
 
 import numpy as np
 
-from p5dist.prepare import stage as prepare
 from p5dist.environment.processes import Processes
+from p5dist.prepare import stage as prepare
 from p5dist.storage import RunFolder
 from tests.distributed.heads import curves
 from tests.golden.cases import Case, job_cases, small_cases

@@ -9,10 +9,12 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from p5dist.data.manifest import Manifest
 from p5dist.errors import CheckpointError, ConfigError, StorageError
 from p5dist.inference.export import export
-from p5dist.inference.scorer import load_scorer
+from p5dist.inference.vectors import Trained
 from p5dist.storage import Folder, RunFolder
+from p5dist.tasks.build import build_model
 from tests.distributed.stages import train
 from tests.processes import run_distributed
 from tests.small_data import small_job, write_small_data
@@ -26,7 +28,10 @@ def test_one_file_holds_the_model_that_workers_split(tmp_path: Path, average: st
     )  # fmt: skip
     write_small_data(job)
     run_distributed(train, 3, job, "pretrain")
-    expected = load_scorer(job, RunFolder.of(job.storage, job.name), "pretrain").model.state_dict()
+    folder = RunFolder.of(job.storage, job.name)
+    model = build_model(job, "pretrain", Manifest.load(folder.prepare), torch.device("cpu"))
+    expected = model.state_dict()
+    Trained(job, folder, "pretrain").load(dict(expected))
     out = Folder.open(str(tmp_path / "model.safetensors"))
     made = export(job, "pretrain", out)
 

@@ -55,9 +55,9 @@ def expected_rows(
     for user, history in histories_of(folder).items():
         scores = matrix @ matrix[np.array(history) - 1].sum(0)
         if share:
-            ((_, counted),) = counts.blocks(histories([history]))
+            counted = counts.scores(histories([history])).toarray()
             learned = np.exp(scores - scores.max()) / np.exp(scores - scores.max()).sum()
-            remembered = counted[0].numpy() / counted.sum().item()
+            remembered = counted[0] / counted.sum()
             scores = np.log((1 - share) * learned + share * remembered)
         ids = [i for i in range(1, ITEMS + 1) if not (mask and i in history)]
         best = sorted(ids, key=lambda i: -scores[i - 1])[:K]

@@ -14,11 +14,11 @@ from p5dist import pipeline
 from p5dist.cli.main import app
 from p5dist.config import RunConfig
 from p5dist.data.manifest import Manifest
+from p5dist.environment.processes import Processes
 from p5dist.errors import RunFolderError
 from p5dist.observe.stages import progress
 from p5dist.observe.status import read
 from p5dist.prepare.inputs import Differences, differences
-from p5dist.environment.processes import Processes
 from p5dist.prepare.stage import run
 from p5dist.storage import RunFolder
 from tests.prepare.runs import make_job, processes
@@ -152,7 +152,9 @@ def test_object_storage_compares_etags(tmp_path: Path, s3: Store) -> None:
     put("a", line("u", "x"))
     put("b", line("v", "x"))
     job = make_job(tmp_path, {"files": f"{s3.url}/log"})
-    with closing(Processes("prepare", 1)) as workers:  # with the address of the store in their environment
+    with closing(
+        Processes("prepare", 1)
+    ) as workers:  # with the address of the store in their environment
         manifest = run(job, RunFolder.of(job.storage, job.name), workers)
     etag = s3.client().head_object(Bucket=s3.bucket, Key="log/a.csv")["ETag"]
     assert manifest.inputs[0].version == etag.strip('"')

@@ -18,9 +18,9 @@ import ray
 from p5dist import pipeline
 from p5dist.config import RunConfig
 from p5dist.data.manifest import Manifest
+from p5dist.environment.workers import RayTasks
 from p5dist.errors import DataError, StorageError
 from p5dist.prepare.stage import run
-from p5dist.environment.workers import RayTasks
 from p5dist.storage import RunFolder
 from tests.prepare.runs import dirty_rows, make_job, write_csv
 from tests.s3 import KEY_ID, SECRET, Store

@@ -11,14 +11,14 @@ from scipy.sparse import csr_array, vstack
 
 from p5dist.data.catalogue import Catalogue
 from p5dist.data.histories import Histories
-from p5dist.ranking import item_to_item, topk
+from p5dist.ranking import item_to_item
 from p5dist.ranking.item_to_item import ItemToItem, pair_counts, weights_of
-from p5dist.ranking.topk import Ranker, rank_and_list
 from tests.ranking.histories_of import histories, items_of
+from tests.ranking.plain import rank_plainly
 
 
-def scores_of(ranker: Ranker, users: Histories) -> np.ndarray:
-    return np.concatenate([scores.numpy() for _, scores in ranker.blocks(users)])
+def scores_of(ranker: ItemToItem, users: Histories) -> np.ndarray:
+    return ranker.scores(users).toarray()
 
 
 def test_item_to_item_by_hand() -> None:
@@ -58,7 +58,6 @@ def test_item_to_item_like_the_formula(small: bool, monkeypatch: pytest.MonkeyPa
     if small:  # pairs are counted, and histories scored, a few at once
         monkeypatch.setattr(item_to_item, "_PAIRS", 300)
         monkeypatch.setattr(item_to_item, "_TERMS", 20)
-        monkeypatch.setattr(topk, "BLOCK", 50)
     rng = np.random.default_rng(5)
     train = [list(rng.integers(1, 13, rng.integers(0, 30))) for _ in range(25)]
     users = [list(rng.integers(1, 13, rng.integers(0, 15))) for _ in range(9)]
@@ -96,15 +95,14 @@ def test_ranks_and_lists_as_from_all_scores(
     monkeypatch.setattr(item_to_item, "_TERMS", terms)
     fitted = ItemToItem.fit([random_log(2, 15)], Catalogue(30, np.array([4, 30])))
 
-    class FromScores:
-        name, catalogue, blocks = fitted.name, fitted.catalogue, fitted.blocks
-
     users, rng = random_log(3), np.random.default_rng(4)
     owner, target = np.sort(rng.integers(0, 40, 60)), rng.integers(1, 31, 60)
     seen = items_of(users) if mask else None
-    for k in (1, 10, 50):
-        ranks, lists = rank_and_list(fitted, users, owner, target, k, seen=seen)
-        expected, best = rank_and_list(FromScores(), users, owner, target, k, seen=seen)
+    for k in (1, 10, 28):
+        ranks, lists = fitted.rank_and_list(users, owner, target, k, seen=seen)
+        expected, best = rank_plainly(
+            scores_of(fitted, users), fitted.catalogue, owner, target, k, seen=seen
+        )
         assert ranks.tolist() == expected.tolist()
         assert lists.ids.tolist() == best.ids.tolist()
         assert lists.scores.tolist() == best.scores.tolist()

@@ -7,13 +7,16 @@ import pytest
 
 from p5dist.data.catalogue import Catalogue
 from p5dist.ranking.popularity import Popularity
-from p5dist.ranking.topk import rank_and_list, top_k
 from tests.ranking.histories_of import histories, items_of
+from tests.ranking.plain import rank_plainly
+
+NONE = np.zeros(0, dtype=np.int64)
 
 
 def test_popularity() -> None:
     users = histories([[2], []])
-    lists = top_k(Popularity(np.array([5, 7, 7, 0]), Catalogue(4)), users, 3, seen=items_of(users))
+    popularity = Popularity(np.array([5, 7, 7, 0]), Catalogue(4))
+    _, lists = popularity.rank_and_list(users, NONE, NONE, 3, seen=items_of(users))
     assert lists.ids.tolist() == [[3, 1, 4], [2, 3, 1]]
 
 
@@ -21,18 +24,18 @@ def test_popularity() -> None:
 def test_popularity_needs_no_scores_of_the_catalogue(mask: bool) -> None:
     """As ranks and lists from the scores; counts with many ties, ids that no item has."""
     rng = np.random.default_rng(int(mask))
-    ranker = Popularity(rng.integers(0, 5, 30), Catalogue(30, np.array([4, 17, 30])))
-
-    class FromScores:
-        name, catalogue, blocks = ranker.name, ranker.catalogue, ranker.blocks
-
+    count = rng.integers(0, 5, 30)
+    ranker = Popularity(count, Catalogue(30, np.array([4, 17, 30])))
+    scores = np.tile(count, (40, 1))
     users = histories([list(rng.integers(1, 31, rng.integers(0, 60))) for _ in range(40)])
     targets = [rng.integers(1, 4, rng.integers(0, 4)) for _ in range(40)]
     owner, target = np.repeat(np.arange(40), list(map(len, targets))), np.concatenate(targets)
     seen = items_of(users) if mask else None
-    for k in (1, 7, 30):
-        ranks, lists = rank_and_list(ranker, users, owner, target, k, seen=seen)
-        expected_ranks, expected = rank_and_list(FromScores(), users, owner, target, k, seen=seen)
+    for k in (1, 7, 27):
+        ranks, lists = ranker.rank_and_list(users, owner, target, k, seen=seen)
+        expected_ranks, expected = rank_plainly(
+            scores, ranker.catalogue, owner, target, k, seen=seen
+        )
         assert ranks.tolist() == expected_ranks.tolist()
         assert lists.ids.tolist() == expected.ids.tolist()
         assert lists.scores.tolist() == expected.scores.tolist()

@@ -1,22 +1,18 @@
-"""Ranking by sparse scores against a plain sort and against the ranking by dense scores."""
+"""Ranking by sparse scores against a plain sort of all scores."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
-import torch
 from scipy.sparse import csr_array
 
 from p5dist.data.catalogue import Catalogue
-from p5dist.data.histories import Histories
 from p5dist.data.jagged import Jagged, offsets_of
 from p5dist.errors import TrainingError
 from p5dist.ranking import sparse
 from p5dist.ranking.sparse import free_places, rank_and_list_sparse
-from p5dist.ranking.topk import MISSED, rank_and_list
-from tests.ranking.histories_of import histories
+from p5dist.ranking.topk import MISSED
+from tests.ranking.plain import rank_plainly
 
 NONE = np.zeros(0, dtype=np.int64)
 
@@ -38,16 +34,6 @@ def csr(dense: np.ndarray, rng: np.random.Generator, index: type = np.int32) -> 
     made.data, made.indices = np.concatenate(entries), np.concatenate(columns)
     made.indptr = np.array(ends, dtype=index)
     return made
-
-
-class Dense:
-    name = "dense"
-
-    def __init__(self, scores: np.ndarray, catalogue: Catalogue) -> None:
-        self.scores, self.catalogue = scores.astype(np.float32), catalogue
-
-    def blocks(self, histories: Histories) -> Iterator[tuple[slice, torch.Tensor]]:
-        yield slice(0, len(self.scores)), torch.from_numpy(self.scores.copy())
 
 
 def plain(
@@ -106,8 +92,7 @@ def test_like_dense_scores(mask: bool) -> None:
     owner, target = np.sort(rng.integers(0, 50, 300)), rng.integers(1, 401, 300)
     mine = seen if mask else None
     ranks, lists = rank_and_list_sparse(csr(dense, rng), catalogue, owner, target, 30, seen=mine)
-    users = histories([[1]] * 50)
-    expected, best = rank_and_list(Dense(dense, catalogue), users, owner, target, 30, seen=mine)
+    expected, best = rank_plainly(dense, catalogue, owner, target, 30, seen=mine)
     assert ranks.tolist() == expected.tolist()
     assert lists.ids.tolist() == best.ids.tolist()
     assert lists.scores.tolist() == best.scores.tolist()

@@ -14,7 +14,7 @@ from p5dist.ranking.item_to_item import ItemToItem
 from p5dist.ranking.metrics import estimate, rank_values
 from p5dist.ranking.popularity import Popularity
 from p5dist.ranking.targets import NO_HISTORY, NOT_CHOSEN, REPEATED, Rule, TargetBatch, Targets
-from p5dist.ranking.topk import Ranker, rank_of
+from p5dist.ranking.topk import Ranker
 from tests.ranking.histories_of import histories, whole_users
 
 TRAIN, VALIDATION, TEST = c.TRAIN, c.VALIDATION, c.TEST
@@ -140,7 +140,7 @@ def test_item_to_item_on_movielens(real_data: Path, split: str, expected: float)
 
     def ndcg(ranker: Ranker) -> float:
         ranks = [
-            rank_of(ranker, part.histories, part.owner, part.item, seen=part.seen)
+            ranker.rank_and_list(part.histories, part.owner, part.item, 1, seen=part.seen)[0]
             for part in targets.batches(300)
         ]
         values = rank_values(np.concatenate(ranks), (10,))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,18 +18,16 @@ from p5dist.data.reader import Portion
 from p5dist.data.users import Users
 from p5dist.inference.actors import value_of
 from p5dist.inference.fitting import Fitted, task_evaluations
-from p5dist.inference.rankers import all_rankers
+from p5dist.inference.rankers import Rankers, Request
 from p5dist.ranking.targets import Rule, TargetBatch, Targets
-from p5dist.ranking.topk import Lists, Ranker, rank_and_list
+from p5dist.ranking.topk import Lists, Ranked
 from p5dist.storage import RunFolder
 from p5dist.tasks.evaluation import Evaluation, Predictor
 
 Load = Callable[[RunConfig, RunFolder, str], Any]
 """(job, folder, training stage) → the trained stage, see :class:`.scorer.Scorer`."""
 
-UNLISTED = 1 << 30
-"""Best rank of an item that is in no list."""
-REPEATED, SKIPPED = "repeated", "skipped"
+REPEATED, SKIPPED, HISTORY_LENGTH = "repeated", "skipped", "history_length"
 RANK, LISTED, BEST_RANK, TASK, LEFT_OUT = "rank", "listed", "best_rank", "task", "left_out"
 """Prefixes of column names: ``rank:<ranker>``, ``task:<path>:<array>``, ``left_out:<reason>``."""
 
@@ -69,7 +67,12 @@ class TargetScorerFactory:
                 loaded[name] = self.load(self.job, self.folder, name)
             return loaded[name]
 
-        rankers = {} if self.ranking is None else all_rankers(self.job, stage(self.ranking), fitted)
+        rankers = None
+        if self.ranking is not None:
+            rankers = Rankers(
+                self.job.ranking, stage(self.ranking), fitted.item_to_item, [fitted.popularity],
+                compared=True,
+            )  # fmt: skip
         paths = self.job.predicting_tasks()
         tasks = {
             path: (evaluation, stage(paths[path][0]).task(paths[path][1]))
@@ -81,8 +84,9 @@ class TargetScorerFactory:
 class TargetScorer:
     """Scores portions with the model and the baselines.
 
-    The result is one row: lists ``user``, ``item``, ``repeated`` and ``rank:<ranker>`` with one
-    entry per target; ``task:<path>:<array>`` with one entry per example of the task;
+    The result is one row: lists ``user``, ``item``, ``repeated``, ``timestamp``, ``history_length``
+    and ``rank:<ranker>`` with one entry per target; ``task:<path>:<array>`` with one entry per
+    example of the task;
     ``listed:<ranker>`` with the distinct items in the lists and ``best_rank:<ranker>`` with the
     best rank of each item; the numbers ``left_out:<reason>`` and ``skipped`` (users without
     history).
@@ -92,7 +96,7 @@ class TargetScorer:
         self,
         job: RunConfig,
         manifest: Manifest,
-        rankers: Mapping[str, Ranker],
+        rankers: Rankers | None,
         tasks: Mapping[str, tuple[Evaluation, Predictor]],
         baselines: Mapping[str, Any],
     ) -> None:
@@ -103,54 +107,79 @@ class TargetScorer:
 
     def __call__(self, portion: Portion, users: Users) -> pa.Table:
         targets = Targets.find(users, self.rule)
+        batches = [targets.nothing()]
+        if len(targets):
+            batches = list(targets.batches(self.config.batch_size))
         found: dict[str, list[Array]] = {}
-        best_ranks = {
-            name: unlisted(ranker.catalogue.largest) for name, ranker in self.rankers.items()
-        }
-        batches = targets.batches(self.config.batch_size) if len(targets) else [targets.nothing()]
         for batch in batches:
-            for name, values in self._score(batch, best_ranks).items():
+            for name, values in {**_about(batch), **self._examples(batch)}.items():
                 found.setdefault(name, []).append(values)
+        listed: dict[str, BestRanks] = {}
+        requests = [self._request(batch) for batch in batches]
+        for ranked in self._rank(requests):
+            for name, (ranks, lists) in ranked.items():
+                found.setdefault(f"{RANK}:{name}", []).append(ranks)
+                listed[name] = BestRanks.of(lists).joined(listed.get(name))
         result = {name: _list(np.concatenate(parts)) for name, parts in found.items()}
-        for name, best in best_ranks.items():
-            listed = np.flatnonzero(best < UNLISTED)
-            result[f"{LISTED}:{name}"] = _list(listed)
-            result[f"{BEST_RANK}:{name}"] = _list(best[listed])
+        for name, best in listed.items():
+            result[f"{LISTED}:{name}"] = _list(best.item)
+            result[f"{BEST_RANK}:{name}"] = _list(best.rank)
         counts = {f"{LEFT_OUT}:{reason}": [n] for reason, n in targets.left_out.items()}
         return pa.table({SKIPPED: [targets.users_without_history], **counts, **result})
 
-    def _score(self, batch: TargetBatch, best_ranks: dict[str, Ints]) -> dict[str, Array]:
-        found: dict[str, Array] = {
-            c.USER: batch.user, c.ITEM: batch.item, REPEATED: batch.repeated
-        }  # fmt: skip
+    def _rank(self, requests: list[Request]) -> Iterator[Mapping[str, Ranked]]:
+        return iter(()) if self.rankers is None else self.rankers(requests, max(self.config.k))
+
+    def _request(self, batch: TargetBatch) -> Request:
         seen = batch.seen if self.config.mask_seen else None
-        for name, ranker in self.rankers.items():
-            ranks, lists = rank_and_list(
-                ranker, batch.histories, batch.owner, batch.item, max(self.config.k), seen=seen
-            )
-            found[f"{RANK}:{name}"] = ranks
-            best = best_ranks[name]
-            np.minimum(best, _best_ranks(lists, ranker.catalogue.largest), out=best)
+        return Request(batch.histories, seen, batch.owner, batch.item)
+
+    def _examples(self, batch: TargetBatch) -> dict[str, Array]:
+        found: dict[str, Array] = {}
         for path, (evaluation, predictor) in self.tasks.items():
             examples = evaluation.examples(predictor, batch, self.baselines.get(path))
             found |= {f"{TASK}:{path}:{name}": values for name, values in examples.items()}
         return found
 
 
-def unlisted(items: int) -> Ints:
-    """[items] best ranks of items that are in no list."""
-    return np.full(items, UNLISTED, dtype=np.int64)
+def _about(batch: TargetBatch) -> dict[str, Array]:
+    """Columns that describe the targets."""
+    return {
+        c.USER: batch.user,
+        c.ITEM: batch.item,
+        REPEATED: batch.repeated,
+        c.TIMESTAMP: batch.timestamp,
+        HISTORY_LENGTH: batch.histories.lengths[batch.owner].astype(np.int32),
+    }
+
+
+@dataclass(frozen=True)
+class BestRanks:
+    """The best rank of every item that is in a list."""
+
+    item: Ints
+    """[n] rising ids"""
+    rank: Ints
+    """[n] from 1"""
+
+    @classmethod
+    def of(cls, lists: Lists) -> BestRanks:
+        """Of lists [B, k]."""
+        flat = lists.ids.T.reshape(-1)  # by rank, so that the first place of an item is the best
+        item, first = np.unique(flat, return_index=True)
+        rank = first // max(len(lists.ids), 1) + 1
+        return cls(item[item > 0], rank[item > 0])
+
+    def joined(self, other: BestRanks | None) -> BestRanks:
+        """Of the lists of both."""
+        if other is None:
+            return self
+        item, index = np.unique(np.concatenate([self.item, other.item]), return_inverse=True)
+        rank = np.full(len(item), np.iinfo(np.int64).max)
+        np.minimum.at(rank, index, np.concatenate([self.rank, other.rank]))
+        return BestRanks(item, rank)
 
 
 def _list(values: Array) -> pa.Array:
     """A column of one row that holds all values."""
     return pa.ListArray.from_arrays([0, len(values)], pa.array(values))
-
-
-def _best_ranks(lists: Lists, items: int) -> Ints:
-    """[items] the best rank of each item in any list."""
-    best = unlisted(items)
-    for rank in range(lists.ids.shape[1], 0, -1):
-        ids = lists.ids[:, rank - 1]
-        best[ids[ids > 0] - 1] = rank
-    return best

@@ -18,23 +18,24 @@ import pyarrow as pa
 from p5dist.config import RunConfig
 from p5dist.data import columns as c
 from p5dist.data.catalogue import Catalogue
-from p5dist.data.jagged import Array, Ints
+from p5dist.data.jagged import Array
 from p5dist.data.manifest import Manifest
 from p5dist.environment.provenance import provenance
 from p5dist.errors import ConfigError, DataError
 from p5dist.inference.actors import run_task, score_all, value_of
 from p5dist.inference.evaluate.score import (
     BEST_RANK,
+    HISTORY_LENGTH,
     LEFT_OUT,
     LISTED,
     RANK,
     REPEATED,
     SKIPPED,
     TASK,
+    BestRanks,
     Load,
     TargetScorerFactory,
     rule_of,
-    unlisted,
 )
 from p5dist.inference.fitting import fit, task_evaluations
 from p5dist.inference.rankers import MODEL
@@ -150,8 +151,8 @@ class _Found:
     catalogue: Catalogue
     values: dict[str, Array] = field(default_factory=dict)
     """By column."""
-    best_ranks: dict[str, Ints] = field(default_factory=dict)
-    """By ranker: [largest id] best rank of each item in any list."""
+    best_ranks: dict[str, BestRanks] = field(default_factory=dict)
+    """By ranker."""
     left_out: dict[str, int] = field(default_factory=dict)
     skipped: int = 0
 
@@ -162,9 +163,9 @@ class _Found:
             for name in result.column_names:
                 kind, _, about = name.partition(":")
                 if kind == LISTED:
-                    best = self.best_ranks.setdefault(about, unlisted(self.catalogue.largest))
-                    listed = _values(result, name)
-                    best[listed] = np.minimum(best[listed], _values(result, f"{BEST_RANK}:{about}"))
+                    ranks = _values(result, f"{BEST_RANK}:{about}")
+                    listed = BestRanks(_values(result, name), ranks)
+                    self.best_ranks[about] = listed.joined(self.best_ranks.get(about))
                 elif kind == LEFT_OUT:
                     self.left_out[about] = self.left_out.get(about, 0) + result[name][0].as_py()
                 elif kind not in (BEST_RANK, SKIPPED):
@@ -194,7 +195,7 @@ def _ranking_metrics(job: RunConfig, found: _Found) -> tuple[Metrics, Baselines]
             rank_values(found.values[f"{RANK}:{name}"], ks), found.values[c.USER],
             resamples=config.bootstrap if own else 0, seed=job.seed,
         )  # fmt: skip
-        shares = coverage(best, ks, found.catalogue.items)
+        shares = coverage(best.rank, ks, found.catalogue.items)
         covered = {key: Estimate(value) for key, value in shares.items()}
         if own:
             metrics |= {key: asdict(e) for key, e in (measured | covered).items()}
@@ -247,12 +248,16 @@ def _sources(job: RunConfig) -> dict[str, str | None]:
 
 
 def _write_targets(folder: RunFolder, evaluations: dict[str, Evaluation], found: _Found) -> None:
-    """One row per target with internal ids: user, item, rank (null: cannot be listed), and the
-    columns of tasks; with several tasks each column also as ``<task>:<column>``."""
+    """One row per target with internal ids: user, item, rank (null: cannot be listed), what
+    describes the target, ``rank:<ranker>`` of the other rankers, and the columns of tasks; with
+    several tasks each column also as ``<task>:<column>``."""
     columns: dict[str, Any] = {c.USER: found.values[c.USER], c.ITEM: found.values[c.ITEM]}
-    rank = found.values.get(f"{RANK}:{MODEL}")
-    if rank is not None:
-        columns[c.RANK] = pa.array(rank, mask=rank == MISSED)
+    for column, rank in found.values.items():
+        kind, _, ranker = column.partition(":")
+        if kind == RANK:
+            columns[c.RANK if ranker == MODEL else column] = pa.array(rank, mask=rank == MISSED)
+    about = (c.TIMESTAMP, HISTORY_LENGTH, REPEATED)
+    columns |= {name: found.values[name] for name in about}
     for path, evaluation in evaluations.items():
         own = evaluation.columns(found.examples(path))
         columns |= own

@@ -119,8 +119,8 @@ def test_counts_share_the_ranking(tmp_path: Path) -> None:
     counts = ItemToItem.fit([histories(train)], Catalogue(ITEMS))
     ranks: dict[str, list[int | None]] = {"model": [], "model_alone": []}
     for _, history, target, _ in cases(folder, c.TEST):
-        ((_, counted),) = counts.blocks(histories([history]))
-        remembered = counted[0].double().numpy()
+        counted = counts.scores(histories([history])).toarray()
+        remembered = counted[0].astype(np.float64)
         logits = model_scores(history).astype(np.float64)
         learned = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
         both = (1 - share) * learned + share * remembered / remembered.sum()
@@ -236,7 +236,7 @@ def test_nan_scores_leave_no_result(prepared: tuple[RunConfig, RunFolder], tmp_p
     folder = write_small_data(job)
     folder.evaluate.make()
     (folder.evaluate / "result.json").write_text("of an earlier run")
-    with pytest.raises(TrainingError, match="scores of model are not numbers"):
+    with pytest.raises(TrainingError, match="not finite numbers"):
         stage.run(job, folder, load=load_broken)
     assert folder.evaluate.children() == []
     end = time.monotonic() + 30

@@ -1,0 +1,40 @@
+"""Ranks and lists by a plain sort: the independent implementation that tests compare with."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from p5dist.data.catalogue import Catalogue
+from p5dist.data.jagged import Ints, Jagged
+from p5dist.ranking.topk import MISSED, Lists, Ranked
+
+
+def rank_plainly(
+    scores: np.ndarray,
+    catalogue: Catalogue,
+    owner: Ints,
+    target: Ints,
+    k: int,
+    *,
+    seen: Jagged | None = None,
+) -> Ranked:
+    """Ranks of the targets and the k best ids of each row of ``scores`` [B, L]; of equal scores the
+    lower id comes first."""
+    k = min(k, len(catalogue))
+    ids = np.zeros((len(scores), k), dtype=np.int64)
+    values = np.full((len(scores), k), -np.inf, dtype=np.float32)
+    order = []
+    for row, own in enumerate(scores):
+        hidden: set[int] = set()
+        if seen is not None:
+            hidden = set(seen.values[seen.offsets[row] : seen.offsets[row + 1]].tolist())
+        left = [i for i in catalogue.ids.tolist() if i not in hidden]
+        left.sort(key=lambda i, own=own: (-own[i - 1], i))
+        order.append(left)
+        ids[row, : len(left)] = left[:k]
+        values[row, : len(left)] = own[np.asarray(left[:k], dtype=np.int64) - 1]
+    ranks = [
+        order[row].index(item) + 1 if item in order[row] else MISSED
+        for row, item in zip(owner.tolist(), target.tolist(), strict=True)
+    ]
+    return np.asarray(ranks, dtype=np.int64), Lists(ids, values)

@@ -4,7 +4,8 @@ intervals.
 With one target per list (N = 1 relevant item) the usual definitions become, for a target of rank r
 (from 1): hr@k = recall@k = [r ≤ k]; ndcg@k = [r ≤ k] / log2(r + 1) (Järvelin and Kekäläinen 2002);
 mrr@k = [r ≤ k] / r; accuracy = [r = 1]. Every metric is a mean over targets, so a user with several
-targets counts several times.
+targets counts several times. :func:`list_values` has the metrics of whole lists with several
+targets; :mod:`.list_metrics` those of the listed items.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ from p5dist.data.jagged import Ints
 
 Floats = npt.NDArray[np.float64]
 
+_OF_LISTS = {
+    "precision": "precision", "recall": "recall", "map": "MAP", "list_ndcg": "NDCG of lists",
+}  # fmt: skip
 _EPSILON = 1e-7  # log loss stays finite where a probability is 0 or 1
 _EXAMPLES = 1 << 29  # examples of all resamples together
 _PROFILES = 1 << 17
@@ -57,6 +61,63 @@ def rank_values(rank: Ints, ks: tuple[int, ...]) -> dict[str, Floats]:
             values[f"{name}@{k}"] = np.where(rank <= k, gain, 0.0)
     values["accuracy"] = (rank == 1).astype(np.float64)
     return values
+
+
+def list_values(rank: Ints, item: Ints, list_: Ints, ks: tuple[int, ...]) -> dict[str, Floats]:
+    """Each metric's value for each list: precision@k, recall@k, map@k, list_ndcg@k for all k.
+
+    With R distinct target items in a list and the hits those of rank at most k: precision = hits /
+    k, recall = hits / R, map = Σ over hits (hits up to the hit's rank / its rank) / R, list_ndcg =
+    Σ over hits 1 / log2(rank + 1) over the largest possible sum, that of the ranks 1…min(R, k)
+    (Manning, Raghavan and Schütze 2008, chapter 8; Järvelin and Kekäläinen 2002). They are
+    Precision, Recall, MAP and NDCG(divide_by_achievable=True) of RecTools, which counts an item
+    that is a target twice as two; here it counts once.
+
+    Args:
+        rank: [M] from 1; a target that cannot be listed has a rank beyond every k, and is missed.
+        item: [M] target items; the targets of one item in a list have equal ranks.
+        list_: [M] index of the list, rising.
+
+    Returns:
+        [lists] by metric, in the order of the lists that have a target; their first targets are at
+        :func:`list_starts`.
+    """
+    order = np.lexsort((item, rank, list_))
+    rank, item, of = rank[order], item[order], list_[order]
+    first = np.append(True, (of[1:] != of[:-1]) | (item[1:] != item[:-1]))[: len(of)]
+    rank, of = rank[first], of[first]
+    starts = list_starts(of)
+    wanted = np.diff(np.append(starts, len(of)))  # R
+    of = np.repeat(np.arange(len(starts)), wanted)
+    hits_so_far = np.arange(1, len(of) + 1) - starts[of]
+    discount = 1 / np.log2(np.arange(2.0, max(ks) + 2))
+    ideal = np.append(0.0, np.cumsum(discount))
+    values: dict[str, Floats] = {}
+    sums = {"map": hits_so_far / rank, "list_ndcg": 1 / np.log2(rank + 1.0)}
+    for k in ks:
+        hit = rank <= k
+        hits = np.bincount(of[hit], minlength=len(starts))
+        found, gain = (np.bincount(of[hit], v[hit], len(starts)) for v in sums.values())
+        values[f"precision@{k}"] = hits / k
+        values[f"recall@{k}"] = hits / wanted
+        values[f"map@{k}"] = found / wanted
+        values[f"list_ndcg@{k}"] = gain / ideal[np.minimum(wanted, k)]
+    return {f"{name}@{k}": values[f"{name}@{k}"] for name in _OF_LISTS for k in ks}
+
+
+def list_labels(ks: tuple[int, ...]) -> dict[str, str]:
+    """Display name of each metric of :func:`list_values`; higher is better for all."""
+    return {f"{name}@{k}": f"{label}@{k}" for name, label in _OF_LISTS.items() for k in ks}
+
+
+def list_starts(list_: Ints) -> Ints:
+    """[lists] index of the first target of each list; ``user[list_starts(list_)]`` are the users of
+    the lists.
+
+    Args:
+        list_: [M] index of the list, rising.
+    """
+    return np.flatnonzero(np.diff(list_, prepend=-1))
 
 
 def error_values(predicted: Floats, rating: Floats) -> dict[str, Floats]:

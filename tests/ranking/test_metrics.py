@@ -11,8 +11,12 @@ from p5dist.ranking.metrics import (
     coverage,
     error_values,
     estimate,
+    list_labels,
+    list_starts,
+    list_values,
     rank_values,
 )
+from p5dist.ranking.topk import MISSED
 
 RANKS = np.array([1, 3, 10, 11])
 
@@ -134,3 +138,41 @@ def test_click_metrics_of_one_kind_of_label() -> None:
         "logloss"
     }
     assert click_metrics(np.zeros(0), np.zeros(0), np.zeros(0, int), resamples=5, seed=1) == {}
+
+
+def test_list_metrics_by_hand() -> None:
+    """A list with targets at ranks 1, 3 (twice the same item), 6 and a missed one; one without
+    hits; one with a single target at rank 2."""
+    rank = np.array([3, MISSED, 1, 3, 6, MISSED, 9, 2])
+    item = np.array([8, 4, 2, 8, 7, 4, 5, 2])
+    list_ = np.array([0, 0, 0, 0, 0, 3, 3, 4])
+    found = list_values(rank, item, list_, (1, 3, 10))
+    assert found["precision@3"].tolist() == pytest.approx([2 / 3, 0, 1 / 3])
+    assert found["recall@3"].tolist() == [2 / 4, 0, 1]  # four distinct items
+    assert found["precision@10"].tolist() == [0.3, 0.1, 0.1]
+    assert found["map@1"].tolist() == [1 / 4, 0, 0]
+    assert found["map@3"].tolist() == pytest.approx([(1 + 2 / 3) / 4, 0, 1 / 2])
+    assert found["map@10"].tolist() == pytest.approx([(1 + 2 / 3 + 3 / 6) / 4, 1 / 9 / 2, 1 / 2])
+    ideal = 1 + 1 / np.log2(3) + 1 / 2
+    assert found["list_ndcg@3"].tolist() == pytest.approx([1.5 / ideal, 0, 1 / np.log2(3)])
+    assert found["list_ndcg@10"][1] == pytest.approx(1 / np.log2(10) / (1 + 1 / np.log2(3)))
+    assert list(found) == list(list_labels((1, 3, 10)))
+    user = np.array([7, 7, 7, 7, 7, 8, 8, 8])[list_starts(list_)]
+    assert user.tolist() == [7, 8, 8]
+    estimated = estimate(found, user, resamples=10, seed=1)
+    assert estimated["recall@3"].value == pytest.approx(0.5)
+
+
+def test_lists_of_one_target_are_as_targets() -> None:
+    rank = np.random.default_rng(2).integers(1, 30, 50)
+    lists = list_values(rank, np.arange(50), np.arange(50), (5, 10))
+    targets = rank_values(rank, (5, 10))
+    for k in (5, 10):
+        assert lists[f"recall@{k}"] == pytest.approx(targets[f"hr@{k}"])
+        assert lists[f"list_ndcg@{k}"] == pytest.approx(targets[f"ndcg@{k}"])
+        assert lists[f"map@{k}"] == pytest.approx(targets[f"mrr@{k}"])
+
+
+def test_no_lists() -> None:
+    nothing = np.zeros(0, dtype=np.int64)
+    assert list_values(nothing, nothing, nothing, (1,))["map@1"].shape == (0,)

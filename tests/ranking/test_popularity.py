@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from p5dist.data.catalogue import Catalogue
-from p5dist.ranking.popularity import Popularity
+from p5dist.ranking.popularity import DAY, Popularity, RecentPopularity, recent_counts
 from tests.ranking.histories_of import histories, items_of
 from tests.ranking.plain import rank_plainly
 
@@ -39,3 +41,19 @@ def test_popularity_needs_no_scores_of_the_catalogue(mask: bool) -> None:
         assert ranks.tolist() == expected_ranks.tolist()
         assert lists.ids.tolist() == expected.ids.tolist()
         assert lists.scores.tolist() == expected.scores.tolist()
+
+
+def test_recent_popularity_by_hand() -> None:
+    """The window of 7 days begins right after the moment 7 · 24 hours before the last one."""
+    users = histories([[1, 1, 2, 3], [3, 2, 4]])
+    end = 30 * DAY
+    ages = [20 * DAY, 7 * DAY, 7 * DAY - 1, 0, 8 * DAY, 1, DAY]
+    users = replace(users, timestamp=end - np.array(ages))
+    assert recent_counts(users, 5, end, 7).tolist() == [0, 2, 1, 1, 0]
+    parts = [users.between(0, 1), users.between(1, 2)]
+    assert sum(recent_counts(p, 5, end, 7) for p in parts).tolist() == [0, 2, 1, 1, 0]
+    ranker = RecentPopularity(recent_counts(users, 5, end, 7), Catalogue(5), 7)
+    _, lists = ranker.rank_and_list(users, NONE, NONE, 5, seen=None)
+    assert lists.ids[0].tolist() == [2, 3, 4, 1, 5]
+    assert (ranker.name, Popularity.name) == ("popularity_7d", "popularity")
+    assert ranker.fitted_on == "the last 7 days of training"

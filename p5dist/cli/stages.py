@@ -93,7 +93,7 @@ def _stages(
 
     job = load_checked(path, overrides)
     if dry_run:
-        steps = progress(job, RunFolder.of(job.storage, job.name), stages, fresh=fresh)
+        steps = progress(job, RunFolder.of_job(job), stages, fresh=fresh)
         if as_json:
             print(json.dumps({step.stage: step.state for step in steps}))
         else:
@@ -115,7 +115,7 @@ def _summary(job: Any, results: dict[str, Any]) -> None:
     from p5dist.environment.console import console
     from p5dist.storage import RunFolder
 
-    folder = RunFolder.of(job.storage, job.name)
+    folder = RunFolder.of_job(job)
     if "evaluate" in results:
         from p5dist.inference.evaluate.table import table
 

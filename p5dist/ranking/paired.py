@@ -140,7 +140,8 @@ def compare(
     rng = np.random.default_rng(seed)
     groups = _Groups.of(examples, rng)
     names = list(examples.measures)
-    sums = np.empty((len(groups.size), len(names), len(examples.results)))
+    runs = 1 + max(max(side) for side in sides)
+    sums = np.zeros((len(groups.size), len(names), runs))
     shares = []
     for m, name in enumerate(names):
         means, ordered = [], sides if len(sides) > 1 else ()
@@ -203,7 +204,7 @@ class _Groups:
             group = rng.permutation(users) % MOST_GROUPS
             weight, times = np.ones(users), np.ones(MOST_GROUPS)
         number = np.bincount(unit, minlength=len(weight)).astype(np.float64)
-        size = np.bincount(group, number, len(times))
+        size = np.bincount(group, number, len(times)).astype(np.float64)
         return cls(unit, chosen, weight, number, group, size, times)
 
     @property
@@ -269,13 +270,12 @@ def _drawn_runs(runs: int, resamples: int, rng: np.random.Generator) -> Floats:
     if runs == 1:
         return np.ones((resamples, 1))
     counts = rng.multinomial(runs - 1, np.full(runs, 1 / runs), size=resamples)
-    weights: Floats = counts / (runs - 1)
-    return weights
+    return np.asarray(counts / (runs - 1), dtype=np.float64)
 
 
 def _finish(means: Floats, names: list[str], roots: tuple[str, ...]) -> Floats:
     """Means […, metrics, T] → metrics."""
-    found = means.copy()
+    found: Floats = means.copy()
     for m, name in enumerate(names):
         if name in roots:
             found[..., m, :] = np.sqrt(found[..., m, :])
@@ -302,7 +302,7 @@ def _compared(
 ) -> Compared:
     """One metric from its values [T] and the resampled values [resamples, sides]."""
     lower_is_better = name in examples.lower_is_better
-    found = []
+    found: list[Side] = []
     for s, side in enumerate(sides):
         mean = float(values[list(side)].mean())
         difference = None

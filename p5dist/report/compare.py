@@ -77,7 +77,18 @@ def compare_runs(
             rule="two or more runs, or a run and one of its baselines",
             fix="for example p5dist compare runs/a runs/b, or runs/a runs/a:popularity",
         )  # fmt: skip
-    sides = read_sides(words)
+    return compare_sides(read_sides(words), resamples=resamples, seed=seed, segments=segments)
+
+
+def compare_sides(
+    sides: list[Side],
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = SEED,
+    segments: Segments = target_segments,
+) -> dict[str, Any]:
+    """As :func:`compare_runs`, of sides that were read; a single side is measured, but compared
+    with nothing."""
     runs = [run for side in sides for run in side.runs]
     _check_splits(runs)
     pairs = pair(runs)
@@ -86,7 +97,8 @@ def compare_runs(
     metrics = measured.ranking() + measured.ratings()
     if not metrics:
         raise ConfigError(
-            "the runs have no metric in common", where="p5dist compare", value=" ".join(words),
+            "the runs have no metric in common", where="p5dist compare",
+            value=" ".join(side.label for side in sides),
             rule="all runs rank, or all runs predict ratings; a baseline only ranks",
             fix="name runs with the same kind of stage",
         )  # fmt: skip
@@ -140,9 +152,8 @@ class _Measured:
         for prefix in prefixes:
             rating, predicted = (f"{prefix}{name}" for name in _RATED)
             if {rating, predicted} <= columns:
-                found += self._listed(
-                    self._rated(rating, predicted), f"Rating: {prefix[:-1]}" if prefix else "Rating"
-                )
+                title = f"Rating: {prefix[:-1]}" if prefix else "Rating"
+                found += self._listed(self._rated(rating, predicted), title, prefix[:-1])
         return found
 
     def segments(self, segments: Segments) -> list[dict[str, Any]]:
@@ -183,11 +194,11 @@ class _Measured:
         keep = np.flatnonzero(there & ~other)
         return rated_examples(self.user[keep], [p[keep] for p in predictions], ratings[0][keep])
 
-    def _listed(self, examples: Examples, title: str) -> list[dict[str, Any]]:
+    def _listed(self, examples: Examples, title: str, task: str = "") -> list[dict[str, Any]]:
         found = compare(
             examples, self.sides, resamples=self.resamples, seed=self.seed, matched=self.matched
         )
-        return [{"title": title} | asdict(one) for one in found]
+        return [{"title": title, "task": task} | asdict(one) for one in found]
 
 
 def _inside(measure: Callable[[int], Any], rows: Ints) -> Callable[[int], Any]:

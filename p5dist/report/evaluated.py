@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, reduce
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from p5dist.config import RunConfig
 from p5dist.data import columns as c
@@ -96,7 +95,13 @@ class Side:
 
     @property
     def seeds(self) -> list[int]:
+        """Seeds of training."""
         return [run.job.training_seed for run in self.runs]
+
+    def ranked_by(self, ranker: str) -> Side:
+        """The same runs, ranked by one of their baselines."""
+        runs = tuple(replace(run, ranker=ranker) for run in self.runs)
+        return Side(f"{self.label}:{ranker}", runs)
 
 
 def read_sides(words: Sequence[str]) -> list[Side]:
@@ -146,28 +151,40 @@ def _read(word: str, opened: dict[str, Evaluated]) -> list[Evaluated]:
     return [_one(place, ranker, opened)]
 
 
+def read_evaluated(root: Folder) -> Evaluated:
+    """The evaluation in a run folder.
+
+    Raises:
+        RunFolderError: there is no run, or it was not evaluated.
+    """
+    return _opened(str(root))
+
+
+def _opened(place: str) -> Evaluated:
+    job, folder, _ = open_run(place)
+    for file in (folder.evaluate / "result.json", folder.evaluate / "targets.parquet"):
+        if not file.exists():
+            raise RunFolderError(
+                "the run was not evaluated", where=str(file),
+                rule="runs are compared by the targets of their evaluations",
+                fix=f"p5dist run {folder.job} evaluate",
+            )  # fmt: skip
+    result = (folder.evaluate / "result.json").read_json()
+    file = folder.evaluate / "targets.parquet"
+    return Evaluated(job, folder, result, file.read_table())
+
+
 def _one(place: str, ranker: str, opened: dict[str, Evaluated]) -> Evaluated:
     if place not in opened:
-        job, folder, _ = open_run(place)
-        for file in (folder.evaluate / "result.json", folder.evaluate / "targets.parquet"):
-            if not file.exists():
-                raise RunFolderError(
-                    "the run was not evaluated", where=str(file),
-                    rule="runs are compared by the targets of their evaluations",
-                    fix=f"p5dist run {folder.job} evaluate",
-                )  # fmt: skip
-        result = (folder.evaluate / "result.json").read_json()
-        file = folder.evaluate / "targets.parquet"
-        opened[place] = Evaluated(job, folder, result, pq.read_table(file.path, filesystem=file.fs))
-    model = opened[place]
-    run = Evaluated(model.job, model.folder, model.result, model.targets, ranker)
+        opened[place] = _opened(place)
+    run = replace(opened[place], ranker=ranker)
     if ranker != MODEL and not run.has_ranks:
         known = [n.partition(":")[2] for n in run.targets.column_names if n.startswith("rank:")]
         raise ConfigError(
             f"the evaluation has no ranks of '{ranker}'", where=str(run.folder.evaluate),
             value=ranker, rule=f"baselines with ranks: {', '.join(known) or 'none'}",
-            fix=f"name one of them; ranks of baselines are written since version 0.2, for an older "
-            f"evaluation: p5dist evaluate {run.folder.job} --fresh",
+            fix="name one of them; evaluations of earlier versions have no ranks of baselines: "
+            f"p5dist evaluate {run.folder.job} --fresh",
         )  # fmt: skip
     return run
 

@@ -20,6 +20,7 @@ from p5dist.observe.stages import (
     STATE,
     check_inputs,
     check_owner,
+    check_shared_data,
     discarded,
     marker,
     select,
@@ -43,7 +44,7 @@ def run(job: RunConfig, wanted: list[str], *, fresh: bool = False) -> dict[str, 
         RunFolderError: the run folder belongs to another job or is in use.
     """
     stages = select(job, wanted)
-    folder = RunFolder.of(job.storage, job.name)
+    folder = RunFolder.of_job(job)
     folder.root.make()
     log = logging.LoggerAdapter(logging.getLogger("p5dist"), {"run": job.name})
     results: dict[str, Any] = {}
@@ -53,6 +54,7 @@ def run(job: RunConfig, wanted: list[str], *, fresh: bool = False) -> dict[str, 
             for stage in reversed(discarded(job, stages)):
                 _discard(folder, stage)
         check_owner(job, folder)
+        check_shared_data(job, folder)
         for warning in check_inputs(job, folder, stages):
             log.warning(f"warning: {warning}")
         folder.job.write_text(_without_secrets(job))

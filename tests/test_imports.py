@@ -31,6 +31,7 @@ LAYERS = (
     "train",
     "capacity report submit",
     "pipeline",
+    "seeds",
     "cli",
 )
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts.split()}

@@ -84,7 +84,7 @@ def counts(
     given = {name: int(value) for name, value in wanted.items() if value is not None}
     if len(given) < 3:
         try:
-            there = Manifest.load(RunFolder.of(job.storage, job.name).prepare)
+            there = Manifest.load(RunFolder.of_job(job).prepare)
         except ShardError as e:
             raise ConfigError(
                 "the size of the data is not known", where=e.where,

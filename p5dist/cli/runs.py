@@ -36,6 +36,41 @@ def status(
 
 
 @app.command()
+def compare(
+    runs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN RUN …",
+            help="Run folders, their URLs or job files; RUN:popularity is a baseline, A,B several "
+            "seeds of one side.",
+        ),
+    ],
+    page: Annotated[
+        str | None, typer.Option(metavar="FILE.html", help="Also write a page there.")
+    ] = None,
+    resamples: Annotated[
+        int, typer.Option(min=0, help="Resamples for the intervals; 0: no intervals.")
+    ] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the resamples.")] = 1,
+    as_json: Json = False,
+) -> None:
+    """Compare evaluated runs on the same targets: differences to the first run with intervals."""
+    from rich.console import Console
+
+    from p5dist.report import compare_show
+    from p5dist.report.compare import compare_runs
+    from p5dist.storage import Folder
+
+    found = compare_runs(runs, resamples=resamples, seed=seed)
+    if page is not None:
+        Folder.open(page).write_text(compare_show.page(found))
+    if as_json:
+        print(json.dumps(found, indent=2))
+    else:
+        Console(highlight=False).print(compare_show.table(found))
+
+
+@app.command()
 def audit(
     job: Job,
     words: Words = None,

@@ -23,10 +23,21 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the states of the stages; run nothing.")
     ] = False,
+    seeds: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N | A,B,…",
+            help="Train with N seeds, or with these, on one prepared data set: runs NAME-seed-K, "
+            "and the metrics over all seeds in NAME-seeds.",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Run the stages of a job in order; skip complete stages, continue interrupted ones."""
     stages, overrides = split_words(words)
+    if seeds is not None:
+        _seeds(job, stages, overrides, seeds, fresh=fresh, dry_run=dry_run, as_json=as_json)
+        return
     _stages(job, stages, overrides, fresh=fresh, dry_run=dry_run, as_json=as_json)
 
 
@@ -93,7 +104,7 @@ def _stages(
 
     job = load_checked(path, overrides)
     if dry_run:
-        steps = progress(job, RunFolder.of(job.storage, job.name), stages, fresh=fresh)
+        steps = progress(job, RunFolder.of_job(job), stages, fresh=fresh)
         if as_json:
             print(json.dumps({step.stage: step.state for step in steps}))
         else:
@@ -110,12 +121,51 @@ def _stages(
         _summary(job, results)
 
 
+def _seeds(
+    path: Path,
+    stages: list[str],
+    overrides: list[str] | None,
+    wanted: str,
+    *,
+    fresh: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    from p5dist import seeds
+    from p5dist.environment.console import console
+
+    job = load_checked(path, overrides)
+    numbers = seeds.parse_seeds(wanted, job)
+    if dry_run:
+        found = seeds.states(job, stages, numbers, fresh=fresh)
+        if as_json:
+            listed = {run: {s.stage: s.state for s in steps} for run, steps in found.items()}
+            print(json.dumps(listed))
+            return
+        for run_name, steps in found.items():
+            print(run_name)
+            for step in steps:
+                print(
+                    "\n".join(
+                        [f"  {step.stage:<22}{step.state}", *(f"    {n}" for n in step.notes)]
+                    )
+                )
+        return
+    with redirect_stdout(sys.stderr):  # Ray prints the output of its nodes
+        result = seeds.run(job, stages, numbers, fresh=fresh)
+    if as_json:
+        print(json.dumps(result, indent=2))
+    elif result is not None:
+        console.print(seeds.table(result))
+        console.print(f"all seeds: {seeds.folder_of(job)}")
+
+
 def _summary(job: Any, results: dict[str, Any]) -> None:
     """Print the tables and paths of the results."""
     from p5dist.environment.console import console
     from p5dist.storage import RunFolder
 
-    folder = RunFolder.of(job.storage, job.name)
+    folder = RunFolder.of_job(job)
     if "evaluate" in results:
         from p5dist.inference.evaluate.table import table
 

@@ -32,6 +32,7 @@ def _folder_name(name: str) -> str:
 
 
 FolderName = Annotated[str, AfterValidator(_folder_name)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class RunConfig(Section):
@@ -41,7 +42,15 @@ class RunConfig(Section):
     """Name of the run, and of its folder under ``storage``."""
     storage: str = "runs"
     """A folder, or a URL that fsspec opens."""
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 1
+    seed: Seed = 1
+    train_seed: Seed | None = None
+    """Seed of training: initial weights, order of the data, masks, dropout, negatives. Left out:
+    ``seed``. Prepared data, evaluated users, their negatives and intervals follow ``seed``, so that
+    runs that differ in ``train_seed`` only are evaluated on the same targets."""
+    data_of: FolderName | None = None
+    """Name of another run in the same storage whose prepared data this run uses, instead of a stage
+    prepare of its own. Both jobs need the same seed and the same sections prepare and feed.lanes.
+    ``p5dist run --seeds`` sets it."""
     prepare: Prepare
     feed: Feed = Feed()
     model: Model = Model()
@@ -54,6 +63,14 @@ class RunConfig(Section):
     report: Report | None = Report()
     scale: Scale = Scale()
     tracking: Tracking = Tracking()
+
+    @model_validator(mode="after")
+    def _data(self) -> RunConfig:
+        if self.data_of == self.name:
+            raise ValueError(
+                f"data_of '{self.data_of}' is this run itself: name another run, or leave it out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _lanes(self) -> RunConfig:
@@ -150,6 +167,11 @@ class RunConfig(Section):
                 )
         return self
 
+    @property
+    def training_seed(self) -> int:
+        """``train_seed``; left out, ``seed``."""
+        return self.seed if self.train_seed is None else self.train_seed
+
     def tasks(self) -> list[tuple[str, TaskSection]]:
         """Key path and section of every objective and task."""
         return [(key, task) for stage in self.trainings() for key, _, task in self.tasks_of(stage)]
@@ -224,8 +246,9 @@ class RunConfig(Section):
         return tuple(dict.fromkeys((*there, *self.model.columns)))
 
     def stages(self) -> list[str]:
-        """All stages of the job in order."""
-        names = ["prepare", *self.trainings()]
+        """All stages of the job in order; a job that uses the data of another run has no stage
+        prepare."""
+        names = [*([] if self.data_of else ["prepare"]), *self.trainings()]
         names += [s for s in ("evaluate", "recommend", "report") if getattr(self, s) is not None]
         return names
 
@@ -238,6 +261,8 @@ class RunConfig(Section):
         if stage == "prepare":
             parts["lanes"] = job["feed"]["lanes"]
             return parts
+        if self.training_seed != self.seed:
+            parts["train_seed"] = self.training_seed
         feed = {k: v for k, v in job["feed"].items() if k not in _HOW_TO_READ}
         for mixed in feed["mix"].values():  # the location of the run does not matter
             mixed["data"] = mixed["data"].rstrip("/").rsplit("/", 1)[-1]

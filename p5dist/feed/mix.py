@@ -141,20 +141,20 @@ def open_mix(job: RunConfig, stage: str, folder: RunFolder, manifest: Manifest) 
     Raises:
         ShardError: a data set of the mix is not prepared, or damaged.
     """
-    training = job.trainings()[stage]
+    training, seed = job.trainings()[stage], job.training_seed
     names = [""] if stage != "pretrain" else ["", *sorted(job.feed.mix)]
     weights = job.feed.weights[: len(names)]
     rows = rows_by_weight(training.batch_size // job.feed.lanes, weights)
     sets: list[DataSet] = []
     first_row = 0
     for number, name in enumerate(names):
-        run = RunFolder(Folder.open(job.feed.mix[name].data)) if name else folder
+        run = RunFolder.at(Folder.open(job.feed.mix[name].data)) if name else folder
         its = Manifest.read(run.prepare) if name else manifest
         order = LaneOrder(
             its,
             lanes=job.feed.lanes,
             batch_size=rows[number] * job.feed.lanes,
-            seed=int(hashed(job.seed, Stream.DATA_SETS, number)[0] >> 1) if name else job.seed,
+            seed=int(hashed(seed, Stream.DATA_SETS, number)[0] >> 1) if name else seed,
             first_row=first_row,
         )
         sets.append(DataSet(name, run, its, order))

@@ -48,7 +48,7 @@ def export(job: RunConfig, stage: str, out: Folder, step: int | None = None) -> 
             "the file to write already exists", where=str(out),
             rule="an export replaces no file", fix="give another name, or remove the file first",
         )  # fmt: skip
-    folder = RunFolder.of(job.storage, job.name)
+    folder = RunFolder.of_job(job)
     checkpoints = Checkpoints(folder.training(stage) / "checkpoints")
     checkpoint = checkpoints.best() if step is None else checkpoints.require(step)
     weights = _weights(checkpoint)

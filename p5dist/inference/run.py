@@ -418,7 +418,7 @@ def load(run: str | Path, *, stage: str | None = None) -> Run:
             "not a run", where="run", value=repr(run), rule="the folder or URL of a run",
             fix='for example p5dist.load("runs/shop")',
         )  # fmt: skip
-    folder = RunFolder(Folder.open(str(run)))
+    folder = RunFolder.at(Folder.open(str(run)))
     if not folder.job.exists():
         raise RunFolderError(
             "no run here", where=str(folder.root), rule="a run folder has a job.yaml",

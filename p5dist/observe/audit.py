@@ -77,7 +77,7 @@ def audit(job: RunConfig, stage: str) -> Audit:
         RunFolderError: the stage has no ledger.
         CheckpointError: the stage has no complete checkpoint yet.
     """
-    folder = RunFolder.of(job.storage, job.name)
+    folder = RunFolder.of_job(job)
     stage_folder = folder.training(stage)
     found = attempts(stage_folder)
     if not found:

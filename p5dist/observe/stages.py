@@ -135,6 +135,42 @@ def check_inputs(job: RunConfig, folder: RunFolder, stages: list[str]) -> list[s
     return [f"the prepared data is older than its input files: {line}" for line in found.lines()]
 
 
+def check_shared_data(job: RunConfig, folder: RunFolder) -> None:
+    """If the job uses the prepared data of another run (``data_of``): check that the data was
+    prepared with the settings of this job, and that no stage of this run was trained on other data.
+
+    Raises:
+        RunFolderError: other settings, or the data was prepared again since.
+    """
+    if job.data_of is None or not (folder.prepare / MANIFEST).exists():
+        return  # a stage that reads the data says that there is none
+    other = RunFolder.at(folder.prepare.above)
+    then: dict[str, Any] = {}
+    if other.job.exists():
+        owner = parse_job(other.job.read_bytes(), where=str(other.job))
+        then = redact(owner.identity("prepare"))
+    different = _difference(then, redact(job.identity("prepare")))
+    if different is not None:
+        key, old, new = different
+        raise RunFolderError(
+            f"the data of run '{job.data_of}' was prepared with other settings",
+            where=str(folder.prepare), value=f"{key}: {old!r} there, {new!r} here",
+            rule="a run with data_of has the same seed, feed.lanes and section prepare",
+            fix="name a run with these settings, or leave data_of out",
+        )  # fmt: skip
+    now = Manifest.read(folder.prepare).fingerprint
+    for stage in job.trainings():
+        file = marker(folder, stage)
+        trained_on = file.read_json().get("data_fingerprint") if file.exists() else None
+        if trained_on is not None and trained_on != now:
+            raise RunFolderError(
+                f"the data of run '{job.data_of}' was prepared again since {stage} was trained",
+                where=str(file), value=f"data {trained_on} then, {now} now",
+                rule="a run is trained and evaluated on one data set",
+                fix="start anew: --fresh",
+            )  # fmt: skip
+
+
 def marker(folder: RunFolder, stage: str) -> Folder:
     """The file that exists once a stage is complete."""
     if stage == "prepare":

@@ -87,7 +87,7 @@ def run(run_or_job: str, as_json: bool) -> None:
 
 def read(run_or_job: str) -> Status:
     """The status of a run; arguments and errors as for :func:`run`."""
-    job, folder, inputs_at = _open(run_or_job)
+    job, folder, inputs_at = open_run(run_or_job)
     steps = progress(job, folder, [], inputs_at=inputs_at)
     current = next((s.stage for s in steps if s.state not in ("complete", "outdated")), None)
     noted = (folder.root / STATE).read_json() if (folder.root / STATE).exists() else {}
@@ -108,15 +108,19 @@ def read(run_or_job: str) -> Status:
     )
 
 
-def _open(run_or_job: str) -> tuple[RunConfig, RunFolder, str | None]:
-    """The job, its run folder, and the folder where its relative paths begin (None: here)."""
+def open_run(run_or_job: str) -> tuple[RunConfig, RunFolder, str | None]:
+    """The job, its run folder, and the folder where its relative paths begin (None: here).
+
+    Raises:
+        RunFolderError: there is no run.
+    """
     if run_or_job.endswith((".yaml", ".yml")) and Path(run_or_job).is_file():
         job = load_job(run_or_job)
-        folder = RunFolder.of(job.storage, job.name)
+        folder = RunFolder.of_job(job)
         if folder.job.exists():
             return job, folder, None
     else:
-        folder = RunFolder(Folder.open(run_or_job))
+        folder = RunFolder.at(Folder.open(run_or_job))
         if folder.job.exists():
             job = parse_job(folder.job.read_bytes(), where=str(folder.job))
             with suppress(ShardError):

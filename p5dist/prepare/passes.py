@@ -29,7 +29,7 @@ from p5dist.prepare.sources import Inputs, cut_files, estimate_rows
 from p5dist.prepare.split import Cuts, describe
 from p5dist.prepare.vocabulary import Vocabulary, expected_collisions, item_vocabulary
 from p5dist.prepare.write_shards import group_rows
-from p5dist.storage import Folder
+from p5dist.storage import Folder, RunFolder
 
 _EVENTS = 127
 _SHARD_ROWS = 2_000_000
@@ -212,13 +212,14 @@ class Passes:
         rule = self.config.vocabulary.extend
         if rule is None:
             return None
-        file = Folder.open(rule) / f"prepare/vocabulary/{name}.parquet"
-        if not (Folder.open(rule) / "prepare" / MANIFEST).exists():
+        prepare = RunFolder.at(Folder.open(rule)).prepare
+        if not (prepare / MANIFEST).exists():
             raise DataError(
                 "no prepared data there", where="prepare.vocabulary.extend", value=rule,
                 rule="the folder of a run whose prepare stage is complete",
                 fix="name <storage>/<run name> of the earlier run",
             )  # fmt: skip
+        file = prepare / f"vocabulary/{name}.parquet"
         return Vocabulary.of_table(file.read_table()).external if file.exists() else None
 
     def _backwards_note(self, sample: Ints) -> None:

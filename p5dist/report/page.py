@@ -27,7 +27,7 @@ def render(run: Run, users: list[ShownUser]) -> str:
     finished = [r["finished"] for r in run.results.values() if r.get("finished")]
     seconds = [r["seconds"] for r in run.results.values() if r.get("seconds") is not None]
     latest = list(run.results.values())[-1] if run.results else {}
-    return _environment().get_template("page.html.j2").render(
+    return environment().get_template("page.html.j2").render(
         run=run,
         name=run.job.name,
         finished=max(finished, default=None),
@@ -56,8 +56,9 @@ def render(run: Run, users: list[ShownUser]) -> str:
     )  # fmt: skip
 
 
-def _environment() -> Environment:
-    environment = Environment(
+def environment() -> Environment:
+    """Templates of this folder; every printed value is escaped and searched for secrets."""
+    made = Environment(
         loader=FileSystemLoader(HERE),
         autoescape=True,
         undefined=StrictUndefined,
@@ -66,9 +67,9 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     for filter_ in (fmt.number, fmt.metric, fmt.percent, fmt.change, fmt.duration, fmt.moment):
-        environment.filters[filter_.__name__] = filter_
-    environment.filters["plain"] = tables.plain
-    return environment
+        made.filters[filter_.__name__] = filter_
+    made.filters["plain"] = tables.plain
+    return made
 
 
 def _finalize(value: Any) -> Any:

@@ -92,6 +92,11 @@ class Folder:
         return self.path.rsplit("/", 1)[-1]
 
     @property
+    def above(self) -> Folder:
+        """The folder that this one is in."""
+        return Folder(self.fs, self.path.rsplit("/", 1)[0])
+
+    @property
     def is_local(self) -> bool:
         return isinstance(self.fs, pafs.LocalFileSystem)
 

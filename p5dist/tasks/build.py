@@ -40,7 +40,7 @@ class Model(nn.Module):
 
 
 def build_model(job: RunConfig, stage: str, manifest: Manifest, device: torch.device) -> Model:
-    """The model of a training stage; dense weights are drawn from the job's seed.
+    """The model of a training stage; dense weights are drawn from its seed of training.
 
     Args:
         stage: ``pretrain`` or ``finetune/<name>``.
@@ -51,7 +51,7 @@ def build_model(job: RunConfig, stage: str, manifest: Manifest, device: torch.de
     """
     training = job.trainings()[stage]
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(job.seed)
+        torch.manual_seed(job.training_seed)
         backbone = Backbone(
             job.model,
             manifest,
@@ -93,7 +93,7 @@ def make_collate(
         unseen = np.append(False, ~trained)
     masking, fields = _training_extras(job, folder.prepare, manifest, training)
     return Collate(
-        job.seed,
+        job.training_seed,
         Attributes.load(folder.prepare, "item", job.model.item_attributes),
         Attributes.load(folder.prepare, "user", job.model.user_attributes),
         masking=masking,

@@ -34,9 +34,8 @@ class Source:
 
     checkpoint: Checkpoint
     stage: str
-    """Of the run that made it."""
-    prepare: Folder
-    """Of that run."""
+    """The training stage that made it."""
+    run: RunFolder
 
     @classmethod
     def find(cls, start: str, job: RunConfig, folder: RunFolder) -> Source:
@@ -47,24 +46,29 @@ class Source:
         """
         if start in job.trainings():
             own = Checkpoints(folder.training(start) / "checkpoints").best()
-            return cls(own, start, folder.prepare)
+            return cls(own, start, folder)
         source = Folder.open(start)
         if (source / MARKER).exists():
             checkpoint = Checkpoint(source, int((source / MARKER).read_json()["step"]))
-            source = _above(_above(source))
+            source = source.above.above
         else:
             checkpoint = Checkpoints(source / "checkpoints").best()
-        run = _above(source)
+        run = RunFolder.at(source.above)
         stage = source.name
-        if not (run / "prepare" / MANIFEST).exists():
-            run, stage = _above(run), f"{run.name}/{stage}"
-        if not (run / "prepare" / MANIFEST).exists():
+        if not (run.prepare / MANIFEST).exists():
+            run, stage = RunFolder.at(run.root.above), f"{run.root.name}/{stage}"
+        if not (run.prepare / MANIFEST).exists():
             raise CheckpointError(
                 "no run around a checkpoint to start from", where=str(source),
                 rule="ids are read from prepare/ of its run, two or three folders above it",
                 fix="give the folder of a training stage inside of its whole run folder",
             )  # fmt: skip
-        return cls(checkpoint, stage, run / "prepare")
+        return cls(checkpoint, stage, run)
+
+    @property
+    def prepare(self) -> Folder:
+        """The data that it was trained on."""
+        return self.run.prepare
 
     @cached_property
     def job(self) -> RunConfig:
@@ -79,7 +83,7 @@ class Source:
 
     def trained_items(self) -> Bools:
         """[items] whether the row of item id i + 1 is trained."""
-        found = read_trained(_above(self.prepare) / self.stage)
+        found = read_trained(self.run.training(self.stage))
         if found is not None:
             return found
         table = (self.prepare / "vocabulary/item.parquet").read_table([c.COUNT])
@@ -200,10 +204,6 @@ def initialise(
     source.checkpoint.load({names[n]: value for n, value in same.items()})
     report.loaded = sorted(same)
     return report
-
-
-def _above(folder: Folder) -> Folder:
-    return Folder(folder.fs, folder.path.rsplit("/", 1)[0])
 
 
 def _rows(before: int, now: int, carried: int) -> dict[str, int]:

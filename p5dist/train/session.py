@@ -107,7 +107,7 @@ class Session:
             "data": self.mix.fingerprint,
             "feed.lanes": self.order.lanes,
             "batch_size": self.training.batch_size,
-            "seed": self.job.seed,
+            "seed": self.job.training_seed,
             "job": self.job.fingerprint(self.stage),
         }
 
@@ -153,7 +153,7 @@ def open_session(
     tables = table_names(model.plan)
     init_tables(
         {name: t for name, t in model.state_dict().items() if name in tables},
-        seed=job.seed,
+        seed=job.training_seed,
         std=job.model.init_scale,
     )
     checkpoints = Checkpoints(folder.training(stage) / "checkpoints")
@@ -196,7 +196,7 @@ def _candidates(job: RunConfig, stage: str, mix: Mix) -> Candidates | None:
         loss,
         mix.item_counts(),
         mix.catalogue(),
-        job.seed,
+        job.training_seed,
         only_seen=bool(job.model.item_attributes),
         met=met,
         gather=gather_over_workers(),

@@ -48,7 +48,7 @@ def train(config: dict[str, Any], rank: int) -> None:
     torch.set_num_threads(config["threads"])
     job = parse_job(config["job"])
     stage: str = config["stage"]
-    folder = RunFolder.of(job.storage, job.name)
+    folder = RunFolder.of_job(job)
     stage_folder = folder.training(stage)
     monitor = config["monitor"]
     device = ray.train.torch.get_device()

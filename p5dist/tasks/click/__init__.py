@@ -139,11 +139,11 @@ class Click(Task):
             )  # fmt: skip
 
     def batch_fields(self, context: Context) -> Unclicked | None:
-        return self.drawn(context) if self.negatives else None
+        return self.drawn(context, context.job.training_seed) if self.negatives else None
 
-    def drawn(self, context: Context) -> Unclicked:
+    def drawn(self, context: Context, seed: int) -> Unclicked:
         """The sampler of the negatives."""
-        return Unclicked(self.negatives, context.catalogue, context.job.seed)
+        return Unclicked(self.negatives, context.catalogue, seed)
 
     def build(self, context: Context, device: torch.device) -> TaskModule:
         from p5dist.tasks.click.module import ClickModule

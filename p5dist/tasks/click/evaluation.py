@@ -36,7 +36,7 @@ class ClickEvaluation(Evaluation):
         self._config = config
         self._catalogue = context.catalogue
         self._label = Label(config, context.manifest)
-        self._draw = config.drawn(context) if config.negatives else None
+        self._draw = config.drawn(context, context.job.seed) if config.negatives else None
 
     def fit(self, parts: Iterable[Histories]) -> ItemRate:
         parts = list(parts)

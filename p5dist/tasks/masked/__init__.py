@@ -50,7 +50,8 @@ class Masked(Task):
         check_targets(context, key)
 
     def masking(self, context: Context) -> Cloze:
-        return Cloze(self.probability, self.last_share, context.catalogue, context.job.seed)
+        seed = context.job.training_seed
+        return Cloze(self.probability, self.last_share, context.catalogue, seed)
 
     def build(self, context: Context, device: torch.device) -> TaskModule:
         from p5dist.tasks.masked.module import MaskedModule

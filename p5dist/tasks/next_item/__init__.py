@@ -72,7 +72,7 @@ class NextItem(Task):
     def masking(self, context: Context) -> Cloze | None:
         if self.by == "causal":
             return None
-        return Cloze(0.0, 1.0, context.catalogue, context.job.seed)
+        return Cloze(0.0, 1.0, context.catalogue, context.job.training_seed)
 
     def build(self, context: Context, device: torch.device) -> TaskModule:
         weights = event_weights(context.manifest, self.events)

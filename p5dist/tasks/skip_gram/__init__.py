@@ -50,7 +50,7 @@ class SkipGram(Task):
     def batch_fields(self, context: Context) -> SkipGrams:
         counts = (context.folder / "vocabulary/item.parquet").read_table([c.COUNT])
         return SkipGrams.of(
-            self.window, self.subsample, counts[c.COUNT].to_numpy(), context.job.seed
+            self.window, self.subsample, counts[c.COUNT].to_numpy(), context.job.training_seed
         )
 
     def build(self, context: Context, device: torch.device) -> TaskModule:

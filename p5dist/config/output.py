@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
@@ -18,14 +18,24 @@ class Ranking(Section):
     the rest comes from the model (as in kNN-LM, Khandelwal et al. 2020). Choose the share on the
     validation split: p5dist evaluate JOB.yaml evaluate.split=validation
     ranking.item_to_item=0.3."""
+    counted: PositiveInt | None = 20_000_000
+    """About the number of training interactions whose item pairs are counted, of users chosen at
+    random; null: all. Counting takes 1.5 seconds of a core per million."""
     memory: PositiveFloat = 1.0
     """GiB that a scoring process may use for item vectors and for users that wait for the next pass
     over them. Item vectors that take more than half of it are read from disk in every pass. No
     result depends on it."""
 
 
+Baseline = Literal[
+    "popularity", "recent_popularity", "last_item", "last_event", "item_to_item", "ppmi_svd"
+]
+
+
 class Evaluate(Section):
     """Exact ranking over the whole catalogue, and the metrics of the tasks."""
+
+    BASELINES: ClassVar[tuple[str, ...]] = get_args(Baseline)
 
     split: Literal["validation", "test"] = "test"
     k: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1, 5, 10, 20)
@@ -41,6 +51,14 @@ class Evaluate(Section):
     """Histories scored at once by one actor."""
     ranking_from: str | None = None
     """Stage whose model ranks; left out: the last training stage that ranks items."""
+    baselines: tuple[Baseline, ...] | None = None
+    """Rankers without training to compare with; left out: all of these that the log and the
+    protocol have a use for. popularity: items by training interactions; recent_popularity: of the
+    last recent_days of training; last_item, last_event: the user's own items again, the latest
+    first (of each event), with mask_seen: false; item_to_item: what followed the last items;
+    ppmi_svd: factors of item pairs."""
+    recent_days: PositiveInt = 7
+    """Days of recent_popularity, up to the last training interaction."""
     bootstrap: NonNegativeInt = 1000
     """Resamples of the users for the 95 % confidence intervals; 0: no intervals."""
 

@@ -6,18 +6,15 @@ all processes of a machine.
 
 from __future__ import annotations
 
-import io
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from p5dist.data.jagged import Ints
 from p5dist.storage import Folder
+from p5dist.storage.arrays import LocalCopies, write_array
 
 BLOCK = 32_768
 """Rows of a block; the last block may have fewer."""
@@ -32,7 +29,7 @@ class Matrix:
     name: str
     rows: int
     width: int
-    _copies: _Copies = field(default_factory=lambda: _Copies(), repr=False)
+    _copies: LocalCopies = field(default_factory=LocalCopies, repr=False)
 
     @property
     def blocks(self) -> int:
@@ -52,15 +49,11 @@ class Matrix:
         """Write one block."""
         first, end = self.range_of(block)
         assert values.shape == (end - first, self.width)
-        data = io.BytesIO()
-        np.save(data, np.ascontiguousarray(values, dtype=np.float32), allow_pickle=False)
-        self._file(block).write_bytes(data.getbuffer())
+        write_array(self._file(block), values.astype(np.float32, copy=False))
 
     def block(self, block: int) -> Rows:
         """[rows of the block, width], mapped."""
-        path = self._copies.path(self._file(block))
-        mapped: Rows = np.load(path, mmap_mode="r", allow_pickle=False)
-        return mapped
+        return self._copies.mapped(self._file(block))
 
     def take(self, index: Ints) -> Rows:
         """[n, width] the rows ``index`` [n] in that order; only their blocks are mapped, one after
@@ -85,23 +78,3 @@ def _by_block(rising: Ints) -> Iterator[tuple[int, int, int]]:
     first = np.flatnonzero(np.diff(block, prepend=-1))
     for begin, end in zip(first, [*first[1:], len(rising)], strict=True):
         yield int(block[begin]), int(begin), int(end)
-
-
-class _Copies:
-    """Local copies of files on an object store, for as long as this process lives."""
-
-    def __getstate__(self) -> dict[str, object]:
-        return {}  # every process has copies of its own
-
-    @cached_property
-    def _folder(self) -> tempfile.TemporaryDirectory[str]:
-        return tempfile.TemporaryDirectory(prefix="p5dist-")
-
-    def path(self, file: Folder) -> str:
-        """Path of a file, or of its copy."""
-        if file.is_local:
-            return file.path
-        copy = Path(self._folder.name) / file.name
-        if not copy.exists():
-            copy.write_bytes(file.read_bytes())
-        return str(copy)

@@ -18,9 +18,11 @@ from p5dist.data.reader import Portion, ShardReader
 from p5dist.data.users import Users
 from p5dist.environment.console import progress
 from p5dist.environment.ray_errors import errors_as_raised
+from p5dist.environment.workers import Here, Workers, workers_for
 from p5dist.storage import RunFolder
 
 _PORTIONS_PER_ACTOR = 4  # so that actors end at about the same time
+_WORTH_PROCESSES = 2_000_000  # interactions
 _WORTH_A_CALL = 2048  # histories; scoring fewer takes less time than starting an actor
 
 Score = Callable[[Portion, Users], pa.Table]
@@ -32,6 +34,14 @@ def scores_here(job: RunConfig) -> bool:
     """Whether evaluate and recommend run in this process: without a cluster address and with one
     actor."""
     return job.scale.address is None and (job.scale.actors or job.scale.most_workers) == 1
+
+
+def workers_for_counts(job: RunConfig, manifest: Manifest, where: str) -> Workers:
+    """The workers that count and compute vectors before all users are scored: this process, where
+    the work is not worth the start of others. Close them."""
+    if manifest.rows_kept < _WORTH_PROCESSES and manifest.items < _WORTH_PROCESSES // 10:
+        return Here()
+    return workers_for(job.scale, where)
 
 
 def run_task(job: RunConfig, function: Callable[..., Result], *arguments: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,11 +20,12 @@ from p5dist.data.reader import Portion
 from p5dist.data.users import Users
 from p5dist.environment.provenance import provenance
 from p5dist.errors import ConfigError
-from p5dist.inference.actors import run_task, score_all, value_of
+from p5dist.inference.actors import score_all, workers_for_counts
 from p5dist.inference.evaluate.score import Load
-from p5dist.inference.fitting import fit
+from p5dist.inference.fitting import fit, read_fitted
 from p5dist.inference.rankers import MODEL, Rankers, Request
 from p5dist.inference.scorer import load_scorer
+from p5dist.inference.vectors import Trained, make_vectors
 from p5dist.ranking.topk import Lists
 from p5dist.storage import Folder, RunFolder
 
@@ -66,10 +68,12 @@ def run(job: RunConfig, folder: RunFolder, *, load: Load = load_scorer) -> dict[
     folder.recommend.remove()
     folder.recommend.make()
     rows = users = 0
-    fitted = None
-    if job.ranking.item_to_item:
-        fitted = run_task(job, fit, job, folder, manifest, False)
-    make_writer = ListWriterFactory(job, folder, stage, load, fitted)
+    with closing(workers_for_counts(job, manifest, "recommend")) as workers:
+        if job.ranking.item_to_item:
+            fit(job, folder, manifest, workers)
+        if load is load_scorer:
+            make_vectors(Trained(job, folder, stage), workers)
+    make_writer = ListWriterFactory(job, folder, manifest, stage, load)
     for written in score_all(make_writer, job, folder, manifest, "score"):
         rows += written["rows"][0].as_py()
         users += written["users"][0].as_py()
@@ -92,15 +96,15 @@ class ListWriterFactory:
 
     job: RunConfig
     folder: RunFolder
+    manifest: Manifest
     stage: str
     load: Load
-    fitted: Any = None
-    """The result of :func:`.actors.run_task` for the counts; None if the model ranks alone."""
 
     def __call__(self) -> ListWriter:
         model = self.load(self.job, self.folder, self.stage)
-        fitted = value_of(self.fitted)
-        counts = None if fitted is None else fitted.item_to_item
+        counts = None
+        if self.job.ranking.item_to_item:
+            counts = read_fitted(self.job, self.folder, self.manifest).item_to_item
         rankers = Rankers(self.job.ranking, model, counts, compared=False)
         return ListWriter(self.job, self.folder, rankers)
 

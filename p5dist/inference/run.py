@@ -22,7 +22,7 @@ from p5dist.data.histories import Histories
 from p5dist.data.jagged import Ints, Jagged
 from p5dist.data.manifest import Manifest
 from p5dist.errors import ConfigError, DataError, RunFolderError
-from p5dist.inference.fitting import fit
+from p5dist.inference.fitting import read_fitted
 from p5dist.inference.given import (
     Id,
     Items,
@@ -381,7 +381,7 @@ class Run:
     def _rankers(self) -> Rankers:
         counts = None
         if self.job.ranking.item_to_item:
-            counts = fit(self.job, self._folder, self._manifest, False).item_to_item
+            counts = read_fitted(self.job, self._folder, self._manifest).item_to_item
         model = self._scorer(self._ranking_stage())
         return Rankers(self.job.ranking, model, counts, compared=False)
 

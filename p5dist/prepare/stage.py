@@ -90,7 +90,7 @@ def _claim(passes: Passes) -> None:
     state = (__version__, settings, passes.ranges, passes.shards)
     if not passes.stage.scratch.claim(sha256(repr(state).encode()).hexdigest()):
         (passes.prepare / "rejected").remove()
-    for name in ("shards", "vocabulary", "attributes", "profile.json", "result.json"):
+    for name in ("fitted", "shards", "vocabulary", "attributes", "profile.json", "result.json"):
         (passes.prepare / name).remove()
 
 

@@ -50,6 +50,7 @@ class ItemToItem:
     Its arrays may be memory-mapped: only the rows of the last items of histories are read."""
 
     name = "item_to_item"
+    fitted_on = "item pairs of training histories"
     fitted_on = f"item pairs at most {WINDOW} interactions apart in training histories"
 
     @classmethod

@@ -6,12 +6,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from scipy.sparse import csr_array
 from scipy.sparse.linalg import svds
 
 from p5dist.data.catalogue import Catalogue
 from p5dist.data.histories import Histories
-from p5dist.data.jagged import Floats
+from p5dist.data.jagged import Floats, Ints, Jagged
+from p5dist.ranking.products import HeldItems, Query, rank_products
+from p5dist.ranking.topk import Ranked
 
 SMOOTHING = 0.75
 """Power of the context counts."""
@@ -62,6 +65,15 @@ class PpmiSvd:
         u, s = _svd(ppmi(forward + forward.T), min(dim, catalogue.largest), seed)
         vectors[:, : len(s)] = u * np.sqrt(s)
         return cls(catalogue, vectors)
+
+    def rank_and_list(
+        self, histories: Histories, owner: Ints, target: Ints, k: int, *, seen: Jagged | None
+    ) -> Ranked:
+        """See :class:`.topk.Ranker`."""
+        users = torch.from_numpy(self.user_vectors(histories))
+        items = HeldItems(torch.from_numpy(self.item_vectors), self.catalogue)
+        ((ranked,),) = rank_products([Query(users, owner, target, seen)], items, k)
+        return ranked
 
     def user_vectors(self, histories: Histories) -> npt.NDArray[np.float32]:
         """[B, dim]; 0 of an empty history."""

@@ -45,6 +45,11 @@ class Ranker(Protocol):
         ...
 
     @property
+    def fitted_on(self) -> str:
+        """What it was fitted on."""
+        ...
+
+    @property
     def catalogue(self) -> Catalogue:
         """The items that are ranked."""
         ...

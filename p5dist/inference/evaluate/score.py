@@ -17,7 +17,7 @@ from p5dist.data.manifest import Manifest
 from p5dist.data.reader import Portion
 from p5dist.data.users import Users
 from p5dist.inference.actors import value_of
-from p5dist.inference.fitting import Fitted, task_evaluations
+from p5dist.inference.fitting import baselines, read_fitted, task_evaluations, wanted_baselines
 from p5dist.inference.rankers import Rankers, Request
 from p5dist.ranking.targets import Rule, TargetBatch, Targets
 from p5dist.ranking.topk import Lists, Ranked
@@ -54,12 +54,11 @@ class TargetScorerFactory:
     manifest: Manifest
     ranking: str | None
     """Training stage whose model ranks."""
-    fitted: Any
-    """The result of :func:`.actors.run_task` for the fitted baselines."""
+    task_baselines: Any
+    """The result of :func:`.actors.run_task` for :func:`.fitting.fit_tasks`."""
     load: Load
 
     def __call__(self) -> TargetScorer:
-        fitted: Fitted = value_of(self.fitted)
         loaded: dict[str, Any] = {}
 
         def stage(name: str) -> Any:
@@ -69,16 +68,20 @@ class TargetScorerFactory:
 
         rankers = None
         if self.ranking is not None:
+            fitted = read_fitted(self.job, self.folder, self.manifest)
             rankers = Rankers(
-                self.job.ranking, stage(self.ranking), fitted.item_to_item, [fitted.popularity],
-                compared=True,
-            )  # fmt: skip
+                self.job.ranking,
+                stage(self.ranking),
+                fitted.item_to_item,
+                baselines(self.job, self.manifest, fitted),
+                compared="item_to_item" in wanted_baselines(self.job),
+            )
         paths = self.job.predicting_tasks()
         tasks = {
             path: (evaluation, stage(paths[path][0]).task(paths[path][1]))
             for path, evaluation in task_evaluations(self.job, self.folder, self.manifest).items()
         }
-        return TargetScorer(self.job, self.manifest, rankers, tasks, fitted.tasks)
+        return TargetScorer(self.job, self.manifest, rankers, tasks, value_of(self.task_baselines))
 
 
 class TargetScorer:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -22,7 +23,7 @@ from p5dist.data.jagged import Array
 from p5dist.data.manifest import Manifest
 from p5dist.environment.provenance import provenance
 from p5dist.errors import ConfigError, DataError
-from p5dist.inference.actors import run_task, score_all, value_of
+from p5dist.inference.actors import run_task, score_all, workers_for_counts
 from p5dist.inference.evaluate.score import (
     BEST_RANK,
     HISTORY_LENGTH,
@@ -37,9 +38,10 @@ from p5dist.inference.evaluate.score import (
     TargetScorerFactory,
     rule_of,
 )
-from p5dist.inference.fitting import fit, task_evaluations
+from p5dist.inference.fitting import fit, fit_tasks, fitted_on, read_fitted, task_evaluations
 from p5dist.inference.rankers import MODEL
 from p5dist.inference.scorer import load_scorer
+from p5dist.inference.vectors import Trained, make_vectors
 from p5dist.ranking.metrics import Estimate, coverage, estimate, rank_values, ranking_labels
 from p5dist.ranking.results import RANKING
 from p5dist.ranking.topk import MISSED
@@ -81,9 +83,15 @@ def run(job: RunConfig, folder: RunFolder, *, load: Load = load_scorer) -> dict[
     folder.evaluate.remove()
     folder.evaluate.make()
 
-    fitted = run_task(job, fit, job, folder, manifest, True)
+    with closing(workers_for_counts(job, manifest, "evaluate")) as workers:
+        if ranking is not None:
+            fit(job, folder, manifest, workers)
+        if load is load_scorer:
+            for stage in _stages(job, ranking):
+                make_vectors(Trained(job, folder, stage), workers)
+    task_baselines = run_task(job, fit_tasks, job, folder, manifest)
     found = _Found(Catalogue.read(folder.prepare, manifest))
-    make_scorer = TargetScorerFactory(job, folder, manifest, ranking, fitted, load)
+    make_scorer = TargetScorerFactory(job, folder, manifest, ranking, task_baselines, load)
     found.add(score_all(make_scorer, job, folder, manifest, "score"))
     if not len(found.values[c.USER]):
         raise (
@@ -105,7 +113,7 @@ def run(job: RunConfig, folder: RunFolder, *, load: Load = load_scorer) -> dict[
         "tasks": tasks,
         "metric_info": _metric_info(job, evaluations),
         "protocol": _protocol(job, manifest, found)
-        | {"baseline_interactions": value_of(fitted).interactions},
+        | {"baselines_fitted_on": _fitted_on(job, folder, manifest, ranking)},
         **provenance(job, "evaluate", data=manifest.fingerprint, seconds=time.time() - began),
     }
     (folder.evaluate / RESULT).write_json(result)
@@ -237,6 +245,18 @@ def _metric_info(job: RunConfig, evaluations: dict[str, Evaluation]) -> dict[str
         for key, metric in task.metrics.items():
             found[key] = {"title": evaluation.title, **metric.model_dump()}
     return found
+
+
+def _fitted_on(
+    job: RunConfig, folder: RunFolder, manifest: Manifest, ranking: str | None
+) -> dict[str, str]:
+    return {} if ranking is None else fitted_on(job, manifest, read_fitted(job, folder, manifest))
+
+
+def _stages(job: RunConfig, ranking: str | None) -> list[str]:
+    """The training stages whose models rank or predict."""
+    predicting = [stage for stage, _ in job.predicting_tasks().values()]
+    return list(dict.fromkeys([*([] if ranking is None else [ranking]), *predicting]))
 
 
 def _sources(job: RunConfig) -> dict[str, str | None]:

@@ -17,7 +17,7 @@ from p5dist.data.jagged import Array, Bools, Floats, Ints, ranges
 from p5dist.ranking.metrics import list_starts
 from p5dist.ranking.sparse import distinct
 
-_CELLS = 1 << 22  # of the arrays of attribute values and of pairs held at once
+_CELLS = 1 << 22  # of arrays of vectors, attribute values or pairs that are held at once
 
 
 def list_means(name: str, ids: Ints, value: Array, ks: tuple[int, ...]) -> dict[str, Floats]:
@@ -65,14 +65,13 @@ def diversity(
     Args:
         vectors: [B, k, d] of the listed items; those of id 0 are ignored.
     """
-    # Of unit vectors, |Σ v|² = Σ |v|² + 2 Σ_{i<j} cosine: no array of pairs.
-    unit = vectors.astype(np.float64)
-    length = np.linalg.norm(unit, axis=2)
-    there = (length > 0) & (ids > 0)
-    unit *= (there / np.where(there, length, 1))[:, :, None]
-    total = np.square(unit.cumsum(1)).sum(2)
-    cosines = (total - there.cumsum(1)) / 2
+    step = max(1, _CELLS // max(1, vectors[:1].size))
+    parts = [
+        _cosines(ids[start : start + step], vectors[start : start + step])
+        for start in range(0, len(ids), step)
+    ]
     number = (ids > 0).cumsum(1)
+    cosines = np.concatenate([np.zeros((0, ids.shape[1])), *parts])
     return _of_pairs(number * (number - 1) / 2 - cosines, number, ks)
 
 
@@ -238,6 +237,17 @@ def _of_pairs(total: Floats, number: Ints, ks: tuple[int, ...]) -> dict[str, Flo
         pairs = number[:, i] * (number[:, i] - 1) / 2
         found[f"diversity@{k}"] = np.where(pairs > 0, total[:, i] / np.maximum(pairs, 1), 0.0)
     return found
+
+
+def _cosines(ids: Ints, vectors: npt.NDArray[np.floating]) -> Floats:
+    """[b, k] the sum of the cosines of all pairs of the first 1, 2, … items: of unit vectors,
+    |Σ v|² = Σ |v|² + 2 Σ_{i<j} cosine, so there is no array of pairs."""
+    unit = vectors.astype(np.float64)
+    length = np.linalg.norm(unit, axis=2)
+    there = (length > 0) & (ids > 0)
+    unit *= (there / np.where(there, length, 1))[:, :, None]
+    cosines: Floats = (np.square(unit.cumsum(1)).sum(2) - there.cumsum(1)) / 2
+    return cosines
 
 
 def _jaccard(ids: Ints, offsets: Ints, values: Ints) -> Floats:

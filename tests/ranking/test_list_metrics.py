@@ -38,7 +38,9 @@ def test_novelty_by_hand() -> None:
     assert user_counts(sessions, 4).tolist() == [2, 1, 1, 0]
 
 
-def test_diversity_by_hand() -> None:
+@pytest.mark.parametrize("cells", [1, 1 << 22])
+def test_diversity_by_hand(cells: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(list_metrics, "_CELLS", cells)
     vectors = np.zeros((4, 3, 2))
     vectors[0] = [[2, 0], [0, 5], [1, 0]]  # distances 1, 0 and 1
     vectors[1] = [[1, 0], [-3, 0], [7, 7]]  # 2; the third is no item
@@ -116,3 +118,11 @@ def test_item_counts_of_parts_are_those_of_the_whole() -> None:
         assert mean == pytest.approx(np.nanmean(list_means("x", ids, value, ks)[name]))
     # Lists that are longer than the largest k.
     assert ItemCounts.of(ids, (1, 4)).gini(30)["gini@4"] == whole.gini(30)["gini@4"]
+
+
+def test_no_lists() -> None:
+    nothing = np.zeros((0, 3), dtype=np.int64)
+    assert diversity(nothing, np.zeros((0, 3, 2)), (2,))["diversity@2"].shape == (0,)
+    found = attribute_diversity(nothing, np.array([0, 0]), nothing[:, 0], (2,))
+    assert found["diversity@2"].shape == (0,)
+    assert ItemCounts.of(nothing, (1, 2)).lists.tolist() == [0, 0, 0]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from scipy.sparse import csr_array
@@ -129,6 +131,23 @@ def test_no_histories_and_no_entries() -> None:
         empty, Catalogue(5), np.array([1]), np.array([4]), 2, seen=jagged([[1], [1, 3]])
     )
     assert (ranks.tolist(), lists.ids.tolist()) == ([2], [[2, 3], [2, 4]])
+
+
+def test_memory_does_not_grow_with_histories_times_items() -> None:
+    """As a dense array these scores have 4 GB."""
+    rng, rows, items, each = np.random.default_rng(3), 1000, 1_000_000, 50
+    columns = rng.integers(0, items // each, (rows, each)) + np.arange(each) * (items // each)
+    data = rng.random(rows * each).astype(np.float32) + 1
+    scores = csr_array((data, columns.reshape(-1), np.arange(rows + 1) * each), shape=(rows, items))
+    seen = Jagged(np.arange(rows + 1) * 20, rng.integers(1, items + 1, rows * 20))
+    owner, target = np.arange(rows), columns[:, 7] + 1
+    tracemalloc.start()
+    ranks, lists = rank_and_list_sparse(scores, Catalogue(items), owner, target, 60, seen=seen)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 64 << 20  # the ids of the catalogue take 8 MB
+    assert ((ranks <= each) | (ranks == MISSED)).all()
+    assert (lists.ids > 0).all() and ((lists.scores > 0).sum(1) >= each - 20).all()
 
 
 @pytest.mark.parametrize("value", [np.nan, -1.0])

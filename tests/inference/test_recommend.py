@@ -124,9 +124,10 @@ def test_a_portion_without_titles_and_masks(prepared: tuple[RunConfig, RunFolder
         Path(job.storage), f"recommend.k={K}", "recommend.mask_seen=false", "prepare.items=null",
         "model.item_attributes=[]",
     )  # fmt: skip
-    reader = ShardReader(folder.prepare, Manifest.load(folder.prepare))
+    manifest = Manifest.load(folder.prepare)
+    reader = ShardReader(folder.prepare, manifest)
     (portion,) = reader.portions(50)
-    writer = stage.ListWriterFactory(plain, folder, "pretrain", load_fake)()
+    writer = stage.ListWriterFactory(plain, folder, manifest, "pretrain", load_fake)()
     written = writer(portion, reader.users(portion))
     assert (written["users"][0].as_py(), written["rows"][0].as_py()) == (50, 50 * K)
     (folder.recommend / "result.json").write_text("")

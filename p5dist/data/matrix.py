@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -76,5 +77,5 @@ def _by_block(rising: Ints) -> Iterator[tuple[int, int, int]]:
     """(block, first, end) of the rows ``rising`` in each block."""
     block = rising // BLOCK
     first = np.flatnonzero(np.diff(block, prepend=-1))
-    for begin, end in zip(first, [*first[1:], len(rising)], strict=True):
-        yield int(block[begin]), int(begin), int(end)
+    for begin, end in pairwise([*first.tolist(), len(rising)]):
+        yield int(block[begin]), begin, end

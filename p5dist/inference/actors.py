@@ -1,18 +1,20 @@
-"""Scores all users of the prepared data with actors (Ray), or in this process.
+"""Scores all users of the prepared data with tasks of Ray Data, or in this process.
 
-One call of an actor reads and scores a portion: the users that begin in some row groups. Reading
-takes a few percent of the time of scoring, so it has no separate tasks; a portion has one result,
-even if it is scored again after a failure.
+One call reads and scores a portion: the users that begin in some row groups. Reading takes a few
+percent of the time of scoring, so it has no separate tasks; a portion has one result, even if it is
+scored again after a failure.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
+from uuid import uuid4
 
 import pyarrow as pa
 
 from p5dist.config import RunConfig
+from p5dist.data import columns as c
 from p5dist.data.manifest import Manifest
 from p5dist.data.reader import Portion, ShardReader
 from p5dist.data.users import Users
@@ -21,9 +23,11 @@ from p5dist.environment.ray_errors import errors_as_raised
 from p5dist.environment.workers import Here, Workers, workers_for
 from p5dist.storage import RunFolder
 
-_PORTIONS_PER_ACTOR = 4  # so that actors end at about the same time
+HISTORIES = 8192
+"""At least so many histories are scored by one call. The same for any number of actors, so that
+products of matrices have the same shapes and the same last bits."""
+_PORTION = "portion"
 _WORTH_PROCESSES = 2_000_000  # interactions
-_WORTH_A_CALL = 2048  # histories; scoring fewer takes less time than starting an actor
 
 Score = Callable[[Portion, Users], pa.Table]
 """Scores the users of a portion; the result has one row."""
@@ -75,19 +79,20 @@ def score_all(
     :func:`scores_here`.
 
     Args:
-        make: makes the function that scores a portion; called once in each actor.
+        make: makes the function that scores a portion; called once in each process.
         what: label of the progress bar.
 
     Raises:
-        P5Error: as raised in an actor.
+        P5Error: as raised in a task.
     """
-    actors = job.scale.actors or job.scale.most_workers
-    rows = max(manifest.histories // (actors * _PORTIONS_PER_ACTOR), _WORTH_A_CALL)
-    reader = ShardReader(folder.prepare, manifest, job.history_columns())
-    portions = reader.portions(min(rows, job.feed.unit_rows))
+    columns: tuple[str, ...] = job.history_columns()
+    if job.prepare.source.columns.timestamp is not None:
+        columns = tuple(dict.fromkeys((*columns, c.TIMESTAMP)))
+    reader = ShardReader(folder.prepare, manifest, columns)
+    portions = reader.portions(min(HISTORIES, job.feed.unit_rows))
     with progress("histories") as bar:
         task = bar.add_task(what, total=manifest.histories, note="")
-        run = _here if scores_here(job) else _on_actors
+        run = _here if scores_here(job) else _on_cluster
         for portion, result in zip(portions, run(make, job, reader, portions), strict=True):
             bar.update(task, advance=portion.rows)
             yield result
@@ -101,46 +106,50 @@ def _here(
         yield score(portion, reader.users(portion))
 
 
-def _on_actors(
+def _on_cluster(
     make: Callable[[], Score], job: RunConfig, reader: ShardReader, portions: list[Portion]
 ) -> Iterator[pa.Table]:
-    import ray
-    from ray.util import ActorPool
+    import ray.data
 
     from p5dist.environment.resources import cpus_of_actor
 
     actors = min(job.scale.actors or job.scale.most_workers, len(portions))
     cpus = cpus_of_actor(actors)
-    make_actor = ray.remote(_Actor).options(
-        num_cpus=cpus, max_restarts=job.scale.max_failures, max_task_retries=job.scale.max_failures
+    work = uuid4().hex
+
+    def score(numbers: pa.Table) -> pa.Table:
+        (number,) = numbers[_PORTION].to_pylist()
+        function = _made_once(work, make, max(int(cpus), 1))
+        return function(portions[number], reader.users(portions[number]))
+
+    items = [{_PORTION: number} for number in range(len(portions))]
+    # Tasks, not a class: a task that was on a lost node runs on any other, while an actor waits for
+    # room to start again and its work waits with it. What a class would hold, the process keeps.
+    dataset = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
+        score,
+        batch_size=1,
+        batch_format="pyarrow",
+        num_cpus=cpus,
+        concurrency=actors,
+        max_retries=job.scale.max_failures,
     )
-    pool = [make_actor.remote(max(int(cpus), 1)) for _ in range(actors)]
-    work = ray.put((make, reader))
-    try:
-        with errors_as_raised("scoring"):
-            yield from ActorPool(pool).map(
-                lambda actor, portion: actor.run.remote(portion, work), portions
-            )
-    finally:
-        # Killed instead of garbage-collected: the traceback of an error would keep the actors and
-        # their CPUs alive, and the next stage would wait for the CPUs.
-        for actor in pool:
-            ray.kill(actor)
+    dataset.context.raise_original_map_exception = True
+    dataset.context.execution_options.preserve_order = True
+    with errors_as_raised("scoring"):
+        for bundle in dataset.iter_internal_ref_bundles():
+            for block in bundle.block_refs:
+                yield ray.get(block)
 
 
-class _Actor:
-    """Reads and scores portions. The scoring function is made at the first portion: an error in the
-    constructor of an actor would reach the user as a dead actor, without the error's type."""
+_made: dict[str, Score] = {}
 
-    def __init__(self, threads: int) -> None:
+
+def _made_once(work: str, make: Callable[[], Score], threads: int) -> Score:
+    """The scoring function of this process, made at its first portion."""
+    if work not in _made:
         import torch
 
-        self.score: Score | None = None
         torch.set_num_threads(threads)
-
-    def run(self, portion: Portion, work: tuple[Callable[[], Score], ShardReader]) -> pa.Table:
-        """The result of one portion."""
-        make, reader = work
-        if self.score is None:
-            self.score = make()
-        return self.score(portion, reader.users(portion))
+        _made.clear()
+        _made[work] = make()
+    return _made[work]

@@ -19,7 +19,7 @@ from p5dist.inference.evaluate import stage as evaluate
 from p5dist.inference.scorer import load_scorer
 from p5dist.storage import RunFolder
 from tests.data.written import Row, as_windows, write
-from tests.distributed.validating import run
+from tests.distributed.validating import run, run_in_small_blocks
 from tests.processes import run_distributed
 from tests.small_data import small_job, write_small_data
 
@@ -30,7 +30,9 @@ MANY = (
 VALIDATE = "pretrain.validation={every: 5, users: 1000}"
 
 
-def validated(folder: Path, workers: int, *overrides: str) -> tuple[RunConfig, dict[str, Any]]:
+def validated(
+    folder: Path, workers: int, *overrides: str, run: Any = run
+) -> tuple[RunConfig, dict[str, Any]]:
     job = small_job(folder, "finetune={}", *overrides)
     if not (folder / "small/prepare").exists():
         write_small_data(job)
@@ -73,6 +75,14 @@ def test_it_is_the_metric_of_the_evaluation_at_any_number_of_workers(tmp_path: P
     chosen = Checkpoints(RunFolder.of(job.storage, job.name).training("pretrain") / "checkpoints")
     assert chosen.best().step == best_step
     assert ndcg_by_hand(job) == pytest.approx(best)
+
+
+def test_the_catalogue_may_be_several_blocks(tmp_path: Path) -> None:
+    """Blocks of 7 items, which no worker ever has all of."""
+    _, whole = validated(tmp_path / "1", 1, VALIDATE)
+    _, blocks = validated(tmp_path / "2", 2, VALIDATE, run=run_in_small_blocks)
+    found, expected = ([v for _, v in one["validations"]] for one in (blocks, whole))
+    assert found == pytest.approx(expected)
 
 
 def test_seen_items_are_ranked_too_if_the_job_says_so(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import torch.distributed as dist
 
 from p5dist.config import RunConfig
 from p5dist.feed.stream import LaneStream, read_here
+from p5dist.inference import scorer
 from p5dist.observe.events import Event, Validated
 from p5dist.storage import RunFolder
 from p5dist.train.loop import run_steps
@@ -63,3 +64,9 @@ def run(job: RunConfig, stage: str = "pretrain") -> dict[str, Any]:
         "validations": heard.validations, "weights": heard.weights,
         "start": start, "average": average, "finished": finished,
     }  # fmt: skip
+
+
+def run_in_small_blocks(job: RunConfig) -> dict[str, Any]:
+    """:func:`run` with blocks of 7 items."""
+    scorer.BLOCK = 7
+    return run(job)

@@ -204,10 +204,8 @@ def _tied(counts: AuditCounts, facts: Facts) -> Check:
 
 def _order(counts: AuditCounts, facts: Facts) -> Check:
     pairs = counts.number("pairs")
-    rising = {
-        kind: counts.number(key)
-        for kind, key in (("internal", "rising"), ("external", "rising_external"))
-    }
+    keys = {"internal": "rising", "external": "rising_external"}
+    rising = {kind: counts.number(key) for kind, key in keys.items()}
     kind = max(rising, key=lambda k: abs(rising[k] - pairs / 2))
     where = "at one time" if facts.timed else "in a history"
     return _rising("items in the order of ids", rising[kind], pairs, f"neighbours {where}", kind)
@@ -271,9 +269,8 @@ def _rankers(counts: AuditCounts, facts: Facts) -> Check:
     other = [ranker for ranker, size in sizes.items() if size != first]
     words = f"all rank the same {first[0]:,} targets, of which {first[1]:,} cannot be listed"
     if other:
-        words = "targets (and those that cannot be listed): " + ", ".join(
-            f"{ranker} {n:,} ({missed:,})" for ranker, (n, missed) in sizes.items()
-        )
+        each = (f"{ranker} {n:,} ({missed:,})" for ranker, (n, missed) in sizes.items())
+        words = "targets (and those that cannot be listed): " + ", ".join(each)
     return Check(name, "found" if other else "ok", len(other), len(sizes), words)
 
 
@@ -288,15 +285,16 @@ def _sampled(counts: AuditCounts, facts: Facts) -> Check:
 
 def _repeated(counts: AuditCounts, facts: Facts) -> Check:
     config = facts.config
-    name = "targets that the user had before"
-    words = "are ranked as any other target (mask_seen: false)"
-    if config.mask_seen:
-        words = (
-            "cannot be listed and count as misses (mask_seen: true); evaluate.targets: new leaves "
-            "them out, mask_seen: false ranks them"
-        )
+    words = (
+        "cannot be listed and count as misses (mask_seen: true); evaluate.targets: new leaves them "
+        "out, mask_seen: false ranks them"
+        if config.mask_seen
+        else "are ranked as any other target (mask_seen: false)"
+    )
     few = _FEW if config.mask_seen else 1.0
-    return _of_targets(name, "repeated", words, counts, facts, few=few)
+    return _of_targets(
+        "targets that the user had before", "repeated", words, counts, facts, few=few
+    )
 
 
 def _time(microseconds: int) -> str:

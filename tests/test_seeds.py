@@ -15,6 +15,7 @@ import numpy as np
 import psutil
 import pyarrow as pa
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from p5dist import pipeline, seeds
@@ -136,7 +137,12 @@ def test_the_numbers_over_all_seeds(tmp_path: Path, fake: Pipeline) -> None:
     popular = result["baselines"]["popularity"]["hr@1"]
     assert (popular["value"], popular["deviation"], popular["low"]) == (0.0, 0.0, 0.0)
     assert result["pooled"] == ["small-seed-3", "small-seed-4", "small-seed-5"]
-    assert "small-seed" not in str(seeds.table(result))
+    console = Console(width=80, record=True, file=(tmp_path / "out").open("w"))
+    console.print(seeds.table(result))
+    lines = [line.split() for line in console.export_text().splitlines()]
+    low, high = f"{hits['low']:.4f}", f"{hits['high']:.4f}"
+    assert ["hr@1", "0.7500", low, "–", high, "0.2500", "0.5000", "1.0000"] in lines
+    assert ["hr@1", "0.0000", "±", "0.0000"] in lines
 
 
 def test_finished_seeds_are_not_repeated(tmp_path: Path, fake: Pipeline) -> None:

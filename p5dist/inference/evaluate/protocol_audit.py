@@ -261,7 +261,9 @@ def _untrained(counts: AuditCounts, facts: Facts) -> Check:
 def _rankers(counts: AuditCounts, facts: Facts) -> Check:
     name = "rankers with other targets"
     if not facts.ranks:
-        return Check(name, "not checked", None, None, "no stage of this job ranks items")
+        ranks = bool(facts.job.ranking_stages())
+        words = "ranks were not given" if ranks else "no stage of this job ranks items"
+        return Check(name, "not checked", None, None, words)
     sizes = {
         ranker: (len(ranks), int((ranks == _MISSED).sum())) for ranker, ranks in facts.ranks.items()
     }

@@ -185,6 +185,14 @@ def test_several_seeds_are_one_side_and_matched(tmp_path: Path) -> None:
     assert not pooled["method"]["same_seeds"]
 
 
+def test_runs_of_one_name_are_shown_by_their_folders(tmp_path: Path) -> None:
+    one, other = (write_run(tmp_path / place, "one", ONE) for place in "ab")
+    found = compare_runs([one, other], resamples=0)
+    assert [side["label"] for side in found["sides"]] == [one, other]
+    with pytest.raises(ConfigError, match="a run twice"):
+        compare_runs([f"{one},{one}/", other])
+
+
 def test_segments_by_history_and_repeats(tmp_path: Path) -> None:
     about = {"history_length": pa.array([3, 3, 7, 200], pa.int32()),
              "repeated": [False, True, False, False]}  # fmt: skip

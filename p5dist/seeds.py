@@ -230,25 +230,28 @@ def table(result: Mapping[str, Any]) -> Group:
     """
     found: list[Table | Text] = []
     for group in results.groups(result):
-        shown = Table(
-            title=f"{group.title}, {len(result['seeds'])} seeds", title_justify="left", box=None,
-            padding=(0, 1, 0, 0),
-        )  # fmt: skip
-        shown.add_column("metric", no_wrap=True)
-        for name in ("mean", "low – high", "deviation", "least", "greatest"):
-            shown.add_column(name, justify="right", no_wrap=True)
-        for name in group.baselines:
-            shown.add_column(name.replace("_", " "), justify="right")
+        title = f"{group.title}, {len(result['seeds'])} seeds"
+        shown = _table(title, "mean", "low – high", "deviation", "least", "greatest")
+        baselines = _table(f"{title}: mean ± deviation of baselines", *group.baselines)
         for key, numbers in group.metrics.items():
             low, high = numbers["low"], numbers["high"]
             cells = [_text(numbers[name]) for name in ("deviation", "least", "greatest")]
-            others: list[Any] = [values.get(key) for values in group.baselines.values()]
-            means = ["" if other is None else _text(other["value"]) for other in others]
             interval = "" if low is None or high is None else f"{low:.4f} – {high:.4f}"
-            shown.add_row(key, _text(numbers["value"]), interval, *cells, *means)
-        found.append(shown)
+            shown.add_row(key, _text(numbers["value"]), interval, *cells)
+            others: list[Any] = [values.get(key) or {} for values in group.baselines.values()]
+            pairs = [[_text(one.get(name)) for name in ("value", "deviation")] for one in others]
+            baselines.add_row(key, *(" ± ".join(filter(None, pair)) for pair in pairs))
+        found += [shown, baselines] if group.baselines else [shown]
     found.append(Text(f"seeds {', '.join(map(str, result['seeds']))}; {result['method']}"))
     return Group(*found)
+
+
+def _table(title: str, *columns: str) -> Table:
+    shown = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
+    shown.add_column("metric", no_wrap=True)
+    for name in columns:
+        shown.add_column(name.replace("_", " "), justify="right", no_wrap=True)
+    return shown
 
 
 def _text(value: float | None) -> str:

@@ -15,14 +15,21 @@ import numpy as np
 import psutil
 import pyarrow as pa
 import pytest
+import torch
+from rich.console import Console
 from typer.testing import CliRunner
 
 from p5dist import pipeline, seeds
 from p5dist.cli.main import app
 from p5dist.config import RunConfig, dump_job, load_job
+from p5dist.data.manifest import Manifest
 from p5dist.errors import ConfigError, RunFolderError
+from p5dist.feed.mix import open_mix
+from p5dist.inference.evaluate.score import rule_of
+from p5dist.models.adapters import dense_parameters
 from p5dist.observe.stages import check_shared_data
 from p5dist.storage import RunFolder
+from p5dist.tasks.build import build_model
 from tests.end_to_end.test_run import write_log
 from tests.small_data import small_job, write_small_data
 
@@ -47,6 +54,26 @@ def test_the_seed_of_training_decides_weights_and_not_data(tmp_path: Path) -> No
         assert same.fingerprint(stage) == job.fingerprint(stage), "earlier results stay valid"
     assert one.stages() == job.stages()[1:]
     assert RunFolder.of_job(one).prepare == RunFolder.of_job(job).prepare
+
+
+def test_training_reads_the_seed_of_training(tmp_path: Path) -> None:
+    job = small_job(tmp_path)
+    folder = write_small_data(job)
+    manifest = Manifest.read(folder.prepare)
+    one = seeds.job_of(job, 4)
+    first, other, again = (
+        build_model(j, "pretrain", manifest, torch.device("cpu"))
+        for j in (job, one, seeds.job_of(job, 3))
+    )
+    weights = [next(iter(dense_parameters(m.backbone))) for m in (first, other, again)]
+    flat = [w.detach().flatten() for w in weights]
+    assert torch.equal(flat[0], flat[2])
+    states = [torch.cat([p.detach().flatten() for p in dense_parameters(m.backbone)])
+              for m in (first, other)]  # fmt: skip
+    assert not torch.equal(*states)
+    assert open_mix(one, "pretrain", RunFolder.of_job(one), manifest).own.order.seed == 4
+    assert one.evaluate is not None
+    assert rule_of(one, one.evaluate, manifest).seed == 3
 
 
 def test_a_run_cannot_use_its_own_data_as_of_another(tmp_path: Path) -> None:
@@ -136,7 +163,12 @@ def test_the_numbers_over_all_seeds(tmp_path: Path, fake: Pipeline) -> None:
     popular = result["baselines"]["popularity"]["hr@1"]
     assert (popular["value"], popular["deviation"], popular["low"]) == (0.0, 0.0, 0.0)
     assert result["pooled"] == ["small-seed-3", "small-seed-4", "small-seed-5"]
-    assert "small-seed" not in str(seeds.table(result))
+    console = Console(width=80, record=True, file=(tmp_path / "out").open("w"))
+    console.print(seeds.table(result))
+    lines = [line.split() for line in console.export_text().splitlines()]
+    low, high = f"{hits['low']:.4f}", f"{hits['high']:.4f}"
+    assert ["hr@1", "0.7500", low, "–", high, "0.2500", "0.5000", "1.0000"] in lines
+    assert ["hr@1", "0.0000", "±", "0.0000"] in lines
 
 
 def test_finished_seeds_are_not_repeated(tmp_path: Path, fake: Pipeline) -> None:

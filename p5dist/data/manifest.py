@@ -97,6 +97,9 @@ class Manifest(BaseModel):
     """By reason; rows_in = rows_kept + the sum of these."""
     rows_by_split: dict[str, int]
     """Interactions by split: train, validation, test; they add up to rows_kept."""
+    unknown_items_by_split: dict[str, int] = {}
+    """Interactions that were rejected as ``unknown_item``, by the split that they would be in;
+    empty: not counted, in data of an earlier version."""
     users: int
     users_by_split: dict[str, int]
     """Users with at least one interaction of a split."""

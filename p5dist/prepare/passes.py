@@ -42,7 +42,8 @@ _SCRATCH_ROW = 40  # bytes
 class Passes:
     """One run of the stage.
 
-    ``rejects`` and ``warnings`` grow from pass to pass.
+    ``rejects`` and ``warnings`` grow from pass to pass; ``unknown`` [3] are the rejected
+    interactions of unknown items by split code.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Passes:
         self.catalogue: Any = None
         self.rejects = Rejects()
         self.warnings: list[str] = []
+        self.unknown: Ints = np.zeros(3, np.int64)
 
     def read(self) -> list[log_tasks.RangeCounts]:
         calls = [(self.shared, part, i) for i, part in enumerate(self.ranges)]
@@ -201,6 +203,7 @@ class Passes:
         ):
             for part in self._in_order("write", shard_tasks.write, calls):
                 self.rejects.add(part.rejected)
+                self.unknown += part.unknown
                 writer.write_table(part.users)
                 if part.file is not None:
                     files.append(part.file)

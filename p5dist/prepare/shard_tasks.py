@@ -109,7 +109,7 @@ def count(stage: Stage, shard: int, left: Left, catalogue: Ids, known: Bools | N
         known: [catalogue] items that have an id; None before ids are assigned.
     """
     scratch = stage.shard(shard)
-    histories, index, _ = _histories(stage, shard, left, catalogue, known)
+    histories, index, _, _ = _histories(stage, shard, left, catalogue, known)
     train = histories.split == c.TRAIN
 
     def counted(code: Any, size: int) -> tuple[Ints, Ints]:
@@ -140,6 +140,8 @@ class Written:
     """Its part of the user vocabulary."""
     rejected: dict[str, int]
     """Those that the k-core had left."""
+    unknown: Ints
+    """[3] rejected interactions of unknown items by split code"""
 
 
 def write(
@@ -161,7 +163,7 @@ def write(
         group_rows: histories in a row group.
     """
     scratch = stage.shard(shard)
-    histories, index, reason = _histories(stage, shard, left, catalogue, ids > 0)
+    histories, index, reason, unknown = _histories(stage, shard, left, catalogue, ids > 0)
     if stage.prepare.clean.keep_rejected:
         everything = Interactions.from_table(scratch.read_table("rows.arrow"))
         stage.write_rejected(f"shard-{shard:05d}-1", rejected(everything, reason))
@@ -177,12 +179,13 @@ def write(
     users = pa.table([user_ids, external, counts], schema=c.VOCABULARY)
     rejected_here = by_reason(reason[reason >= _OVER_LENGTH])
     if not len(histories.lengths):
-        return Written(None, None, users, rejected_here)
+        return Written(None, None, users, rejected_here, unknown)
     values = {name: coded[name].ids(names.coded[name]) for name in histories.rows.coded}
     table = history_table(histories, user_ids[user], ids[index], values)
     path = f"shards/part-{shard:05d}.parquet"
     file = write_shard(table, stage.folder, path, first[0], group_rows)
-    return Written(file, profile_shard(histories, names, index), users, rejected_here)
+    profile = profile_shard(histories, names, index)
+    return Written(file, profile, users, rejected_here, unknown)
 
 
 def _rows(stage: Stage, shard: int, rounds: int) -> tuple[Interactions, Array]:
@@ -194,8 +197,9 @@ def _rows(stage: Stage, shard: int, rounds: int) -> tuple[Interactions, Array]:
 
 def _histories(
     stage: Stage, shard: int, left: Left, catalogue: Ids, known: Bools | None
-) -> tuple[ShardHistories, Codes, Array]:
-    """Histories of a shard, index of its items in the catalogue, reason of every interaction."""
+) -> tuple[ShardHistories, Codes, Array, Ints]:
+    """Histories of a shard, index of its items in the catalogue, reason of every interaction, and
+    [3] interactions of unknown items by split code."""
     rows, reason = _rows(stage, shard, left.rounds)
     index = _catalogue_index(stage.shard(shard), catalogue)
     too_old = over_length(rows, stage.prepare)
@@ -203,10 +207,12 @@ def _histories(
         reason[np.flatnonzero(reason == 0)[too_old]] = _OVER_LENGTH
         rows = rows.take(~too_old)
     histories = build(rows, stage.prepare, left.cuts)
+    unknown = np.zeros(3, np.int64)
     if known is not None and not (keep := known[index][rows.item]).all():
         reason[np.flatnonzero(reason == 0)[~keep]] = _UNKNOWN
+        unknown += np.bincount(histories.split[~keep], minlength=3)
         histories = histories.where(keep)
-    return histories, index, reason
+    return histories, index, reason, unknown
 
 
 def _reasons(scratch: Scratch, rounds: int, rows: int) -> tuple[Array, int]:

@@ -134,6 +134,9 @@ def _build(passes: Passes, files: Future[tuple[InputFile, ...]]) -> tuple[Manife
         longest_history=max(int(p.lengths[0][-1]) for p in profiles),
         split=describe(config, left.cuts),
         made_from=knows(config),
+        unknown_items_by_split={
+            name: int(passes.unknown[code]) for name, code in c.SPLIT_CODES.items()
+        },
         **_sums(profiles),
     )
     return manifest, profile

@@ -13,7 +13,7 @@ computes them: the last bits of a product depend on its shape.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -134,6 +134,29 @@ def rank_products(
         [_joined([tile.result(i) for tile in part], k) for i in range(alone + bool(mixture))]
         for part in tiles
     ]
+
+
+@torch.no_grad()
+def rank_given(
+    query: Query, scores: Callable[[slice], Tensor], catalogue: Catalogue, k: int
+) -> Ranked:
+    """Ranks of the targets and the k best items of every user by given scores.
+
+    Args:
+        query: of which the vectors are not used, only their number.
+        scores: a range of users → [b, L] their scores, which may be written to.
+    """
+    room, k = _Room(), min(k, len(catalogue))
+    absent = torch.from_numpy(catalogue.absent - 1)
+    results = []
+    for rows in _tiles(query):
+        tile = _Tile(query, rows, k, None, True, True)
+        found = scores(rows).index_fill_(1, absent, -torch.inf)
+        tile.hide(found, 1)
+        tile.look_at_targets(found, 1)
+        tile.rank(found, 1, room)
+        results.append(tile.result(0))
+    return _joined(results, k)
 
 
 class _Room:

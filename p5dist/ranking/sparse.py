@@ -9,6 +9,7 @@ with the number, above the reversed column. Neither the columns nor the entries 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -16,16 +17,20 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from scipy.sparse import csr_array
+from torch import Tensor
 
 from p5dist.data.catalogue import Catalogue
-from p5dist.data.jagged import Bools, Ints, Jagged, contains, ranges
+from p5dist.data.jagged import Array, Bools, Ints, Jagged, contains, ranges
 from p5dist.errors import TrainingError
-from p5dist.ranking.topk import MISSED, Lists
+from p5dist.ranking.products import Query, rank_given
+from p5dist.ranking.topk import MISSED, Lists, Ranked
 
 CELLS = 1 << 18
 """Entries compared at once (2 MB of keys, for the sake of the processor's cache); one row is never
 split."""
 _LOW = 1 << 32
+_DENSE = 8
+"""An array of all scores takes less time where more than one score in so many is not zero."""
 
 
 def rank_and_list_sparse(
@@ -56,6 +61,13 @@ def rank_and_list_sparse(
         TrainingError: a score is negative or NaN.
     """
     k = min(k, len(catalogue))
+    if not (scores.data >= 0).all():
+        raise TrainingError(
+            "sparse scores are negative or not numbers (NaN)",
+            rule="items without entry have the score 0 and come last",
+        )
+    if scores.nnz * _DENSE > scores.shape[0] * scores.shape[1]:
+        return _rank_dense(scores, catalogue, owner, target, k, seen)
     hidden = _Hidden.of(seen, scores.shape[0], catalogue)
     column = target - 1
     key, ahead, lower = (np.zeros(len(target), dtype=np.int64) for _ in range(3))
@@ -77,6 +89,14 @@ def rank_and_list_sparse(
     place = np.searchsorted(catalogue.ids, target)
     ranks = 1 + ahead + np.where(key > 0, 0, place - lower - seen_below)
     return np.where(masked | contains(catalogue.absent, target), MISSED, ranks), lists
+
+
+def _rank_dense(
+    scores: csr_array, catalogue: Catalogue, owner: Ints, target: Ints, k: int, seen: Jagged | None
+) -> Ranked:
+    """The same with an array of all scores of some rows at a time."""
+    query = Query(torch.empty(scores.shape[0], 0), owner, target, seen)
+    return rank_given(query, lambda rows: torch.from_numpy(scores[rows].toarray()), catalogue, k)
 
 
 def distinct(keys: Ints) -> Ints:
@@ -217,11 +237,6 @@ def _rectangle(
     at = np.minimum(scores.indptr[rows][:, None] + place, len(scores.data) - 1)
     columns, values = scores.indices[at], scores.data[at].astype(np.float32, copy=False)
     there = place < lengths[:, None]
-    if not (there <= (values >= 0)).all():
-        raise TrainingError(
-            "sparse scores are negative or not numbers (NaN)",
-            rule="items without entry have the score 0 and come last",
-        )
     halves = np.empty((*at.shape, 2), dtype=np.int32)  # of a key; little-endian: the low one first
     halves[..., 0] = ~columns  # as uint32: 2^32 - 1 - column = 2^32 - id
     halves[..., 1] = values.view(np.int32)
@@ -251,3 +266,25 @@ def _fill(lists: Lists, hidden: _Hidden, catalogue: Catalogue) -> None:
     lists.ids[short] = np.where(more, filled, lists.ids[short])
     zeros = np.where(filled > 0, np.float32(0), np.float32(-np.inf))
     lists.scores[short] = np.where(more, zeros, lists.scores[short])
+
+
+def csr32(indptr: Ints, indices: Ints, data: Array, shape: tuple[int, int]) -> csr_array:
+    """A float32 matrix with 32-bit indices; arrays of these types are not copied."""
+    matrix = csr_array(shape, dtype=np.float32)
+    matrix.indptr = np.asarray(indptr).astype(np.int32, copy=False)
+    matrix.indices = np.asarray(indices).astype(np.int32, copy=False)
+    matrix.data = np.asarray(data).astype(np.float32, copy=False)
+    return matrix
+
+
+def csr_tensor(matrix: csr_array) -> Tensor:
+    """The matrix as a float32 tensor with 32-bit indices, in the same memory if it is of these
+    types."""
+    matrix = csr32(matrix.indptr, matrix.indices, matrix.data, matrix.shape)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        warnings.filterwarnings("ignore", "Sparse CSR tensor support")
+        indptr, indices, data = (
+            torch.from_numpy(array) for array in (matrix.indptr, matrix.indices, matrix.data)
+        )
+        return torch.sparse_csr_tensor(indptr, indices, data, matrix.shape)

@@ -269,13 +269,13 @@ def _differences(runs: list[Evaluated]) -> list[str]:
 
 def _warnings(runs: list[Evaluated], pairs: Pairs) -> list[str]:
     found = [f"the protocols differ in {text}" for text in _differences(runs)]
-    left = {run.name: len(run.targets) - len(pairs) for run in runs}
-    if any(left.values()):
-        counts = ", ".join(f"{n:,} of {name}" for name, n in left.items())
+    left = [(run.name, len(run.targets) - len(pairs)) for run in runs]
+    if any(n for _, n in left):
+        counts = ", ".join(f"{n:,} of {name}" for name, n in left)
         found.append(f"targets that not all runs have are left out: {counts}")
-    unnamed = {run.name: run.manifest.unnamed_items for run in runs if run.manifest.unnamed_items}
+    unnamed = [(run.name, n) for run in runs if (n := run.manifest.unnamed_items)]
     if unnamed and pairs.by == "external ids":
-        counts = ", ".join(f"{n:,} of {name}" for name, n in unnamed.items())
+        counts = ", ".join(f"{n:,} of {name}" for name, n in unnamed)
         found.append(
             f"hashed ids name the most frequent item of an id: {counts} items have no name of "
             "their own, and their targets may be paired with targets of other items"

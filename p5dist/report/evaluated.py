@@ -119,13 +119,21 @@ def read_sides(words: Sequence[str]) -> list[Side]:
     sides = []
     for word in words:
         runs = [run for part in word.split(",") for run in _read(part, opened)]
-        first = runs[0]
-        label = first.name
+        places = [(str(run.folder.root), run.ranker) for run in runs]
+        if len(set(places)) < len(places):
+            raise ConfigError(
+                "a side has a run twice", where="p5dist compare", value=word,
+                rule="the runs of a side are different seeds of one job", fix="name each run once",
+            )  # fmt: skip
+        label = runs[0].name
         if len(runs) > 1:
-            stem = _stem(runs)
-            label = f"{stem} × {len(runs)}" if stem else f"{first.name}, … × {len(runs)}"
+            label = f"{_stem(runs) or f'{label}, …'} × {len(runs)}"
         sides.append(Side(label, tuple(runs)))
-    return sides
+    labels = [side.label for side in sides]
+    return [
+        side if labels.count(side.label) == 1 else replace(side, label=word)
+        for side, word in zip(sides, words, strict=True)
+    ]
 
 
 def _stem(runs: list[Evaluated]) -> str:

@@ -47,6 +47,7 @@ def render(run: Run, users: list[ShownUser]) -> str:
         metrics=metrics,
         accounts=accounts(protocol),
         protocol=protocol,
+        audit=(run.evaluation or {}).get("audit", []),
         users=users,
         ranking_masked=run.job.recommend is not None and run.job.recommend.mask_seen,
         sessions=run.job.prepare.session_gap is not None,

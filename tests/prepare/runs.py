@@ -44,6 +44,8 @@ def prepared(job: RunConfig, **options: Any) -> tuple[Manifest, Path]:
     manifest = run(job, folder, **{"workers": processes(), **options})
     assert Manifest.load(folder.prepare) == manifest
     assert manifest.rows_in == manifest.rows_kept + sum(manifest.rows_rejected.values())
+    unknown = manifest.rows_rejected.get("unknown_item", 0)
+    assert sum(manifest.unknown_items_by_split.values()) == unknown
     return manifest, Path(folder.prepare.path)
 
 

@@ -50,6 +50,7 @@ def test_leave_one_out_by_hand(tmp_path: Path) -> None:
     items = pq.read_table(folder / "vocabulary/item.parquet")["external_id"].to_pylist()
     assert items == ["x", "y", "w"]
     assert manifest.rows_rejected == {"unknown_item": 1}
+    assert manifest.unknown_items_by_split == {"train": 0, "validation": 1, "test": 0}
     assert manifest.made_from["item vocabulary"] == "training interactions"
 
 

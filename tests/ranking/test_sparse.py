@@ -19,6 +19,12 @@ from tests.ranking.plain import rank_plainly
 NONE = np.zeros(0, dtype=np.int64)
 
 
+@pytest.fixture(autouse=True, params=[0, 8])
+def _arrays_of_all_scores(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Never (0), or for rows with many entries."""
+    monkeypatch.setattr(sparse, "_DENSE", request.param)
+
+
 def jagged(lists: list[list[int]]) -> Jagged:
     values = np.array([x for one in lists for x in one], dtype=np.int64)
     return Jagged(offsets_of(np.array([len(one) for one in lists])), values)

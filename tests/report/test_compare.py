@@ -34,7 +34,8 @@ def write_run(
     targets: Sequence[Target],
     *,
     users: Sequence[str] = USERS,
-    items: Sequence[str] = ITEMS,
+    items: Sequence[str | None] = ITEMS,
+    unnamed: int = 0,
     data: str = "data1",
     columns: dict[str, Any] | None = None,
     protocol: dict[str, Any] | None = None,
@@ -54,6 +55,7 @@ def write_run(
     Manifest(
         fingerprint=data, shards=(), rows_in=9, rows_kept=9, rows_rejected={}, rows_by_split={},
         users=len(users), users_by_split={}, items=len(items), longest_history=3,
+        unnamed_items=unnamed,
         split="leave one out",
     ).save(folder.prepare)  # fmt: skip
     ids = {
@@ -113,6 +115,18 @@ def test_runs_with_other_vocabularies_are_paired_by_external_ids(tmp_path: Path)
     assert found["warnings"][1].endswith("are left out: 0 of one, 1 of other")
 
 
+def test_hashed_ids_are_paired_by_the_name_of_the_id(tmp_path: Path) -> None:
+    """An id that no item has is no item of the other run; shared ids are a warning."""
+    one = write_run(tmp_path, "one", ONE)
+    other = write_run(
+        tmp_path, "other", OTHER, items=[None, "z", None, "x", "y"], unnamed=2, data="data2"
+    )
+    found = compare_runs([one, other], resamples=0)
+    assert (found["targets"], found["paired_by"]) == (4, "external ids")
+    assert metric(found, "hr@3")["value"] == 0.75
+    assert "2 of other items have no name of their own" in found["warnings"][-1]
+
+
 def test_repeated_targets_are_paired_by_occurrence(tmp_path: Path) -> None:
     """Ann has x twice; the second run lacks the target between."""
     one = write_run(tmp_path, "one", [("ann", "x", 1), ("ann", "y", 9), ("ann", "x", 2)])
@@ -169,6 +183,14 @@ def test_several_seeds_are_one_side_and_matched(tmp_path: Path) -> None:
     pooled = compare_runs([f"{tmp_path}/a-seeds", b[0]], resamples=0)
     assert metric(pooled, "hr@3", 0)["runs"] == (0.5, 0.75)
     assert not pooled["method"]["same_seeds"]
+
+
+def test_runs_of_one_name_are_shown_by_their_folders(tmp_path: Path) -> None:
+    one, other = (write_run(tmp_path / place, "one", ONE) for place in "ab")
+    found = compare_runs([one, other], resamples=0)
+    assert [side["label"] for side in found["sides"]] == [one, other]
+    with pytest.raises(ConfigError, match="a run twice"):
+        compare_runs([f"{one},{one}/", other])
 
 
 def test_segments_by_history_and_repeats(tmp_path: Path) -> None:

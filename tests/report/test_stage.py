@@ -108,6 +108,35 @@ def test_every_task_says_its_metrics_itself(tmp_path: Path) -> None:
     )
 
 
+def test_checks_of_the_protocol(tmp_path: Path) -> None:
+    job = small_run.small_job(tmp_path)
+    folder = RunFolder.of(job.storage, job.name)
+    small_run.write_all(job, folder)
+    place = folder.evaluate / "result.json"
+    leak = {"name": "targets that training has too", "status": "found", "number": 2, "of": 1200,
+            "explanation": "the model has seen it", "examples": ["user <b>, item x"]}  # fmt: skip
+    untimed = {"name": "ties", "status": "not checked", "number": None, "of": None,
+               "explanation": "the log has no times", "examples": []}  # fmt: skip
+    place.write_json({**place.read_json(), "audit": [leak, untimed]})
+    _, page = page_of(job)
+    assert page.row("targets that training has too") == [
+        "found", "2", "1,200", "the model has seen it · user <b>, item x",
+    ]  # fmt: skip
+    assert page.row("ties") == ["not checked", "–", "–", "the log has no times"]
+
+
+def test_a_run_on_the_data_of_another(tmp_path: Path) -> None:
+    other = small_run.small_job(tmp_path, name="other")
+    small_run.write_prepared(other, RunFolder.of_job(other))
+    job = small_run.small_job(tmp_path, data_of="other")
+    folder = RunFolder.of_job(job)
+    small_run.write_evaluated(job, folder)
+    result = run(job, folder)
+    page = Page(folder.report.read_bytes().decode())
+    assert page.row("rows in")[0] == "13" and not (folder.root / "prepare").exists()
+    assert "prepare" not in result["missing"] and result["data_fingerprint"] == "data0123"
+
+
 def test_headline(whole: tuple[str, Page]) -> None:
     _, page = whole
     shown = [a["data-headline"] for _, a in page.tags if "data-headline" in a]

@@ -38,7 +38,8 @@ from workload import P5DIST, on_cores, p5dist, short, synthetic_job, write_job
 from p5dist.data.catalogue import Catalogue
 from p5dist.data.jagged import Jagged, offsets_of
 from p5dist.data.matrix import BLOCK
-from p5dist.ranking.products import HeldItems, Query, rank_products
+from p5dist.ranking.products import HeldItems, rank_products
+from p5dist.ranking.tiles import Query
 
 K, DIM, SEEN = 20, 64, 20
 NONE = np.zeros(0, dtype=np.int64)

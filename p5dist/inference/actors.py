@@ -131,7 +131,7 @@ def _on_cluster(
         batch_format="pyarrow",
         num_cpus=cpus,
         concurrency=actors,
-        max_retries=job.scale.max_failures,
+        ray_remote_args_fn=lambda: {"max_retries": job.scale.max_failures},
     )
     dataset.context.raise_original_map_exception = True
     dataset.context.execution_options.preserve_order = True

@@ -15,8 +15,9 @@ from p5dist.data.histories import Histories
 from p5dist.data.jagged import Ints, Jagged
 from p5dist.ranking.interpolation import Mixture
 from p5dist.ranking.item_to_item import ItemToItem
-from p5dist.ranking.products import Query, rank_products
+from p5dist.ranking.products import rank_products
 from p5dist.ranking.sparse import rank_and_list_sparse
+from p5dist.ranking.tiles import Query
 from p5dist.ranking.topk import Ranked, Ranker
 
 MODEL, MODEL_ALONE = "model", "model_alone"

@@ -37,7 +37,8 @@ from p5dist.inference.given import (
 from p5dist.inference.rankers import MODEL, Rankers, Request
 from p5dist.inference.scorer import Scorer, load_scorer
 from p5dist.ranking.popularity import Popularity
-from p5dist.ranking.products import HeldItems, Query, rank_products
+from p5dist.ranking.products import HeldItems, rank_products
+from p5dist.ranking.tiles import Query
 from p5dist.ranking.topk import Lists as RankedLists
 from p5dist.storage import Folder, RunFolder
 

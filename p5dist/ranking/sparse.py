@@ -22,7 +22,8 @@ from torch import Tensor
 from p5dist.data.catalogue import Catalogue
 from p5dist.data.jagged import Array, Bools, Ints, Jagged, contains, ranges
 from p5dist.errors import TrainingError
-from p5dist.ranking.products import Query, rank_given
+from p5dist.ranking.products import rank_given
+from p5dist.ranking.tiles import Query
 from p5dist.ranking.topk import MISSED, Lists, Ranked
 
 CELLS = 1 << 18

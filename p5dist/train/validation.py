@@ -23,8 +23,9 @@ from p5dist.data.reader import ShardReader
 from p5dist.errors import ConfigError
 from p5dist.inference.scorer import Scorer
 from p5dist.ranking.metrics import rank_values
-from p5dist.ranking.products import Query, rank_products
+from p5dist.ranking.products import rank_products
 from p5dist.ranking.targets import Rule, TargetBatch, Targets
+from p5dist.ranking.tiles import Query
 from p5dist.storage import RunFolder
 from p5dist.tasks.build import task_of
 from p5dist.tasks.evaluation import MODEL, Evaluation

@@ -15,7 +15,8 @@ from p5dist.data.jagged import Jagged, offsets_of
 from p5dist.errors import TrainingError
 from p5dist.ranking import products
 from p5dist.ranking.interpolation import Mixture
-from p5dist.ranking.products import HeldItems, Query, rank_products
+from p5dist.ranking.products import HeldItems, rank_products
+from p5dist.ranking.tiles import Query
 from p5dist.ranking.topk import MISSED
 from tests.ranking.plain import rank_plainly
 

@@ -1,0 +1,242 @@
+"""Tiles of users: what is kept of them while blocks of scores pass by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy.sparse import csr_array
+from torch import Tensor
+
+from p5dist.data.jagged import Array, Ints, Jagged
+from p5dist.ranking.interpolation import LogSum, Mixture
+from p5dist.ranking.topk import MISSED, Lists, Ranked, RunningLists, before
+
+_ROWS_AT_LEAST = 64  # BLAS multiplies thin matrices with another order of sums
+
+
+@dataclass(frozen=True)
+class Query:
+    """What is asked about B users; see :meth:`.topk.Ranker.rank_and_list`."""
+
+    users: Tensor
+    """[B, dim]"""
+    owner: Ints
+    """[M]"""
+    target: Ints
+    """[M]"""
+    seen: Jagged | None
+    """[B]"""
+    counted: csr_array | None = None
+    """[B, L] positive counts, of item id j + 1 in column j, for the mixture."""
+
+
+class Room:
+    """Buffers that every block of scores uses again: new memory of this size costs as much as the
+    product itself."""
+
+    def __init__(self) -> None:
+        self._scores = torch.empty(0)
+        self._other = torch.empty(0)
+        self._mask = np.empty(0, dtype=np.bool_)
+
+    def product(self, users: Tensor, vectors: Tensor) -> Tensor:
+        """[b, n] ``users @ vectors.T``; valid until the next call."""
+        shape = len(users), len(vectors)
+        self._scores = _at_least(self._scores, shape)
+        out = self._scores[: shape[0] * shape[1]].view(shape)
+        return torch.mm(users, vectors.T, out=out)
+
+    def other(self, like: Tensor) -> Tensor:
+        """A second matrix of this shape."""
+        self._other = _at_least(self._other, tuple(like.shape))
+        return self._other[: like.numel()].view(like.shape)
+
+    def mask(self, like: Tensor) -> npt.NDArray[np.bool_]:
+        """A mask of this shape."""
+        if len(self._mask) < like.numel():
+            self._mask = np.empty(like.numel(), dtype=np.bool_)
+        return self._mask[: like.numel()].reshape(like.shape)
+
+
+def _at_least(buffer: Tensor, shape: tuple[int, ...]) -> Tensor:
+    size = shape[0] * shape[1]
+    return buffer if len(buffer) >= size else torch.empty(size)
+
+
+@dataclass(frozen=True)
+class _Cells:
+    """Some cells of a [b, L] matrix, with values."""
+
+    row: Ints
+    item: Ints
+    value: Array
+
+    @classmethod
+    def of(cls, row: Ints, item: Ints, value: Array, *, single: bool) -> _Cells:
+        """By rising item where there are several blocks."""
+        if single:
+            return cls(row, item, value)
+        order = np.argsort(item, kind="stable")
+        return cls(row[order], item[order], value[order])
+
+    def within(self, first: int, columns: int, single: bool) -> slice:
+        """The cells of a block."""
+        if single:
+            return slice(0, len(self.item))
+        return slice(*np.searchsorted(self.item, (first, first + columns)))
+
+
+_NOTHING = _Cells(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
+
+
+class Tile:
+    """At most TILE users of a query; see :func:`.products.rank_products`.
+
+    For every block the methods are called in the order in which they stand here.
+    """
+
+    def __init__(
+        self, query: Query, rows: slice, k: int, mixture: Mixture | None, alone: bool, single: bool
+    ) -> None:
+        self.size = rows.stop - rows.start
+        self.users = _padded(query.users[rows])
+        mine = slice(*np.searchsorted(query.owner, (rows.start, rows.stop)))
+        self._row, self._item = query.owner[mine] - rows.start, query.target[mine]
+        self._wanted = torch.full((len(self._row),), -torch.inf)
+        self._raised: Tensor | None = None
+        self._single, self._mixture, self._alone = single, mixture, alone
+        self._seen = _NOTHING
+        if query.seen is not None:
+            lengths = query.seen.lengths[rows]
+            owner = np.repeat(np.arange(self.size), lengths)
+            offsets = query.seen.offsets
+            items = query.seen.values[offsets[rows.start] : offsets[rows.stop]]
+            self._seen = _Cells.of(owner, items, items, single=single)
+        if mixture is not None:
+            assert query.counted is not None
+            self._counts = _Counts(query.counted[rows], mixture, single)
+        kinds = alone + (mixture is not None)
+        self._before = [np.zeros(len(self._row), dtype=np.int64) for _ in range(kinds)]
+        self._lists = [RunningLists(self.size, k) for _ in range(kinds)]
+
+    def look(self, scores: Tensor, first: int, room: Room) -> None:
+        """What the mixture needs to know of the whole catalogue."""
+        if self._mixture is not None:
+            self._counts.look(scores, first, room)
+
+    def hide(self, scores: Tensor, first: int) -> None:
+        """Seen items are not ranked."""
+        at = self._seen.within(first, scores.shape[1], self._single)
+        if at.stop > at.start:
+            row, item = self._seen.row[at], self._seen.item[at] - first
+            scores[torch.from_numpy(row), torch.from_numpy(item)] = -torch.inf
+
+    def look_at_targets(self, scores: Tensor, first: int) -> None:
+        """The scores of the targets."""
+        inside = (self._item >= first) & (self._item < first + scores.shape[1])
+        at = torch.from_numpy(np.flatnonzero(inside))
+        row = torch.from_numpy(self._row[inside])
+        self._wanted[at] = scores[row, torch.from_numpy(self._item[inside] - first)]
+
+    def rank(self, scores: Tensor, first: int, room: Room) -> None:
+        """Count the items before the targets, and take the best into the lists."""
+        kind = 0
+        if self._alone:
+            self._add(kind, scores, first, self._wanted, room)
+            kind += 1
+        if self._mixture is not None:
+            self._counts.raise_scores(scores, first)
+            self.hide(scores, first)
+            self._add(kind, scores, first, self._raised_wanted(scores, first), room)
+
+    def result(self, kind: int) -> Ranked:
+        """Ranks and lists of the alone (0) or the mixture (the last)."""
+        missed = torch.isneginf(self._wanted).numpy()
+        lists = self._lists[kind].lists()
+        if self._mixture is not None and kind == len(self._lists) - 1:
+            constant = self._counts.constant.numpy()[:, None]
+            lists = Lists(lists.ids, lists.scores - constant)
+        return np.where(missed, MISSED, self._before[kind] + 1), lists
+
+    def _raised_wanted(self, scores: Tensor, first: int) -> Tensor:
+        """[M] scores of the targets in the mixture; hidden ones do not matter."""
+        if self._single:
+            item = torch.from_numpy(self._item - first)
+            return scores[torch.from_numpy(self._row), item]
+        if self._raised is None:
+            self._raised = self._counts.of_targets(self._row, self._item, self._wanted)
+        return self._raised
+
+    def _add(self, kind: int, scores: Tensor, first: int, wanted: Tensor, room: Room) -> None:
+        mask = room.mask(scores)
+        self._before[kind] += before(scores, self._row, self._item - first, wanted, mask)
+        self._lists[kind].add(scores, first, mask)
+
+
+class _Counts:
+    """The counts of the users of a tile, and the scores that they raise.
+
+    Args:
+        counted: [b, L]
+    """
+
+    def __init__(self, counted: csr_array, mixture: Mixture, single: bool) -> None:
+        rows = counted.shape[0]
+        row = np.repeat(np.arange(rows, dtype=np.int64), np.diff(counted.indptr))
+        item = counted.indices.astype(np.int64) + 1
+        self._cells = _Cells.of(row, item, counted.data, single=single)
+        self._single, self._mixture = single, mixture
+        self._scores = torch.empty(len(row))
+        total = np.bincount(row, counted.data, rows)
+        self._total = torch.from_numpy(total.astype(np.float32))
+        self._log_sum = LogSum(rows)
+
+    def look(self, scores: Tensor, first: int, room: Room) -> None:
+        """Take in a block before seen items are hidden."""
+        self._log_sum.add(scores, room.other(scores))
+        at = self._cells.within(first, scores.shape[1], self._single)
+        self._scores[at] = scores[self._indices(at, first)]
+
+    def raise_scores(self, scores: Tensor, first: int) -> None:
+        """Replace the scores of items with a count."""
+        at = self._cells.within(first, scores.shape[1], self._single)
+        scores[self._indices(at, first)] = self._raised[at]
+
+    def of_targets(self, row: Ints, item: Ints, wanted: Tensor) -> Tensor:
+        """[M] the scores ``wanted`` of targets, replaced where the target has a count; where there
+        are several blocks."""
+        rows = len(self._total)
+        keys, asked = self._cells.item * rows + self._cells.row, item * rows + row
+        place = np.searchsorted(keys, asked)
+        hit = np.append(keys, -1)[place] == asked
+        found = wanted.clone()
+        found[torch.from_numpy(hit)] = self._raised[torch.from_numpy(place[hit])]
+        return found
+
+    @cached_property
+    def constant(self) -> Tensor:
+        """[b] see :meth:`.Mixture.constant`; known after the last block."""
+        return self._mixture.constant(self._log_sum.value(), self._total)
+
+    @cached_property
+    def _raised(self) -> Tensor:
+        """[E] the raised score of every cell; in double precision, since the last bits of
+        functions depend on the place in an array, and equal items must have equal scores."""
+        row = torch.from_numpy(self._cells.row)
+        counts = torch.from_numpy(self._cells.value.astype(np.float64))
+        constant, total = self.constant[row].double(), self._total[row].double()
+        return self._mixture.raised(self._scores.double(), counts, constant, total).float()
+
+    def _indices(self, at: slice, first: int) -> tuple[Tensor, Tensor]:
+        row, item = self._cells.row[at], self._cells.item[at] - first
+        return torch.from_numpy(row), torch.from_numpy(item)
+
+
+def _padded(users: Tensor) -> Tensor:
+    """With rows of zeros, if there are few rows."""
+    missing = -len(users) % _ROWS_AT_LEAST
+    return torch.nn.functional.pad(users, (0, 0, 0, missing)) if missing else users

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
-import torch
 from scipy.sparse import csr_array, vstack
 
 from p5dist.data.catalogue import Catalogue
 from p5dist.data.histories import Histories
 from p5dist.data.jagged import Floats, Ints, Jagged, offsets_of, ranges
-from p5dist.ranking.sparse import csr32, csr_tensor, rank_and_list_sparse
+from p5dist.ranking.sparse import csr32, rank_and_list_sparse
 from p5dist.ranking.topk import Ranked
 
 WINDOW = 10
@@ -27,7 +25,7 @@ LAST = 10
 AGE_DECAY = 0.6
 FROM_POWER, TO_POWER = 0.5, 0.1
 _PAIRS = 1 << 24  # item pairs that are counted at once
-_TERMS = 1 << 24  # terms of scores that are held at once
+_TERMS = 1 << 25  # terms of scores that are held at once
 
 
 @dataclass(frozen=True)
@@ -69,9 +67,11 @@ class ItemToItem:
 
     def scores(self, histories: Histories) -> csr_array:
         """[B, L] float32, the items of a score above 0; the columns of a row are in no order."""
-        parts = [csr_array((0, self.catalogue.largest), dtype=np.float32)]
-        parts += [scores for _, scores in self._parts(histories)]
-        return vstack(parts, format="csr")
+        parts = list(self._parts(histories))
+        if len(parts) == 1:
+            return parts[0]
+        nothing = csr_array((0, self.catalogue.largest), dtype=np.float32)
+        return vstack([nothing, *parts], format="csr")
 
     def rank_and_list(
         self, histories: Histories, owner: Ints, target: Ints, k: int, *, seen: Jagged | None
@@ -80,7 +80,7 @@ class ItemToItem:
         scores = self.scores(histories)
         return rank_and_list_sparse(scores, self.catalogue, owner, target, k, seen=seen)
 
-    def _parts(self, histories: Histories) -> Iterator[tuple[slice, csr_array]]:
+    def _parts(self, histories: Histories) -> Iterator[csr_array]:
         """The scores of some histories at a time, made of at most _TERMS terms (but of one history
         at least)."""
         recent = histories.last(LAST)
@@ -96,7 +96,7 @@ class ItemToItem:
                 used, column = np.unique(column, return_inverse=True)
                 weight = self._rows(used)
             shape = rows.stop - rows.start, weight.shape[0]
-            yield rows, _product(csr32(offsets, column, share, shape), weight)
+            yield csr32(offsets, column, share, shape) @ weight
 
     @cached_property
     def _small(self) -> csr_array | None:
@@ -112,19 +112,6 @@ class ItemToItem:
         at = ranges(start, np.diff(offsets))
         shape = len(used), self.catalogue.largest
         return csr32(offsets, self.weight.indices[at], self.weight.data[at], shape)
-
-
-def _product(share: csr_array, weight: csr_array) -> csr_array:
-    """``share @ weight`` [b, L]; with MKL in a third of SciPy's time, and the same numbers."""
-    if not torch.backends.mkl.is_available():  # type: ignore[no-untyped-call]
-        return share @ weight
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Sparse CSR tensor support")
-        found = csr_tensor(share) @ csr_tensor(weight)
-    return csr32(
-        found.crow_indices().numpy(), found.col_indices().numpy(), found.values().numpy(),
-        (share.shape[0], weight.shape[1]),
-    )  # fmt: skip
 
 
 def pair_counts(histories: Histories, items: int) -> csr_array:

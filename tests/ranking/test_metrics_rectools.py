@@ -60,7 +60,7 @@ def test_serendipity() -> None:
 
 
 def test_diversity() -> None:
-    same(diversity(LISTS, CASE.vectors[LISTS - 1], KS))
+    same(diversity(LISTS, np.arange(1, ITEMS + 1), CASE.vectors, KS))
     lengths = np.array([0, *map(len, CASE.values)])
     values = np.concatenate([np.array(v, dtype=np.int64) for v in CASE.values])
     same(attribute_diversity(LISTS, offsets_of(lengths), values, KS), "attribute_")

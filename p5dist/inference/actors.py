@@ -69,7 +69,13 @@ def value_of(result: Any) -> Any:
 
 
 def score_all(
-    make: Callable[[], Score], job: RunConfig, folder: RunFolder, manifest: Manifest, what: str
+    make: Callable[[], Score],
+    job: RunConfig,
+    folder: RunFolder,
+    manifest: Manifest,
+    what: str,
+    *,
+    columns: tuple[str, ...] | None = None,
 ) -> Iterator[pa.Table]:
     """The result of every portion, in the order of the data. Ray must be connected unless
     :func:`scores_here`.
@@ -77,13 +83,15 @@ def score_all(
     Args:
         make: makes the function that scores a portion; called once in each actor.
         what: label of the progress bar.
+        columns: of the histories; left out: those that models and tasks read.
 
     Raises:
         P5Error: as raised in an actor.
     """
     actors = job.scale.actors or job.scale.most_workers
     rows = max(manifest.histories // (actors * _PORTIONS_PER_ACTOR), _WORTH_A_CALL)
-    reader = ShardReader(folder.prepare, manifest, job.history_columns())
+    columns = job.history_columns() if columns is None else columns
+    reader = ShardReader(folder.prepare, manifest, columns)
     portions = reader.portions(min(rows, job.feed.unit_rows))
     with progress("histories") as bar:
         task = bar.add_task(what, total=manifest.histories, note="")

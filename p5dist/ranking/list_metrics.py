@@ -58,9 +58,14 @@ def novelty(users_of: Ints, users: int) -> Floats:
     return -np.log2(np.maximum(users_of, 1) / users)
 
 
-def diversity(
-    ids: Ints, listed: Ints, vectors: npt.NDArray[np.floating], ks: tuple[int, ...]
-) -> dict[str, Floats]:
+def unit_vectors(vectors: npt.NDArray[np.floating]) -> Floats:
+    """[n, d] the vectors divided by their lengths; a zero vector stays zero."""
+    length = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
+    unit: Floats = np.divide(vectors, length, out=np.zeros(vectors.shape), where=length > 0)
+    return unit
+
+
+def diversity(ids: Ints, listed: Ints, unit: Floats, ks: tuple[int, ...]) -> dict[str, Floats]:
     """``diversity@k`` [B]: the mean of 1 − cosine over the pairs of the first k listed items
     (intra-list diversity, Ziegler et al. 2005); 0 for fewer than two items. The cosine with a zero
     vector counts as 0.
@@ -70,12 +75,11 @@ def diversity(
 
     Args:
         listed: [n] rising, at least the ids of the lists.
-        vectors: [n, d] of these ids.
+        unit: [n, d] the :func:`unit_vectors` of these ids.
+        ks: rising.
     """
-    length = np.linalg.norm(vectors.astype(np.float64), axis=1)
-    there = length > 0
-    unit = vectors * (there / np.where(there, length, 1))[:, None]
-    total = np.zeros((len(ids), vectors.shape[1]))
+    there: Bools = (unit != 0).any(axis=1)
+    total = np.zeros((len(ids), unit.shape[1]))
     number = np.zeros(len(ids), dtype=np.int64)
     nonzero = np.zeros(len(ids), dtype=np.int64)
     found: dict[str, Floats] = {}
@@ -217,7 +221,9 @@ class ItemCounts:
 
     def coverage(self, items: int) -> dict[str, float]:
         """``coverage@k``: the share of the catalogue of ``items`` items that is listed."""
-        return {f"coverage@{k}": len(self.times(index)[0]) / items for index, k in enumerate(self.ks)}
+        return {
+            f"coverage@{k}": len(self.times(index)[0]) / items for index, k in enumerate(self.ks)
+        }
 
     def gini(self, items: int) -> dict[str, float]:
         """``gini@k``: how unequally often the items are listed, from 0 (all equally often) to 1

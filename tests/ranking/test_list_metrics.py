@@ -16,6 +16,7 @@ from p5dist.ranking.list_metrics import (
     list_means,
     novelty,
     serendipity,
+    unit_vectors,
     user_counts,
 )
 from tests.ranking.histories_of import histories
@@ -42,13 +43,13 @@ def test_diversity_by_hand() -> None:
     # Of the ids 1, 2, 3, 4 and 9: 1 and 4 are opposite, both orthogonal to 3, the vector of 2 zero.
     vectors = np.array([[2, 0], [0, 0], [0, 5], [-3, 0], [1, 1]], dtype=np.float32)
     listed = np.array([1, 2, 3, 4, 9])
-    found = diversity(LISTS, listed, vectors, (1, 2, 3))
+    found = diversity(LISTS, listed, unit_vectors(vectors), (1, 2, 3))
     assert found["diversity@1"].tolist() == [0, 0, 0, 0]
     assert found["diversity@2"].tolist() == pytest.approx([1, 2, 0, 1])
     assert found["diversity@3"].tolist() == pytest.approx([1, 2, 0, 1])
     near = 1 - 0.5**0.5  # between 1 and 9
     lists = np.array([[9, 1, 4], [1, 9, 0]])
-    found = diversity(lists, listed, vectors, (2, 3, 20))
+    found = diversity(lists, listed, unit_vectors(vectors), (2, 3, 20))
     assert found["diversity@2"].tolist() == pytest.approx([near, near])
     assert found["diversity@3"].tolist() == pytest.approx([(near + 2 + 2 - near) / 3, near])
     assert found["diversity@20"].tolist() == found["diversity@3"].tolist()

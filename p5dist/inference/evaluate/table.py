@@ -82,8 +82,9 @@ def _table(title: str, group: results.Group) -> Table:
     intervals = any(m["low"] is not None for m in group.metrics.values())
     if intervals:
         table.add_column("low–high", justify="right", no_wrap=True)
-    for name in group.baselines:  # with spaces, so that a narrow terminal can break the heading
-        table.add_column(name.replace("_", " "), justify="right")
+    for name in group.baselines:  # the heading breaks between words
+        words = name.split("_")
+        table.add_column(" ".join(words), justify="right", width=max(6, *map(len, words)))
     for key, measured in group.metrics.items():
         low, high = measured["low"], measured["high"]
         cells = [_text(measured["value"])]
@@ -99,5 +100,6 @@ def _text(value: float | None) -> str:
     """Four decimals of a metric of targets, fewer of large numbers such as popularity@10."""
     if value is None:
         return ""
-    digits = 4 if abs(value) < 10 else 2 if abs(value) < 1000 else 0
-    return f"{value:,.{digits}f}"
+    if abs(value) >= 10_000:
+        return f"{value / 1000:,.0f}k"
+    return f"{value:.{4 if abs(value) < 10 else 2 if abs(value) < 1000 else 0}f}"

@@ -72,6 +72,7 @@ def write_small_data(
     counts = np.bincount(everyone.item[everyone.split == c.TRAIN], minlength=items + 1)[1:]
     _write_vocabulary(folder.prepare, "item", counts)
     _write_vocabulary(folder.prepare, "user", lengths)
+    _write_vocabulary(folder.prepare, "item.genre", np.ones(3, dtype=np.int64))
     genres = pa.array([[1 + i % 3] if i % 4 else [] for i in range(items)], pa.list_(pa.int32()))
     titles = pa.array([f"title {i + 1}" for i in range(items)])
     (folder.prepare / "attributes/item.parquet").write_table(

@@ -32,8 +32,13 @@ def _attributes(job: RunConfig) -> Iterator[str]:
     """Attributes that are prepared for nothing."""
     if not _all_ours(job):
         return
+    evaluated = [] if job.evaluate is None else job.evaluate.named_attributes()
     read = {
-        "items": {*job.model.item_attributes, *(n for t in _tasks(job) for n in t.item_attributes)},
+        "items": {
+            *job.model.item_attributes,
+            *(name for task in _tasks(job) for name in task.item_attributes),
+            *(name for _, name in evaluated),
+        },
         "users": set(job.model.user_attributes),
     }
     for side, names in read.items():

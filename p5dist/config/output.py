@@ -32,6 +32,10 @@ Baseline = Literal[
 ]
 
 
+VECTORS = "vectors"
+"""``evaluate.diversity_by``: the vectors of the model."""
+
+
 class Evaluate(Section):
     """Exact ranking over the whole catalogue, and the metrics of the tasks."""
 
@@ -61,6 +65,18 @@ class Evaluate(Section):
     """Days of recent_popularity, up to the last training interaction."""
     bootstrap: NonNegativeInt = 1000
     """Resamples of the users for the 95 % confidence intervals; 0: no intervals."""
+    diversity_by: str | None = VECTORS
+    """Distance of two listed items in diversity@k. vectors: 1 - cosine of the model's item vectors;
+    the name of an item attribute: Jaccard distance of the values; null: no diversity."""
+    segments_by: tuple[str, ...] | None = None
+    """Item attributes by whose values metrics are also shown; left out: all with at most 30
+    values."""
+
+    def named_attributes(self) -> list[tuple[str, str]]:
+        """Name of the setting and of the attribute, for every item attribute that is named."""
+        found = [("segments_by", name) for name in self.segments_by or ()]
+        by = self.diversity_by
+        return found if by is None or by == VECTORS else [*found, ("diversity_by", by)]
 
 
 class Recommend(Section):

@@ -109,6 +109,13 @@ class RunConfig(Section):
                         f"attributes {'has as text only' if name in named else 'does not define'} "
                         f"(it has: {', '.join(known) or 'none'})"
                     )
+        known = self.readable_attributes("items")
+        for key, name in [] if self.evaluate is None else self.evaluate.named_attributes():
+            if name not in known:
+                raise ValueError(
+                    f"evaluate.{key} names '{name}', which is no attribute with values of "
+                    f"prepare.items.attributes (it has: {', '.join(known) or 'none'})"
+                )
         return self
 
     @model_validator(mode="after")

@@ -14,7 +14,6 @@ from uuid import uuid4
 import pyarrow as pa
 
 from p5dist.config import RunConfig
-from p5dist.data import columns as c
 from p5dist.data.manifest import Manifest
 from p5dist.data.reader import Portion, ShardReader
 from p5dist.data.users import Users
@@ -73,7 +72,13 @@ def value_of(result: Any) -> Any:
 
 
 def score_all(
-    make: Callable[[], Score], job: RunConfig, folder: RunFolder, manifest: Manifest, what: str
+    make: Callable[[], Score],
+    job: RunConfig,
+    folder: RunFolder,
+    manifest: Manifest,
+    what: str,
+    *,
+    columns: tuple[str, ...] | None = None,
 ) -> Iterator[pa.Table]:
     """The result of every portion, in the order of the data. Ray must be connected unless
     :func:`scores_here`.
@@ -81,13 +86,12 @@ def score_all(
     Args:
         make: makes the function that scores a portion; called once in each process.
         what: label of the progress bar.
+        columns: of the histories; left out: those that models and tasks read.
 
     Raises:
         P5Error: as raised in a task.
     """
-    columns: tuple[str, ...] = job.history_columns()
-    if job.prepare.source.columns.timestamp is not None:
-        columns = tuple(dict.fromkeys((*columns, c.TIMESTAMP)))
+    columns = job.history_columns() if columns is None else columns
     reader = ShardReader(folder.prepare, manifest, columns)
     portions = reader.portions(min(HISTORIES, job.feed.unit_rows))
     with progress("histories") as bar:

@@ -7,17 +7,20 @@ A list shorter than k counts by its items; a list without items has no popularit
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
+from scipy.sparse import csr_array
 
 from p5dist.data.histories import Histories
-from p5dist.data.jagged import Array, Bools, Floats, Ints, ranges
+from p5dist.data.jagged import Array, Bools, Floats, Ints, offsets_of, ranges
 from p5dist.ranking.metrics import list_starts
 from p5dist.ranking.sparse import distinct
 
-_CELLS = 1 << 22  # of arrays of vectors, attribute values or pairs that are held at once
+_CELLS = 1 << 22  # of arrays of attribute values or pairs that are held at once
 
 
 def list_means(name: str, ids: Ints, value: Array, ks: tuple[int, ...]) -> dict[str, Floats]:
@@ -55,24 +58,44 @@ def novelty(users_of: Ints, users: int) -> Floats:
     return -np.log2(np.maximum(users_of, 1) / users)
 
 
-def diversity(
-    ids: Ints, vectors: npt.NDArray[np.floating], ks: tuple[int, ...]
-) -> dict[str, Floats]:
+def unit_vectors(vectors: npt.NDArray[np.floating]) -> Floats:
+    """[n, d] the vectors divided by their lengths; a zero vector stays zero."""
+    length = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
+    unit: Floats = np.divide(vectors, length, out=np.zeros(vectors.shape), where=length > 0)
+    return unit
+
+
+def diversity(ids: Ints, listed: Ints, unit: Floats, ks: tuple[int, ...]) -> dict[str, Floats]:
     """``diversity@k`` [B]: the mean of 1 − cosine over the pairs of the first k listed items
     (intra-list diversity, Ziegler et al. 2005); 0 for fewer than two items. The cosine with a zero
     vector counts as 0.
 
+    Of unit vectors |Σ v|² = Σ |v|² + 2 Σ_{i<j} cosine, so there is neither an array of pairs nor
+    one of lists × items × width.
+
     Args:
-        vectors: [B, k, d] of the listed items; those of id 0 are ignored.
+        listed: [n] rising, at least the ids of the lists.
+        unit: [n, d] the :func:`unit_vectors` of these ids.
+        ks: rising.
     """
-    step = max(1, _CELLS // max(1, vectors[:1].size))
-    parts = [
-        _cosines(ids[start : start + step], vectors[start : start + step])
-        for start in range(0, len(ids), step)
-    ]
-    number = (ids > 0).cumsum(1)
-    cosines = np.concatenate([np.zeros((0, ids.shape[1])), *parts])
-    return _of_pairs(number * (number - 1) / 2 - cosines, number, ks)
+    there: Bools = (unit != 0).any(axis=1)
+    total = np.zeros((len(ids), unit.shape[1]))
+    number = np.zeros(len(ids), dtype=np.int64)
+    nonzero = np.zeros(len(ids), dtype=np.int64)
+    found: dict[str, Floats] = {}
+    for before, k in pairwise((0, *ks)):
+        some = ids[:, before:k]
+        row, column = np.nonzero(some)
+        place = np.searchsorted(listed, some[row, column])
+        offsets = offsets_of((some > 0).sum(1))
+        one = np.ones(len(place))
+        total += csr_array((one, place, offsets), shape=(len(ids), len(listed))) @ unit
+        number += np.diff(offsets)
+        nonzero += np.bincount(row[there[place]], minlength=len(ids))
+        cosines = (np.square(total).sum(1) - nonzero) / 2
+        pairs = number * (number - 1) / 2
+        found[f"diversity@{k}"] = np.where(pairs > 0, (pairs - cosines) / np.maximum(pairs, 1), 0.0)
+    return found
 
 
 def attribute_diversity(
@@ -94,7 +117,14 @@ def attribute_diversity(
         _jaccard(ids[start : start + step], offsets, values) for start in range(0, len(ids), step)
     ]
     distances = np.concatenate([np.zeros((0, ids.shape[1])), *parts]).cumsum(1)
-    return _of_pairs(distances, (ids > 0).cumsum(1), ks)
+    number = (ids > 0).cumsum(1)
+    found = {}
+    for k in ks:
+        i = min(k, ids.shape[1]) - 1
+        pairs = number[:, i] * (number[:, i] - 1) / 2
+        mean = distances[:, i] / np.maximum(pairs, 1)
+        found[f"diversity@{k}"] = np.where(pairs > 0, mean, 0.0)
+    return found
 
 
 def serendipity(
@@ -163,10 +193,16 @@ class ItemCounts:
         keys, counts = _added(keys, np.ones(len(keys), dtype=np.int64))
         return cls(ks, np.bincount(length, minlength=max(ks) + 1), keys, counts)
 
+    @classmethod
+    def added(cls, parts: Sequence[ItemCounts]) -> ItemCounts:
+        """The counts of the lists of all parts; there is at least one part."""
+        keys = np.concatenate([part.keys for part in parts])
+        counts = np.concatenate([part.counts for part in parts])
+        lists = np.sum([part.lists for part in parts], axis=0)
+        return cls(parts[0].ks, lists, *_added(keys, counts))
+
     def __add__(self, other: ItemCounts) -> ItemCounts:
-        keys = np.concatenate([self.keys, other.keys])
-        added = _added(keys, np.concatenate([self.counts, other.counts]))
-        return ItemCounts(self.ks, self.lists + other.lists, *added)
+        return ItemCounts.added([self, other])
 
     def means(self, name: str, value: Array) -> dict[str, float]:
         """``name@k``: the mean of :func:`list_means` over all lists that have an item.
@@ -175,7 +211,7 @@ class ItemCounts:
             value: [L] of the ids 1…L.
         """
         item, first, length = self._parts()
-        of_item = np.asarray(value, dtype=np.float64)[item - 1] * self.counts
+        of_item = np.asarray(value[item - 1], dtype=np.float64) * self.counts
         lists = int(self.lists[1:].sum())
         found = {}
         for index, k in enumerate(self.ks):
@@ -185,7 +221,9 @@ class ItemCounts:
 
     def coverage(self, items: int) -> dict[str, float]:
         """``coverage@k``: the share of the catalogue of ``items`` items that is listed."""
-        return {f"coverage@{k}": len(self._times(index)) / items for index, k in enumerate(self.ks)}
+        return {
+            f"coverage@{k}": len(self.times(index)[0]) / items for index, k in enumerate(self.ks)
+        }
 
     def gini(self, items: int) -> dict[str, float]:
         """``gini@k``: how unequally often the items are listed, from 0 (all equally often) to 1
@@ -199,7 +237,7 @@ class ItemCounts:
         """
         found = {}
         for index, k in enumerate(self.ks):
-            times = np.sort(self._times(index))  # the largest places j; the others add 0
+            times = np.sort(self.times(index)[1])  # the largest places j; the others add 0
             j = np.arange(items - len(times) + 1, items + 1)
             total = max(1, items - 1) * times.sum()
             found[f"gini@{k}"] = float(((2 * j - items - 1) * times).sum() / max(total, 1))
@@ -211,11 +249,11 @@ class ItemCounts:
         item, first = np.divmod(rest, len(self.ks))
         return item, first, length
 
-    def _times(self, index: int) -> Ints:
-        """How often each item that is among the first ``ks[index]`` of a list is there."""
+    def times(self, index: int) -> tuple[Ints, Ints]:
+        """The items that are among the first ``ks[index]`` of a list, and how often each is."""
         item, first, _ = self._parts()
         chosen = first <= index
-        return _added(item[chosen], self.counts[chosen])[1]
+        return _added(item[chosen], self.counts[chosen])
 
 
 def _added(keys: Ints, counts: Ints) -> tuple[Ints, Ints]:
@@ -226,28 +264,6 @@ def _added(keys: Ints, counts: Ints) -> tuple[Ints, Ints]:
     keys = keys[order]
     first = np.flatnonzero(np.diff(keys, prepend=keys[0] - 1))
     return keys[first], np.add.reduceat(counts[order], first)
-
-
-def _of_pairs(total: Floats, number: Ints, ks: tuple[int, ...]) -> dict[str, Floats]:
-    """``diversity@k`` from the sums of distances of all pairs, and the number of items, of the
-    first 1, 2, … places."""
-    found = {}
-    for k in ks:
-        i = min(k, total.shape[1]) - 1
-        pairs = number[:, i] * (number[:, i] - 1) / 2
-        found[f"diversity@{k}"] = np.where(pairs > 0, total[:, i] / np.maximum(pairs, 1), 0.0)
-    return found
-
-
-def _cosines(ids: Ints, vectors: npt.NDArray[np.floating]) -> Floats:
-    """[b, k] the sum of the cosines of all pairs of the first 1, 2, … items: of unit vectors,
-    |Σ v|² = Σ |v|² + 2 Σ_{i<j} cosine, so there is no array of pairs."""
-    unit = vectors.astype(np.float64)
-    length = np.linalg.norm(unit, axis=2)
-    there = (length > 0) & (ids > 0)
-    unit *= (there / np.where(there, length, 1))[:, :, None]
-    cosines: Floats = (np.square(unit.cumsum(1)).sum(2) - there.cumsum(1)) / 2
-    return cosines
 
 
 def _jaccard(ids: Ints, offsets: Ints, values: Ints) -> Floats:

@@ -39,8 +39,8 @@ class Estimate:
 
 
 def ranking_labels(ks: tuple[int, ...]) -> dict[str, str]:
-    """Display name of each ranking metric; higher is better for all."""
-    names = {"hr": "HR", "ndcg": "NDCG", "mrr": "MRR", "coverage": "coverage"}
+    """Display name of each metric of :func:`rank_values`; higher is better for all."""
+    names = {"hr": "HR", "ndcg": "NDCG", "mrr": "MRR"}
     labels = {f"{name}@{k}": f"{label}@{k}" for name, label in names.items() for k in ks}
     return labels | {"accuracy": "accuracy"}
 
@@ -225,16 +225,6 @@ def click_metrics(
         low, high = np.nanpercentile([d[i] for d in drawn], [2.5, 97.5])
         found[name] = Estimate(float(values[i]), float(low), float(high))
     return found
-
-
-def coverage(best_rank: Ints, ks: tuple[int, ...], items: int) -> dict[str, float]:
-    """coverage@k: the share of the catalogue that is among the first k of at least one list.
-
-    Args:
-        best_rank: best rank (from 1) in any list, of each item that is in a list.
-        items: of the catalogue.
-    """
-    return {f"coverage@{k}": float((best_rank <= k).sum() / items) for k in ks}
 
 
 def _profiles(values: Floats, user: Ints, rng: np.random.Generator) -> tuple[Floats, Ints]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,8 +11,10 @@ from p5dist.ranking.targets import NO_HISTORY, NOT_CHOSEN, REPEATED
 Measured = Mapping[str, float | None]
 """Value, low and high of a metric."""
 
-RANKING = "Ranking"
-"""Heading of the ranking metrics."""
+RANKING, LISTS = "Ranking", "Lists"
+"""Headings of the ranking metrics, and of the metrics of the listed items."""
+_OF_SEVERAL_TARGETS = ("precision", "recall", "map", "list_ndcg")
+"""Metrics of lists that say nothing beyond hr, mrr and ndcg if every list has one target."""
 
 _REASONS = {
     NO_HISTORY: "without an earlier interaction to predict from",
@@ -60,7 +62,8 @@ class Group:
 
 
 def groups(result: Mapping[str, Any]) -> list[Group]:
-    """The metrics of an evaluation: first of the ranking, then of each task.
+    """The metrics of an evaluation: first of the ranking, then of the lists, then of each task.
+    Metrics of lists with several targets are left out if every list has one target.
 
     Args:
         result: content of evaluate/result.json, also of an earlier version.
@@ -68,11 +71,15 @@ def groups(result: Mapping[str, Any]) -> list[Group]:
     tasks = {path: task for path, task in result.get("tasks", {}).items() if task["metrics"]}
     metrics, baselines = result.get("metrics", {}), result.get("baselines", {})
     info = result.get("metric_info", {})
-    by_title: dict[str, dict[str, Any]] = {}
+    protocol = result.get("protocol", {})
+    one_target = "lists" in protocol and protocol["lists"] == protocol["targets"]
+    by_title: dict[str, dict[str, Any]] = {RANKING: {}, LISTS: {}}
     for key, values in metrics.items():
+        if one_target and key.partition("@")[0] in _OF_SEVERAL_TARGETS:
+            continue
         by_title.setdefault(_about(key, info).title, {})[key] = values
     if tasks:  # each task has its own metrics
-        by_title = {RANKING: by_title.get(RANKING, {})}
+        by_title = {title: by_title[title] for title in (RANKING, LISTS)}
     found = [_group(title, own, baselines, info) for title, own in by_title.items() if own]
     titles = {path: _about(next(iter(task["metrics"])), info).title for path, task in tasks.items()}
     for path, title in titles.items():
@@ -80,6 +87,13 @@ def groups(result: Mapping[str, Any]) -> list[Group]:
         group = _group(shown, tasks[path]["metrics"], tasks[path]["baselines"], info)
         found.append(replace(group, examples=tasks[path].get("examples")))
     return found
+
+
+def main_k(ks: Iterable[int]) -> int:
+    """The length of lists whose metrics are shown where there is room for one: 10, else the largest
+    below, else the smallest."""
+    found = sorted(ks)
+    return max((k for k in found if k <= 10), default=found[0])
 
 
 def accounts(protocol: Mapping[str, Any]) -> str | None:

@@ -23,8 +23,10 @@ def number(value: Any) -> str:
 
 
 def metric(value: float | None) -> str:
-    """Four decimals, as in published tables."""
-    return NOTHING if value is None or not math.isfinite(value) else f"{value:.4f}"
+    """Four decimals, as in published tables; fewer of large numbers."""
+    if value is None or not math.isfinite(value):
+        return NOTHING
+    return f"{value:.4f}" if abs(value) < 100 else f"{value:,.1f}"
 
 
 def percent(share: float | None, digits: int = 1) -> str:

@@ -15,6 +15,7 @@ from p5dist.report import format as fmt
 from p5dist.report import tables
 from p5dist.report.pictures import data_pictures, loss_picture
 from p5dist.report.read import Run
+from p5dist.report.segments import families, long_tail
 from p5dist.report.users import ShownUser
 
 HERE = Path(__file__).parent
@@ -24,6 +25,7 @@ def render(run: Run, users: list[ShownUser]) -> str:
     """The page. The same run folder gives the same bytes."""
     protocol = (run.evaluation or {}).get("protocol", {})
     metrics = tables.metric_tables(run.evaluation) if run.evaluation else []
+    tail_parts, tail_rows = long_tail(run.evaluation or {})
     finished = [r["finished"] for r in run.results.values() if r.get("finished")]
     seconds = [r["seconds"] for r in run.results.values() if r.get("seconds") is not None]
     latest = list(run.results.values())[-1] if run.results else {}
@@ -48,6 +50,10 @@ def render(run: Run, users: list[ShownUser]) -> str:
         accounts=accounts(protocol),
         protocol=protocol,
         audit=(run.evaluation or {}).get("audit", []),
+        families=families(run.evaluation or {}),
+        tail_parts=tail_parts,
+        tail_rows=tail_rows,
+        fitted_on=protocol.get("baselines_fitted_on", {}),
         users=users,
         ranking_masked=run.job.recommend is not None and run.job.recommend.mask_seen,
         sessions=run.job.prepare.session_gap is not None,

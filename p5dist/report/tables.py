@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from p5dist.ranking.results import About, Measured, groups
+from p5dist.ranking.results import LISTS, About, Measured, groups
 from p5dist.report.format import duration, number
 from p5dist.report.read import Facts, Run, TrainingRun
 
@@ -110,6 +110,8 @@ def headlines(tables: list[MetricTable]) -> list[Headline]:
     """NDCG@10 and HR@10 (without k = 10 the largest k), and the first metric of each task."""
     found = []
     for table in tables:
+        if table.title == LISTS:
+            continue
         chosen = table.rows[:1]
         if table.ranking:
             rows = {row.key: row for row in table.rows}

@@ -30,6 +30,8 @@ def _job(*overrides: str) -> RunConfig:
         (["finetune.rating.batch_size=65"], "finetune.rating.batch_size 65 must be a multiple of"),
         (["model.item_attributes=[brand]"], "does not define (it has: genre)"),
         (["model.user_attributes=[age]"], "does not define (it has: none)"),
+        (["evaluate.segments_by=[brand]"], "evaluate.segments_by names 'brand'"),
+        (["evaluate.diversity_by=brand"], "no attribute with values of prepare.items.attributes"),
         (["pretrain=null"], "the job has no pretrain section"),
         (["prepare.source.columns.rating=null"], "finetune.rating.task needs ratings"),
         (

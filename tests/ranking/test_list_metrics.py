@@ -16,6 +16,7 @@ from p5dist.ranking.list_metrics import (
     list_means,
     novelty,
     serendipity,
+    unit_vectors,
     user_counts,
 )
 from tests.ranking.histories_of import histories
@@ -38,18 +39,20 @@ def test_novelty_by_hand() -> None:
     assert user_counts(sessions, 4).tolist() == [2, 1, 1, 0]
 
 
-@pytest.mark.parametrize("cells", [1, 1 << 22])
-def test_diversity_by_hand(cells: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(list_metrics, "_CELLS", cells)
-    vectors = np.zeros((4, 3, 2))
-    vectors[0] = [[2, 0], [0, 5], [1, 0]]  # distances 1, 0 and 1
-    vectors[1] = [[1, 0], [-3, 0], [7, 7]]  # 2; the third is no item
-    vectors[3] = [[1, 1], [1, 0], [0, 0]]  # 1 − √½; the zero vector has 1 to both
-    found = diversity(LISTS, vectors, (1, 2, 3))
-    near = 1 - 0.5**0.5
+def test_diversity_by_hand() -> None:
+    # Of the ids 1, 2, 3, 4 and 9: 1 and 4 are opposite, both orthogonal to 3, the vector of 2 zero.
+    vectors = np.array([[2, 0], [0, 0], [0, 5], [-3, 0], [1, 1]], dtype=np.float32)
+    listed = np.array([1, 2, 3, 4, 9])
+    found = diversity(LISTS, listed, unit_vectors(vectors), (1, 2, 3))
     assert found["diversity@1"].tolist() == [0, 0, 0, 0]
-    assert found["diversity@2"].tolist() == pytest.approx([1, 2, 0, near])
-    assert found["diversity@3"].tolist() == pytest.approx([2 / 3, 2, 0, (near + 2) / 3])
+    assert found["diversity@2"].tolist() == pytest.approx([1, 2, 0, 1])
+    assert found["diversity@3"].tolist() == pytest.approx([1, 2, 0, 1])
+    near = 1 - 0.5**0.5  # between 1 and 9
+    lists = np.array([[9, 1, 4], [1, 9, 0]])
+    found = diversity(lists, listed, unit_vectors(vectors), (2, 3, 20))
+    assert found["diversity@2"].tolist() == pytest.approx([near, near])
+    assert found["diversity@3"].tolist() == pytest.approx([(near + 2 + 2 - near) / 3, near])
+    assert found["diversity@20"].tolist() == found["diversity@3"].tolist()
 
 
 @pytest.mark.parametrize("cells", [1, 1 << 22])
@@ -122,7 +125,7 @@ def test_item_counts_of_parts_are_those_of_the_whole() -> None:
 
 def test_no_lists() -> None:
     nothing = np.zeros((0, 3), dtype=np.int64)
-    assert diversity(nothing, np.zeros((0, 3, 2)), (2,))["diversity@2"].shape == (0,)
+    assert diversity(nothing, nothing[:, 0], np.zeros((0, 2)), (2,))["diversity@2"].shape == (0,)
     found = attribute_diversity(nothing, np.array([0, 0]), nothing[:, 0], (2,))
     assert found["diversity@2"].shape == (0,)
     assert ItemCounts.of(nothing, (1, 2)).lists.tolist() == [0, 0, 0]

@@ -8,7 +8,6 @@ import pytest
 from p5dist.ranking import metrics
 from p5dist.ranking.metrics import (
     click_metrics,
-    coverage,
     error_values,
     estimate,
     list_labels,
@@ -44,15 +43,6 @@ def test_errors_by_hand() -> None:
     assert found["rmse"].value == pytest.approx(((1 + 9) / 2) ** 0.5)
     assert found["mae"].value == 2.0
     assert found["mae"].low is None and found["mae"].high is None
-
-
-def test_coverage_by_hand() -> None:
-    # Places of five items: two in the first place of a list, one in the fifth, two in none.
-    assert coverage(np.array([1, 1, 5, 99, 99]), (1, 4, 5), 5) == {
-        "coverage@1": 0.4,
-        "coverage@4": 0.4,
-        "coverage@5": 0.6,
-    }
 
 
 def plain_bootstrap(values: np.ndarray, user: np.ndarray, resamples: int) -> np.ndarray:

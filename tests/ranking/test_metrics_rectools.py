@@ -16,6 +16,7 @@ from p5dist.ranking.list_metrics import (
     list_means,
     novelty,
     serendipity,
+    unit_vectors,
     user_counts,
 )
 from p5dist.ranking.metrics import list_values
@@ -60,7 +61,7 @@ def test_serendipity() -> None:
 
 
 def test_diversity() -> None:
-    same(diversity(LISTS, CASE.vectors[LISTS - 1], KS))
+    same(diversity(LISTS, np.arange(1, ITEMS + 1), unit_vectors(CASE.vectors), KS))
     lengths = np.array([0, *map(len, CASE.values)])
     values = np.concatenate([np.array(v, dtype=np.int64) for v in CASE.values])
     same(attribute_diversity(LISTS, offsets_of(lengths), values, KS), "attribute_")

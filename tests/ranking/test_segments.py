@@ -7,6 +7,7 @@ import pytest
 
 from p5dist.data.jagged import offsets_of
 from p5dist.ranking import segments
+from p5dist.ranking.metrics import Estimate, estimate
 from p5dist.ranking.segments import (
     Segments,
     by_attribute,
@@ -100,9 +101,32 @@ def test_means_by_segment() -> None:
     found = Segments("f", ("a", "nobody", "b"), np.array([0, 1, 1, 3]), np.array([0, 0, 2, 2]))
     values = {"hr@1": np.array([1.0, 0, 9, 1]), "rmse": np.array([4.0, 4, 9, 12])}
     a, b = segment_metrics(values, np.array([5, 5, 6, 7]), found)
-    assert (a.label, a.targets, a.users, a.metrics) == ("a", 2, 1, {"hr@1": 0.5, "rmse": 2.0})
+    assert (a.label, a.targets, a.users) == ("a", 2, 1)
+    assert a.metrics == {"hr@1": Estimate(0.5), "rmse": Estimate(2.0)}  # one user: no interval
     assert (b.label, b.targets, b.users) == ("b", 2, 2)
-    assert b.metrics == pytest.approx({"hr@1": 0.5, "rmse": 8**0.5})
+    assert b.metrics["hr@1"].value == 0.5
+    assert b.metrics["rmse"].value == pytest.approx(8**0.5)
+
+
+def test_intervals_of_segments_by_hand() -> None:
+    # Users 1, 2, 3 with 2, 1, 1 targets and sums 2, 0, 1: mean ¾, deviations ½, −¾, ¼.
+    found = Segments("f", ("a",), np.arange(4), np.zeros(4, dtype=np.int64))
+    (one,) = segment_metrics({"x": np.array([1.0, 1, 0, 1])}, np.array([1, 1, 2, 3]), found)
+    half = 1.959964 * (3 / 2 * (1 / 4 + 9 / 16 + 1 / 16) / 16) ** 0.5
+    assert one.metrics["x"] == Estimate(0.75, pytest.approx(0.75 - half), 1.0)
+    assert 0.75 + half > 1
+
+
+def test_intervals_of_segments_are_those_of_the_bootstrap() -> None:
+    rng = np.random.default_rng(2)
+    user = np.sort(rng.integers(0, 900, 3000))
+    values = {"hr": (rng.random(3000) < rng.random(900)[user]).astype(np.float64)}
+    whole = Segments("all", ("all",), np.arange(3000), np.zeros(3000, dtype=np.int64))
+    (found,) = segment_metrics(values, user, whole)
+    drawn = estimate(values, user, resamples=4000, seed=1)["hr"]
+    assert found.metrics["hr"].value == pytest.approx(drawn.value)
+    assert found.metrics["hr"].low == pytest.approx(drawn.low, abs=0.002)
+    assert found.metrics["hr"].high == pytest.approx(drawn.high, abs=0.002)
 
 
 def test_no_targets() -> None:

@@ -137,6 +137,60 @@ def write_evaluated(job: RunConfig, folder: RunFolder) -> None:
     )
 
 
+def of_lists() -> dict[str, Any]:
+    """What evaluate/result.json says of lists, segments, head and tail, and baselines."""
+
+    def segment(label: str, targets: int, value: float, low: float | None) -> dict[str, Any]:
+        high = None if low is None else 2 * value - low
+        return {
+            "label": label, "targets": targets, "users": targets,
+            "metrics": {"hr@10": {"value": 0.5, "low": low, "high": high},
+                        "ndcg@10": {"value": value, "low": low, "high": high}},
+            "baselines": {"popularity": {"hr@10": 0.1, "ndcg@10": 0.1},
+                          "item_to_item": {"hr@10": 0.1, "ndcg@10": 0.2}},
+        }  # fmt: skip
+
+    shares = {"head": (0.1, 0.2, 0.5), "middle": (0.3, 0.6, 0.3), "tail": (0.6, 0.2, 0.2)}
+    return {
+        "metrics": {
+            "ndcg@10": {"value": 0.3125, "low": 0.25, "high": 0.375},
+            "recall@10": {"value": 0.5, "low": 0.4, "high": 0.6},
+            "gini@10": {"value": 0.75, "low": None, "high": None},
+            "popularity@10": {"value": 1234.56, "low": None, "high": None},
+        },
+        "baselines": {
+            "popularity": {"ndcg@10": 0.1, "recall@10": 0.2, "gini@10": 0.9, "popularity@10": 4321},
+        },
+        "metric_info": {
+            key: {"title": title, "label": label, "higher_is_better": True, "compared": compared}
+            for key, title, label, compared in (
+                ("ndcg@10", "Ranking", "NDCG@10", True),
+                ("recall@10", "Ranking", "recall@10", True),
+                ("gini@10", "Lists", "gini@10", False),
+                ("popularity@10", "Lists", "popularity@10", False),
+            )
+        },
+        "segments": [
+            {"family": "history length",
+             "segments": [segment("1–4", 2, 0.4, 0.3), segment("50+", 1, 0.1, None)]},
+            {"family": "item in training", "segments": [segment("warm", 3, 0.3, 0.2)]},
+            {"family": "genre", "segments": [segment("<b>", 2, 0.4, 0.3), segment("x", 1, 0, 0)]},
+        ],
+        "long_tail": {
+            "k": 10,
+            "parts": [
+                {"label": label, "items": items, "training": training, "targets": training,
+                 "listed": {"model": listed, "item_to_item": listed}}
+                for label, (items, training, listed) in shares.items()
+            ],
+        },
+        "protocol": {
+            "split": "test", "catalogue": 5, "users": 3, "targets": 4, "lists": 3,
+            "baselines_fitted_on": {"popularity": "all training interactions"},
+        },
+    }  # fmt: skip
+
+
 def two_tasks() -> dict[str, Any]:
     """What evaluate/result.json says of two tasks with the same metrics, and of interactions."""
     tasks: dict[str, Any] = {

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -135,6 +136,63 @@ def test_a_run_on_the_data_of_another(tmp_path: Path) -> None:
     page = Page(folder.report.read_bytes().decode())
     assert page.row("rows in")[0] == "13" and not (folder.root / "prepare").exists()
     assert "prepare" not in result["missing"] and result["data_fingerprint"] == "data0123"
+
+
+def evaluated(tmp_path: Path, **changes: Any) -> tuple[str, Page]:
+    """The page of a run with these keys in evaluate/result.json."""
+    job = small_run.small_job(tmp_path)
+    folder = RunFolder.of(job.storage, job.name)
+    small_run.write_all(job, folder)
+    place = folder.evaluate / "result.json"
+    place.write_json({**place.read_json(), **small_run.of_lists(), **changes})
+    return page_of(job)
+
+
+def test_metrics_of_lists(tmp_path: Path) -> None:
+    _, page = evaluated(tmp_path)
+    nothing = "\N{EN DASH}"
+    assert page.row("Recall@10")[0] == "0.5000"
+    assert page.row("Gini@10") == ["0.7500", nothing, "0.9000", nothing]
+    assert page.row("Popularity@10") == ["1,234.6", nothing, "4,321.0", nothing]
+    tables = [a["data-metrics"] for _, a in page.tags if "data-metrics" in a]
+    assert tables == ["Ranking", "Lists"]
+    headlines = [a["data-headline"] for _, a in page.tags if "data-headline" in a]
+    assert headlines == ["NDCG@10"]
+
+
+def test_recall_is_hidden_if_every_list_has_one_target(tmp_path: Path) -> None:
+    protocol = small_run.of_lists()["protocol"] | {"targets": 3}
+    _, page = evaluated(tmp_path, protocol=protocol)
+    assert not any(row and row[0] == "Recall@10" for row in page.rows)
+    assert page.row("Gini@10")
+
+
+def test_segments(tmp_path: Path) -> None:
+    html, page = evaluated(tmp_path)
+    shown = [a["data-segments"] for _, a in page.tags if "data-segments" in a]
+    assert shown == ["history length", "genre"], "a family of one segment says nothing"
+    assert page.row("1–4") == ["", "0.4000", "0.2000", "2"]
+    assert page.row("50+") == ["", "0.1000", "0.2000", "1"]
+    assert "<b></td>" not in html and page.row("<b>")
+    words = [a.get("aria-label") for _, a in page.tags if a.get("class") == "track"]
+    assert words[:2] == [
+        "0.4000, interval 0.3000 to 0.5000, best baseline item to item 0.2000",
+        "0.1000, best baseline item to item 0.2000",
+    ]
+    styles = [a["style"] for _, a in page.tags if a.get("class") in ("fill", "whisker", "tick")]
+    # Of 0.5, the end of the longest interval.
+    assert styles[:3] == ["width: 80.0%", "left: 60.0%; width: 40.0%", "left: 40.0%"]
+    assert styles[3:5] == ["width: 20.0%", "left: 40.0%"]
+
+
+def test_head_and_tail(tmp_path: Path) -> None:
+    _, page = evaluated(tmp_path)
+    assert page.row("share of") == ["", "head", "middle", "tail"]
+    assert page.row("items") == ["", "10.0 %", "30.0 %", "60.0 %"]
+    assert page.row("training interactions") == ["", "20.0 %", "60.0 %", "20.0 %"]
+    assert page.row("first 10 of the lists: this run") == ["", "50.0 %", "30.0 %", "20.0 %"]
+    assert page.row("first 10 of the lists: item to item") == ["", "50.0 %", "30.0 %", "20.0 %"]
+    assert page.row("popularity") == ["all training interactions"]
 
 
 def test_headline(whole: tuple[str, Page]) -> None:

@@ -12,15 +12,16 @@ import pyarrow as pa
 from p5dist.config import RunConfig
 from p5dist.config.output import Evaluate
 from p5dist.data import columns as c
-from p5dist.data.jagged import Array, Ints
+from p5dist.data.jagged import Array
 from p5dist.data.manifest import Manifest
 from p5dist.data.reader import Portion
 from p5dist.data.users import Users
 from p5dist.inference.actors import value_of
+from p5dist.inference.evaluate.listed import Distances, Lister, distances_of, one_row
 from p5dist.inference.fitting import baselines, read_fitted, task_evaluations, wanted_baselines
 from p5dist.inference.rankers import Rankers, Request
 from p5dist.ranking.targets import Rule, TargetBatch, Targets
-from p5dist.ranking.topk import Lists, Ranked
+from p5dist.ranking.topk import Ranked
 from p5dist.storage import RunFolder
 from p5dist.tasks.evaluation import Evaluation, Predictor
 
@@ -28,7 +29,8 @@ Load = Callable[[RunConfig, RunFolder, str], Any]
 """(job, folder, training stage) → the trained stage, see :class:`.scorer.Scorer`."""
 
 REPEATED, SKIPPED, HISTORY_LENGTH = "repeated", "skipped", "history_length"
-RANK, LISTED, BEST_RANK, TASK, LEFT_OUT = "rank", "listed", "best_rank", "task", "left_out"
+LIST, LISTED = "list", "listed"
+RANK, TASK, LEFT_OUT = "rank", "task", "left_out"
 """Prefixes of column names: ``rank:<ranker>``, ``task:<path>:<array>``, ``left_out:<reason>``."""
 
 
@@ -66,8 +68,9 @@ class TargetScorerFactory:
                 loaded[name] = self.load(self.job, self.folder, name)
             return loaded[name]
 
-        rankers = None
+        rankers = distances = None
         if self.ranking is not None:
+            distances = distances_of(self.job, self.folder.prepare, stage(self.ranking))
             fitted = read_fitted(self.job, self.folder, self.manifest)
             rankers = Rankers(
                 self.job.ranking,
@@ -81,18 +84,20 @@ class TargetScorerFactory:
             path: (evaluation, stage(paths[path][0]).task(paths[path][1]))
             for path, evaluation in task_evaluations(self.job, self.folder, self.manifest).items()
         }
-        return TargetScorer(self.job, self.manifest, rankers, tasks, value_of(self.task_baselines))
+        return TargetScorer(
+            self.job, self.manifest, rankers, tasks, value_of(self.task_baselines), distances
+        )
 
 
 class TargetScorer:
     """Scores portions with the model and the baselines.
 
-    The result is one row: lists ``user``, ``item``, ``repeated``, ``timestamp``, ``history_length``
-    and ``rank:<ranker>`` with one entry per target; ``task:<path>:<array>`` with one entry per
-    example of the task;
-    ``listed:<ranker>`` with the distinct items in the lists and ``best_rank:<ranker>`` with the
-    best rank of each item; the numbers ``left_out:<reason>`` and ``skipped`` (users without
-    history).
+    The result is one row. Lists with one entry per target: ``user``, ``item``, ``repeated``,
+    ``timestamp``, ``history_length``, ``list`` (number of its list in the portion, rising from 0;
+    without sessions the targets of a user share a list) and ``rank:<ranker>``. With one entry per
+    list: ``listed``, the number of its items, which all rankers have in common. With one entry per
+    example of a task: ``task:<path>:<array>``. By ranker the columns of :class:`.listed.Listed`.
+    Numbers: ``left_out:<reason>`` and ``skipped`` (users without history).
     """
 
     def __init__(
@@ -102,8 +107,11 @@ class TargetScorer:
         rankers: Rankers | None,
         tasks: Mapping[str, tuple[Evaluation, Predictor]],
         baselines: Mapping[str, Any],
+        distances: Distances | None = None,
     ) -> None:
         assert job.evaluate is not None
+        self.ks = tuple(sorted(set(job.evaluate.k)))
+        self.distances = distances
         self.config = job.evaluate
         self.rule = rule_of(job, job.evaluate, manifest)
         self.rankers, self.tasks, self.baselines = rankers, tasks, baselines
@@ -114,19 +122,22 @@ class TargetScorer:
         if len(targets):
             batches = list(targets.batches(self.config.batch_size))
         found: dict[str, list[Array]] = {}
+        first = 0
         for batch in batches:
-            for name, values in {**_about(batch), **self._examples(batch)}.items():
+            about = _about(batch) | {LIST: first + batch.owner}
+            first += len(batch.histories)
+            for name, values in {**about, **self._examples(batch)}.items():
                 found.setdefault(name, []).append(values)
-        listed: dict[str, BestRanks] = {}
+        lister = Lister(self.ks, self.distances)
         requests = [self._request(batch) for batch in batches]
         for ranked in self._rank(requests):
-            for name, (ranks, lists) in ranked.items():
+            lister.add({name: lists.ids for name, (_, lists) in ranked.items()})
+            for name, (ranks, _) in ranked.items():
                 found.setdefault(f"{RANK}:{name}", []).append(ranks)
-                listed[name] = BestRanks.of(lists).joined(listed.get(name))
-        result = {name: _list(np.concatenate(parts)) for name, parts in found.items()}
-        for name, best in listed.items():
-            result[f"{LISTED}:{name}"] = _list(best.item)
-            result[f"{BEST_RANK}:{name}"] = _list(best.rank)
+            _, lists = next(iter(ranked.values()))
+            found.setdefault(LISTED, []).append((lists.ids > 0).sum(1))
+        result = {name: one_row(np.concatenate(parts)) for name, parts in found.items()}
+        result |= lister.columns()
         counts = {f"{LEFT_OUT}:{reason}": [n] for reason, n in targets.left_out.items()}
         return pa.table({SKIPPED: [targets.users_without_history], **counts, **result})
 
@@ -154,35 +165,3 @@ def _about(batch: TargetBatch) -> dict[str, Array]:
         c.TIMESTAMP: batch.timestamp,
         HISTORY_LENGTH: batch.histories.lengths[batch.owner].astype(np.int32),
     }
-
-
-@dataclass(frozen=True)
-class BestRanks:
-    """The best rank of every item that is in a list."""
-
-    item: Ints
-    """[n] rising ids"""
-    rank: Ints
-    """[n] from 1"""
-
-    @classmethod
-    def of(cls, lists: Lists) -> BestRanks:
-        """Of lists [B, k]."""
-        flat = lists.ids.T.reshape(-1)  # by rank, so that the first place of an item is the best
-        item, first = np.unique(flat, return_index=True)
-        rank = first // max(len(lists.ids), 1) + 1
-        return cls(item[item > 0], rank[item > 0])
-
-    def joined(self, other: BestRanks | None) -> BestRanks:
-        """Of the lists of both."""
-        if other is None:
-            return self
-        item, index = np.unique(np.concatenate([self.item, other.item]), return_inverse=True)
-        rank = np.full(len(item), np.iinfo(np.int64).max)
-        np.minimum.at(rank, index, np.concatenate([self.rank, other.rank]))
-        return BestRanks(item, rank)
-
-
-def _list(values: Array) -> pa.Array:
-    """A column of one row that holds all values."""
-    return pa.ListArray.from_arrays([0, len(values)], pa.array(values))

@@ -8,9 +8,8 @@ and baselines have the same targets, histories and masks.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -19,31 +18,25 @@ import pyarrow as pa
 from p5dist.config import RunConfig
 from p5dist.data import columns as c
 from p5dist.data.catalogue import Catalogue
-from p5dist.data.jagged import Array
 from p5dist.data.manifest import Manifest
 from p5dist.environment.provenance import provenance
 from p5dist.errors import ConfigError, DataError
 from p5dist.inference.actors import run_task, score_all, workers_for_counts
+from p5dist.inference.evaluate.found import Found
+from p5dist.inference.evaluate.measure import metric_info, ranking_metrics
 from p5dist.inference.evaluate.score import (
-    BEST_RANK,
     HISTORY_LENGTH,
-    LEFT_OUT,
-    LISTED,
     RANK,
     REPEATED,
-    SKIPPED,
-    TASK,
-    BestRanks,
     Load,
     TargetScorerFactory,
     rule_of,
 )
+from p5dist.inference.evaluate.segments import of_segments
 from p5dist.inference.fitting import fit, fit_tasks, fitted_on, read_fitted, task_evaluations
 from p5dist.inference.rankers import MODEL
 from p5dist.inference.scorer import load_scorer
 from p5dist.inference.vectors import Trained, make_vectors
-from p5dist.ranking.metrics import Estimate, coverage, estimate, rank_values, ranking_labels
-from p5dist.ranking.results import RANKING
 from p5dist.ranking.topk import MISSED
 from p5dist.storage import RunFolder
 from p5dist.tasks.build import task_of
@@ -52,8 +45,6 @@ from p5dist.tasks.evaluation import Evaluation
 RESULT = "result.json"
 TARGETS = "targets.parquet"
 TIES = "equal scores: the lower item id first"
-Metrics = dict[str, dict[str, float | None]]
-Baselines = dict[str, dict[str, float]]
 
 
 def run(job: RunConfig, folder: RunFolder, *, load: Load = load_scorer) -> dict[str, Any]:
@@ -90,9 +81,9 @@ def run(job: RunConfig, folder: RunFolder, *, load: Load = load_scorer) -> dict[
             for stage in _stages(job, ranking):
                 make_vectors(Trained(job, folder, stage), workers)
     task_baselines = run_task(job, fit_tasks, job, folder, manifest)
-    found = _Found(Catalogue.read(folder.prepare, manifest))
+    found = Found(Catalogue.read(folder.prepare, manifest), tuple(sorted(set(config.k))))
     make_scorer = TargetScorerFactory(job, folder, manifest, ranking, task_baselines, load)
-    found.add(score_all(make_scorer, job, folder, manifest, "score"))
+    found.add(score_all(make_scorer, job, folder, manifest, "score", columns=_columns(job)))
     if not len(found.values[c.USER]):
         raise (
             _no_users(job, manifest)
@@ -102,7 +93,8 @@ def run(job: RunConfig, folder: RunFolder, *, load: Load = load_scorer) -> dict[
     evaluations = task_evaluations(job, folder, manifest)
     tasks = {path: _measured(job, path, e, found) for path, e in evaluations.items()}
     _write_targets(folder, evaluations, found)
-    metrics, baselines = _ranking_metrics(job, found)
+    fitted = None if ranking is None else read_fitted(job, folder, manifest)
+    metrics, baselines = ranking_metrics(job, found, None if fitted is None else fitted.counted)
     for measured in tasks.values():  # if tasks have the same metric, the last task wins
         metrics |= measured["metrics"]
         for name, values in measured["baselines"].items():
@@ -111,16 +103,17 @@ def run(job: RunConfig, folder: RunFolder, *, load: Load = load_scorer) -> dict[
         "metrics": metrics,
         "baselines": baselines,
         "tasks": tasks,
-        "metric_info": _metric_info(job, evaluations),
+        "metric_info": metric_info(job, evaluations),
         "protocol": _protocol(job, manifest, found)
-        | {"baselines_fitted_on": _fitted_on(job, folder, manifest, ranking)},
+        | {"baselines_fitted_on": fitted_on(job, manifest, fitted) if fitted else {}},
+        **(of_segments(job, folder, manifest, found, fitted.counted) if fitted else {}),
         **provenance(job, "evaluate", data=manifest.fingerprint, seconds=time.time() - began),
     }
     (folder.evaluate / RESULT).write_json(result)
     return result
 
 
-def _protocol(job: RunConfig, manifest: Manifest, found: _Found) -> dict[str, Any]:
+def _protocol(job: RunConfig, manifest: Manifest, found: Found) -> dict[str, Any]:
     """How the metrics were measured, and where every interaction of the split went."""
     config = job.evaluate
     assert config is not None
@@ -139,6 +132,7 @@ def _protocol(job: RunConfig, manifest: Manifest, found: _Found) -> dict[str, An
         "seed": job.seed,
         "users": len(np.unique(users)),
         "targets": len(users),
+        "lists": found.lists,
         "targets_wanted": config.targets,
         "repeats": int(found.values[REPEATED].sum()) + found.left_out.get(REPEATED, 0),
         "interactions": interactions,
@@ -148,71 +142,12 @@ def _protocol(job: RunConfig, manifest: Manifest, found: _Found) -> dict[str, An
         "skipped": found.skipped,
         "ranking_from": _ranking_stage(job),
         "ranking_item_to_item": job.ranking.item_to_item,
+        "diversity_by": config.diversity_by,
         **_sources(job),
     }
 
 
-@dataclass
-class _Found:
-    """The results of all portions together."""
-
-    catalogue: Catalogue
-    values: dict[str, Array] = field(default_factory=dict)
-    """By column."""
-    best_ranks: dict[str, BestRanks] = field(default_factory=dict)
-    """By ranker."""
-    left_out: dict[str, int] = field(default_factory=dict)
-    skipped: int = 0
-
-    def add(self, results: Iterable[pa.Table]) -> None:
-        parts: dict[str, list[Array]] = {}
-        for result in results:
-            self.skipped += result[SKIPPED][0].as_py()
-            for name in result.column_names:
-                kind, _, about = name.partition(":")
-                if kind == LISTED:
-                    ranks = _values(result, f"{BEST_RANK}:{about}")
-                    listed = BestRanks(_values(result, name), ranks)
-                    self.best_ranks[about] = listed.joined(self.best_ranks.get(about))
-                elif kind == LEFT_OUT:
-                    self.left_out[about] = self.left_out.get(about, 0) + result[name][0].as_py()
-                elif kind not in (BEST_RANK, SKIPPED):
-                    parts.setdefault(name, []).append(_values(result, name))
-        self.values = {name: np.concatenate(columns) for name, columns in parts.items()}
-
-    def examples(self, path: str) -> dict[str, Array]:
-        """The arrays of a task."""
-        begin = f"{TASK}:{path}:"
-        return {
-            name.removeprefix(begin): values
-            for name, values in self.values.items()
-            if name.startswith(begin)
-        }
-
-
-def _ranking_metrics(job: RunConfig, found: _Found) -> tuple[Metrics, Baselines]:
-    """The ranking metrics of the model with intervals, and of each baseline."""
-    config = job.evaluate
-    assert config is not None
-    ks = tuple(sorted(set(config.k)))
-    metrics: Metrics = {}
-    baselines: Baselines = {}
-    for name, best in found.best_ranks.items():
-        own = name == MODEL
-        measured = estimate(
-            rank_values(found.values[f"{RANK}:{name}"], ks), found.values[c.USER],
-            resamples=config.bootstrap if own else 0, seed=job.seed,
-        )  # fmt: skip
-        shares = coverage(best.rank, ks, found.catalogue.items)
-        covered = {key: Estimate(value) for key, value in shares.items()}
-        if own:
-            metrics |= {key: asdict(e) for key, e in (measured | covered).items()}
-        else:
-            baselines[name] = {key: e.value for key, e in (measured | covered).items()}
-    return metrics, baselines
-
-
-def _measured(job: RunConfig, path: str, evaluation: Evaluation, found: _Found) -> dict[str, Any]:
+def _measured(job: RunConfig, path: str, evaluation: Evaluation, found: Found) -> dict[str, Any]:
     """The metrics of a predicting task and of its baselines."""
     config = job.evaluate
     assert config is not None
@@ -231,26 +166,11 @@ def _measured(job: RunConfig, path: str, evaluation: Evaluation, found: _Found) 
     }
 
 
-def _metric_info(job: RunConfig, evaluations: dict[str, Evaluation]) -> dict[str, dict[str, Any]]:
-    """Heading, label and direction of every metric, and whether it is compared with baselines."""
-    config = job.evaluate
-    assert config is not None
-    found: dict[str, dict[str, Any]] = {
-        key: {"title": RANKING, "label": label, "higher_is_better": True,
-              "compared": not key.startswith("coverage")}
-        for key, label in ranking_labels(tuple(sorted(set(config.k)))).items()
-    }  # fmt: skip
-    for path, evaluation in evaluations.items():
-        task = task_of(job, *job.predicting_tasks()[path])
-        for key, metric in task.metrics.items():
-            found[key] = {"title": evaluation.title, **metric.model_dump()}
-    return found
-
-
-def _fitted_on(
-    job: RunConfig, folder: RunFolder, manifest: Manifest, ranking: str | None
-) -> dict[str, str]:
-    return {} if ranking is None else fitted_on(job, manifest, read_fitted(job, folder, manifest))
+def _columns(job: RunConfig) -> tuple[str, ...]:
+    """Columns of the histories that are read: the times of the targets as well, if the log has
+    times."""
+    timed = job.prepare.source.columns.timestamp is not None
+    return tuple(dict.fromkeys((*job.history_columns(), *([c.TIMESTAMP] if timed else []))))
 
 
 def _stages(job: RunConfig, ranking: str | None) -> list[str]:
@@ -267,7 +187,7 @@ def _sources(job: RunConfig) -> dict[str, str | None]:
     return found
 
 
-def _write_targets(folder: RunFolder, evaluations: dict[str, Evaluation], found: _Found) -> None:
+def _write_targets(folder: RunFolder, evaluations: dict[str, Evaluation], found: Found) -> None:
     """One row per target with internal ids: user, item, rank (null: cannot be listed), what
     describes the target, ``rank:<ranker>`` of the other rankers, and the columns of tasks; with
     several tasks each column also as ``<task>:<column>``."""
@@ -306,10 +226,6 @@ def _no_users(job: RunConfig, manifest: Manifest) -> DataError:
         rule=f"each of {users:,} users with such an interaction has the same probability",
         fix="raise evaluate.users, or leave it out to evaluate all users",
     )  # fmt: skip
-
-
-def _values(table: pa.Table, name: str) -> Array:
-    return np.asarray(table[name].combine_chunks().flatten())
 
 
 def _ranking_stage(job: RunConfig) -> str | None:

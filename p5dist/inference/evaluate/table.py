@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from rich.console import Group
@@ -11,10 +12,16 @@ from rich.text import Text
 
 from p5dist.ranking import results
 
+_MAIN = ("ndcg", "hr", "mrr", "accuracy")
+"""Metrics that are shown at every k, in this order."""
+_BASELINES = 5
+"""Baselines of one table."""
+
 
 def table(result: dict[str, Any]) -> Group:
-    """A table of the ranking metrics and a table per task, as far as there are metrics, and a line
-    about the interactions that are no targets.
+    """A table of the ranking metrics, one of the lists and one per task, as far as there are
+    metrics, and a line about the interactions that are no targets. A terminal of 80 columns has
+    room for a table.
 
     Args:
         result: content of evaluate/result.json.
@@ -22,34 +29,74 @@ def table(result: dict[str, Any]) -> Group:
     protocol = result["protocol"]
     found: list[Table | str | Group] = []
     for group in results.groups(result):
-        about = f"{group.title} of {group.examples or 0:,} {protocol['split']} examples"
-        if group.ranking:
-            about = f"{group.title} of {protocol['targets']:,} {protocol['split']} interactions"
-            about += f" among {protocol['catalogue']:,} items"
-            if protocol.get("ranked_ids", protocol["catalogue"]) != protocol["catalogue"]:
-                about += f" that share {protocol['ranked_ids']:,} ids"
-            if protocol["ranking_item_to_item"]:
-                about += f", {protocol['ranking_item_to_item']:.0%} by item to item"
-        found.append(_table(about, group))
+        for number, part in enumerate(_parts(group)):
+            about = _about(part, protocol) if not number else f"{group.title}: more baselines"
+            found.append(_table(about, part))
     found.append(results.accounts(protocol) or "")
     if result.get("audit"):
         found.append(audit_table(result["audit"]))
     return Group(*found)
 
 
+def _about(group: results.Group, protocol: dict[str, Any]) -> str:
+    """The title of a table."""
+    if group.title == results.LISTS:
+        return f"Lists of {protocol['lists']:,} {protocol['histories']}; other k: --json, report"
+    if not group.ranking:
+        return f"{group.title} of {group.examples or 0:,} {protocol['split']} examples"
+    about = f"{group.title} of {protocol['targets']:,} {protocol['split']} interactions"
+    about += f" among {protocol['catalogue']:,} items"
+    if protocol.get("ranked_ids", protocol["catalogue"]) != protocol["catalogue"]:
+        about += f" that share {protocol['ranked_ids']:,} ids"
+    if protocol["ranking_item_to_item"]:
+        about += f", {protocol['ranking_item_to_item']:.0%} by item to item"
+    return about
+
+
+def _parts(group: results.Group) -> list[results.Group]:
+    """Tables with few baselines each, and without the metrics that have no room: of lists those at
+    one k only."""
+    keys = list(group.metrics)
+    if group.ranking or group.title == results.LISTS:
+        keys = _shown(keys)
+    names = list(group.baselines)
+    return [
+        replace(
+            group,
+            metrics={key: group.metrics[key] for key in keys},
+            baselines={name: group.baselines[name] for name in names[begin : begin + _BASELINES]},
+        )
+        for begin in range(0, max(len(names), 1), _BASELINES)
+    ]
+
+
+def _shown(keys: list[str]) -> list[str]:
+    """The main metrics of targets first; then those of lists, at one k."""
+    split = {key: key.partition("@")[::2] for key in keys}
+    main = results.main_k({int(k) for _, k in split.values() if k} or {1})
+    first = [key for root in _MAIN for key in keys if split[key][0] == root]
+    others = [key for key in keys if split[key][0] not in _MAIN and split[key][1] == str(main)]
+    return first + others
+
+
 def _table(title: str, group: results.Group) -> Table:
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
     table.add_column("metric", no_wrap=True)
-    table.add_column("model", justify="right")
-    table.add_column("low – high", justify="right", no_wrap=True)
-    for name in group.baselines:  # with spaces, so that a narrow terminal can break the heading
-        table.add_column(name.replace("_", " "), justify="right")
+    table.add_column("model", justify="right", no_wrap=True)
+    intervals = any(m["low"] is not None for m in group.metrics.values())
+    if intervals:
+        table.add_column("low–high", justify="right", no_wrap=True)
+    for name in group.baselines:  # the heading breaks between words
+        words = name.split("_")
+        table.add_column(" ".join(words), justify="right", width=max(6, *map(len, words)))
     for key, measured in group.metrics.items():
         low, high = measured["low"], measured["high"]
-        interval = "" if low is None or high is None else f"{low:.4f} – {high:.4f}"
+        cells = [_text(measured["value"])]
+        if intervals:
+            both = low is not None and high is not None
+            cells.append(f"{_text(low)}–{_text(high)}" if both else "")
         others = [values.get(key) for values in group.baselines.values()]
-        shown = ["" if other is None else f"{other:.4f}" for other in others]
-        table.add_row(key, f"{measured['value']:.4f}", interval, *shown)
+        table.add_row(key, *cells, *map(_text, others))
     return table
 
 
@@ -81,3 +128,12 @@ def audit_table(checks: Sequence[Mapping[str, Any]]) -> Group:
         words += f", {not_checked} not checked"
     found.append(Text(words))
     return Group(*found)
+
+
+def _text(value: float | None) -> str:
+    """Four decimals of a metric of targets, fewer of large numbers such as popularity@10."""
+    if value is None:
+        return ""
+    if abs(value) >= 10_000:
+        return f"{value / 1000:,.0f}k"
+    return f"{value:.{4 if abs(value) < 10 else 2 if abs(value) < 1000 else 0}f}"

@@ -20,6 +20,7 @@ from p5dist.errors import ConfigError, DataError, TrainingError
 from p5dist.inference.evaluate import stage
 from p5dist.inference.evaluate.table import table
 from p5dist.ranking.item_to_item import ItemToItem
+from p5dist.ranking.results import groups
 from p5dist.storage import RunFolder
 from p5dist.tasks.rating.evaluation import RatingEvaluation
 from tests.fake_scorer import FakeScorer, click_of, item_matrix, load_broken, load_fake, rating_of
@@ -95,16 +96,34 @@ def test_ranking_metrics(prepared: tuple[RunConfig, RunFolder], result: dict[str
             expected[f"mrr@{k}"] = np.where(ranks <= k, 1 / ranks, 0).mean()
             expected[f"coverage@{k}"] = len({i for ids in lists for i in ids[:k]}) / ITEMS
         if name == "model":
-            metrics = result["metrics"]
-            found = {k: m["value"] for k, m in metrics.items() if k not in ("rmse", "mae")}
+            found = {key: result["metrics"][key]["value"] for key in expected}
+            intervals = {key: m for key, m in result["metrics"].items() if key in expected}
             assert all(
                 m["low"] <= m["value"] <= m["high"]
-                for key, m in metrics.items()
+                for key, m in intervals.items()
                 if "coverage" not in key
             )
         else:
-            found = result["baselines"][name]
+            found = {key: result["baselines"][name][key] for key in expected}
         assert found == pytest.approx(expected)
+
+
+def test_metrics_of_lists_with_one_target_are_those_of_targets(result: dict[str, Any]) -> None:
+    metrics = result["metrics"]
+    assert result["protocol"]["lists"] == result["protocol"]["targets"]
+    for k in (1, 5, 10):
+        for name, same, share in (
+            ("precision", "hr", 1 / k), ("recall", "hr", 1), ("map", "mrr", 1),
+            ("list_ndcg", "ndcg", 1),
+        ):  # fmt: skip
+            of_lists, of_targets = metrics[f"{name}@{k}"], metrics[f"{same}@{k}"]
+            scaled = {key: value * share for key, value in of_targets.items()}
+            assert of_lists["value"] == pytest.approx(scaled["value"])
+            assert of_lists["low"] == pytest.approx(scaled["low"], abs=0.05)
+    shown = [key for group in groups(result) for key in group.metrics]
+    assert "recall@10" not in shown and "diversity@10" in shown
+    several = {**result, "protocol": {**result["protocol"], "lists": 1}}
+    assert "recall@10" in groups(several)[0].metrics
 
 
 def test_counts_share_the_ranking(tmp_path: Path) -> None:
@@ -215,20 +234,47 @@ def test_what_is_on_disk(prepared: tuple[RunConfig, RunFolder], result: dict[str
     for row, (_, history, target, rating) in zip(rows, targets, strict=True):
         assert row["rank"] == rank_in(order(model_scores(history), history), target)
         assert row["rating"] == rating
+        assert row["history_length"] == len(history)
+        assert row["repeated"] == (target in history)
+    times = {t for r in users_of(folder) for t, s in zip(r[c.TIMESTAMP], r[c.SPLIT]) if s == c.TEST}  # noqa: B905
+    assert {row["timestamp"] for row in rows} == times
+    assert {f"rank:{name}" for name in ("popularity", "ppmi_svd", "item_to_item")} <= set(rows[0])
     assert folder.evaluate.children() == ["result.json", "targets.parquet"]
 
 
-def test_table_shows_metrics_beside_baselines(result: dict[str, Any]) -> None:
+def shown(result: dict[str, Any], width: int) -> list[str]:
     from rich.console import Console
 
-    console = Console(width=120)
-    with console.capture() as shown:
+    console = Console(width=width)
+    with console.capture() as captured:
         console.print(table(result))
-    lines = {line.split()[1]: line for line in shown.get().splitlines() if line.count("│") > 4}
+    return captured.get().splitlines()
+
+
+def test_table_shows_metrics_beside_baselines(result: dict[str, Any]) -> None:
+    lines = {line.split()[0]: line for line in shown(result, 80) if line.strip()}
     ndcg = result["metrics"]["ndcg@10"]
     for value in (*ndcg.values(), result["baselines"]["item_to_item"]["ndcg@10"]):
         assert f"{value:.4f}" in lines["ndcg@10"]
     assert f"{result['baselines']['user_item_bias']['rmse']:.4f}" in lines["rmse"]
+    assert f"{result['metrics']['gini@10']['value']:.4f}" in lines["gini@10"]
+    keys = [line.split()[0] for line in shown(result, 80) if "@" in line]
+    assert keys[:4] == ["ndcg@1", "ndcg@5", "ndcg@10", "hr@1"]
+    assert keys[9:] == [
+        f"{name}@10" for name in ("serendipity", "coverage", "gini", "popularity", "novelty",
+                                  "diversity")
+    ]  # fmt: skip
+
+
+def test_table_with_many_baselines_fits_a_terminal(result: dict[str, Any]) -> None:
+    names = ["popularity", "popularity_7d", "last_item", "last_cart", "item_to_item", "ppmi_svd"]
+    ranked = result["baselines"]["popularity"]
+    several = {name: {**ranked, "popularity@10": 123_456.7} for name in names}
+    lines = shown({**result, "baselines": several}, 80)
+    assert sum(line.startswith("ndcg@10") for line in lines) == 2
+    assert not any("…" in line for line in lines)
+    rows = [line for line in lines if line.startswith("popularity@10")]
+    assert rows[0].count("123k") == 5 and rows[1].count("123k") == 1
 
 
 def test_nan_scores_leave_no_result(prepared: tuple[RunConfig, RunFolder], tmp_path: Path) -> None:

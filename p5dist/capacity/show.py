@@ -17,6 +17,7 @@ from p5dist.config import RunConfig
 from p5dist.data.manifest import Manifest, ShardFile
 from p5dist.environment.console import console
 from p5dist.errors import ConfigError, ShardError
+from p5dist.inference.memory import of_scoring_process, vectors_bytes
 from p5dist.storage import RunFolder
 
 _VALUES = 1000  # of an attribute, without a manifest
@@ -53,10 +54,12 @@ def run(
     manifest = counts(job, interactions, users, items, histories)
     tables = plan_tables(job, stage, manifest, hardware, workers)
     found = estimate(job, stage, manifest, hardware, workers, tables)
+    ranking = of_scoring_process(job, manifest)
     if as_json:
-        print(json.dumps(as_values(found), indent=2))
+        print(json.dumps({**as_values(found), "ranking_memory": ranking}, indent=2))
     else:
-        Console(highlight=False).print(*_screen(found, manifest, machine_name, stage), sep="\n")
+        lines = [*_screen(found, manifest, machine_name, stage), _ranking(job, manifest, ranking)]
+        Console(highlight=False).print(*lines, sep="\n")
 
 
 def counts(
@@ -166,6 +169,17 @@ def _screen(found: Estimate, manifest: Manifest, name: str, stage: str) -> list[
         f"checkpoint  {found.checkpoint_bytes / 1e9:,.1f} GB in {found.checkpoint_seconds:.1f} s",
         f"limit       {found.limit}",
     ]  # fmt: skip
+
+
+def _ranking(job: RunConfig, manifest: Manifest, memory: dict[str, int]) -> str:
+    """The memory of evaluate and recommend."""
+    parts = ", ".join(f"{use} {size / 2**30:.2f}" for use, size in memory.items() if size)
+    vectors = vectors_bytes(job, manifest) / 2**30
+    where = "held by every process" if memory["waiting users"] == 0 else "read from disk in passes"
+    return (
+        f"ranking     {sum(memory.values()) / 2**30:.1f} GiB per scoring process ({parts}); "
+        f"all item vectors {vectors:.2f} GiB, {where} (ranking.memory {job.ranking.memory:g})"
+    )
 
 
 def duration(seconds: float) -> str:

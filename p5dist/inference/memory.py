@@ -1,6 +1,8 @@
-"""The memory of a scoring process, computed before it starts."""
+"""The memory of a scoring process: computed before it starts, and measured."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 from p5dist.config import RunConfig
 from p5dist.data.manifest import Manifest
@@ -49,3 +51,13 @@ def of_scoring_process(job: RunConfig, manifest: Manifest) -> dict[str, int]:
 def vectors_bytes(job: RunConfig, manifest: Manifest) -> int:
     """Bytes of all item vectors."""
     return 4 * (manifest.items + 1) * job.model.dim
+
+
+def now() -> int:
+    """Bytes of this process that are no pages of files; 0 where the system does not tell."""
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return 0
+    line = next((line for line in status.splitlines() if line.startswith("RssAnon")), ": 0 kB")
+    return int(line.split()[1]) << 10

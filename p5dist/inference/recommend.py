@@ -20,9 +20,11 @@ from p5dist.data.reader import Portion
 from p5dist.data.users import Users
 from p5dist.environment.provenance import provenance
 from p5dist.errors import ConfigError
+from p5dist.inference import memory
 from p5dist.inference.actors import score_all, workers_for_counts
 from p5dist.inference.evaluate.score import Load
 from p5dist.inference.fitting import fit, read_fitted
+from p5dist.inference.memory import of_scoring_process
 from p5dist.inference.rankers import MODEL, Rankers, Request
 from p5dist.inference.scorer import load_scorer
 from p5dist.inference.vectors import Trained, make_vectors
@@ -67,7 +69,7 @@ def run(job: RunConfig, folder: RunFolder, *, load: Load = load_scorer) -> dict[
     (folder.recommend / RESULT).remove()
     folder.recommend.remove()
     folder.recommend.make()
-    rows = users = 0
+    rows = users = most = 0
     with closing(workers_for_counts(job, manifest, "recommend")) as workers:
         if job.ranking.item_to_item:
             fit(job, folder, manifest, workers)
@@ -77,10 +79,12 @@ def run(job: RunConfig, folder: RunFolder, *, load: Load = load_scorer) -> dict[
     for written in score_all(make_writer, job, folder, manifest, "score"):
         rows += written["rows"][0].as_py()
         users += written["users"][0].as_py()
+        most = max(most, written["memory"][0].as_py())
     result = {
         "rows": rows,
         "users": users,
         "k": job.recommend.k,
+        "memory": {"planned": of_scoring_process(job, manifest), "measured": most},
         "mask_seen": job.recommend.mask_seen,
         "ranking_from": stage,
         "ranking_item_to_item": job.ranking.item_to_item,
@@ -134,7 +138,7 @@ class ListWriter:
             tables.append(self._table(names.slice(start, len(lists.ids)), lists))
         table = pa.concat_tables(tables)
         (self.folder.recommend / f"part-{portion.number:05d}.parquet").write_table(table)
-        return pa.table({"users": [len(histories)], "rows": [len(table)]})
+        return pa.table({"users": [len(histories)], "rows": [len(table)], "memory": [memory.now()]})
 
     def _request(self, histories: Histories, everything: Histories, start: int) -> Request:
         config = self.job.recommend

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TypeVar
 
 import numpy as np
 
+from p5dist.config import RunConfig
 from p5dist.data import columns as c
 from p5dist.data.histories import Histories
 from p5dist.data.jagged import Bools, Ints, contains
+from p5dist.data.manifest import Manifest
 from p5dist.data.randomness import hashed
 from p5dist.data.users import Users
+from p5dist.prepare.arrays import id_order, one_array
 from p5dist.ranking.targets import Rule, Targets
+from p5dist.storage import RunFolder
 
 DAY = 86_400 * c.SECOND
 _EXAMPLES = 3
@@ -33,6 +38,16 @@ class Known:
     """[items + 1] whether an item id has a training interaction"""
     order: Ints
     """[items + 1] place of an item id in the order of the external ids"""
+
+
+def known_of(job: RunConfig, folder: RunFolder, manifest: Manifest) -> Known:
+    """What :meth:`AuditCounts.of` needs to know about the data."""
+    table = (folder.prepare / "vocabulary/item.parquet").read_table([c.EXTERNAL_ID, c.COUNT])
+    order = np.zeros(manifest.items + 1, dtype=np.int64)
+    names = one_array(table[c.EXTERNAL_ID].fill_null(""))
+    order[1 + id_order(names)] = np.arange(1, len(names) + 1)
+    trained = np.append(False, table[c.COUNT].to_numpy() > 0)
+    return Known(job.prepare.source.columns.timestamp is not None, trained, order)
 
 
 @dataclass(frozen=True)
@@ -83,6 +98,20 @@ class AuditCounts:
             max(last, default=None),
             min(first, default=None),
         )
+
+    def to_json(self) -> str:
+        """The counts as text."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> AuditCounts:
+        """The inverse of :meth:`to_json`."""
+        values = json.loads(text)
+        values["examples"] = {
+            name: tuple(map(tuple, found)) for name, found in values["examples"].items()
+        }
+        values["train_days"] = {int(day): n for day, n in values["train_days"].items()}
+        return cls(**values)
 
     def number(self, name: str) -> int:
         """A count; 0 if nothing was counted under the name."""

@@ -11,6 +11,7 @@ import pyarrow as pa
 from p5dist.data import columns as c
 from p5dist.data.catalogue import Catalogue
 from p5dist.data.jagged import Array, Ints
+from p5dist.inference.evaluate.audit_counts import AuditCounts
 from p5dist.inference.evaluate.listed import (
     COUNTS,
     DIVERSITY,
@@ -19,7 +20,16 @@ from p5dist.inference.evaluate.listed import (
     Listed,
     values_of,
 )
-from p5dist.inference.evaluate.score import LEFT_OUT, LIST, LISTED, RANK, SKIPPED, TASK
+from p5dist.inference.evaluate.score import (
+    AUDIT,
+    LEFT_OUT,
+    LIST,
+    LISTED,
+    MEMORY,
+    RANK,
+    SKIPPED,
+    TASK,
+)
 from p5dist.ranking.metrics import list_starts
 
 
@@ -39,6 +49,9 @@ class Found:
     """By ranker; the model is the first."""
     left_out: dict[str, int] = field(default_factory=dict)
     skipped: int = 0
+    memory: int = 0
+    """Bytes of the largest scoring process, measured after each portion."""
+    audit: AuditCounts = field(default_factory=AuditCounts)
 
     def add(self, results: Iterable[pa.Table]) -> None:
         """Take in the results of :class:`.score.TargetScorer`, in the order of the data."""
@@ -52,6 +65,10 @@ class Found:
                     self.listed.setdefault(about, Listed(self.ks)).read(result, about)
                 elif kind == LEFT_OUT:
                     self.left_out[about] = self.left_out.get(about, 0) + result[name][0].as_py()
+                elif kind == MEMORY:
+                    self.memory = max(self.memory, result[name][0].as_py())
+                elif kind == AUDIT:
+                    self.audit = self.audit.merge(AuditCounts.from_json(result[name][0].as_py()))
                 elif kind == LIST:
                     own = values_of(result, name)
                     parts.setdefault(name, []).append(own + lists)
@@ -76,6 +93,11 @@ class Found:
     def items_of_lists(self) -> Ints:
         """[lists] number of listed items."""
         return self.values[LISTED]
+
+    def ranks(self) -> dict[str, Ints]:
+        """[M] ranks of the targets, by ranker."""
+        columns = (name.partition(":") for name in self.values)
+        return {about: self.rank(about) for kind, _, about in columns if kind == RANK}
 
     def rank(self, ranker: str) -> Ints:
         """[M] from 1, or MISSED."""

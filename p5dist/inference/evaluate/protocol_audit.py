@@ -1,10 +1,9 @@
 """The audit of an evaluation: what could make its metrics better or worse than they should be.
 
-:func:`audit` reads all users once more. A stage that reads them anyway adds up
-``AuditCounts.of(users, rule, known)`` of its portions with :meth:`.AuditCounts.merge` and calls
-:func:`checks`. Leaks of training data into the targets: Kaufman et al. 2012, "Leakage in data
-mining"; of the future in splits of recommender systems: Ji et al. 2023, "A critical study on data
-leakage in recommender system offline evaluation".
+The checks read counts that scoring adds up (:mod:`.audit_counts`). Leaks of training data into the
+targets: Kaufman et al. 2012, "Leakage in data mining"; of the future in splits of recommender
+systems: Ji et al. 2023, "A critical study on data leakage in recommender system offline
+evaluation".
 """
 
 from __future__ import annotations
@@ -12,10 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
-from functools import reduce
 from typing import Any, Literal
 
-import numpy as np
 import pyarrow.dataset as ds
 
 from p5dist.config import RunConfig
@@ -24,10 +21,8 @@ from p5dist.data import columns as c
 from p5dist.data.catalogue import Catalogue
 from p5dist.data.jagged import Ints
 from p5dist.data.manifest import Manifest
-from p5dist.data.reader import ShardReader
-from p5dist.inference.evaluate.audit_counts import DAY, AuditCounts, Example, Known
-from p5dist.inference.evaluate.score import rule_of
-from p5dist.prepare.arrays import id_order, one_array
+from p5dist.inference.evaluate.audit_counts import DAY, AuditCounts, Example
+from p5dist.ranking.topk import MISSED
 from p5dist.storage import Folder, RunFolder
 
 Status = Literal["ok", "found", "not checked"]
@@ -37,8 +32,6 @@ _FEW = 0.001
 _ODD, _SURE = 0.1, 4.0
 """Items are in the order of ids if the share of rising pairs is this far from a half, and this many
 standard errors."""
-_ROWS = 65_536
-_MISSED = int(np.iinfo(np.int64).max)  # rank of a target that cannot be listed
 
 
 @dataclass(frozen=True)
@@ -94,7 +87,8 @@ class Facts:
         return tuple(words)
 
 
-def audit(
+def checks(
+    counts: AuditCounts,
     job: RunConfig,
     folder: RunFolder,
     manifest: Manifest,
@@ -104,43 +98,18 @@ def audit(
     """All checks, as evaluate/result.json lists them.
 
     Args:
+        counts: of all users.
         ranks: by ranker, the ranks of all targets.
     """
-    assert job.evaluate is not None
-    rule, known = rule_of(job, job.evaluate, manifest), known_of(job, folder, manifest)
-    reader = ShardReader(folder.prepare, manifest, (c.TIMESTAMP,))
-    parts = (
-        AuditCounts.of(reader.users(portion), rule, known) for portion in reader.portions(_ROWS)
-    )
-    counts = reduce(AuditCounts.merge, parts, AuditCounts())
-    return checks(counts, job, folder, manifest, ranks=ranks)
-
-
-def known_of(job: RunConfig, folder: RunFolder, manifest: Manifest) -> Known:
-    """What :meth:`.AuditCounts.of` needs to know about the data."""
-    table = (folder.prepare / "vocabulary/item.parquet").read_table([c.EXTERNAL_ID, c.COUNT])
-    order = np.zeros(manifest.items + 1, dtype=np.int64)
-    names = one_array(table[c.EXTERNAL_ID].fill_null(""))
-    order[1 + id_order(names)] = np.arange(1, len(names) + 1)
-    trained = np.append(False, table[c.COUNT].to_numpy() > 0)
-    return Known(job.prepare.source.columns.timestamp is not None, trained, order)
-
-
-def checks(
-    counts: AuditCounts,
-    job: RunConfig,
-    folder: RunFolder,
-    manifest: Manifest,
-    *,
-    ranks: Mapping[str, Ints] | None = None,
-) -> list[dict[str, Any]]:
-    """All checks from the counts of all users; arguments and result as of :func:`audit`."""
     facts = Facts(job, folder.prepare, manifest, ranks)
     makers = (
         _copied, _trained_later, _time_cut, _tied, _order, _target_order, _dropped, _cold,
         _untrained, _rankers, _sampled, _repeated,
     )  # fmt: skip
-    return [asdict(make(counts, facts)) for make in makers]
+    return [
+        {**asdict(check), "examples": list(check.examples)}
+        for check in (make(counts, facts) for make in makers)
+    ]
 
 
 def _of_targets(
@@ -265,7 +234,7 @@ def _rankers(counts: AuditCounts, facts: Facts) -> Check:
         words = "ranks were not given" if ranks else "no stage of this job ranks items"
         return Check(name, "not checked", None, None, words)
     sizes = {
-        ranker: (len(ranks), int((ranks == _MISSED).sum())) for ranker, ranks in facts.ranks.items()
+        ranker: (len(ranks), int((ranks == MISSED).sum())) for ranker, ranks in facts.ranks.items()
     }
     first = next(iter(sizes.values()))
     other = [ranker for ranker, size in sizes.items() if size != first]

@@ -16,7 +16,9 @@ from p5dist.data.jagged import Array
 from p5dist.data.manifest import Manifest
 from p5dist.data.reader import Portion
 from p5dist.data.users import Users
+from p5dist.inference import memory
 from p5dist.inference.actors import value_of
+from p5dist.inference.evaluate.audit_counts import AuditCounts, Known, known_of
 from p5dist.inference.evaluate.listed import Distances, Lister, distances_of, one_row
 from p5dist.inference.fitting import baselines, read_fitted, task_evaluations, wanted_baselines
 from p5dist.inference.rankers import Rankers, Request
@@ -29,7 +31,7 @@ Load = Callable[[RunConfig, RunFolder, str], Any]
 """(job, folder, training stage) → the trained stage, see :class:`.scorer.Scorer`."""
 
 REPEATED, SKIPPED, HISTORY_LENGTH = "repeated", "skipped", "history_length"
-LIST, LISTED = "list", "listed"
+LIST, LISTED, AUDIT, MEMORY = "list", "listed", "audit", "memory"
 RANK, TASK, LEFT_OUT = "rank", "task", "left_out"
 """Prefixes of column names: ``rank:<ranker>``, ``task:<path>:<array>``, ``left_out:<reason>``."""
 
@@ -85,8 +87,9 @@ class TargetScorerFactory:
             for path, evaluation in task_evaluations(self.job, self.folder, self.manifest).items()
         }
         return TargetScorer(
-            self.job, self.manifest, rankers, tasks, value_of(self.task_baselines), distances
-        )
+            self.job, self.manifest, rankers, tasks, value_of(self.task_baselines), distances,
+            known_of(self.job, self.folder, self.manifest),
+        )  # fmt: skip
 
 
 class TargetScorer:
@@ -97,7 +100,8 @@ class TargetScorer:
     without sessions the targets of a user share a list) and ``rank:<ranker>``. With one entry per
     list: ``listed``, the number of its items, which all rankers have in common. With one entry per
     example of a task: ``task:<path>:<array>``. By ranker the columns of :class:`.listed.Listed`.
-    Numbers: ``left_out:<reason>`` and ``skipped`` (users without history).
+    Numbers: ``left_out:<reason>`` and ``skipped`` (users without history). ``audit``: see
+    :class:`.audit_counts.AuditCounts`. ``memory``: bytes of the process.
     """
 
     def __init__(
@@ -108,10 +112,11 @@ class TargetScorer:
         tasks: Mapping[str, tuple[Evaluation, Predictor]],
         baselines: Mapping[str, Any],
         distances: Distances | None = None,
+        known: Known | None = None,
     ) -> None:
         assert job.evaluate is not None
         self.ks = tuple(sorted(set(job.evaluate.k)))
-        self.distances = distances
+        self.distances, self.known = distances, known
         self.config = job.evaluate
         self.rule = rule_of(job, job.evaluate, manifest)
         self.rankers, self.tasks, self.baselines = rankers, tasks, baselines
@@ -139,6 +144,9 @@ class TargetScorer:
         result = {name: one_row(np.concatenate(parts)) for name, parts in found.items()}
         result |= lister.columns()
         counts = {f"{LEFT_OUT}:{reason}": [n] for reason, n in targets.left_out.items()}
+        if self.known is not None:
+            result[AUDIT] = pa.array([AuditCounts.of(users, self.rule, self.known).to_json()])
+        result[MEMORY] = pa.array([memory.now()])
         return pa.table({SKIPPED: [targets.users_without_history], **counts, **result})
 
     def _rank(self, requests: list[Request]) -> Iterator[Mapping[str, Ranked]]:

@@ -24,6 +24,7 @@ from p5dist.errors import ConfigError, DataError
 from p5dist.inference.actors import run_task, score_all, workers_for_counts
 from p5dist.inference.evaluate.found import Found
 from p5dist.inference.evaluate.measure import metric_info, ranking_metrics
+from p5dist.inference.evaluate.protocol_audit import checks
 from p5dist.inference.evaluate.score import (
     HISTORY_LENGTH,
     RANK,
@@ -34,6 +35,7 @@ from p5dist.inference.evaluate.score import (
 )
 from p5dist.inference.evaluate.segments import of_segments
 from p5dist.inference.fitting import fit, fit_tasks, fitted_on, read_fitted, task_evaluations
+from p5dist.inference.memory import of_scoring_process
 from p5dist.inference.rankers import MODEL
 from p5dist.inference.scorer import load_scorer
 from p5dist.inference.vectors import Trained, make_vectors
@@ -106,6 +108,8 @@ def run(job: RunConfig, folder: RunFolder, *, load: Load = load_scorer) -> dict[
         "metric_info": metric_info(job, evaluations),
         "protocol": _protocol(job, manifest, found)
         | {"baselines_fitted_on": fitted_on(job, manifest, fitted) if fitted else {}},
+        "memory": {"planned": of_scoring_process(job, manifest), "measured": found.memory},
+        "audit": checks(found.audit, job, folder, manifest, ranks=found.ranks()),
         **(of_segments(job, folder, manifest, found, fitted.counted) if fitted else {}),
         **provenance(job, "evaluate", data=manifest.fingerprint, seconds=time.time() - began),
     }

@@ -49,4 +49,4 @@ def test_click_metrics_of_the_stage(tmp_path: Path) -> None:
         }
         assert found == pytest.approx(expected)
     assert result["metrics"]["auc"]["low"] < result["metrics"]["auc"]["value"]
-    assert len(table(result).renderables) == 2
+    assert len(table(result).renderables) == 3

@@ -53,6 +53,7 @@ def render(run: Run, users: list[ShownUser]) -> str:
         families=families(run.evaluation or {}),
         tail_parts=tail_parts,
         tail_rows=tail_rows,
+        tail_k=(run.evaluation or {}).get("long_tail", {}).get("k"),
         fitted_on=protocol.get("baselines_fitted_on", {}),
         users=users,
         ranking_masked=run.job.recommend is not None and run.job.recommend.mask_seen,

@@ -97,7 +97,7 @@ def long_tail(evaluation: Facts) -> tuple[list[str], list[Shares]]:
     for ranker in parts[0]["listed"]:
         whose = "this run" if ranker == "model" else ranker.replace("_", " ")
         shares = [part["listed"][ranker] for part in parts]
-        rows.append(Shares(f"first {found['k']} of the lists: {whose}", shares))
+        rows.append(Shares(f"lists: {whose}", shares))
     return [part["label"] for part in parts], rows
 
 

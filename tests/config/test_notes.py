@@ -119,3 +119,10 @@ def test_the_commands_say_it_once(words: list[str], tmp_path: Path) -> None:
     assert done.exit_code == 0
     assert done.stderr.count("no effect: feed.weight: there is no other data set") == 1
     assert "no effect" not in done.stdout
+
+
+def test_an_attribute_that_only_the_evaluation_names() -> None:
+    override = "model.item_attributes=[]"
+    assert told(override) == ["prepare.items.attributes.genre"]
+    assert told(override, "evaluate.segments_by=[genre]") == []
+    assert told(override, "evaluate.diversity_by=genre") == []

@@ -190,8 +190,8 @@ def test_head_and_tail(tmp_path: Path) -> None:
     assert page.row("share of") == ["", "head", "middle", "tail"]
     assert page.row("items") == ["", "10.0 %", "30.0 %", "60.0 %"]
     assert page.row("training interactions") == ["", "20.0 %", "60.0 %", "20.0 %"]
-    assert page.row("first 10 of the lists: this run") == ["", "50.0 %", "30.0 %", "20.0 %"]
-    assert page.row("first 10 of the lists: item to item") == ["", "50.0 %", "30.0 %", "20.0 %"]
+    assert page.row("lists: this run") == ["", "50.0 %", "30.0 %", "20.0 %"]
+    assert page.row("lists: item to item") == ["", "50.0 %", "30.0 %", "20.0 %"]
     assert page.row("popularity") == ["all training interactions"]
 
 

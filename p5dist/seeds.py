@@ -177,7 +177,7 @@ def _intervals(side: Side, resamples: int) -> dict[str, dict[str, tuple[float, f
     only = next(iter(side.runs[0].result.get("tasks", {})), MODEL)
     for name in [MODEL, *rankers]:
         one = side if name == MODEL else side.ranked_by(name)
-        for metric in compare_sides([one], resamples=resamples, segments=lambda _: {})["metrics"]:
+        for metric in compare_sides([one], resamples=resamples, segments=False)["metrics"]:
             path = name if metric["title"] == results.RANKING else metric["task"] or only
             measured = metric["sides"][0]
             found.setdefault(path, {})[metric["metric"]] = measured["low"], measured["high"]

@@ -16,9 +16,8 @@ import numpy.typing as npt
 from scipy.sparse import csr_array
 
 from p5dist.data.histories import Histories
-from p5dist.data.jagged import Array, Bools, Floats, Ints, offsets_of, ranges
+from p5dist.data.jagged import Array, Bools, Floats, Ints, distinct, offsets_of, ranges
 from p5dist.ranking.metrics import list_starts
-from p5dist.ranking.sparse import distinct
 
 _CELLS = 1 << 22  # of arrays of attribute values or pairs that are held at once
 

@@ -7,8 +7,8 @@ import numpy as np
 from p5dist.data import columns as c
 from p5dist.data.catalogue import Catalogue
 from p5dist.data.histories import Histories
-from p5dist.data.jagged import Ints, Jagged
-from p5dist.ranking.sparse import distinct, free_places
+from p5dist.data.jagged import Ints, Jagged, distinct
+from p5dist.ranking.sparse import free_places
 from p5dist.ranking.topk import MISSED, Lists
 
 DAY = 24 * 3600 * c.SECOND

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from p5dist.data.jagged import Floats, Ints, ranges
+from p5dist.data.jagged import Floats, Ints, distinct, ranges
 from p5dist.ranking.metrics import Estimate
-from p5dist.ranking.sparse import distinct
 
 LENGTHS = (1, 5, 10, 20, 50)
 """Shortest history of each segment."""

@@ -20,7 +20,7 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from p5dist.data.catalogue import Catalogue
-from p5dist.data.jagged import Array, Bools, Ints, Jagged, contains, ranges
+from p5dist.data.jagged import Array, Bools, Ints, Jagged, contains, distinct, ranges
 from p5dist.errors import TrainingError
 from p5dist.ranking.products import rank_given
 from p5dist.ranking.tiles import Query
@@ -98,12 +98,6 @@ def _rank_dense(
     """The same with an array of all scores of some rows at a time."""
     query = Query(torch.empty(scores.shape[0], 0), owner, target, seen)
     return rank_given(query, lambda rows: torch.from_numpy(scores[rows].toarray()), catalogue, k)
-
-
-def distinct(keys: Ints) -> Ints:
-    """The distinct keys, rising; several times faster than np.unique, which hashes."""
-    keys = np.sort(keys)
-    return keys[np.diff(keys, prepend=keys[:1] - 1) > 0]
 
 
 def free_places(taken: Ints, rows: int, size: int, wanted: Ints) -> Ints:

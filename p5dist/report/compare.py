@@ -2,52 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from p5dist.data import columns as c
 from p5dist.data.jagged import Ints
 from p5dist.errors import ConfigError
+from p5dist.ranking.families import families
 from p5dist.ranking.paired import Examples, compare, ranked_examples, rated_examples
 from p5dist.ranking.results import RANKING
+from p5dist.ranking.segments import Segments
 from p5dist.report.evaluated import MODEL, Evaluated, Pairs, Side, pair, read_sides
 
 RESAMPLES, SEED = 1000, 1
 _RATED = (c.RATING, "predicted")
+_LENGTH, _REPEATED = "history_length", "repeated"
 _SAME = ("mask_seen", "targets_wanted", "catalogue", "ranked_ids", "max_length", "histories",
          "share_of_users")  # fmt: skip
 """Keys of the protocol that compared runs should agree in."""
 
 
-@dataclass(frozen=True)
-class Coded:
-    """A segment of every target."""
-
-    labels: tuple[str, ...]
-    code: Ints
-    """[M] index into ``labels``; -1: in no segment"""
-
-
-Segments = Callable[[pa.Table], Mapping[str, Coded]]
-"""Segments by name from evaluate/targets.parquet [M]; none if the columns are not there."""
-
-
-def target_segments(targets: pa.Table) -> dict[str, Coded]:
-    """Segments by the length of the history, and by whether the user had the item before."""
-    found = {}
-    if "history_length" in targets.column_names:
-        lengths = np.asarray(targets["history_length"])
-        labels = ("1 – 4", "5 – 19", "20 – 99", "100 or more")
-        code = np.digitize(lengths, (5, 20, 100))
-        found["history length"] = Coded(labels, np.where(lengths > 0, code, -1))
-    if "repeated" in targets.column_names:
-        repeated = np.asarray(targets["repeated"]).astype(np.int64)
-        found["item"] = Coded(("new to the user", "had before"), repeated)
-    return found
+def segments_of(run: Evaluated) -> list[Segments]:
+    """The families of segments of the targets [M] of a run; none for a run that was evaluated by a
+    version of p5dist whose evaluate/targets.parquet lacks the columns."""
+    table = run.targets
+    if not {_LENGTH, _REPEATED, c.TIMESTAMP} <= set(table.column_names):
+        return []
+    repeated = np.asarray(table[_REPEATED]).astype(np.int64)
+    vocabulary = (run.folder.prepare / "vocabulary/item.parquet").read_table([c.COUNT])
+    item, length, time = (np.asarray(table[name]) for name in (c.ITEM, _LENGTH, c.TIMESTAMP))
+    return [
+        Segments("item", ("new to the user", "had before"), np.arange(len(table)), repeated),
+        *families(
+            run.job, run.folder.prepare, run.manifest, vocabulary[c.COUNT].to_numpy(), item, length,
+            time,
+        ),
+    ]  # fmt: skip
 
 
 def compare_runs(
@@ -55,7 +48,6 @@ def compare_runs(
     *,
     resamples: int = RESAMPLES,
     seed: int = SEED,
-    segments: Segments = target_segments,
 ) -> dict[str, Any]:
     """Compare runs on the targets that all of them have.
 
@@ -77,7 +69,7 @@ def compare_runs(
             rule="two or more runs, or a run and one of its baselines",
             fix="for example p5dist compare runs/a runs/b, or runs/a runs/a:popularity",
         )  # fmt: skip
-    return compare_sides(read_sides(words), resamples=resamples, seed=seed, segments=segments)
+    return compare_sides(read_sides(words), resamples=resamples, seed=seed)
 
 
 def compare_sides(
@@ -85,7 +77,7 @@ def compare_sides(
     *,
     resamples: int = RESAMPLES,
     seed: int = SEED,
-    segments: Segments = target_segments,
+    segments: bool = True,
 ) -> dict[str, Any]:
     """As :func:`compare_runs`, of sides that were read; a single side is measured, but compared
     with nothing."""
@@ -111,7 +103,7 @@ def compare_sides(
         "paired_by": pairs.by,
         "warnings": _warnings(runs, pairs) + measured.warnings,
         "metrics": metrics,
-        "segments": measured.segments(segments),
+        "segments": measured.segments() if segments else [],
         "method": {
             "interval": "95 % percentile interval of paired resamples of users"
             + (" and runs" if len(runs) > len(sides) else ""),
@@ -156,24 +148,26 @@ class _Measured:
                 found += self._listed(self._rated(rating, predicted), title, prefix[:-1])
         return found
 
-    def segments(self, segments: Segments) -> list[dict[str, Any]]:
+    def segments(self) -> list[dict[str, Any]]:
         """The main metric within every segment."""
         if not self.ranked:
             return []
         main = "ndcg@10" if 10 in self.ks else f"ndcg@{self.ks[-1]}" if self.ks else "accuracy"
         examples, found = self._ranked(), []
-        for name, coded in segments(self.runs[0].targets).items():
-            code = coded.code[self.pairs.rows[0]]
+        rows = self.pairs.rows[0]
+        for family in segments_of(self.runs[0]):
             groups = []
-            for number, label in enumerate(coded.labels):
-                inside = np.flatnonzero(code == number)
+            for number, label in enumerate(family.labels):
+                chosen = np.zeros(len(self.runs[0].targets), dtype=bool)
+                chosen[family.target[family.code == number]] = True
+                inside = np.flatnonzero(chosen[rows])
                 measures = {main: _inside(examples.measures[main], inside)}
                 some = replace(
                     examples, user=examples.user[inside], measures=measures,
                     results=[values[inside] for values in examples.results],
                 )  # fmt: skip
                 groups += [{"label": label} | one for one in self._listed(some, RANKING)]
-            found.append({"name": name, "metric": main, "groups": groups})
+            found.append({"name": family.family, "metric": main, "groups": groups})
         return found
 
     def _ranked(self) -> Examples:

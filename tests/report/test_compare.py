@@ -195,17 +195,17 @@ def test_runs_of_one_name_are_shown_by_their_folders(tmp_path: Path) -> None:
 
 def test_segments_by_history_and_repeats(tmp_path: Path) -> None:
     about = {"history_length": pa.array([3, 3, 7, 200], pa.int32()),
-             "repeated": [False, True, False, False]}  # fmt: skip
+             "repeated": [False, True, False, False], "timestamp": [0, 0, 0, 0]}  # fmt: skip
     one = write_run(tmp_path, "one", ONE, columns=about)
     other = write_run(tmp_path, "other", OTHER, columns=about)
     found = compare_runs([one, other], resamples=0)
-    lengths, items = found["segments"]
+    items, lengths, *_ = found["segments"]
     shown = {g["label"]: (g["examples"], g["sides"][1]["value"]) for g in lengths["groups"]}
     assert lengths["metric"] == "ndcg@3"
     assert shown == {
-        "1 – 4": (2, pytest.approx((1 / 2 + 1 / np.log2(3)) / 2)),
-        "5 – 19": (1, 1.0),
-        "100 or more": (1, 0.0),
+        "1–4": (2, pytest.approx((1 / 2 + 1 / np.log2(3)) / 2)),
+        "5–9": (1, 1.0),
+        "50+": (1, 0.0),
     }
     assert [group["examples"] for group in items["groups"]] == [3, 1]
 
@@ -257,7 +257,8 @@ def _planted(tmp_path: Path) -> list[str]:
     found = []
     for name, own in (("base", ranks), ("better", better), ("shuffled", rng.permutation(ranks))):
         targets = [(u, "x", int(r)) for u, r in zip(users, own, strict=True)]
-        about = {"history_length": pa.array(rng.integers(1, 30, 500), pa.int32())}
+        about = {"history_length": pa.array(rng.integers(1, 30, 500), pa.int32()),
+                 "repeated": [False] * 500, "timestamp": [0] * 500}  # fmt: skip
         found.append(
             write_run(tmp_path, name, targets, users=users, ks=(1, 5, 10, 20), columns=about)
         )
@@ -275,7 +276,11 @@ def test_the_command_prints_tables_json_and_a_page(tmp_path: Path) -> None:
     assert nothing["low"] < 0 < nothing["high"] and nothing["p"] > 0.2
     html = out.read_text()
     Page(html)
-    assert "better against base" in html and html.count("<svg") == 2 * (13 + 3)
+    groups = sum(len(family["groups"]) for family in found["segments"])
+    assert [family["name"] for family in found["segments"]] == [
+        "item", "history length", "item popularity", "item in training", "time",
+    ]  # fmt: skip
+    assert "better against base" in html and html.count("<svg") == 2 * (13 + groups)
     assert "prefers-color-scheme: dark" in html and "<script" not in html
     done = CliRunner().invoke(app, ["compare", *runs])
     assert done.exit_code == 0 and "better against base" in done.stdout

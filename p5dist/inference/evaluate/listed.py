@@ -17,9 +17,8 @@ import pyarrow as pa
 from p5dist.config import RunConfig
 from p5dist.config.output import VECTORS
 from p5dist.data.attributes import Attributes
-from p5dist.data.jagged import Array, Floats, Ints
+from p5dist.data.jagged import Array, Floats, Ints, distinct
 from p5dist.ranking.list_metrics import ItemCounts, attribute_diversity, diversity, unit_vectors
-from p5dist.ranking.sparse import distinct
 from p5dist.storage import Folder
 
 Lists = Mapping[str, Ints]

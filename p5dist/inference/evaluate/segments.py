@@ -9,31 +9,19 @@ import numpy as np
 
 from p5dist.config import RunConfig
 from p5dist.data import columns as c
-from p5dist.data.attributes import Attributes
 from p5dist.data.jagged import Ints
 from p5dist.data.manifest import Manifest
 from p5dist.inference.counting import Counted
 from p5dist.inference.evaluate.found import Found
 from p5dist.inference.evaluate.score import HISTORY_LENGTH
 from p5dist.inference.rankers import MODEL
+from p5dist.ranking.families import families
 from p5dist.ranking.metrics import rank_values
 from p5dist.ranking.results import main_k
-from p5dist.ranking.segments import (
-    PARTS,
-    Segments,
-    by_attribute,
-    by_history_length,
-    by_popularity,
-    by_time,
-    by_training,
-    popularity_part,
-    segment_metrics,
-)
-from p5dist.storage import Folder, RunFolder
+from p5dist.ranking.segments import PARTS, popularity_part, segment_metrics
+from p5dist.storage import RunFolder
 
 _METRICS = ("hr", "ndcg")
-_VALUES = 30
-"""Attributes with more values are not segments unless ``evaluate.segments_by`` names them."""
 
 
 def of_segments(
@@ -54,7 +42,11 @@ def of_segments(
         values = rank_values(found.rank(name), (k,))
         ranked[name] = {f"{metric}@{k}": values[f"{metric}@{k}"] for metric in _METRICS}
     entries = []
-    for family in _families(job, folder.prepare, manifest, found, counted):
+    timestamp = found.values[c.TIMESTAMP]
+    for family in families(
+        job, folder.prepare, manifest, counted.count, found.values[c.ITEM],
+        found.values[HISTORY_LENGTH], timestamp,
+    ):  # fmt: skip
         by_ranker = {name: segment_metrics(v, user, family) for name, v in ranked.items()}
         segments = []
         for number, own in enumerate(by_ranker[MODEL]):
@@ -73,35 +65,6 @@ def of_segments(
             )
         entries.append({"family": family.family, "segments": segments})
     return {"segments": entries, "long_tail": _long_tail(found, counted, k)}
-
-
-def _families(
-    job: RunConfig, prepare: Folder, manifest: Manifest, found: Found, counted: Counted
-) -> list[Segments]:
-    item = found.values[c.ITEM]
-    families = [
-        by_history_length(found.values[HISTORY_LENGTH]),
-        by_popularity(item, counted.count),
-        by_training(item, counted.count),
-    ]
-    if job.prepare.source.columns.timestamp is not None:
-        families.append(by_time(found.values[c.TIMESTAMP]))
-    names = _attributes(job, manifest)
-    attributes = Attributes.load(prepare, "item", names)
-    if attributes is not None:
-        for name, offsets, values in zip(names, attributes.offsets, attributes.values, strict=True):
-            file = prepare / f"vocabulary/item.{name}.parquet"
-            labels = file.read_table([c.EXTERNAL_ID])[c.EXTERNAL_ID].to_pylist()
-            families.append(by_attribute(name, item, offsets, values, list(map(str, labels))))
-    return families
-
-
-def _attributes(job: RunConfig, manifest: Manifest) -> tuple[str, ...]:
-    assert job.evaluate is not None
-    if job.evaluate.segments_by is not None:
-        return job.evaluate.segments_by
-    sizes = manifest.item_attributes
-    return tuple(n for n in job.readable_attributes("items") if 0 < sizes.get(n, 0) <= _VALUES)
 
 
 def _long_tail(found: Found, counted: Counted, k: int) -> dict[str, Any]:

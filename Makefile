@@ -34,6 +34,7 @@ bench: install
 	$(call BENCH,feed) --interactions 1e6 --steps 50 --runs $(BENCH_RUNS)
 	$(call BENCH,startup) --runs $(BENCH_RUNS)
 	$(call BENCH,recovery) --runs $(BENCH_RUNS)
+	$(call BENCH,ranking) --users 5e3 --items 2e3 --interactions 2e5 --product-users 1024 --product-items 2000 --runs $(BENCH_RUNS)
 	$(call BENCH,whole) --interactions 2e5 --steps 50 --runs $(BENCH_RUNS)
 
 test-all: lint types

@@ -7,6 +7,7 @@ scored again after a failure.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 from uuid import uuid4
@@ -129,14 +130,17 @@ def _on_cluster(
     items = [{_PORTION: number} for number in range(len(portions))]
     # Tasks, not a class: a task that was on a lost node runs on any other, while an actor waits for
     # room to start again and its work waits with it. What a class would hold, the process keeps.
-    dataset = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
-        score,
-        batch_size=1,
-        batch_format="pyarrow",
-        num_cpus=cpus,
-        concurrency=actors,
-        ray_remote_args_fn=lambda: {"max_retries": job.scale.max_failures},
-    )
+    with warnings.catch_warnings():
+        # Nothing replaces it yet; without it, a task that kills its process is tried for ever.
+        warnings.filterwarnings("ignore", ".*ray_remote_args_fn.*")
+        dataset = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
+            score,
+            batch_size=1,
+            batch_format="pyarrow",
+            num_cpus=cpus,
+            concurrency=actors,
+            ray_remote_args_fn=lambda: {"max_retries": job.scale.max_failures},
+        )
     dataset.context.raise_original_map_exception = True
     dataset.context.execution_options.preserve_order = True
     with errors_as_raised("scoring"):

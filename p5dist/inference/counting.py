@@ -30,7 +30,7 @@ from p5dist.storage.arrays import LocalCopies, write_array, write_joined
 
 PAIRS_HELD = 1 << 24
 """Item pairs that a task holds (24 bytes each, some of them twice)."""
-_HISTORIES_READ = 65_536
+HISTORIES_READ = 65_536
 _INTERACTIONS_OF_A_TASK = 8_000_000
 _ARRAYS = ("indptr", "indices", "data")
 
@@ -61,6 +61,8 @@ class Counting:
         days: length of the window of the recent interactions; None: the log has no times.
         share: pairs are counted for this share of the histories, the first ones in the order of
             the shards (a random sample, since users are spread by a hash).
+        histories_read: histories in memory at once.
+        pairs_held: item pairs in memory at once.
     """
 
     reader: ShardReader
@@ -68,6 +70,8 @@ class Counting:
     sessions: bool
     days: int | None
     share: float
+    histories_read: int = field(default_factory=lambda: HISTORIES_READ)
+    pairs_held: int = field(default_factory=lambda: PAIRS_HELD)
     copies: LocalCopies = field(default_factory=LocalCopies, repr=False)
 
     def run(self, workers: Workers) -> Counted:
@@ -98,7 +102,7 @@ class Counting:
         mean = manifest.rows_kept / max(manifest.histories, 1)
         tasks: list[list[Portion]] = []
         size = np.inf
-        for portion in self.reader.portions(_HISTORIES_READ):
+        for portion in self.reader.portions(self.histories_read):
             if size >= _INTERACTIONS_OF_A_TASK:
                 tasks.append([])
                 size = 0
@@ -206,7 +210,9 @@ def _count(
     users = spilled = 0
     pairs = csr_array((items, items), dtype=np.float64)
     most = counting.share * counting.reader.manifest.histories
-    first = sum(p.rows for p in counting.reader.portions(_HISTORIES_READ)[: portions[0].number])
+    first = sum(
+        p.rows for p in counting.reader.portions(counting.histories_read)[: portions[0].number]
+    )
     for portion in portions:
         whole = counting.reader.users(portion)
         trained = _training(whole.histories)
@@ -220,7 +226,7 @@ def _count(
                 _training(whole.sessions()) if counting.sessions else trained, items
             )
         first += portion.rows
-        if pairs.nnz > PAIRS_HELD:
+        if pairs.nnz > counting.pairs_held:
             Spill(counting.scratch, f"{number:05d}-{spilled:05d}", counting.copies).write(pairs)
             pairs, spilled = csr_array((items, items), dtype=np.float64), spilled + 1
     if pairs.nnz:

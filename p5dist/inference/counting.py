@@ -31,7 +31,7 @@ from p5dist.storage.arrays import LocalCopies, write_array, write_joined
 PAIRS_HELD = 1 << 24
 """Item pairs that a task holds (24 bytes each, some of them twice)."""
 HISTORIES_READ = 65_536
-_INTERACTIONS_OF_A_TASK = 8_000_000
+_INTERACTIONS_OF_A_TASK = 2_000_000
 _ARRAYS = ("indptr", "indices", "data")
 
 
@@ -155,25 +155,21 @@ def added_rows(spills: Sequence[Spill], name: str, begin: int, end: int, items: 
     return total
 
 
-def write_weights(
-    out: Folder, spills: list[Spill], count: Ints, scratch: Folder, workers: Workers
-) -> None:
-    """Write the weights of the item-to-item counts [L, L] as ``weight-<array>.npy``, the arrays of
-    a csr_array with float32 values."""
+def weight_ranges(spills: list[Spill], count: Ints) -> list[tuple[int, int]]:
+    """Ranges of items, each a task of :func:`write_range`."""
     items = len(count)
     size = sum((spill.pairs_of_items() for spill in spills), np.zeros(items, dtype=np.int64))
     cuts = np.flatnonzero(np.diff(np.cumsum(size) // PAIRS_HELD, prepend=-1))
-    edges = [*cuts.tolist(), items] if items else []
-    calls = [
-        (spills, count, scratch, number, begin, end)
-        for number, (begin, end) in enumerate(pairwise(edges))
-    ]
-    for _ in workers.results(_weights, calls):
-        pass
+    return list(pairwise([*cuts.tolist(), items])) if items else []
+
+
+def join_ranges(out: Folder, scratch: Folder, ranges: int) -> None:
+    """Write the weights of the item-to-item counts [L, L] as ``weight-<array>.npy``, the arrays of
+    a csr_array with float32 values, from those of all ranges."""
     copies = LocalCopies()
 
     def parts(array: str) -> list[Any]:
-        names = [f"weight-{number:05d}-{array}.npy" for number in range(len(calls))]
+        names = [f"weight-{number:05d}-{array}.npy" for number in range(ranges)]
         return [copies.mapped(scratch / name) for name in names]
 
     lengths = np.concatenate([np.zeros(1, np.int64), *parts("lengths")])
@@ -184,7 +180,7 @@ def write_weights(
 
 
 def read_weights(folder: Folder, copies: LocalCopies) -> csr_array:
-    """What :func:`write_weights` wrote, mapped."""
+    """What :func:`join_ranges` wrote, mapped."""
     indptr, indices, data = (copies.mapped(folder / f"weight-{name}.npy") for name in _ARRAYS)
     items = len(indptr) - 1
     weight = csr_array((items, items), dtype=np.float32)
@@ -235,7 +231,7 @@ def _count(
     return number, users
 
 
-def _weights(
+def write_range(
     spills: list[Spill], count: Ints, scratch: Folder, number: int, begin: int, end: int
 ) -> None:
     """Write the weights of a range of items."""

@@ -7,7 +7,7 @@ Counts are made once for the prepared data, in parallel tasks (see :mod:`.counti
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,7 +23,15 @@ from p5dist.data.manifest import Manifest
 from p5dist.data.reader import ShardReader
 from p5dist.data.users import Users
 from p5dist.environment.workers import Here, Workers
-from p5dist.inference.counting import Counted, Counting, added_rows, read_weights, write_weights
+from p5dist.inference.counting import (
+    Counted,
+    Counting,
+    added_rows,
+    join_ranges,
+    read_weights,
+    weight_ranges,
+    write_range,
+)
 from p5dist.ranking.item_to_item import ItemToItem
 from p5dist.ranking.popularity import Popularity, RecentPopularity
 from p5dist.ranking.ppmi import PpmiSvd
@@ -187,23 +195,33 @@ def _fit(
     )
     counted = counting.run(workers)
     spills = counting.pairs()
-    write_weights(out, spills, counted.count, scratch, workers)
     for name in _SUMS:
         write_array(out / f"{name}.npy", getattr(counted, name))
     ppmi: dict[str, Any] = {"fitted": False}
     if of["ppmi"] is not None:
         pairs = int(sum(spill.pairs_of_items().sum() for spill in spills)) // 2
         ppmi = {"fitted": 0 < pairs <= _PPMI_PAIRS, "pairs": pairs, "most_pairs": _PPMI_PAIRS}
-        if ppmi["fitted"]:
-            calls = [(folder, manifest, spills, of["ppmi"], job.seed, out)]
-            for _ in workers.results(_factorise, calls):
-                pass
+    calls: list[tuple[Any, ...]] = []  # the longest first
+    if ppmi["fitted"]:
+        calls.append((_factorise, folder, manifest, spills, of["ppmi"], job.seed, out))
+    ranges = weight_ranges(spills, counted.count)
+    calls += [
+        (write_range, spills, counted.count, scratch, number, *between)
+        for number, between in enumerate(ranges)
+    ]
+    for _ in workers.results(_call, calls):
+        pass
+    join_ranges(out, scratch, len(ranges))
     scratch.remove()
     about = {
         "of": of, "interactions": counted.interactions, "all_users": counted.all_users,
         "share_of_users_in_pairs": share, "ppmi": ppmi,
     }  # fmt: skip
     (out / FITTED).write_json(about)
+
+
+def _call(function: Callable[..., None], *arguments: Any) -> None:
+    function(*arguments)
 
 
 def _factorise(

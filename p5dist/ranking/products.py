@@ -29,6 +29,8 @@ from p5dist.ranking.topk import Lists, Ranked
 
 TILE = 256
 """Users whose scores are held at once."""
+STRIP = 8192
+"""Items whose scores are held at once, if the items are several blocks."""
 
 
 class ItemBlocks(Protocol):
@@ -94,7 +96,7 @@ def rank_products(
     if not targets and mixture is None:
         passes = [(False, True)]
     for look, rank in passes:
-        for first, vectors in items:
+        for first, vectors in items if single else _strips(items):
             _check(vectors)
             absent = items.catalogue.absent
             begin, end = np.searchsorted(absent, (first, first + len(vectors)))
@@ -136,6 +138,13 @@ def rank_given(
         tile.rank(found, 1, room)
         results.append(tile.result(0))
     return _joined(results, k)
+
+
+def _strips(items: ItemBlocks) -> Iterator[tuple[int, Tensor]]:
+    """The blocks in strips whose scores stay in the cache of the processor."""
+    for first, vectors in items:
+        for begin in range(0, len(vectors), STRIP):
+            yield first + begin, vectors[begin : begin + STRIP]
 
 
 def _tiles(query: Query) -> Iterator[slice]:

@@ -174,7 +174,7 @@ class Tile:
     def _add(self, kind: int, scores: Tensor, first: int, wanted: Tensor, room: Room) -> None:
         mask = room.mask(scores)
         self._before[kind] += before(scores, self._row, self._item - first, wanted, mask)
-        self._lists[kind].add(scores, first, mask)
+        self._lists[kind].add(scores, first)
 
 
 class _Counts:

@@ -27,7 +27,7 @@ def test_lists_like_a_plain_sort(size: int, k: int, kinds: int) -> None:
     running = RunningLists(9, k)
     for begin in range(0, 64, size):
         block = scores[:, begin : begin + size].copy()
-        running.add(torch.from_numpy(block), begin + 1, room(block))
+        running.add(torch.from_numpy(block), begin + 1)
     none = np.zeros(0, dtype=np.int64)
     _, expected = rank_plainly(scores, Catalogue(64), none, none, k)
     lists = running.lists()

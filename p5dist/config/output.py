@@ -1,4 +1,4 @@
-"""The ``ranking``, ``evaluate``, ``recommend`` and ``report`` sections."""
+"""The ``ranking``, ``evaluate`` and ``report`` sections."""
 
 from __future__ import annotations
 
@@ -61,16 +61,6 @@ class Evaluate(Section):
     """Days of recent_popularity, up to the last training interaction."""
     bootstrap: NonNegativeInt = 1000
     """Resamples of the users for the 95 % confidence intervals; 0: no intervals."""
-
-
-class Recommend(Section):
-    """Recommendations for all users."""
-
-    k: PositiveInt = 20
-    mask_seen: bool = True
-    batch_size: PositiveInt = 1024
-    ranking_from: str | None = None
-    """As in evaluate."""
 
 
 class Report(Section):

@@ -24,16 +24,13 @@ from p5dist.data.manifest import Manifest
 from p5dist.errors import ConfigError, DataError, RunFolderError
 from p5dist.inference.fitting import read_fitted
 from p5dist.inference.given import (
-    Id,
-    Items,
     Lists,
     check_k,
     check_lists,
     given_histories,
     given_times,
-    id_text,
-    known_items,
 )
+from p5dist.inference.items import Id, Items, id_text, known_items
 from p5dist.inference.rankers import MODEL, Rankers, Request
 from p5dist.inference.scorer import Scorer, load_scorer
 from p5dist.ranking.popularity import Popularity

@@ -16,6 +16,8 @@ from p5dist.environment.ray_session import connect
 from p5dist.environment.redact import redact, redact_text
 from p5dist.errors import ConfigError, P5Error, RunFolderError, StoppedError
 from p5dist.inference.actors import scores_here
+from p5dist.inference.lists.candidates import check_values
+from p5dist.inference.lists.inputs import check_files
 from p5dist.observe.stages import (
     STATE,
     check_inputs,
@@ -61,6 +63,8 @@ def run(job: RunConfig, wanted: list[str], *, fresh: bool = False) -> dict[str, 
         began = time.time()
         with _noted(folder), tracker(job, str(folder.root)) as tracked:
             _check_starts(job, folder, _to_train(job, folder, stages))
+            if "recommend" in stages:
+                check_files(job)
             checked = False
             for number, stage in enumerate(stages, 1):
                 state = state_of(job, folder, stage)
@@ -72,6 +76,8 @@ def run(job: RunConfig, wanted: list[str], *, fresh: bool = False) -> dict[str, 
                     continue
                 if stage != "prepare" and not checked:
                     _check_trainings(job, folder, stages)
+                    if "recommend" in stages:
+                        check_values(job, folder.prepare)
                     checked = True
                 log.info(f"{heading} {'continues' if state == 'to continue' else 'started'}")
                 start = time.time()

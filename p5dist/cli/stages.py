@@ -112,6 +112,8 @@ def _stages(
                 print(f"{step.stage:<24}{step.state}")
                 for note in step.notes:
                     print(f"  {note}")
+                if step.stage == "recommend" and step.state != "complete":
+                    print("\n".join(f"  {line}" for line in _lists(job)))
         return
     with redirect_stdout(sys.stderr):  # Ray prints the output of its nodes
         results = pipeline.run(job, stages, fresh=fresh)
@@ -119,6 +121,20 @@ def _stages(
         print(json.dumps(results, indent=2))
     else:
         _summary(job, results)
+
+
+def _lists(job: Any) -> tuple[str, ...]:
+    """What the recommend stage is going to do, if there is prepared data."""
+    from p5dist.data.manifest import MANIFEST, Manifest
+    from p5dist.inference.lists.inputs import check_files
+    from p5dist.inference.lists.plan import make_plan
+    from p5dist.storage import RunFolder
+
+    folder = RunFolder.of_job(job)
+    check_files(job)
+    if not (folder.prepare / MANIFEST).exists():
+        return ()
+    return make_plan(job, folder, Manifest.read(folder.prepare)).lines
 
 
 def _seeds(

@@ -1,1 +1,2 @@
-"""Lists of recommended items: for whom, which items, parts on disk (the stage: ``recommend.py``)."""
+"""Lists of recommended items: for whom, of which items, parts on disk. The stage is
+``recommend.py``."""

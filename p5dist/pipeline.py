@@ -63,7 +63,8 @@ def run(job: RunConfig, wanted: list[str], *, fresh: bool = False) -> dict[str, 
         began = time.time()
         with _noted(folder), tracker(job, str(folder.root)) as tracked:
             _check_starts(job, folder, _to_train(job, folder, stages))
-            if "recommend" in stages:
+            lists = "recommend" in stages and state_of(job, folder, "recommend") != "complete"
+            if lists:
                 check_files(job)
             checked = False
             for number, stage in enumerate(stages, 1):
@@ -76,7 +77,7 @@ def run(job: RunConfig, wanted: list[str], *, fresh: bool = False) -> dict[str, 
                     continue
                 if stage != "prepare" and not checked:
                     _check_trainings(job, folder, stages)
-                    if "recommend" in stages:
+                    if lists:
                         check_values(job, folder.prepare)
                     checked = True
                 log.info(f"{heading} {'continues' if state == 'to continue' else 'started'}")
@@ -181,6 +182,8 @@ def _check_before_discarding(job: RunConfig, folder: RunFolder, stages: list[str
         from p5dist.prepare.sources import Inputs
 
         Inputs.find(job.prepare)
+    if "recommend" in stages:
+        check_files(job)
     trainings = [stage for stage in stages if stage in job.trainings()]
     _check_starts(job, folder, trainings, fresh=True)
 

@@ -99,21 +99,10 @@ def _stages(
     dry_run: bool = False,
 ) -> None:
     from p5dist import pipeline
-    from p5dist.observe.stages import progress
-    from p5dist.storage import RunFolder
 
     job = load_checked(path, overrides)
     if dry_run:
-        steps = progress(job, RunFolder.of_job(job), stages, fresh=fresh)
-        if as_json:
-            print(json.dumps({step.stage: step.state for step in steps}))
-        else:
-            for step in steps:
-                print(f"{step.stage:<24}{step.state}")
-                for note in step.notes:
-                    print(f"  {note}")
-                if step.stage == "recommend" and step.state != "complete":
-                    print("\n".join(f"  {line}" for line in _lists(job)))
+        _dry_run(job, stages, fresh=fresh, as_json=as_json)
         return
     with redirect_stdout(sys.stderr):  # Ray prints the output of its nodes
         results = pipeline.run(job, stages, fresh=fresh)
@@ -123,18 +112,22 @@ def _stages(
         _summary(job, results)
 
 
-def _lists(job: Any) -> tuple[str, ...]:
-    """What the recommend stage is going to do, if there is prepared data."""
-    from p5dist.data.manifest import MANIFEST, Manifest
-    from p5dist.inference.lists.inputs import check_files
-    from p5dist.inference.lists.plan import make_plan
+def _dry_run(job: Any, stages: list[str], *, fresh: bool, as_json: bool) -> None:
+    from p5dist.inference.lists.plan import plan_lines
+    from p5dist.observe.stages import progress
     from p5dist.storage import RunFolder
 
     folder = RunFolder.of_job(job)
-    check_files(job)
-    if not (folder.prepare / MANIFEST).exists():
-        return ()
-    return make_plan(job, folder, Manifest.read(folder.prepare)).lines
+    steps = progress(job, folder, stages, fresh=fresh)
+    if as_json:
+        print(json.dumps({step.stage: step.state for step in steps}))
+        return
+    states = {step.stage: step.state for step in steps}
+    for step in steps:
+        notes = list(step.notes)
+        if step.stage == "recommend" and step.state != "complete":
+            notes += plan_lines(job, folder, prepared=states.get("prepare") in (None, "complete"))
+        print("\n  ".join([f"{step.stage:<24}{step.state}", *notes]))
 
 
 def _seeds(

@@ -96,6 +96,12 @@ class Items(ItemIds):
         found: Bools = (self.count > 0) | self.described
         return found
 
+    def titles_at(self, index: pa.Array) -> pa.Array:
+        """[n] titles of the ids ``index + 1`` [n]; null without titles."""
+        if self.titles is None:
+            return pa.nulls(len(index), pa.string())
+        return self.titles.take(index)
+
 
 def id_text(value: Any) -> str:
     """An id as prepared data has it: whole numbers of any type without a fraction."""

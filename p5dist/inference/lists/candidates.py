@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,9 @@ from p5dist.inference.items import ItemIds
 from p5dist.inference.lists.id_files import read_ids
 from p5dist.prepare.arrays import one_array
 from p5dist.storage import Folder
+
+if TYPE_CHECKING:
+    from p5dist.ranking.topk import Lists
 
 Rules = Mapping[str, str | Sequence[str]]
 _SHOWN = 5
@@ -142,6 +146,20 @@ def choose_by_job(job: RunConfig, items: ItemIds, prepare: Folder) -> Candidates
         deny={name: ids for name, ids in read.items() if name == "deny"},
         where=section.where, not_where=section.not_where, section="recommend.",
     )  # fmt: skip
+
+
+def fill_with_popular(lists: Lists, lengths: Ints, popular: Ints) -> None:
+    """Replace the lists of empty histories by the most popular items, with scores NaN.
+
+    Args:
+        lengths: [B] interactions of each history.
+        popular: ids, no more than a list is long.
+    """
+    empty = np.flatnonzero(lengths == 0)
+    if len(empty):
+        lists.ids[empty] = 0
+        lists.ids[empty, : len(popular)] = popular
+        lists.scores[empty] = np.nan
 
 
 def check_values(job: RunConfig, prepare: Folder) -> None:

@@ -6,10 +6,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from p5dist.config import RunConfig
-from p5dist.data.manifest import Manifest
+from p5dist.data.manifest import MANIFEST, Manifest
 from p5dist.inference.items import ItemIds
 from p5dist.inference.lists.candidates import Candidates, choose_by_job
-from p5dist.inference.lists.inputs import HISTORIES
+from p5dist.inference.lists.inputs import HISTORIES, check_files
 from p5dist.inference.lists.people import Chosen, chosen_users
 from p5dist.prepare.layout import Layout
 from p5dist.prepare.sources import estimate_rows, find_files
@@ -59,3 +59,18 @@ def make_plan(job: RunConfig, folder: RunFolder, manifest: Manifest) -> Plan:
         order.append(f"diversity {section.diversity:g} among {section.depth:,} items")
     lines = (f"for {people}", f"from {candidates.in_words()}", "; ".join(order))
     return Plan(items, candidates, chosen, new_rows, lines)
+
+
+def plan_lines(job: RunConfig, folder: RunFolder, *, prepared: bool) -> tuple[str, ...]:
+    """What the stage is going to do, in words; empty as long as there is no prepared data.
+
+    Args:
+        prepared: whether the prepared data will be read as it is.
+
+    Raises:
+        P5Error: see :func:`.inputs.check_files` and :func:`make_plan`.
+    """
+    check_files(job)
+    if not (prepared and (folder.prepare / MANIFEST).exists()):
+        return ()
+    return make_plan(job, folder, Manifest.read(folder.prepare)).lines

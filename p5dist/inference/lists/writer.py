@@ -19,6 +19,7 @@ from p5dist.data.users import Users
 from p5dist.inference.evaluate.score import Load
 from p5dist.inference.fitting import read_fitted
 from p5dist.inference.items import ItemIds
+from p5dist.inference.lists.candidates import fill_with_popular
 from p5dist.inference.lists.new_people import Counts, Shard, histories_of
 from p5dist.inference.lists.parts import Parts
 from p5dist.inference.rankers import MODEL, ListRules, Rankers, Request
@@ -99,7 +100,7 @@ class ListWriter:
         for start, by_name in zip(starts, ranked, strict=True):
             lists = by_name[MODEL][1]
             part = slice(start, start + len(lists.ids))
-            self._without_history(lists, histories.lengths[part])
+            fill_with_popular(lists, histories.lengths[part], self.popular)
             tables.append(self._table(names.slice(start, len(lists.ids)), lists))
         table = pa.concat_tables(tables)
         self.parts.write(number, table, counts.as_json())
@@ -111,14 +112,6 @@ class ListWriter:
         if self.config.mask_seen:
             seen = Jagged(everything.offsets, everything.item).take(part)
         return Request(histories.take(part), seen)
-
-    def _without_history(self, lists: Lists, lengths: Ints) -> None:
-        """The most popular items, without a score, for people of whom nothing is known."""
-        empty = np.flatnonzero(lengths == 0)
-        if len(empty):
-            lists.ids[empty] = 0
-            lists.ids[empty, : len(self.popular)] = self.popular
-            lists.scores[empty] = np.nan
 
     def _table(self, users: pa.Array, lists: Lists) -> pa.Table:
         listed = lists.ids > 0

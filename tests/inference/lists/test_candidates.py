@@ -89,7 +89,7 @@ def test_hashed_ids() -> None:
     from p5dist.prepare.arrays import stable_hash
 
     ids = (np.asarray(stable_hash(pa.array(["a", "x"]))) % 6).astype(int) + 1
-    items = ItemIds(ITEMS.external, ITEMS.count, 6, Catalogue(6, np.array([i for i in (ids[1],)])))
+    items = ItemIds(ITEMS.external, ITEMS.count, 6, Catalogue(6, ids[1:]))
     found = choose(items, Folder.open("."), allow=texts(allow=["a", "x"]))
     assert ids[0] != ids[1]
     assert (np.flatnonzero(found.may) + 1).tolist() == [ids[0]]

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import AfterValidator, Field, PositiveInt, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 
 from p5dist.config.base import Files, Section
 from p5dist.config.raw_files import Columns, Source
@@ -16,13 +23,20 @@ ABOVE = 10
 """Items that ``diversity`` chooses among, for each item of a list."""
 
 
+def _as_text(values: Any) -> Any:
+    """Whole numbers as text, as attribute values are."""
+    if isinstance(values, list | tuple):
+        return [_as_text(value) for value in values]
+    return str(values) if isinstance(values, int) and not isinstance(values, bool) else values
+
+
 def _some(values: str | tuple[str, ...]) -> str | tuple[str, ...]:
     if not values:
         raise ValueError("name at least one value")
     return values
 
 
-Values = Annotated[str | tuple[str, ...], AfterValidator(_some)]
+Values = Annotated[str | tuple[str, ...], AfterValidator(_some), BeforeValidator(_as_text)]
 """One attribute value, or a list of them."""
 Rules = dict[str, Values]
 """Attribute values by the name of the attribute."""

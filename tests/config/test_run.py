@@ -220,6 +220,12 @@ def test_values_without_a_meaning(override: str, said: str) -> None:
     assert said in str(error.value)
 
 
+def test_whole_numbers_are_attribute_values() -> None:
+    lists = _job("recommend.where={genre: [1999, x]}", "recommend.not_where={genre: 7}").recommend
+    assert lists is not None
+    assert (lists.where, lists.not_where) == ({"genre": ("1999", "x")}, {"genre": "7"})
+
+
 def test_stages_in_order() -> None:
     assert _job().stages() == [
         "prepare", "pretrain", "finetune/rating", "evaluate", "recommend", "report",

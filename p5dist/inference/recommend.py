@@ -25,7 +25,7 @@ from p5dist.inference.actors import (
 )
 from p5dist.inference.evaluate.score import Load
 from p5dist.inference.fitting import fit
-from p5dist.inference.lists.inputs import record
+from p5dist.inference.lists.inputs import NEW_PEOPLE, record
 from p5dist.inference.lists.new_people import ROWS, NewPeople, sort_table
 from p5dist.inference.lists.parts import Parts
 from p5dist.inference.lists.people import portions_with
@@ -150,12 +150,13 @@ def _to_do(
         write_array(parts.scratch / OFFSET, offset)
     if plan.new_rows is not None:
         people = _sorted(job, folder, plan.new_rows)
-        return people, people.portions(), {"rejected": people.rejected}
+        return people, people.portions(), {"lists_for": NEW_PEOPLE, "rejected": people.rejected}
     reader, portions = all_portions(job, folder, manifest)
     if plan.chosen is None:
-        return reader, portions, {}
+        return reader, portions, {"lists_for": "all users"}
     write_array(parts.scratch / USERS, plan.chosen.ids)
     more = {
+        "lists_for": "chosen users",
         "unknown_users": plan.chosen.unknown,
         "unknown_users_named": list(plan.chosen.unknown_named),
     }

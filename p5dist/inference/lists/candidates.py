@@ -68,9 +68,9 @@ class Candidates:
         return found
 
     def in_words(self) -> str:
-        """``1,200 of 1,682 items (stock: 3 unknown ids; where genre)``"""
+        """``1,200 of 1,682 items (stock: 3 unknown; where genre)``"""
         why = [
-            name + (f": {self.unknown[name]:,} unknown ids" if self.unknown.get(name) else "")
+            name + (f": {self.unknown[name]:,} unknown" if self.unknown.get(name) else "")
             for name in self.rules
         ]
         return f"{self.number:,} of {self.of:,} items" + (f" ({'; '.join(why)})" if why else "")

@@ -18,6 +18,8 @@ from p5dist.storage import open_filesystem
 ID_FILES = ("users", "allow", "stock", "deny")
 """Settings that name files with ids."""
 HISTORIES = "recommend.histories"
+NEW_PEOPLE = "new people"
+"""In result.json: lists are for the people of ``recommend.histories``."""
 
 
 def check_files(job: RunConfig) -> None:

@@ -47,7 +47,7 @@ def make_plan(job: RunConfig, folder: RunFolder, manifest: Manifest) -> Plan:
     if chosen is not None:
         people = f"{len(chosen.ids):,} users of the log"
         if chosen.unknown:
-            people += f"; {chosen.unknown:,} named users are unknown"
+            people += f" (of those named, {chosen.unknown:,} unknown)"
     elif section.histories is not None:
         layout = Layout.of_log(section.histories, section=HISTORIES)
         new_rows = estimate_rows(find_files(section.histories.files, layout), layout)

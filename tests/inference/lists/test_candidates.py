@@ -58,7 +58,7 @@ def test_lists_and_rules(prepare: Folder) -> None:
     assert everything.offset(ITEMS.count, 0) is None
     both = choose(ITEMS, prepare, allow=texts(allow=["f", "a", "?"], stock=["a", "c", "f"]))
     assert (names(both.may), both.unknown) == ("af", {"allow": 1, "stock": 0})
-    assert both.in_words() == "2 of 5 items (allow: 1 unknown ids; stock)"
+    assert both.in_words() == "2 of 5 items (allow: 1 unknown; stock)"
     assert names(choose(ITEMS, prepare, deny=texts(deny=["a", "?", "e"])).may) == "bcf"
     one_of = choose(ITEMS, prepare, where={"genre": ["Drama", "Horror"]})
     assert names(one_of.may) == "ae"

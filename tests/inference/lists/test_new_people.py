@@ -14,6 +14,7 @@ from p5dist.data import columns as c
 from p5dist.errors import ConfigError, DataError, EmptyLogError, MissingColumnError
 from p5dist.inference import recommend
 from p5dist.inference.lists import new_people
+from p5dist.report.users import _lists
 from p5dist.storage import RunFolder
 from tests.fake_scorer import load_fake
 from tests.inference.lists.made import (
@@ -101,11 +102,12 @@ def test_by_hand(tmp_path: Path) -> None:
     assert ids_of(found, "y") == popular.tolist()
     assert [score for _, score in found["y"]] == [None] * K
     expected = {
-        "users": 3, "rows": 15, "users_without_known_items": 1, "interactions": 7,
+        "lists_for": "new people", "users": 3, "rows": 15, "users_without_known_items": 1, "interactions": 7,
         "interactions_with_unknown_items": 2,
         "rejected": {"null_user": 1, "bad_timestamp": 1, "duplicate": 1},
     }  # fmt: skip
     assert {name: result[name] for name in expected} == expected
+    assert not _lists(folder.recommend, ["x", "z"])  # the report is about users of the log
     allowed = job_at(tmp_path, setting, "prepare.session_gap=50", "recommend.k=3",
                      f"recommend.allow={tmp_path}/allow.txt")  # fmt: skip
     (tmp_path / "allow.txt").write_text("i24\ni9\n")

@@ -35,8 +35,8 @@ def test_a_dry_run_says_for_whom_and_from_which_items(tmp_path: Path) -> None:
         tmp_path, f"recommend.users={tmp_path}/users.txt", f"recommend.stock={tmp_path}/stock.csv",
         "recommend.mask_seen=false", "recommend.diversity=0.2", "recommend.popularity_penalty=0.5",
     )[1:] == [
-        "  for 2 users of the log; 1 named users are unknown",
-        "  from 2 of 24 items (stock: 1 unknown ids)",
+        "  for 2 users of the log (of those named, 1 unknown)",
+        "  from 2 of 24 items (stock: 1 unknown)",
         "  lists of 5, seen items too; popularity penalty 0.5; diversity 0.2 among 50 items",
     ]  # fmt: skip
     (tmp_path / "new.csv").write_text("user_id,item_id,rating\n" + "x,i1,5\n" * 3)

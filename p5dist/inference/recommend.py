@@ -75,11 +75,7 @@ def run(job: RunConfig, folder: RunFolder, *, load: Load = load_scorer) -> dict[
     trained = Trained(job, folder, stage) if load is load_scorer else None
     parts = Parts(folder.recommend)
     kept = parts.claim(_key(job, manifest, trained, files))
-    with closing(workers_for_counts(job, manifest, "recommend")) as workers:
-        if job.ranking.item_to_item:
-            fit(job, folder, manifest, workers)
-        if trained is not None:
-            make_vectors(trained, workers)
+    _compute(job, folder, manifest, trained)
     reader, portions, more = _to_do(job, folder, manifest, plan, parts)
     parts.expect(len(portions))
     done = parts.done()
@@ -106,6 +102,17 @@ def run(job: RunConfig, folder: RunFolder, *, load: Load = load_scorer) -> dict[
     (folder.recommend / RESULT).write_json(result)
     parts.scratch.remove()
     return result
+
+
+def _compute(
+    job: RunConfig, folder: RunFolder, manifest: Manifest, trained: Trained | None
+) -> None:
+    """What all scoring processes read: counts, and the vectors of the stage."""
+    with closing(workers_for_counts(job, manifest, "recommend")) as workers:
+        if job.ranking.item_to_item:
+            fit(job, folder, manifest, workers)
+        if trained is not None:
+            make_vectors(trained, workers)
 
 
 def _stage(job: RunConfig) -> str:

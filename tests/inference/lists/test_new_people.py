@@ -102,8 +102,8 @@ def test_by_hand(tmp_path: Path) -> None:
     assert ids_of(found, "y") == popular.tolist()
     assert [score for _, score in found["y"]] == [None] * K
     expected = {
-        "lists_for": "new people", "users": 3, "rows": 15, "users_without_known_items": 1, "interactions": 7,
-        "interactions_with_unknown_items": 2,
+        "lists_for": "new people", "users": 3, "rows": 15,
+        "users_without_known_items": 1, "interactions": 7, "interactions_with_unknown_items": 2,
         "rejected": {"null_user": 1, "bad_timestamp": 1, "duplicate": 1},
     }  # fmt: skip
     assert {name: result[name] for name in expected} == expected

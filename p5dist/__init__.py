@@ -21,7 +21,8 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from p5dist.config.job import Job
     from p5dist.errors import P5Error
-    from p5dist.inference.run import Run, Vectors, load
+    from p5dist.inference.loading import load
+    from p5dist.inference.run import Run, Vectors
     from p5dist.pipeline import run_job as run
 
 __all__ = ["Job", "P5Error", "Run", "Vectors", "__version__", "load", "run"]
@@ -31,7 +32,7 @@ _PLACES = {
     "P5Error": "p5dist.errors:P5Error",
     "Run": "p5dist.inference.run:Run",
     "Vectors": "p5dist.inference.run:Vectors",
-    "load": "p5dist.inference.run:load",
+    "load": "p5dist.inference.loading:load",
     "run": "p5dist.pipeline:run_job",
 }
 

@@ -16,6 +16,8 @@ from p5dist.environment.ray_session import connect
 from p5dist.environment.redact import redact, redact_text
 from p5dist.errors import ConfigError, P5Error, RunFolderError, StoppedError
 from p5dist.inference.actors import scores_here
+from p5dist.inference.lists.candidates import check_values
+from p5dist.inference.lists.inputs import check_files
 from p5dist.observe.stages import (
     STATE,
     check_inputs,
@@ -61,6 +63,9 @@ def run(job: RunConfig, wanted: list[str], *, fresh: bool = False) -> dict[str, 
         began = time.time()
         with _noted(folder), tracker(job, str(folder.root)) as tracked:
             _check_starts(job, folder, _to_train(job, folder, stages))
+            lists = "recommend" in stages and state_of(job, folder, "recommend") != "complete"
+            if lists:
+                check_files(job)
             checked = False
             for number, stage in enumerate(stages, 1):
                 state = state_of(job, folder, stage)
@@ -72,6 +77,8 @@ def run(job: RunConfig, wanted: list[str], *, fresh: bool = False) -> dict[str, 
                     continue
                 if stage != "prepare" and not checked:
                     _check_trainings(job, folder, stages)
+                    if lists:
+                        check_values(job, folder.prepare)
                     checked = True
                 log.info(f"{heading} {'continues' if state == 'to continue' else 'started'}")
                 start = time.time()
@@ -175,6 +182,8 @@ def _check_before_discarding(job: RunConfig, folder: RunFolder, stages: list[str
         from p5dist.prepare.sources import Inputs
 
         Inputs.find(job.prepare)
+    if "recommend" in stages:
+        check_files(job)
     trainings = [stage for stage in stages if stage in job.trainings()]
     _check_starts(job, folder, trainings, fresh=True)
 

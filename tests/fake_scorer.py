@@ -44,7 +44,8 @@ class FakeScorer:
     def items(self, held: int = 0) -> HeldItems:
         return HeldItems(torch.from_numpy(item_matrix(self.catalogue.largest)), self.catalogue)
 
-    def item_vectors(self, ids: Ints) -> torch.Tensor:
+    def item_vectors(self, ids: Ints | None = None) -> torch.Tensor:
+        ids = self.catalogue.ids if ids is None else ids
         return torch.from_numpy(item_matrix(self.catalogue.largest)[ids - 1])
 
     def user_vectors(self, histories: Histories) -> torch.Tensor:

@@ -74,6 +74,8 @@ def write_small_data(
     _write_vocabulary(folder.prepare, "user", lengths)
     _write_vocabulary(folder.prepare, "item.genre", np.ones(3, dtype=np.int64))
     genres = pa.array([[1 + i % 3] if i % 4 else [] for i in range(items)], pa.list_(pa.int32()))
+    named = pa.table([[1, 2, 3], ["genre 1", "genre 2", "genre 3"], [0] * 3], schema=c.VOCABULARY)
+    (folder.prepare / "vocabulary/item.genre.parquet").write_table(named)
     titles = pa.array([f"title {i + 1}" for i in range(items)])
     (folder.prepare / "attributes/item.parquet").write_table(
         pa.table({c.ID: np.arange(1, items + 1), c.TITLE: titles, "genre": genres})

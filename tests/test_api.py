@@ -111,6 +111,79 @@ def test_an_empty_history_gets_the_most_popular_items(
     assert len(run.recommend([], k=5, ratings=[])) == 0
 
 
+def test_filters_are_those_of_the_recommend_stage(run: p5dist.Run) -> None:
+    history, ratings = [["i4", "i9"], []], [[5.0, 2.0], []]
+    whole = run.recommend(history, k=30, ratings=ratings, mask_seen=False)
+    first = np.asarray(whole["history"]) == 0
+    names = np.asarray(whole[c.ITEM_ID].to_pylist())[first]
+    scores = dict(zip(names, np.asarray(whole[c.SCORE])[first].tolist(), strict=True))
+    # Item i has genre 1 + (i - 1) mod 3, none if i - 1 is a multiple of 4.
+    allowed = [f"i{i}" for i in range(1, 20)]
+    kept = [
+        n for n in names
+        if n in allowed and n not in ("i2", "i8") and (int(n[1:]) - 1) % 4 and int(n[1:]) % 3 == 2
+    ]  # fmt: skip
+    found = run.recommend(
+        history, k=30, ratings=ratings, mask_seen=False, allow=[*allowed, "no such item"],
+        deny=["i2", 8, "i8"], where={"genre": ["genre 2", "genre 3"]},
+        not_where={"genre": "genre 3"},
+    )  # fmt: skip
+    own = np.asarray(found["history"]) == 0
+    listed = np.asarray(found[c.ITEM_ID].to_pylist())
+    assert listed[own].tolist() == kept and sorted(listed[~own]) == sorted(kept)
+    assert found[c.SCORE].to_pylist()[: len(kept)] == [scores[name] for name in kept]
+    assert found.schema.metadata[b"p5dist.candidate_items"] == str(len(kept)).encode()
+    assert found.schema.metadata[b"p5dist.unknown_filter_ids"] == b"2"
+
+
+def test_penalty_and_diversity_from_python(
+    trained: tuple[RunConfig, RunFolder], run: p5dist.Run
+) -> None:
+    history, ratings = [["i4", "i9"]], [[5.0, 2.0]]
+    counts = (trained[1].prepare / "vocabulary/item.parquet").read_table()[c.COUNT].to_numpy()
+    whole = run.recommend(history, k=30, ratings=ratings)
+    plain = dict(zip(whole[c.ITEM_ID].to_pylist(), whole[c.SCORE].to_pylist(), strict=True))
+    lowered = {n: s - 2 * float(np.log1p(counts[int(n[1:]) - 1])) for n, s in plain.items()}
+    found = run.recommend(history, k=4, ratings=ratings, popularity_penalty=2)
+    best = sorted(lowered, key=lambda n: -lowered[n])[:4]
+    assert found[c.ITEM_ID].to_pylist() == best
+    assert found[c.SCORE].to_pylist() == pytest.approx([lowered[n] for n in best], abs=1e-5)
+
+    diverse = run.recommend(history, k=4, ratings=ratings, diversity=0.9, candidates=6)
+    among = list(plain)[:6]
+    vectors = run.item_vectors(among).values
+    normed = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    values = np.array([plain[n] for n in among])
+    scaled = (values - values.min()) / np.ptp(values)
+    chosen = [0]
+    while len(chosen) < 4:
+        worth = 0.1 * scaled - 0.9 * (normed @ normed[chosen].T).max(1)
+        worth[chosen] = -np.inf
+        chosen.append(int(worth.argmax()))
+    assert diverse[c.ITEM_ID].to_pylist() == [among[i] for i in chosen]
+    assert run.recommend(history, k=4, ratings=ratings).equals(whole.slice(0, 4))
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"diversity": 1.0}, ConfigError, "diversity"),
+        ({"popularity_penalty": -1}, ConfigError, "popularity_penalty"),
+        ({"diversity": 0.5, "candidates": 2}, ConfigError, "candidates 2 is less than k 5"),
+        ({"where": {"genre": []}}, ConfigError, r"where\.genre"),
+        ({"where": {"genre": "Genre 1"}}, DataError, "did you mean 'genre 1'"),
+        ({"allow": "i1"}, DataError, "allow must be a list"),
+        ({"allow": []}, DataError, "no item is left to list"),
+        ({"deny": [f"i{i}" for i in range(1, 31)]}, DataError, "no item is left to list"),
+    ],
+)
+def test_mistaken_filters(
+    run: p5dist.Run, settings: dict[str, Any], error: type[P5Error], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        run.recommend([["i4"]], k=5, ratings=[[5.0]], **settings)
+
+
 def test_ratings_of_given_items_are_those_of_the_evaluation(
     trained: tuple[RunConfig, RunFolder], run: p5dist.Run
 ) -> None:

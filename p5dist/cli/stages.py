@@ -99,19 +99,10 @@ def _stages(
     dry_run: bool = False,
 ) -> None:
     from p5dist import pipeline
-    from p5dist.observe.stages import progress
-    from p5dist.storage import RunFolder
 
     job = load_checked(path, overrides)
     if dry_run:
-        steps = progress(job, RunFolder.of_job(job), stages, fresh=fresh)
-        if as_json:
-            print(json.dumps({step.stage: step.state for step in steps}))
-        else:
-            for step in steps:
-                print(f"{step.stage:<24}{step.state}")
-                for note in step.notes:
-                    print(f"  {note}")
+        _dry_run(job, stages, fresh=fresh, as_json=as_json)
         return
     with redirect_stdout(sys.stderr):  # Ray prints the output of its nodes
         results = pipeline.run(job, stages, fresh=fresh)
@@ -119,6 +110,24 @@ def _stages(
         print(json.dumps(results, indent=2))
     else:
         _summary(job, results)
+
+
+def _dry_run(job: Any, stages: list[str], *, fresh: bool, as_json: bool) -> None:
+    from p5dist.inference.lists.plan import plan_lines
+    from p5dist.observe.stages import progress
+    from p5dist.storage import RunFolder
+
+    folder = RunFolder.of_job(job)
+    steps = progress(job, folder, stages, fresh=fresh)
+    if as_json:
+        print(json.dumps({step.stage: step.state for step in steps}))
+        return
+    states = {step.stage: step.state for step in steps}
+    for step in steps:
+        notes = list(step.notes)
+        if step.stage == "recommend" and step.state != "complete":
+            notes += plan_lines(job, folder, prepared=states.get("prepare") in (None, "complete"))
+        print("\n  ".join([f"{step.stage:<24}{step.state}", *notes]))
 
 
 def _seeds(

@@ -13,7 +13,7 @@ from p5dist.config.train import Finetune, Training
 
 def notes(job: RunConfig) -> list[str]:
     """One line for each setting that has no effect, beginning with its key path."""
-    found = [*_columns(job), *_attributes(job), *_model(job), *_feed(job)]
+    found = [*_columns(job), *_attributes(job), *_model(job), *_feed(job), *_recommend(job)]
     for stage, training in job.trainings().items():
         key = key_of(stage)
         found += [*_stage(job, stage, key), *_rates(training, key), *_parts(training, key)]
@@ -80,6 +80,12 @@ def _feed(job: RunConfig) -> Iterator[str]:
             f"feed.window: no history is longer than feed.max_length {feed.max_length}, since "
             f"prepare.max_length is {longest}"
         )
+
+
+def _recommend(job: RunConfig) -> Iterator[str]:
+    lists = job.recommend
+    if lists is not None and lists.candidates is not None and not lists.diversity:
+        yield "recommend.candidates: only recommend.diversity chooses among candidates"
 
 
 def _stage(job: RunConfig, stage: str, key: str) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""The ``ranking``, ``evaluate``, ``recommend`` and ``report`` sections."""
+"""The ``ranking``, ``evaluate`` and ``report`` sections."""
 
 from __future__ import annotations
 
@@ -77,16 +77,6 @@ class Evaluate(Section):
         found = [("segments_by", name) for name in self.segments_by or ()]
         by = self.diversity_by
         return found if by is None or by == VECTORS else [*found, ("diversity_by", by)]
-
-
-class Recommend(Section):
-    """Recommendations for all users."""
-
-    k: PositiveInt = 20
-    mask_seen: bool = True
-    batch_size: PositiveInt = 1024
-    ranking_from: str | None = None
-    """As in evaluate."""
 
 
 class Report(Section):

@@ -12,8 +12,9 @@ from pydantic import AfterValidator, Field, model_validator
 from p5dist.config.base import Column, Section
 from p5dist.config.feed import Feed
 from p5dist.config.model import Model
-from p5dist.config.output import Evaluate, Ranking, Recommend, Report
+from p5dist.config.output import Evaluate, Ranking, Report
 from p5dist.config.prepare import Prepare
+from p5dist.config.recommend import Recommend
 from p5dist.config.registry import ENCODERS
 from p5dist.config.scale import Scale
 from p5dist.config.sections import TaskSection
@@ -137,6 +138,8 @@ class RunConfig(Section):
                 f"ranking.item_to_item {share} shares the ranking with a model, but no stage of "
                 "this job ranks items: set it to 0"
             )
+        if self.recommend is not None:
+            self.recommend.check(self)
         for section in ("evaluate", "recommend"):
             chosen = getattr(getattr(self, section), "ranking_from", None)
             if chosen is not None and chosen not in self.ranking_stages():

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 from uuid import uuid4
 
 import pyarrow as pa
@@ -17,7 +17,6 @@ import pyarrow as pa
 from p5dist.config import RunConfig
 from p5dist.data.manifest import Manifest
 from p5dist.data.reader import Portion, ShardReader
-from p5dist.data.users import Users
 from p5dist.environment.console import progress
 from p5dist.environment.ray_errors import errors_as_raised
 from p5dist.environment.workers import Here, Workers, workers_for
@@ -29,8 +28,18 @@ products of matrices have the same shapes and the same last bits."""
 _PORTION = "portion"
 _WORTH_PROCESSES = 2_000_000  # interactions
 
-Score = Callable[[Portion, Users], pa.Table]
-"""Scores the users of a portion; the result has one row."""
+Score = Callable[[Portion, Any], pa.Table]
+"""Scores what is read of a portion; the result has one row."""
+
+
+class Reader(Protocol):
+    """Reads the users of a portion."""
+
+    def users(self, portion: Portion) -> Any:
+        """Of the log: :class:`p5dist.data.users.Users`."""
+        ...
+
+
 Result = TypeVar("Result")
 
 
@@ -72,6 +81,23 @@ def value_of(result: Any) -> Any:
     return result
 
 
+def all_portions(
+    job: RunConfig,
+    folder: RunFolder,
+    manifest: Manifest,
+    *,
+    columns: tuple[str, ...] | None = None,
+) -> tuple[ShardReader, list[Portion]]:
+    """The portions of the prepared data, and what reads them.
+
+    Args:
+        columns: of the histories; left out: those that models and tasks read.
+    """
+    columns = job.history_columns() if columns is None else columns
+    reader = ShardReader(folder.prepare, manifest, columns)
+    return reader, reader.portions(min(HISTORIES, job.feed.unit_rows))
+
+
 def score_all(
     make: Callable[[], Score],
     job: RunConfig,
@@ -81,7 +107,15 @@ def score_all(
     *,
     columns: tuple[str, ...] | None = None,
 ) -> Iterator[pa.Table]:
-    """The result of every portion, in the order of the data. Ray must be connected unless
+    """:func:`score_portions` of all prepared data."""
+    reader, portions = all_portions(job, folder, manifest, columns=columns)
+    return score_portions(make, job, reader, portions, what)
+
+
+def score_portions(
+    make: Callable[[], Score], job: RunConfig, reader: Reader, portions: list[Portion], what: str
+) -> Iterator[pa.Table]:
+    """The result of every portion, in their order. Ray must be connected unless
     :func:`scores_here`.
 
     Args:
@@ -92,11 +126,8 @@ def score_all(
     Raises:
         P5Error: as raised in a task.
     """
-    columns = job.history_columns() if columns is None else columns
-    reader = ShardReader(folder.prepare, manifest, columns)
-    portions = reader.portions(min(HISTORIES, job.feed.unit_rows))
     with progress("histories") as bar:
-        task = bar.add_task(what, total=manifest.histories, note="")
+        task = bar.add_task(what, total=sum(portion.rows for portion in portions), note="")
         run = _here if scores_here(job) else _on_cluster
         for portion, result in zip(portions, run(make, job, reader, portions), strict=True):
             bar.update(task, advance=portion.rows)
@@ -104,7 +135,7 @@ def score_all(
 
 
 def _here(
-    make: Callable[[], Score], job: RunConfig, reader: ShardReader, portions: list[Portion]
+    make: Callable[[], Score], job: RunConfig, reader: Reader, portions: list[Portion]
 ) -> Iterator[pa.Table]:
     score = make()
     for portion in portions:
@@ -112,8 +143,10 @@ def _here(
 
 
 def _on_cluster(
-    make: Callable[[], Score], job: RunConfig, reader: ShardReader, portions: list[Portion]
+    make: Callable[[], Score], job: RunConfig, reader: Reader, portions: list[Portion]
 ) -> Iterator[pa.Table]:
+    if not portions:
+        return
     import ray.data
 
     from p5dist.environment.resources import cpus_of_actor

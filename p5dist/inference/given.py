@@ -3,96 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
-from decimal import Decimal
 from typing import Any, Literal
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from p5dist.config import RunConfig
 from p5dist.config.splits import microseconds
 from p5dist.data import columns as c
-from p5dist.data.catalogue import Catalogue
 from p5dist.data.histories import Histories
-from p5dist.data.jagged import Array, Bools, Ints, contains, offsets_of
+from p5dist.data.jagged import Array, Ints, offsets_of
 from p5dist.data.manifest import Manifest
 from p5dist.errors import ConfigError, DataError
-from p5dist.prepare.arrays import one_array, stable_hash
-from p5dist.storage import Folder
+from p5dist.inference.items import SHOWN, Id, Items
 
-Id = str | int
 Lists = Sequence[Sequence[Any]]
-_SHOWN = 5
 _YEAR_10000 = 253_402_300_800  # seconds
-
-
-@dataclass(frozen=True)
-class Items:
-    """The items of a run: external ids, titles, training interactions."""
-
-    external: pa.StringArray
-    """[largest id] external id of each id from 1; null for a hashed id that no item has."""
-    titles: pa.StringArray | None
-    count: Ints
-    """[largest id] training interactions."""
-    described: Bools
-    """[largest id] whether the item has a value of an attribute that the model reads."""
-    hashed: int | None
-    catalogue: Catalogue
-
-    @classmethod
-    def read(cls, job: RunConfig, prepare: Folder, manifest: Manifest) -> Items:
-        """From the prepared data of a run."""
-        table = (prepare / "vocabulary/item.parquet").read_table([c.EXTERNAL_ID, c.COUNT])
-        titles = None
-        described = np.zeros(len(table), dtype=bool)
-        section = job.prepare.items
-        if section is not None:
-            names = [c.TITLE] if section.title is not None else []
-            read = (prepare / "attributes/item.parquet").read_table(
-                [*names, *job.model.item_attributes]
-            )
-            titles = one_array(read[c.TITLE]) if names else None
-            for name in job.model.item_attributes:
-                described |= (
-                    np.asarray(pc.list_value_length(one_array(read[name])).fill_null(0)) > 0
-                )
-        return cls(
-            one_array(table[c.EXTERNAL_ID]),
-            titles,
-            table[c.COUNT].to_numpy(),
-            described,
-            job.prepare.vocabulary.hashed,
-            Catalogue.read(prepare, manifest),
-        )
-
-    def __len__(self) -> int:
-        return self.catalogue.items
-
-    @property
-    def has_vector(self) -> Bools:
-        """[largest id] whether the item has training interactions or attribute values."""
-        found: Bools = (self.count > 0) | self.described
-        return found
-
-    def ids(self, external: Sequence[Id]) -> Ints:
-        """[n] ids from 1; 0 for items that the run does not know."""
-        text = pa.array(map(id_text, external), pa.string())
-        if self.hashed is not None:
-            ids: Ints = (stable_hash(text) % np.uint64(self.hashed)).astype(np.int64) + 1
-            return np.where(contains(self.catalogue.absent, ids), 0, ids)
-        index = pc.index_in(text, value_set=self.external)
-        return np.asarray(pc.fill_null(index, -1)).astype(np.int64) + 1
-
-
-def id_text(value: Any) -> str:
-    """An id as prepared data has it: whole numbers of any type without a fraction."""
-    if isinstance(value, (float, np.floating, Decimal)) and value == value // 1:
-        return str(int(value))
-    return str(value)
 
 
 def given_histories(
@@ -150,11 +76,11 @@ def given_histories(
         owner = found.owner()[strange]
         named = ", ".join(
             f"{flat[i]!r} (history {h})"
-            for i, h in zip(strange[:_SHOWN], owner[:_SHOWN], strict=True)
+            for i, h in zip(strange[:SHOWN], owner[:SHOWN], strict=True)
         )
         raise DataError(
             "items that the run does not know", where="histories",
-            value=named + (" …" if len(strange) > _SHOWN else ""),
+            value=named + (" …" if len(strange) > SHOWN else ""),
             rule=f"the run knows {len(items):,} items, by the ids of its log",
             fix="correct the ids, or pass unknown='skip' to leave these interactions out",
         )  # fmt: skip
@@ -171,23 +97,6 @@ def given_times(times: Sequence[Any], number: int) -> Ints:
     lengths = np.ones(number, dtype=np.int64)
     found: Ints = _column("at", one_each, lengths, _microseconds, np.int64, 0, False)
     return found
-
-
-def known_items(items: Items, wanted: Sequence[Id], where: str) -> Ints:
-    """[n] ids of items that the run must know.
-
-    Raises:
-        DataError: the run does not know an item.
-    """
-    ids = items.ids(wanted)
-    if (ids == 0).any():
-        named = ", ".join(repr(wanted[i]) for i in np.flatnonzero(ids == 0)[:_SHOWN])
-        raise DataError(
-            "items that the run does not know", where=where, value=named,
-            rule=f"the run knows {len(items):,} items, by the ids of its log",
-            fix="correct the ids",
-        )  # fmt: skip
-    return ids
 
 
 def _column(

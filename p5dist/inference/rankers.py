@@ -13,12 +13,13 @@ from p5dist.config.output import Ranking
 from p5dist.data.catalogue import Catalogue
 from p5dist.data.histories import Histories
 from p5dist.data.jagged import Ints, Jagged
+from p5dist.ranking.diversity import diversified
 from p5dist.ranking.interpolation import Mixture
 from p5dist.ranking.item_to_item import ItemToItem
 from p5dist.ranking.products import rank_products
 from p5dist.ranking.sparse import rank_and_list_sparse
 from p5dist.ranking.tiles import Query
-from p5dist.ranking.topk import Ranked, Ranker
+from p5dist.ranking.topk import Lists, Ranked, Ranker
 
 MODEL, MODEL_ALONE = "model", "model_alone"
 _NONE = np.empty(0, dtype=np.int64)
@@ -33,6 +34,10 @@ class Vectors(Protocol):
     def items(self, held: int = 0) -> Any:
         """The item vectors in blocks (:class:`.products.ItemBlocks`), of which at most ``held``
         bytes stay in memory; ``streams`` tells whether they do not."""
+        ...
+
+    def item_vectors(self, ids: Ints | None = None) -> Tensor:
+        """[n, dim] of the items ``ids`` [n]."""
         ...
 
     def user_vectors(self, histories: Histories) -> Tensor:
@@ -52,6 +57,18 @@ class Request:
     """[M]"""
     target: Ints = field(default_factory=lambda: _NONE)
     """[M]"""
+
+
+@dataclass(frozen=True)
+class ListRules:
+    """How the lists of the model are made, beside its scores."""
+
+    offset: Tensor | None = None
+    """See :func:`.products.rank_products`."""
+    diversity: float = 0.0
+    """See :func:`.diversity.diversified`; 0: by score alone."""
+    depth: int = 0
+    """Items that ``diversity`` chooses among."""
 
 
 class Rankers:
@@ -81,25 +98,32 @@ class Rankers:
         self._waiting = half
         self._items = None if model is None else model.items(half)
 
-    def __call__(self, requests: Iterable[Request], k: int) -> Iterator[Mapping[str, Ranked]]:
+    def __call__(
+        self, requests: Iterable[Request], k: int, rules: ListRules | None = None
+    ) -> Iterator[Mapping[str, Ranked]]:
         """For every request ranks and lists by name of the ranker.
 
         Requests wait for each other in memory, so that one pass over item vectors that are not in
         memory serves many.
 
+        Args:
+            k: length of the lists.
+            rules: of the lists of the model, not of the baselines.
+
         Raises:
             TrainingError: vectors of the model are not numbers.
         """
+        rules = ListRules() if rules is None else rules
         waiting: list[tuple[Query | None, dict[str, Ranked]]] = []
         size = 0
         for request in requests:
             query, others = self._begin(request, k)
             waiting.append((query, others))
-            size += _bytes(query, k)
+            size += _bytes(query, max(k, rules.depth))
             if size >= self._waiting or not self._streams:
-                yield from self._finish(waiting, k)
+                yield from self._finish(waiting, k, rules)
                 waiting, size = [], 0
-        yield from self._finish(waiting, k)
+        yield from self._finish(waiting, k, rules)
 
     @property
     def _streams(self) -> bool:
@@ -129,7 +153,7 @@ class Rankers:
         return Query(users, owner, target, request.seen, counted), found
 
     def _finish(
-        self, waiting: list[tuple[Query | None, dict[str, Ranked]]], k: int
+        self, waiting: list[tuple[Query | None, dict[str, Ranked]]], k: int, rules: ListRules
     ) -> Iterator[Mapping[str, Ranked]]:
         queries = [query for query, _ in waiting if query is not None]
         ranked: list[list[Ranked]] = [[] for _ in waiting]
@@ -138,14 +162,23 @@ class Rankers:
             assert self._items is not None
             alone = self._mixture is None or self._compared
             ranked = rank_products(
-                queries, self._items, k, mixture=self._mixture, alone=alone,
-                targets=any(len(query.target) for query in queries),
+                queries, self._items, max(k, rules.depth), mixture=self._mixture, alone=alone,
+                targets=any(len(query.target) for query in queries), offset=rules.offset,
             )  # fmt: skip
             names = [MODEL] if self._mixture is None else [MODEL_ALONE, MODEL][not alone :]
         for (_, others), own in zip(waiting, ranked, strict=True):
-            by_name = dict(zip(names, own, strict=True))
+            by_name = {
+                name: (ranks, self._chosen(lists, k, rules))
+                for name, (ranks, lists) in zip(names, own, strict=True)
+            }
             order = [name for name in (MODEL, MODEL_ALONE) if name in by_name]
             yield {name: by_name[name] for name in order} | others
+
+    def _chosen(self, lists: Lists, k: int, rules: ListRules) -> Lists:
+        if not rules.diversity:
+            return lists
+        assert self._model is not None
+        return diversified(lists, self._model.item_vectors, k, rules.diversity)
 
 
 def _bytes(query: Query | None, k: int) -> int:

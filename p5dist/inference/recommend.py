@@ -3,46 +3,54 @@
 from __future__ import annotations
 
 import time
+import zlib
 from contextlib import closing
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.dataset as ds
-
+from p5dist import __version__
+from p5dist.checkpoint.checkpoints import MARKER
 from p5dist.config import RunConfig
-from p5dist.data import columns as c
-from p5dist.data.histories import Histories
-from p5dist.data.jagged import Ints, Jagged
 from p5dist.data.manifest import Manifest
 from p5dist.data.reader import Portion
-from p5dist.data.users import Users
+from p5dist.environment.console import console
 from p5dist.environment.provenance import provenance
+from p5dist.environment.workers import Here, workers_for
 from p5dist.errors import ConfigError
-from p5dist.inference import memory
-from p5dist.inference.actors import score_all, workers_for_counts
+from p5dist.inference.actors import (
+    HISTORIES,
+    Reader,
+    all_portions,
+    score_portions,
+    workers_for_counts,
+)
 from p5dist.inference.evaluate.score import Load
-from p5dist.inference.fitting import fit, read_fitted
+from p5dist.inference.fitting import fit
+from p5dist.inference.lists.inputs import NEW_PEOPLE, record
+from p5dist.inference.lists.new_people import ROWS, NewPeople, sort_table
+from p5dist.inference.lists.parts import Parts
+from p5dist.inference.lists.people import portions_with
+from p5dist.inference.lists.plan import Plan, make_plan
+from p5dist.inference.lists.writer import OFFSET, USERS, ListWriterFactory
 from p5dist.inference.memory import of_scoring_process
-from p5dist.inference.rankers import MODEL, Rankers, Request
 from p5dist.inference.scorer import load_scorer
 from p5dist.inference.vectors import Trained, make_vectors
-from p5dist.ranking.topk import Lists
-from p5dist.storage import Folder, RunFolder
+from p5dist.storage import RunFolder
+from p5dist.storage.arrays import write_array
 
 RESULT = "result.json"
+_WORTH_PROCESSES = 2_000_000  # interactions of new people
 
 
 def run(job: RunConfig, folder: RunFolder, *, load: Load = load_scorer) -> dict[str, Any]:
-    """Write ``recommend/part-*.parquet`` (columns.RECOMMENDATION) for all users, then
-    ``recommend/result.json``; Ray must be connected unless
-    :func:`p5dist.inference.actors.scores_here`.
+    """Write ``recommend/part-*.parquet`` (columns.RECOMMENDATION), then ``recommend/result.json``;
+    Ray must be connected unless :func:`p5dist.inference.actors.scores_here`.
 
     The history of a user is the whole log of the user, including held-out interactions; with
     sessions the encoder sees the last session. An item that the user has had at any time is not
-    listed, unless ``mask_seen`` is false; a list is shorter than k if the user has had nearly the
-    whole catalogue.
+    listed, unless ``mask_seen`` is false; a list is shorter than k if fewer items are left.
+
+    Parts of an interrupted run are kept if nothing that decides the lists has changed: settings,
+    prepared data, checkpoint, the content of all files that the section names.
 
     Args:
         load: loads the trained stage that ranks.
@@ -52,11 +60,65 @@ def run(job: RunConfig, folder: RunFolder, *, load: Load = load_scorer) -> dict[
 
     Raises:
         ConfigError: the job has no stage that ranks items.
+        DataError: see :func:`.plan.make_plan`.
         CheckpointError: the stage has no complete checkpoint.
         TrainingError: scores are not numbers.
     """
     began = time.time()
     assert job.recommend is not None
+    stage = _stage(job)
+    manifest = Manifest.load(folder.prepare)
+    plan = make_plan(job, folder, manifest)
+    for line in plan.lines:
+        console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
+    (folder.recommend / RESULT).remove()
+    files = record(job)
+    trained = Trained(job, folder, stage) if load is load_scorer else None
+    parts = Parts(folder.recommend)
+    kept = parts.claim(_key(job, manifest, trained, files))
+    _compute(job, folder, manifest, trained)
+    reader, portions, more = _to_do(job, folder, manifest, plan, parts)
+    parts.expect(len(portions))
+    done = parts.done()
+    if kept and done:
+        console.print(f"  {len(done):,} of {len(portions):,} parts are there already")
+    popular = plan.candidates.popular(plan.items.count, job.recommend.k)
+    make_writer = ListWriterFactory(job, folder, manifest, stage, load, popular)
+    left = [portion for portion in portions if portion.number not in done]
+    results = score_portions(make_writer, job, reader, left, "score")
+    measured = max((result["memory"][0].as_py() for result in results), default=0)
+    result = {
+        **_without_zeros(parts.totals()),
+        "k": job.recommend.k,
+        "memory": {"planned": of_scoring_process(job, manifest), "measured": measured},
+        "mask_seen": job.recommend.mask_seen,
+        "candidate_items": plan.candidates.number,
+        "catalogue": plan.candidates.of,
+        "unknown_ids": plan.candidates.unknown,
+        **more,
+        "files": files,
+        "ranking_from": stage,
+        "ranking_item_to_item": job.ranking.item_to_item,
+        **provenance(job, "recommend", data=manifest.fingerprint, seconds=time.time() - began),
+    }
+    (folder.recommend / RESULT).write_json(result)
+    parts.scratch.remove()
+    return result
+
+
+def _compute(
+    job: RunConfig, folder: RunFolder, manifest: Manifest, trained: Trained | None
+) -> None:
+    """What all scoring processes read: counts, and the vectors of the stage."""
+    with closing(workers_for_counts(job, manifest, "recommend")) as workers:
+        if job.ranking.item_to_item:
+            fit(job, folder, manifest, workers)
+        if trained is not None:
+            make_vectors(trained, workers)
+
+
+def _stage(job: RunConfig) -> str:
+    """The training stage that ranks."""
     stages = job.ranking_stages()
     if not stages:
         raise ConfigError(
@@ -64,124 +126,61 @@ def run(job: RunConfig, folder: RunFolder, *, load: Load = load_scorer) -> dict[
             rule="recommending needs a trained stage that ranks items",
             fix="add a pretrain section, or set recommend to null",
         )  # fmt: skip
-    stage = job.recommend.ranking_from or stages[-1]
-    manifest = Manifest.load(folder.prepare)
-    (folder.recommend / RESULT).remove()
-    folder.recommend.remove()
-    folder.recommend.make()
-    rows = users = most = 0
-    with closing(workers_for_counts(job, manifest, "recommend")) as workers:
-        if job.ranking.item_to_item:
-            fit(job, folder, manifest, workers)
-        if load is load_scorer:
-            make_vectors(Trained(job, folder, stage), workers)
-    make_writer = ListWriterFactory(job, folder, manifest, stage, load)
-    for written in score_all(make_writer, job, folder, manifest, "score"):
-        rows += written["rows"][0].as_py()
-        users += written["users"][0].as_py()
-        most = max(most, written["memory"][0].as_py())
-    result = {
-        "rows": rows,
-        "users": users,
-        "k": job.recommend.k,
-        "memory": {"planned": of_scoring_process(job, manifest), "measured": most},
-        "mask_seen": job.recommend.mask_seen,
-        "ranking_from": stage,
-        "ranking_item_to_item": job.ranking.item_to_item,
-        **provenance(job, "recommend", data=manifest.fingerprint, seconds=time.time() - began),
+    assert job.recommend is not None
+    return job.recommend.ranking_from or stages[-1]
+
+
+def _key(
+    job: RunConfig, manifest: Manifest, trained: Trained | None, files: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """All that decides the lists, and how they are divided into parts."""
+    checkpoint = None
+    if trained is not None:
+        found = trained.checkpoint
+        checkpoint = [found.step, zlib.crc32((found.folder / MARKER).read_bytes())]
+    return {
+        "version": __version__,
+        "job": job.fingerprint("recommend"),
+        "data": manifest.fingerprint,
+        "checkpoint": checkpoint,
+        "files": [[file["setting"], file["digest"]] for file in files],
+        "portions": [min(HISTORIES, job.feed.unit_rows), ROWS],
     }
-    (folder.recommend / RESULT).write_json(result)
-    return result
 
 
-@dataclass(frozen=True)
-class ListWriterFactory:
-    """The arguments of the recommend stage; makes the :class:`ListWriter` of an actor."""
-
-    job: RunConfig
-    folder: RunFolder
-    manifest: Manifest
-    stage: str
-    load: Load
-
-    def __call__(self) -> ListWriter:
-        model = self.load(self.job, self.folder, self.stage)
-        counts = None
-        if self.job.ranking.item_to_item:
-            counts = read_fitted(self.job, self.folder, self.manifest).item_to_item
-        rankers = Rankers(self.job.ranking, model, counts, compared=False)
-        return ListWriter(self.job, self.folder, rankers)
-
-
-class ListWriter:
-    """Writes the lists of a portion's users as one part file; the result row holds ``users`` and
-    ``rows``."""
-
-    def __init__(self, job: RunConfig, folder: RunFolder, rankers: Rankers) -> None:
-        self.job, self.folder, self.rankers = job, folder, rankers
-        vocabulary = folder.prepare / "vocabulary"
-        self.items = (vocabulary / "item.parquet").read_table([c.EXTERNAL_ID])
-        self.titles = _titles(folder.prepare, job)
-
-    def __call__(self, portion: Portion, users: Users) -> pa.Table:
-        config = self.job.recommend
-        assert config is not None
-        sessions = self.job.prepare.session_gap is not None
-        histories = users.latest_session() if sessions else users.histories
-        everything = users.histories
-        names = _user_names(self.folder.prepare, histories.user)
-        tables = [c.RECOMMENDATION.empty_table()]
-        starts = range(0, len(histories), config.batch_size)
-        requests = (self._request(histories, everything, start) for start in starts)
-        for start, ranked in zip(starts, self.rankers(requests, config.k), strict=True):
-            lists = ranked[MODEL][1]
-            tables.append(self._table(names.slice(start, len(lists.ids)), lists))
-        table = pa.concat_tables(tables)
-        (self.folder.recommend / f"part-{portion.number:05d}.parquet").write_table(table)
-        return pa.table({"users": [len(histories)], "rows": [len(table)], "memory": [memory.now()]})
-
-    def _request(self, histories: Histories, everything: Histories, start: int) -> Request:
-        config = self.job.recommend
-        assert config is not None
-        part = np.arange(start, min(start + config.batch_size, len(histories)))
-        seen = None
-        if config.mask_seen:
-            seen = Jagged(everything.offsets, everything.item).take(part)
-        return Request(histories.take(part), seen)
-
-    def _table(self, users: pa.Array, lists: Lists) -> pa.Table:
-        listed = lists.ids > 0
-        row, column = np.nonzero(listed)
-        items = pa.array(lists.ids[listed] - 1)
-        titles = pa.nulls(len(row), pa.string())
-        columns = [
-            users.take(pa.array(row)),
-            pa.array((column + 1).astype(np.int32)),
-            _taken(self.items[c.EXTERNAL_ID], items),
-            titles if self.titles is None else _taken(self.titles, items),
-            pa.array(lists.scores[listed]),
-        ]
-        return pa.table(columns, schema=c.RECOMMENDATION)
+def _to_do(
+    job: RunConfig, folder: RunFolder, manifest: Manifest, plan: Plan, parts: Parts
+) -> tuple[Reader, list[Portion], dict[str, Any]]:
+    """What reads the portions, all portions, and what result.json says about the people. Writes the
+    files that scoring processes map."""
+    assert job.recommend is not None
+    offset = plan.candidates.offset(plan.items.count, job.recommend.popularity_penalty)
+    if offset is not None:
+        write_array(parts.scratch / OFFSET, offset)
+    if plan.new_rows is not None:
+        people = _sorted(job, folder, plan.new_rows)
+        return people, people.portions(), {"lists_for": NEW_PEOPLE, "rejected": people.rejected}
+    reader, portions = all_portions(job, folder, manifest)
+    if plan.chosen is None:
+        return reader, portions, {"lists_for": "all users"}
+    write_array(parts.scratch / USERS, plan.chosen.ids)
+    more = {
+        "lists_for": "chosen users",
+        "unknown_users": plan.chosen.unknown,
+        "unknown_users_named": list(plan.chosen.unknown_named),
+    }
+    return reader, list(portions_with(plan.chosen.ids, reader, portions)), more
 
 
-def _titles(prepare: Folder, job: RunConfig) -> pa.ChunkedArray | None:
-    """Title of each item id from 1; None if the job has no titles."""
-    if job.prepare.items is None or job.prepare.items.title is None:
-        return None
-    return (prepare / "attributes" / "item.parquet").read_table([c.TITLE])[c.TITLE]
-
-
-def _user_names(prepare: Folder, users: Ints) -> pa.Array:
-    """External ids of internal ids; only the row groups with these ids are read."""
-    file = prepare / "vocabulary" / "user.parquet"
-    if not len(users):
-        return pa.array([], pa.string())
-    first, last = int(users.min()), int(users.max())
-    table = ds.dataset(file.path, filesystem=file.fs).to_table(
-        columns=[c.EXTERNAL_ID], filter=(ds.field(c.ID) >= first) & (ds.field(c.ID) <= last)
+def _sorted(job: RunConfig, folder: RunFolder, rows: int) -> NewPeople:
+    workers = (
+        Here()
+        if rows < _WORTH_PROCESSES
+        else workers_for(job.scale, "recommend", "p5dist.prepare.log_tasks")
     )
-    return _taken(table[c.EXTERNAL_ID], pa.array(users - first))
+    with closing(workers):
+        return sort_table(job, folder.recommend, workers)
 
 
-def _taken(values: pa.ChunkedArray, index: pa.Array) -> pa.Array:
-    return values.combine_chunks().take(index)
+def _without_zeros(totals: dict[str, int]) -> dict[str, int]:
+    return {name: n for name, n in totals.items() if n or name in ("users", "rows")}

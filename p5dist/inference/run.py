@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -15,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from p5dist.config import RunConfig, parse_job
+from p5dist.config import RunConfig
 from p5dist.data import columns as c
 from p5dist.data.catalogue import Catalogue
 from p5dist.data.histories import Histories
@@ -24,25 +23,21 @@ from p5dist.data.manifest import Manifest
 from p5dist.errors import ConfigError, DataError, RunFolderError
 from p5dist.inference.fitting import read_fitted
 from p5dist.inference.given import (
-    Id,
-    Items,
     Lists,
     check_k,
     check_lists,
     given_histories,
     given_times,
-    id_text,
-    known_items,
 )
-from p5dist.inference.rankers import MODEL, Rankers, Request
+from p5dist.inference.items import Id, Items, id_text, known_items
+from p5dist.inference.lists.candidates import Rules
+from p5dist.inference.lists.given import AT_ONCE, GivenRules, given_lists
+from p5dist.inference.rankers import Rankers
 from p5dist.inference.scorer import Scorer, load_scorer
-from p5dist.ranking.popularity import Popularity
 from p5dist.ranking.products import HeldItems, rank_products
 from p5dist.ranking.tiles import Query
-from p5dist.ranking.topk import Lists as RankedLists
-from p5dist.storage import Folder, RunFolder
+from p5dist.storage import RunFolder
 
-_AT_ONCE = 1024
 _NONE = np.zeros(0, dtype=np.int64)
 SKIPPED, EMPTY = b"p5dist.interactions_skipped", b"p5dist.histories_without_items"
 """Metadata keys of the table that :meth:`Run.recommend` returns."""
@@ -59,7 +54,7 @@ class Vectors:
 
 
 class Run:
-    """A run whose training is complete; made by :func:`load`. Needs no Ray.
+    """A run whose training is complete; made by :func:`.loading.load`. Needs no Ray.
 
     Attributes:
         job: the job of the run.
@@ -115,13 +110,20 @@ class Run:
         users: Sequence[Id | None] | None = None,
         mask_seen: bool = True,
         unknown: Literal["error", "skip"] = "error",
+        allow: Sequence[Id] | None = None,
+        deny: Sequence[Id] | None = None,
+        where: Rules | None = None,
+        not_where: Rules | None = None,
+        popularity_penalty: float = 0.0,
+        diversity: float = 0.0,
+        candidates: int | None = None,
     ) -> pa.Table:
         """The best ``k`` items for each of B histories, exactly over the whole catalogue.
 
         Args:
             histories: external item ids, the oldest interaction first. An empty history gets the
                 most popular items, with the score NaN.
-            k: items of a list; fewer if ``mask_seen`` leaves fewer.
+            k: items of a list; fewer if fewer may be listed.
             times: time of every interaction: seconds since 1970, datetime or ISO 8601. Needed if
                 the model reads times.
             events: event name of every interaction. Needed if the model reads events.
@@ -131,31 +133,33 @@ class Run:
             mask_seen: do not list items of the history.
             unknown: whether items that the run does not know are an error, or left out with a
                 warning.
+            allow, deny, where, not_where, popularity_penalty, diversity, candidates: as in the
+                section ``recommend`` of the job file, with ids instead of files.
 
         Returns:
             Columns ``history`` (int64, from 0), ``rank`` (from 1), ``item_id``, ``title`` (null
             without a title) and ``score``; rows by history, then rank. The metadata counts
-            ``p5dist.interactions_skipped`` and ``p5dist.histories_without_items``.
+            ``p5dist.interactions_skipped`` and ``p5dist.histories_without_items``, and, if items
+            are filtered, ``p5dist.candidate_items`` and ``p5dist.unknown_filter_ids``.
 
         Raises:
-            ConfigError: no stage of the run ranks items.
+            ConfigError: no stage of the run ranks items; a setting breaks a rule.
             DataError: an unknown item or event, times that decrease, a column that the model reads
-                and that is not given.
+                and that is not given; an attribute has no such value; no item is left to list.
         """
         check_k(k)
+        rules = GivenRules.of(
+            self._items, self._folder.prepare, k, mask_seen=mask_seen, allow=allow, deny=deny,
+            where=where, not_where=not_where, popularity_penalty=popularity_penalty,
+            diversity=diversity, candidates=candidates,
+        )  # fmt: skip
         given, skipped = self._given(
             histories, times=times, events=events, ratings=ratings, users=users, unknown=unknown
         )
-        parts = []
-        for begin in range(0, len(given), _AT_ONCE):
-            part = given.between(begin, min(begin + _AT_ONCE, len(given)))
-            parts.append(self._listed(part, k, mask_seen=mask_seen, first=begin))
-        columns = {c.RANK: pa.int32(), c.ITEM_ID: pa.string(), c.TITLE: pa.string(),
-                   c.SCORE: pa.float32()}  # fmt: skip
-        schema = pa.schema([("history", pa.int64()), *columns.items()])
-        table = pa.concat_tables([schema.empty_table(), *parts])
+        table = given_lists(self._items, self._rankers, given, rules)
         empty = int((given.lengths == 0).sum())
-        return table.replace_schema_metadata({SKIPPED: str(skipped), EMPTY: str(empty)})
+        counts = {SKIPPED: str(skipped), EMPTY: str(empty), **rules.metadata}
+        return table.replace_schema_metadata(counts)
 
     def score(
         self,
@@ -241,7 +245,7 @@ class Run:
                 c.ITEM_ID: asked.take(pa.array(row)),
                 c.RANK: (column + 1).astype(np.int32),
                 "similar_id": self._items.external.take(listed),
-                c.TITLE: self._titles(listed),
+                c.TITLE: self._items.titles_at(listed),
                 c.SCORE: found.scores[row, column],
             }
         )
@@ -284,8 +288,8 @@ class Run:
         )
         scorer = self._scorer(self._ranking_stage())
         parts = [
-            scorer.user_vectors(given.between(begin, min(begin + _AT_ONCE, len(given))))
-            for begin in range(0, max(len(given), 1), _AT_ONCE)
+            scorer.user_vectors(given.between(begin, min(begin + AT_ONCE, len(given))))
+            for begin in range(0, max(len(given), 1), AT_ONCE)
         ]
         vectors: npt.NDArray[np.float32] = torch.cat(parts).numpy()
         return vectors
@@ -326,37 +330,6 @@ class Run:
         text = pa.array([None if user is None else id_text(user) for user in users], pa.string())
         index = pc.index_in(text, value_set=known, skip_nulls=True)
         return np.asarray(pc.fill_null(index, -1)).astype(np.int64) + 1
-
-    def _listed(self, part: Histories, k: int, *, mask_seen: bool, first: int) -> pa.Table:
-        seen = Jagged(part.offsets, part.item) if mask_seen else None
-        (ranked,) = self._rankers([Request(part, seen)], k)
-        lists = ranked[MODEL][1]
-        empty = np.flatnonzero(part.lengths == 0)
-        if len(empty):
-            popularity = Popularity(self._items.count, self._items.catalogue)
-            most = min(k, len(self._items.catalogue))
-            _, popular = popularity.rank_and_list(part.take(empty), _NONE, _NONE, most, seen=None)
-            lists.ids[empty] = popular.ids
-            lists.scores[empty] = np.nan
-        return self._table(lists, first)
-
-    def _table(self, lists: RankedLists, first: int) -> pa.Table:
-        listed = lists.ids > 0
-        row, column = np.nonzero(listed)
-        items = pa.array(lists.ids[listed] - 1)
-        return pa.table(
-            {
-                "history": first + row,
-                c.RANK: (column + 1).astype(np.int32),
-                c.ITEM_ID: self._items.external.take(items),
-                c.TITLE: self._titles(items),
-                c.SCORE: lists.scores[listed],
-            }
-        )
-
-    def _titles(self, index: pa.Array) -> pa.Array:
-        titles = self._items.titles
-        return pa.nulls(len(index), pa.string()) if titles is None else titles.take(index)
 
     def _with_vectors(self, items: Sequence[Id], where: str) -> Ints:
         ids = known_items(self._items, items, where)
@@ -399,47 +372,6 @@ class Run:
         if stage not in self._scorers:
             self._scorers[stage] = load_scorer(self.job, self._folder, stage)
         return self._scorers[stage]
-
-
-def load(run: str | Path, *, stage: str | None = None) -> Run:
-    """A finished run.
-
-    Args:
-        run: folder (``STORAGE/NAME``) or URL of the run, such as ``s3://bucket/runs/shop``.
-        stage: the training stage whose model ranks; left out: the last stage that ranks.
-
-    Raises:
-        RunFolderError: no run is there.
-        ConfigError: not a folder or URL; no such stage; a kind whose package is not installed.
-        ShardError: the prepared data is missing or damaged.
-        CheckpointError: the training has no complete checkpoint yet.
-    """
-    if not isinstance(run, str | Path) or not str(run):
-        raise ConfigError(
-            "not a run", where="run", value=repr(run), rule="the folder or URL of a run",
-            fix='for example p5dist.load("runs/shop")',
-        )  # fmt: skip
-    folder = RunFolder.at(Folder.open(str(run)))
-    if not folder.job.exists():
-        raise RunFolderError(
-            "no run here", where=str(folder.root), rule="a run folder has a job.yaml",
-            fix="give the folder STORAGE/NAME of a run, as p5dist run printed it",
-        )  # fmt: skip
-    job = parse_job(folder.job.read_bytes(), where=str(folder.job))
-    stages = job.ranking_stages()
-    if stage is not None and stage not in stages:
-        raise ConfigError(
-            "no such stage, or none that ranks items", where="stage", value=stage,
-            rule=f"the stages of this run that rank: {', '.join(stages) or 'none'}",
-            fix="name one of them, or leave stage out",
-        )  # fmt: skip
-    if not job.trainings():
-        raise RunFolderError(
-            "the run trains nothing", where=str(folder.job),
-            rule="a model is trained by pretrain or finetune",
-            fix="add a training section to the job and run it",
-        )  # fmt: skip
-    return Run(job, folder, stage or (stages[-1] if stages else None))
 
 
 class _Metrics(dict[str, float]):

@@ -14,6 +14,7 @@ from p5dist.config import RunConfig, parse_job
 from p5dist.data.manifest import MANIFEST, Manifest
 from p5dist.environment.redact import redact
 from p5dist.errors import ConfigError, RunFolderError, ShardError
+from p5dist.inference.lists.inputs import have_changed
 from p5dist.prepare.inputs import Differences, differences
 from p5dist.storage import Folder, RunFolder
 
@@ -188,11 +189,16 @@ def state_of(job: RunConfig, folder: RunFolder, stage: str) -> State:
         whole = file.exists() and all(other.exists() for other in others)
         return "complete" if whole and is_about(file, job, folder) else "to do"
     if not file.exists():
-        left = {"prepare": "scratch"} | dict.fromkeys(job.trainings(), "checkpoints")
+        left = dict.fromkeys(("prepare", "recommend"), "scratch")
+        left |= dict.fromkeys(job.trainings(), "checkpoints")
         begun = stage in left and (folder.root / stage / left[stage]).exists()
         return "to continue" if begun else "to do"
-    if stage in _DERIVED and file.read_json()["job_fingerprint"] != job.fingerprint(stage):
-        return "to do"
+    if stage in _DERIVED:
+        result = file.read_json()
+        if result["job_fingerprint"] != job.fingerprint(stage):
+            return "to do"
+        if stage == "recommend" and have_changed(job, result.get("files", [])):
+            return "to do"
     return "complete"
 
 

@@ -23,6 +23,7 @@ from p5dist.data.manifest import Manifest
 from p5dist.errors import P5Error, RunFolderError, ShardError
 from p5dist.feed.mix import open_mix
 from p5dist.feed.order import total_steps
+from p5dist.inference.lists.parts import Parts
 from p5dist.observe.metrics_log import read_metrics
 from p5dist.observe.stages import STATE, progress
 from p5dist.storage import Folder, RunFolder
@@ -60,6 +61,8 @@ class Status:
     """The input files that have changed since the data was prepared."""
     training: Progress | None
     """Progress of ``stage``, if it is a training that has logged a step."""
+    lists: tuple[int, int] | None
+    """If ``stage`` is recommend and has begun: finished parts of the lists, and all parts."""
     checkpoint: str | None
     """Name of the newest complete checkpoint of ``stage``."""
     checkpoint_age_s: float | None
@@ -101,6 +104,7 @@ def read(run_or_job: str) -> Status:
         stages={step.stage: step.state for step in steps},
         inputs=tuple(note for step in steps for note in step.notes),
         training=_training(job, folder, current, section) if section and current else None,
+        lists=Parts(folder.recommend).progress() if current == "recommend" else None,
         checkpoint=newest[0] if newest else None,
         checkpoint_age_s=None if newest is None else round(time.time() - newest[1], 1),
         restarts=sum(_restarts(folder.root / stage / "starts.json") for stage in job.trainings()),
@@ -210,6 +214,9 @@ def _screen(status: Status) -> str:
             lines.append(f"rate        {training.samples_per_second:,.0f} histories/s")
         if training.seconds_left is not None:
             lines.append(f"time left   {_duration(training.seconds_left)}")
+    if status.lists is not None:
+        done, total = status.lists
+        lines.append(f"lists       {done:,} of {total:,} parts")
     if status.checkpoint is not None and status.checkpoint_age_s is not None:
         lines.append(f"checkpoint  {status.checkpoint}, {_duration(status.checkpoint_age_s)} ago")
     lines.append(f"restarts    {status.restarts}")

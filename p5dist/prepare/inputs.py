@@ -97,7 +97,7 @@ def differences(prepare: Prepare, manifest: Manifest, folder: str | None = None)
         added += sorted(now.keys() - then.keys())
         removed += sorted(then.keys() - now.keys())
         common = sorted(then.keys() & now.keys())
-        changed += [url for url in common if _differs(then[url], now[url])]
+        changed += [url for url in common if differs(then[url], now[url])]
     return Differences(tuple(added), tuple(removed), tuple(changed), tuple(unseen))
 
 
@@ -146,7 +146,8 @@ def _place(url: str, then: str, now: str, there: Container[str]) -> str:
     return moved if url not in there and url.startswith(then + "/") and moved in there else url
 
 
-def _differs(before: InputFile, now: Listed) -> bool:
+def differs(before: InputFile, now: Listed) -> bool:
+    """Whether a file is another one than the recorded one: by size and version, else by content."""
     if now.size != before.bytes:
         return True
     if now.version == before.version:

@@ -50,22 +50,28 @@ class Layout:
     """Of user and item once they are cleaned: int64 or string (``Inputs.id_types``)."""
 
     @classmethod
-    def of_log(cls, source: Source, id_types: Mapping[str, pa.DataType] | None = None) -> Layout:
-        """Of the log; ``id_types`` is needed to clean the rows that are read."""
+    def of_log(
+        cls,
+        source: Source,
+        id_types: Mapping[str, pa.DataType] | None = None,
+        *,
+        section: str = "prepare.source",
+    ) -> Layout:
+        """Of a log; ``id_types`` is needed to clean the rows that are read."""
         time: Role = "iso" if source.timestamp_unit == "iso" else "time"
         roles: dict[str, Role] = {
             c.USER: "id", c.ITEM: "id", c.TIMESTAMP: time, c.EVENT: "label", c.RATING: "number"
         }  # fmt: skip
         columns = {k: v for k in roles if (v := getattr(source.columns, k)) is not None}
-        knobs = {k: f"prepare.source.columns.{k}" for k in columns}
+        knobs = {k: f"{section}.columns.{k}" for k in columns}
         for name, attribute in kinds_of(source.columns.context).items():
             columns[ours := c.CONTEXT + name] = attribute.column or name
             roles[ours] = "label" if attribute.role == "labels" else attribute.role
-            knobs[ours] = f"prepare.source.columns.context.{name}"
+            knobs[ours] = f"{section}.columns.context.{name}"
         types = {} if id_types is None else {"id_types": id_types}
         return cls(
             source.format, source.names, source.delimiter, source.quote, source.encoding,
-            columns, roles, knobs, "prepare.source", source.timestamp_unit, **types,
+            columns, roles, knobs, section, source.timestamp_unit, **types,
         )  # fmt: skip
 
     @classmethod

@@ -72,6 +72,7 @@ def rank_products(
     mixture: Mixture | None = None,
     alone: bool = True,
     targets: bool = True,
+    offset: Tensor | None = None,
 ) -> list[list[Ranked]]:
     """Ranks of the targets and the k best items of every user of every query, from one pass over
     the items (two, if they are several blocks).
@@ -80,6 +81,8 @@ def rank_products(
         mixture: also rank by the interpolation with the counts of the queries.
         alone: rank by the products alone.
         targets: whether a query has targets; the same for all workers that share the items.
+        offset: [largest id] what is added to the score of each item, after the probabilities of
+            the mixture are computed; -inf: the item is not ranked.
 
     Returns:
         For every query the result of the products alone, then of the mixture, as far as wanted.
@@ -88,7 +91,9 @@ def rank_products(
         TrainingError: a vector has values that are not finite numbers.
     """
     single, k = len(items) == 1, min(k, len(items.catalogue))
-    tiles = [[Tile(q, rows, k, mixture, alone, single) for rows in _tiles(q)] for q in queries]
+    tiles = [
+        [Tile(q, rows, k, mixture, alone, single, offset) for rows in _tiles(q)] for q in queries
+    ]
     for query in queries:
         _check(query.users)
     room = Room()
@@ -106,6 +111,8 @@ def rank_products(
                 scores.index_fill_(1, hidden, -torch.inf)
                 if look:
                     tile.look(scores, first, room)
+                if offset is not None:
+                    scores.add_(offset[first - 1 : first - 1 + len(vectors)])
                 tile.hide(scores, first)
                 if look:
                     tile.look_at_targets(scores, first)

@@ -100,7 +100,14 @@ class Tile:
     """
 
     def __init__(
-        self, query: Query, rows: slice, k: int, mixture: Mixture | None, alone: bool, single: bool
+        self,
+        query: Query,
+        rows: slice,
+        k: int,
+        mixture: Mixture | None,
+        alone: bool,
+        single: bool,
+        offset: Tensor | None = None,
     ) -> None:
         self.size = rows.stop - rows.start
         self.users = _padded(query.users[rows])
@@ -118,7 +125,7 @@ class Tile:
             self._seen = _Cells.of(owner, items, items, single=single)
         if mixture is not None:
             assert query.counted is not None
-            self._counts = _Counts(query.counted[rows], mixture, single)
+            self._counts = _Counts(query.counted[rows], mixture, single, offset)
         kinds = alone + (mixture is not None)
         self._before = [np.zeros(len(self._row), dtype=np.int64) for _ in range(kinds)]
         self._lists = [RunningLists(self.size, k) for _ in range(kinds)]
@@ -182,13 +189,17 @@ class _Counts:
 
     Args:
         counted: [b, L]
+        offset: [L] what is added to the score of each item.
     """
 
-    def __init__(self, counted: csr_array, mixture: Mixture, single: bool) -> None:
+    def __init__(
+        self, counted: csr_array, mixture: Mixture, single: bool, offset: Tensor | None
+    ) -> None:
         rows = counted.shape[0]
         row = np.repeat(np.arange(rows, dtype=np.int64), np.diff(counted.indptr))
         item = counted.indices.astype(np.int64) + 1
         self._cells = _Cells.of(row, item, counted.data, single=single)
+        self._offset = None if offset is None else offset[torch.from_numpy(self._cells.item - 1)]
         self._single, self._mixture = single, mixture
         self._scores = torch.empty(len(row))
         total = np.bincount(row, counted.data, rows)
@@ -229,7 +240,8 @@ class _Counts:
         row = torch.from_numpy(self._cells.row)
         counts = torch.from_numpy(self._cells.value.astype(np.float64))
         constant, total = self.constant[row].double(), self._total[row].double()
-        return self._mixture.raised(self._scores.double(), counts, constant, total).float()
+        raised = self._mixture.raised(self._scores.double(), counts, constant, total).float()
+        return raised if self._offset is None else raised + self._offset
 
     def _indices(self, at: slice, first: int) -> tuple[Tensor, Tensor]:
         row, item = self._cells.row[at], self._cells.item[at] - first

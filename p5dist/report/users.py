@@ -21,6 +21,7 @@ from p5dist.data.histories import Histories
 from p5dist.data.jagged import Ints
 from p5dist.data.manifest import Manifest
 from p5dist.data.reader import ShardReader
+from p5dist.inference.lists.inputs import NEW_PEOPLE
 from p5dist.storage import Folder, RunFolder
 
 TAIL = 10  # interactions shown
@@ -167,8 +168,9 @@ def _history_lines(
 def _lists(recommend: Folder, users: list[str]) -> list[tuple[str, int, str, str | None, float]]:
     """(user, rank, item, title, score) of these users up to rank LIST, by rank."""
     parts = [n for n in recommend.children() if n.endswith(".parquet")]
-    if not (recommend / "result.json").exists() or not parts:
-        return []
+    result = recommend / "result.json"
+    if not result.exists() or not parts or result.read_json().get("lists_for") == NEW_PEOPLE:
+        return []  # new people may have the external ids of users
     lists = ds.dataset([(recommend / n).path for n in parts], filesystem=recommend.fs)
     mine = ds.field(c.USER_ID).isin(users) & (ds.field(c.RANK) <= LIST)
     table = lists.to_table(filter=mine).sort_by(c.RANK)

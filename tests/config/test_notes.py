@@ -83,6 +83,8 @@ def test_the_jobs_of_the_project_have_no_idle_settings(file: Path) -> None:
         (["pretrain.objective={kind: attributes, attributes: [genre]}",
           "finetune.stars.init_from=null"], ["pretrain"]),
         (["feed.weight=2"], ["feed.weight"]),
+        (["recommend.candidates=50"], ["recommend.candidates"]),
+        (["recommend={candidates: 50, diversity: 0.1}"], []),
         (["feed.window=last", "prepare.max_length=50"], ["feed.window"]),
         (["feed.window=last", "prepare.max_length=500"], []),
         (["pretrain=null", "finetune.stars.init_from=null", "feed.mix={a: {data: runs/a}}"],

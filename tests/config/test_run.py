@@ -167,6 +167,21 @@ def _job(*overrides: str) -> RunConfig:
             ["prepare.source.columns={}", "prepare.clean.rating_range=[1, 5]"],
             "clean.rating_range needs source.columns.rating",
         ),
+        (["recommend.where={year: 1999}"], "recommend.where names 'year', which is no attribute"),
+        (["recommend.users=a", "recommend.histories={files: b}"], "exclude each other"),
+        (["recommend.k=5", "recommend.candidates=4"], "candidates 4 is less than k 5"),
+        (
+            ["recommend.histories={files: b}", "model.inputs.rating=true"],
+            "recommend.histories.columns.rating names no column",
+        ),
+        (
+            ["recommend.histories={files: b, columns: {event: type}}"],
+            "recommend.histories.columns.event: the log has no column for it",
+        ),
+        (
+            ["recommend.histories={files: b, columns: {context: {shop: {kind: category}}}}"],
+            "lists do not depend on context",
+        ),
         (["prepare.clean.time_range=[9, 1]"], "the first limit must not be above the second"),
     ],
 )
@@ -205,6 +220,12 @@ def test_values_without_a_meaning(override: str, said: str) -> None:
     with pytest.raises(ConfigError) as error:
         _job(override)
     assert said in str(error.value)
+
+
+def test_whole_numbers_are_attribute_values() -> None:
+    lists = _job("recommend.where={genre: [1999, x]}", "recommend.not_where={genre: 7}").recommend
+    assert lists is not None
+    assert (lists.where, lists.not_where) == ({"genre": ("1999", "x")}, {"genre": "7"})
 
 
 def test_stages_in_order() -> None:
@@ -263,6 +284,7 @@ def test_fingerprints_ignore_how_and_where_a_job_runs(override: str) -> None:
         ("finetune.rating.steps=6", STAGES[2:]),
         ("evaluate.k=[3]", ["evaluate", "report"]),
         ("recommend.k=3", ["recommend", "report"]),
+        ("recommend.stock=stock.csv", ["recommend", "report"]),
         ("ranking.item_to_item=0.3", ["evaluate", "recommend", "report"]),
         ("report.users=1", ["report"]),
     ],

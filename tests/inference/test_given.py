@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from p5dist.errors import DataError
-from p5dist.inference.given import given_times, id_text
+from p5dist.inference.given import given_times
+from p5dist.inference.items import id_text
 
 
 @pytest.mark.parametrize(

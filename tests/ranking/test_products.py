@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -174,3 +175,50 @@ def test_vectors_that_are_not_numbers(of: str, value: float) -> None:
     (users if of == "users" else vectors)[1, 1] = value
     with pytest.raises(TrainingError, match="not finite"):
         rank_products([Query(users, NONE, NONE, None)], HeldItems(vectors, Catalogue(4)), 1)
+
+
+def test_a_penalty_by_hand() -> None:
+    """3 - 0.5 · ln 100 = 0.697, 2.5 - 0.5 · ln 10 = 1.349, 2 - 0.5 · ln 1 = 2; the fourth item must
+    not be listed."""
+    items = HeldItems(torch.tensor([[3.0], [2.5], [2.0], [9.0]]), Catalogue(4))
+    offset = torch.tensor([-0.5 * np.log(100), -0.5 * np.log(10), 0, -np.inf])
+    query = Query(torch.ones(1, 1), NONE, NONE, None)
+    (((_, lists),),) = rank_products([query], items, 4, offset=offset)
+    assert lists.ids.tolist() == [[3, 2, 1, 0]]
+    assert lists.scores[0, :3].tolist() == pytest.approx([2, 1.3487, 0.6974], abs=1e-4)
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+@pytest.mark.parametrize("seed", range(6))
+def test_offsets_of_items_like_a_plain_sort(seed: int, size: int) -> None:
+    """Model alone and mixture: added after the probabilities, so that what is left keeps its
+    score."""
+    case = Case(seed)
+    rng = np.random.default_rng(seed + 100)
+    size_of = case.catalogue.largest
+    offset = rng.integers(-2, 1, size_of).astype(np.float32)
+    offset[rng.random(size_of) < 0.4] = -np.inf
+    left = np.flatnonzero(np.isfinite(offset)) + 1
+    kept = Catalogue(size_of, np.setdiff1d(np.arange(1, size_of + 1),
+                                           np.intersect1d(left, case.catalogue.ids)))  # fmt: skip
+    cut = Cut(case.vectors, case.catalogue, size)
+    ((alone, mixed),) = rank_products(
+        [case.query()], cut, case.k, mixture=Mixture(0.4), offset=torch.from_numpy(offset)
+    )
+    every = len(case.catalogue)
+    (((_, whole),),) = rank_products(
+        [replace(case.query(), seen=None)], cut, every, mixture=Mixture(0.4), alone=False
+    )
+    log_p = np.full((len(case.users), size_of), -np.inf)
+    np.put_along_axis(log_p, whole.ids - 1, whole.scores, axis=1)
+    for (ranks, lists), scores in ((alone, case.scores), (mixed, log_p)):
+        expected = rank_plainly(
+            (scores + offset).astype(np.float32), kept, case.owner, case.target, case.k,
+            seen=case.seen,
+        )  # fmt: skip
+        width = expected[1].ids.shape[1]
+        if scores is case.scores:
+            assert ranks.tolist() == expected[0].tolist()
+            assert lists.ids[:, :width].tolist() == expected[1].ids.tolist()
+        assert not lists.ids[:, width:].any()
+        np.testing.assert_allclose(lists.scores[:, :width], expected[1].scores, atol=1e-5)

@@ -12,11 +12,13 @@ products    users a second and core: p5dist's lists (seen items left out), and i
 evaluate    evaluate with all baselines over a synthetic log, as a command: seconds, peak memory.
 recommend   recommend for all users of a synthetic log with a model that is hardly trained, as a
             command: seconds and peak memory against the floor of the product on the same cores.
+cluster     the same lists on three nodes on this machine, of which one is killed on the way.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import shutil
@@ -30,6 +32,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import torch
 from measure import measure
 from outcome import RESULTS, circumstances, heading, write
@@ -39,10 +42,17 @@ from p5dist.data.catalogue import Catalogue
 from p5dist.data.jagged import Jagged, offsets_of
 from p5dist.data.matrix import BLOCK
 from p5dist.ranking.products import HeldItems, rank_products
+from p5dist.ranking.rough import HEAD, with_exact_head
 from p5dist.ranking.tiles import Query
+from p5dist.ranking.topk import Lists
 
 K, DIM, SEEN = 20, 64, 20
 NONE = np.zeros(0, dtype=np.int64)
+_QUICK = {
+    "RAY_health_check_period_ms": "1000", "RAY_health_check_timeout_ms": "2000",
+    "RAY_health_check_failure_threshold": "3", "RAY_AUTH_MODE": "disabled",
+}  # fmt: skip
+"""So that a lost node is noticed in seconds."""
 
 
 def main() -> None:
@@ -92,33 +102,59 @@ def _products(a: argparse.Namespace) -> dict[str, Any]:
                 f"{ours} / {other}": statistics.median(
                     x / y for x, y in zip(rates[ours], rates[other], strict=True)
                 )
-                for ours in ("lists", "lists and ranks")
+                for ours in ("lists", "lists and ranks", "lists, bfloat16")
                 for other in others
             }
-            found[str(items)] = {"users_per_second": rates, "ratio": ratios}
+            found[str(items)] = {
+                "users_per_second": rates, "ratio": ratios,
+                "listed_otherwise_bfloat16": _listed_otherwise(a, items),
+            }  # fmt: skip
     return {"products": found}
 
 
 def _product_run(a: argparse.Namespace, items: int) -> dict[str, float]:
     """Users a second of every way, once."""
-    generator = torch.Generator().manual_seed(1)
-    users = torch.randn(a.product_users, DIM, generator=generator)
-    vectors = torch.randn(items, DIM, generator=generator)
-    rng = np.random.default_rng(1)
-    seen = Jagged(
-        offsets_of(np.full(len(users), SEEN)), rng.integers(1, items + 1, SEEN * len(users))
-    )
-    owner, target = np.arange(len(users)), rng.integers(1, items + 1, len(users))
-    held = HeldItems(vectors, Catalogue(items))
+    users, held, seen = _vectors(a, items)
+    vectors = held.vectors
+    owner = np.arange(len(users))
+    target = np.random.default_rng(2).integers(1, items + 1, len(users))
     lists = Query(users, NONE, NONE, seen)
     ranks = Query(users, owner, target, seen)
     ways: dict[str, Callable[[], object]] = {
         "bare": lambda: _bare(users, vectors),
         "lists": lambda: rank_products([lists], held, K, targets=False),
         "lists and ranks": lambda: rank_products([ranks], held, K),
+        "lists, bfloat16": lambda: _rough(lists, held),
     }
     found = {name: len(users) / _seconds(way) for name, way in ways.items()}
     return found | _rectools(a, users, vectors, seen)
+
+
+def _rough(query: Query, items: HeldItems) -> Lists:
+    """Lists from products of rounded vectors, with exact scores of the candidates."""
+    ((rough,),) = rank_products([query], items, HEAD * K, targets=False, precision=torch.bfloat16)
+    vectors = items.vectors
+    return with_exact_head(query, rough, lambda ids: vectors[torch.from_numpy(ids - 1)], K, None)[1]
+
+
+def _listed_otherwise(a: argparse.Namespace, items: int) -> float:
+    """The share of the items of exact lists that the lists by bfloat16 do not have."""
+    users, held, seen = _vectors(a, items)
+    query = Query(users, NONE, NONE, seen)
+    (((_, exact),),) = rank_products([query], held, K, targets=False)
+    rough = _rough(query, held)
+    there = (exact.ids[:, :, None] == rough.ids[:, None, :]).any(2)
+    return float(1 - there.mean())
+
+
+def _vectors(a: argparse.Namespace, items: int) -> tuple[torch.Tensor, HeldItems, Jagged]:
+    generator = torch.Generator().manual_seed(1)
+    users = torch.randn(a.product_users, DIM, generator=generator)
+    vectors = torch.randn(items, DIM, generator=generator)
+    rng = np.random.default_rng(1)
+    lengths = np.full(len(users), SEEN)
+    seen = Jagged(offsets_of(lengths), rng.integers(1, items + 1, lengths.sum()))
+    return users, HeldItems(vectors, Catalogue(items)), seen
 
 
 def _bare(users: torch.Tensor, vectors: torch.Tensor) -> None:
@@ -196,8 +232,52 @@ def _recommend(a: argparse.Namespace) -> dict[str, Any]:
     return {"recommend": {
         "users": users, "items": items, "seconds": measured.seconds,
         "memory_bytes": measured.memory_bytes, "floor_seconds": floor,
-        "rows": result["rows"],
+        "rows": result["rows"], "digest": _digest(place),
+        "process": result["memory"],
     }}  # fmt: skip
+
+
+def _cluster(a: argparse.Namespace) -> dict[str, Any]:
+    """recommend on a head and three nodes of one CPU; one is killed when a third of the lists are
+    there."""
+    from ray.cluster_utils import Cluster
+
+    path, place = _trained(a)
+    lists = place / "runs/bench/recommend"
+    before = _digest(place) if lists.exists() else None
+    portions = len(list(lists.glob("part-*.parquet")))
+    shutil.rmtree(lists, ignore_errors=True)
+    for name, value in _QUICK.items():
+        os.environ[name] = value
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    nodes = [cluster.add_node(num_cpus=1) for _ in range(3)]
+    words = ["recommend", str(path), f"scale.address='{cluster.address}'", "scale.actors=3"]
+    began = time.perf_counter()
+    process = subprocess.Popen([*P5DIST, *words], stdout=sys.stderr)
+    killed_at = None
+    while process.poll() is None:
+        done = len(list(lists.glob("part-*.parquet"))) if lists.exists() else 0
+        if killed_at is None and done >= max(portions // 3, 1):
+            cluster.remove_node(nodes[0], allow_graceful=False)
+            killed_at = done
+        time.sleep(1)
+    cluster.shutdown()
+    after = _digest(place)
+    return {"cluster": {
+        "seconds": time.perf_counter() - began, "parts": portions, "killed_at": killed_at,
+        "digest": after, "same_lists": None if before is None else before == after,
+    }}  # fmt: skip
+
+
+def _digest(place: Path) -> str:
+    """Of all lists."""
+    found = hashlib.sha256()
+    for file in sorted((place / "runs/bench/recommend").glob("part-*.parquet")):
+        table = pq.read_table(file)
+        for column in table.columns:
+            for buffer in column.combine_chunks().buffers():
+                found.update(buffer or b"")
+    return found.hexdigest()[:16]
 
 
 def _trained(a: argparse.Namespace) -> tuple[Path, Path]:
@@ -221,7 +301,9 @@ def _trained(a: argparse.Namespace) -> tuple[Path, Path]:
     return path, place
 
 
-PARTS = {"products": _products, "evaluate": _evaluate, "recommend": _recommend}
+PARTS = {
+    "products": _products, "evaluate": _evaluate, "recommend": _recommend, "cluster": _cluster,
+}  # fmt: skip
 
 
 def _markdown(result: dict[str, Any]) -> str:
@@ -234,7 +316,10 @@ def _markdown(result: dict[str, Any]) -> str:
             text += f"| {way} | {statistics.median(rates):,.0f} | {shown} |\n"
         text += "\n| ratio, median of the runs | |\n|---|---|\n"
         text += "".join(f"| {name} | {ratio:.2f} |\n" for name, ratio in found["ratio"].items())
-        text += "\n"
+        text += (
+            f"\nOf the items of exact lists, {found['listed_otherwise_bfloat16']:.4%} are not in the "
+            "lists by bfloat16.\n\n"
+        )
     if "evaluate" in result:
         found = result["evaluate"]
         text += (
@@ -251,7 +336,16 @@ def _markdown(result: dict[str, Any]) -> str:
             f"recommend of {K} items to {found['users']:,} users among {found['items']:,} items, "
             f"the whole command: {found['seconds']:,.0f} s, peak memory "
             f"{found['memory_bytes'] / 1e9:.2f} GB; the bare product with top k on the same cores "
-            f"would take {found['floor_seconds']:,.0f} s.\n"
+            f"would take {found['floor_seconds']:,.0f} s. A scoring process had "
+            f"{found['process']['measured'] / 1e9:.2f} GB of its own (planned "
+            f"{sum(found['process']['planned'].values()) / 1e9:.2f}).\n\n"
+        )
+    if "cluster" in result:
+        found = result["cluster"]
+        same = {True: "the same lists", False: "other lists", None: "lists"}[found["same_lists"]]
+        text += (
+            f"On three nodes of one CPU, of which one was killed when {found['killed_at']} of "
+            f"{found['parts']} parts were there: {same} after {found['seconds']:,.0f} s.\n"
         )
     return text
 

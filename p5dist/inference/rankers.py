@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from p5dist.config.output import Ranking
@@ -17,6 +18,7 @@ from p5dist.ranking.diversity import diversified
 from p5dist.ranking.interpolation import Mixture
 from p5dist.ranking.item_to_item import ItemToItem
 from p5dist.ranking.products import rank_products
+from p5dist.ranking.rough import HEAD, with_exact_head
 from p5dist.ranking.sparse import rank_and_list_sparse
 from p5dist.ranking.tiles import Query
 from p5dist.ranking.topk import Lists, Ranked, Ranker
@@ -94,6 +96,7 @@ class Rankers:
         self._model, self._counts, self._baselines = model, counts, baselines
         self._compared = compared
         self._mixture = Mixture(config.item_to_item) if config.item_to_item else None
+        self._rounds = config.products == "bfloat16"
         half = int(config.memory * _GIB) // 2
         self._waiting = half
         self._items = None if model is None else model.items(half)
@@ -161,10 +164,15 @@ class Rankers:
         if queries:
             assert self._items is not None
             alone = self._mixture is None or self._compared
+            depth = max(k, rules.depth)
             ranked = rank_products(
-                queries, self._items, max(k, rules.depth), mixture=self._mixture, alone=alone,
+                queries, self._items, depth * HEAD if self._rounds else depth,
+                mixture=self._mixture, alone=alone,
                 targets=any(len(query.target) for query in queries), offset=rules.offset,
+                precision=torch.bfloat16 if self._rounds else torch.float32,
             )  # fmt: skip
+            if self._rounds:
+                ranked = self._with_exact_heads(queries, ranked, depth, rules.offset)
             names = [MODEL] if self._mixture is None else [MODEL_ALONE, MODEL][not alone :]
         for (_, others), own in zip(waiting, ranked, strict=True):
             by_name = {
@@ -173,6 +181,16 @@ class Rankers:
             }
             order = [name for name in (MODEL, MODEL_ALONE) if name in by_name]
             yield {name: by_name[name] for name in order} | others
+
+    def _with_exact_heads(
+        self, queries: list[Query], ranked: list[list[Ranked]], k: int, offset: Tensor | None
+    ) -> list[list[Ranked]]:
+        assert self._model is not None
+        vectors = self._model.item_vectors
+        return [
+            [with_exact_head(query, rough, vectors, k, offset)]
+            for query, (rough,) in zip(queries, ranked, strict=True)
+        ]
 
     def _chosen(self, lists: Lists, k: int, rules: ListRules) -> Lists:
         if not rules.diversity:

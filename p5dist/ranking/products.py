@@ -73,6 +73,7 @@ def rank_products(
     alone: bool = True,
     targets: bool = True,
     offset: Tensor | None = None,
+    precision: torch.dtype = torch.float32,
 ) -> list[list[Ranked]]:
     """Ranks of the targets and the k best items of every user of every query, from one pass over
     the items (two, if they are several blocks).
@@ -83,6 +84,7 @@ def rank_products(
         targets: whether a query has targets; the same for all workers that share the items.
         offset: [largest id] what is added to the score of each item, after the probabilities of
             the mixture are computed; -inf: the item is not ranked.
+        precision: of the factors of the products.
 
     Returns:
         For every query the result of the products alone, then of the mixture, as far as wanted.
@@ -92,7 +94,8 @@ def rank_products(
     """
     single, k = len(items) == 1, min(k, len(items.catalogue))
     tiles = [
-        [Tile(q, rows, k, mixture, alone, single, offset) for rows in _tiles(q)] for q in queries
+        [Tile(q, rows, k, mixture, alone, single, offset, precision) for rows in _tiles(q)]
+        for q in queries
     ]
     for query in queries:
         _check(query.users)
@@ -106,8 +109,9 @@ def rank_products(
             absent = items.catalogue.absent
             begin, end = np.searchsorted(absent, (first, first + len(vectors)))
             hidden = torch.from_numpy(absent[begin:end] - first)
+            factors = vectors.to(precision)
             for tile in (tile for part in tiles for tile in part):
-                scores = room.product(tile.users, vectors)[: tile.size]
+                scores = room.product(tile.users, factors)[: tile.size]
                 scores.index_fill_(1, hidden, -torch.inf)
                 if look:
                     tile.look(scores, first, room)

@@ -41,6 +41,7 @@ class Room:
     def __init__(self) -> None:
         self._scores = torch.empty(0)
         self._other = torch.empty(0)
+        self._rough = torch.empty(0)
         self._mask = np.empty(0, dtype=np.bool_)
 
     def product(self, users: Tensor, vectors: Tensor) -> Tensor:
@@ -48,7 +49,11 @@ class Room:
         shape = len(users), len(vectors)
         self._scores = _at_least(self._scores, shape)
         out = self._scores[: shape[0] * shape[1]].view(shape)
-        return torch.mm(users, vectors.T, out=out)
+        if users.dtype == torch.float32:
+            return torch.mm(users, vectors.T, out=out)
+        self._rough = _at_least(self._rough.to(users.dtype), shape)
+        rough = self._rough[: shape[0] * shape[1]].view(shape)
+        return out.copy_(torch.mm(users, vectors.T, out=rough))
 
     def other(self, like: Tensor) -> Tensor:
         """A second matrix of this shape."""
@@ -64,7 +69,7 @@ class Room:
 
 def _at_least(buffer: Tensor, shape: tuple[int, ...]) -> Tensor:
     size = shape[0] * shape[1]
-    return buffer if len(buffer) >= size else torch.empty(size)
+    return buffer if len(buffer) >= size else buffer.new_empty(size)
 
 
 @dataclass(frozen=True)
@@ -108,9 +113,10 @@ class Tile:
         alone: bool,
         single: bool,
         offset: Tensor | None = None,
+        precision: torch.dtype = torch.float32,
     ) -> None:
         self.size = rows.stop - rows.start
-        self.users = _padded(query.users[rows])
+        self.users = _padded(query.users[rows]).to(precision)
         mine = slice(*np.searchsorted(query.owner, (rows.start, rows.stop)))
         self._row, self._item = query.owner[mine] - rows.start, query.target[mine]
         self._wanted = torch.full((len(self._row),), -torch.inf)

@@ -317,8 +317,8 @@ def _markdown(result: dict[str, Any]) -> str:
         text += "\n| ratio, median of the runs | |\n|---|---|\n"
         text += "".join(f"| {name} | {ratio:.2f} |\n" for name, ratio in found["ratio"].items())
         text += (
-            f"\nOf the items of exact lists, {found['listed_otherwise_bfloat16']:.4%} are not in the "
-            "lists by bfloat16.\n\n"
+            f"\nOf the items of exact lists {found['listed_otherwise_bfloat16']:.4%} are not in "
+            "the lists by bfloat16.\n\n"
         )
     if "evaluate" in result:
         found = result["evaluate"]

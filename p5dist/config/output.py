@@ -22,7 +22,7 @@ class Ranking(Section):
     """About the number of training interactions whose item pairs are counted, of users chosen at
     random; null: all. Counting takes 1.5 seconds of a core per million."""
     products: Literal["float32", "bfloat16"] = "float32"
-    """bfloat16: products of rounded vectors find four candidates for each item of a list, and
+    """bfloat16: products of rounded vectors find two candidates for each item of a list, and
     products in float32 order them. Faster on processors with bfloat16 units; a list rarely misses
     an item, ranks of targets beyond the lists are not exact. Not together with item_to_item."""
     memory: PositiveFloat = 1.0

@@ -12,7 +12,7 @@ from p5dist.data.jagged import Ints
 from p5dist.ranking.tiles import Query
 from p5dist.ranking.topk import MISSED, Lists, Ranked
 
-HEAD = 4
+HEAD = 2
 """Candidates for each item of a list."""
 _TILE = 256  # users whose candidates have their vectors in memory at once
 

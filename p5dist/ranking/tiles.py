@@ -134,7 +134,9 @@ class Tile:
             self._counts = _Counts(query.counted[rows], mixture, single, offset)
         kinds = alone + (mixture is not None)
         self._before = [np.zeros(len(self._row), dtype=np.int64) for _ in range(kinds)]
-        self._lists = [RunningLists(self.size, k) for _ in range(kinds)]
+        self._lists = [
+            RunningLists(self.size, k, ties=precision == torch.float32) for _ in range(kinds)
+        ]
 
     def look(self, scores: Tensor, first: int, room: Room) -> None:
         """What the mixture needs to know of the whole catalogue."""

@@ -21,7 +21,7 @@ from p5dist.data.jagged import Ints, Jagged
 
 _CHUNK = 32
 _FEW = 16  # chunks of a row that are looked at one by one
-_WORTH_CHUNKS = 4  # where there are at least so many chunks for each item of a list
+_WORTH_CHUNKS = 2  # where there are at least so many chunks for each item of a list
 MISSED = int(np.iinfo(np.int64).max)
 """Rank of a target that cannot be listed, since it is a seen item."""
 
@@ -78,20 +78,21 @@ class RunningLists:
 
     Args:
         rows: b
+        ties: of equal scores at the end of a list the lower id is listed; else any.
     """
 
-    def __init__(self, rows: int, k: int) -> None:
+    def __init__(self, rows: int, k: int, *, ties: bool = True) -> None:
         self.values = torch.full((rows, 0), -torch.inf)
         self.ids = torch.zeros((rows, 0), dtype=torch.int64)
-        self._k = k
+        self._k, self._ties = k, ties
 
     def add(self, scores: Tensor, first: int) -> None:
         """Take in the scores [b, n] of the ids from ``first`` on."""
         last = self.values[:, -1:] if self.values.shape[1] == self._k else None
-        if scores.shape[1] < _WORTH_CHUNKS * _CHUNK * self._k:
+        if scores.shape[1] < _WORTH_CHUNKS * _CHUNK * self._k and last is None:
             values, index = best(scores, min(self._k, scores.shape[1]))
         else:
-            values, index = _best_of_chunks(scores, self._k, last)
+            values, index = _best_of_chunks(scores, self._k, last, ties=self._ties)
         if values.shape[1]:
             self._merge(values, index + first)
 
@@ -110,7 +111,9 @@ class RunningLists:
         self.ids = torch.cat([self.ids, ids], 1).gather(1, order[:, : self._k])
 
 
-def _best_of_chunks(scores: Tensor, k: int, last: Tensor | None) -> tuple[Tensor, Tensor]:
+def _best_of_chunks(
+    scores: Tensor, k: int, last: Tensor | None, *, ties: bool
+) -> tuple[Tensor, Tensor]:
     """Values and indices [b, m] that hold all of the k best scores above ``last``; of a row, the
     indices rise, and -inf follows.
 
@@ -128,6 +131,8 @@ def _best_of_chunks(scores: Tensor, k: int, last: Tensor | None) -> tuple[Tensor
         if len(chunk) <= _FEW * len(scores):
             row, number = np.divmod(chunk, maxima.shape[1])
             return _above(scores, last, row, number, np.greater)
+    if maxima.shape[1] <= _WORTH_CHUNKS * k:
+        return best(scores, min(k, scores.shape[1]))
     largest, chosen = torch.topk(maxima, k + 1)
     row = np.repeat(np.arange(len(scores)), k)
     number = chosen[:, :k].sort(1).values.numpy().reshape(-1)
@@ -135,7 +140,7 @@ def _best_of_chunks(scores: Tensor, k: int, last: Tensor | None) -> tuple[Tensor
     # A chunk that was not chosen may have items of the same score as the last chosen one.
     tied = (largest[:, k] == largest[:, k - 1]) & ~torch.isneginf(largest[:, k])
     rows = torch.nonzero(tied).squeeze(1)
-    if len(rows):
+    if ties and len(rows):
         values[rows], index[rows] = -torch.inf, 0
         values[rows, :k], index[rows, :k] = best(scores[rows], k)
     return values, index

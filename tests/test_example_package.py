@@ -239,7 +239,7 @@ def predictions(shop: Shop) -> dict[str, float]:
 def test_terminal_and_report_show_both_tasks(shop: Shop) -> None:
     page = Page((shop.folder / "report.html").read_text())
     shown = [a["data-metrics"] for _, a in page.tags if "data-metrics" in a]
-    assert shown == ["Ranking", f"Dwell: {WAIT}", f"Dwell: {STILL}"]
+    assert shown == ["Ranking", "Lists", f"Dwell: {WAIT}", f"Dwell: {STILL}"]
     rows = [row[1:] for row in page.rows if row[0] == "Mean absolute log error ↓"]
     lines = [line for line in shop.terminal.splitlines() if METRIC in line and "│" in line]
     assert f"Dwell: {WAIT} of 40 test examples" in shop.terminal

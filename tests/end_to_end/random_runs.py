@@ -339,6 +339,7 @@ def check_ranks(
     lists: dict[int, list[tuple[str, float]]] = {}
     for row in table.to_pylist():
         lists.setdefault(row["history"], []).append((row["item_id"], row["score"]))
+    possible: dict[tuple[int, int], list[tuple[int, int]]] = {}
     for number, target in enumerate(targets):
         scores = dict(lists[number])
         mine = scores[target.event.item]
@@ -352,9 +353,13 @@ def check_ranks(
         close = 1e-4 * (1 + abs(mine))
         low = 1 + sum(s > mine + close for s in others)
         high = 1 + sum(s > mine - close for s in others)
-        rank = next((r for r in range(low, high + 1) if ranks[(*key, r)]), None)
-        assert rank is not None, (target, low, high)
-        ranks[(*key, rank)] -= 1
+        possible.setdefault(key, []).append((high, low))
+    for key, ends in possible.items():
+        # Of targets of one user and item, the one with the fewest ranks to choose from is first.
+        for high, low in sorted(ends):
+            rank = next((r for r in range(low, high + 1) if ranks[(*key, r)]), None)
+            assert rank is not None, (key, low, high)
+            ranks[(*key, rank)] -= 1
 
 
 def start_group() -> None:

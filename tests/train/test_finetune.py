@@ -14,7 +14,9 @@ from p5dist.data import columns as c
 from p5dist.data.manifest import Manifest
 from p5dist.errors import ConfigError
 from p5dist.inference.scorer import load_scorer
+from p5dist.inference.vectors import Trained
 from p5dist.storage import RunFolder
+from p5dist.tasks.build import build_model
 from tests.distributed.stages import local_state, train, whole
 from tests.processes import run_distributed
 from tests.small_data import small_job, write_small_data
@@ -229,8 +231,11 @@ def test_rows_of_items_that_this_log_lacks_are_carried_over(tmp_path: Path) -> N
         assert len(torch.unique(vectors[:30], dim=0)) == 30, stage
         assert not torch.unique(vectors, dim=0)[-1].isnan().any()
     scorer = load_scorer(new, folder, "finetune/again")
-    rows = scorer.model.state_dict()["backbone.items.ids.embeddings.item.weight"]
-    genres = scorer.model.state_dict()["backbone.items.bags.embedding_bags.item_genre.weight"]
+    model = build_model(new, "finetune/again", Manifest.load(folder.prepare), torch.device("cpu"))
+    weights = model.state_dict()
+    Trained(new, folder, "finetune/again").load(dict(weights))
+    rows = weights["backbone.items.ids.embeddings.item.weight"]
+    genres = weights["backbone.items.bags.embedding_bags.item_genre.weight"]
     vectors = scorer.item_vectors()
     assert torch.allclose(vectors[9], rows[10] + genres[1]), "item 10 has genre 1"
     assert torch.allclose(vectors[30], genres[2]), "the new item has its genre only"

@@ -13,7 +13,8 @@ from scipy.sparse import csr_array, vstack
 from p5dist.data.catalogue import Catalogue
 from p5dist.data.histories import Histories
 from p5dist.data.jagged import Floats, Ints, Jagged, offsets_of, ranges
-from p5dist.ranking.sparse import csr32, rank_and_list_sparse
+from p5dist.ranking.csr import csr32
+from p5dist.ranking.sparse import rank_and_list_sparse
 from p5dist.ranking.topk import Ranked
 
 WINDOW = 10
@@ -25,7 +26,7 @@ LAST = 10
 AGE_DECAY = 0.6
 FROM_POWER, TO_POWER = 0.5, 0.1
 _PAIRS = 1 << 24  # item pairs that are counted at once
-_TERMS = 1 << 25  # terms of scores that are held at once
+_TERMS = 1 << 26  # terms of scores that are held at once
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -12,8 +14,8 @@ from scipy.sparse import csr_array
 from p5dist.data.catalogue import Catalogue
 from p5dist.data.histories import Histories
 from p5dist.data.jagged import Floats, Ints, Jagged
+from p5dist.ranking.csr import csr_tensor
 from p5dist.ranking.products import HeldItems, rank_products
-from p5dist.ranking.sparse import csr_tensor
 from p5dist.ranking.tiles import Query
 from p5dist.ranking.topk import Ranked
 
@@ -71,9 +73,14 @@ class PpmiSvd:
     ) -> Ranked:
         """See :class:`.topk.Ranker`."""
         users = torch.from_numpy(self.user_vectors(histories))
-        items = HeldItems(torch.from_numpy(self.item_vectors), self.catalogue)
-        ((ranked,),) = rank_products([Query(users, owner, target, seen)], items, k)
+        ((ranked,),) = rank_products([Query(users, owner, target, seen)], self._items, k)
         return ranked
+
+    @cached_property
+    def _items(self) -> HeldItems:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+            return HeldItems(torch.from_numpy(self.item_vectors), self.catalogue)
 
     def user_vectors(self, histories: Histories) -> npt.NDArray[np.float32]:
         """[B, dim]; 0 of an empty history."""

@@ -9,7 +9,6 @@ with the number, above the reversed column. Neither the columns nor the entries 
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -17,11 +16,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from scipy.sparse import csr_array
-from torch import Tensor
 
 from p5dist.data.catalogue import Catalogue
-from p5dist.data.jagged import Array, Bools, Ints, Jagged, contains, distinct, ranges
+from p5dist.data.jagged import Bools, Ints, Jagged, contains, distinct, ranges
 from p5dist.errors import TrainingError
+from p5dist.ranking.csr import csr_rows
 from p5dist.ranking.products import rank_given
 from p5dist.ranking.tiles import Query
 from p5dist.ranking.topk import MISSED, Lists, Ranked
@@ -97,7 +96,9 @@ def _rank_dense(
 ) -> Ranked:
     """The same with an array of all scores of some rows at a time."""
     query = Query(torch.empty(scores.shape[0], 0), owner, target, seen)
-    return rank_given(query, lambda rows: torch.from_numpy(scores[rows].toarray()), catalogue, k)
+    return rank_given(
+        query, lambda rows: torch.from_numpy(csr_rows(scores, rows).toarray()), catalogue, k
+    )
 
 
 def free_places(taken: Ints, rows: int, size: int, wanted: Ints) -> Ints:
@@ -261,25 +262,3 @@ def _fill(lists: Lists, hidden: _Hidden, catalogue: Catalogue) -> None:
     lists.ids[short] = np.where(more, filled, lists.ids[short])
     zeros = np.where(filled > 0, np.float32(0), np.float32(-np.inf))
     lists.scores[short] = np.where(more, zeros, lists.scores[short])
-
-
-def csr32(indptr: Ints, indices: Ints, data: Array, shape: tuple[int, int]) -> csr_array:
-    """A float32 matrix with 32-bit indices; arrays of these types are not copied."""
-    matrix = csr_array(shape, dtype=np.float32)
-    matrix.indptr = np.asarray(indptr).astype(np.int32, copy=False)
-    matrix.indices = np.asarray(indices).astype(np.int32, copy=False)
-    matrix.data = np.asarray(data).astype(np.float32, copy=False)
-    return matrix
-
-
-def csr_tensor(matrix: csr_array) -> Tensor:
-    """The matrix as a float32 tensor with 32-bit indices, in the same memory if it is of these
-    types."""
-    matrix = csr32(matrix.indptr, matrix.indices, matrix.data, matrix.shape)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
-        warnings.filterwarnings("ignore", "Sparse CSR tensor support")
-        indptr, indices, data = (
-            torch.from_numpy(array) for array in (matrix.indptr, matrix.indices, matrix.data)
-        )
-        return torch.sparse_csr_tensor(indptr, indices, data, matrix.shape)

@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from p5dist.data.histories import Histories
-from p5dist.data.jagged import Bools, Ints, Jagged, contains, offsets_of, ranges
+from p5dist.data.jagged import Bools, Ints, Jagged, contains, distinct, offsets_of, ranges
 from p5dist.data.randomness import Stream, uniform
 from p5dist.data.users import Users
 
@@ -245,7 +245,7 @@ def _repeated(
     items = int(everything.item.max(initial=0)) + 1
     wanted = owner[at] * items + everything.item[at]
     if not sessions:
-        return contains(np.unique(known.owner() * items + known.item), wanted)
+        return contains(distinct(known.owner() * items + known.item), wanted)
     # The first known position of every (user, item), and the position of the item before each.
     key, first = np.unique(known.owner() * items + known.item, return_index=True)
     index = np.minimum(np.searchsorted(key, wanted), max(len(key) - 1, 0))

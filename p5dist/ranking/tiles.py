@@ -12,6 +12,7 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from p5dist.data.jagged import Array, Ints, Jagged
+from p5dist.ranking.csr import csr_rows
 from p5dist.ranking.interpolation import LogSum, Mixture
 from p5dist.ranking.topk import MISSED, Lists, Ranked, RunningLists, before
 
@@ -131,7 +132,7 @@ class Tile:
             self._seen = _Cells.of(owner, items, items, single=single)
         if mixture is not None:
             assert query.counted is not None
-            self._counts = _Counts(query.counted[rows], mixture, single, offset)
+            self._counts = _Counts(csr_rows(query.counted, rows), mixture, single, offset)
         kinds = alone + (mixture is not None)
         self._before = [np.zeros(len(self._row), dtype=np.int64) for _ in range(kinds)]
         self._lists = [

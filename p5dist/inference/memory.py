@@ -18,6 +18,8 @@ _ACTIVATIONS = 12
 """Vectors per interaction that an encoder holds at once."""
 _COUNTS = 400 << 20
 """Item-to-item scores of a batch."""
+_ID = 24
+"""Bytes of an external item id with its place in an array."""
 _PER_ITEM = 24
 """Bytes per item of a ranking by popularity: count, order, place."""
 
@@ -44,6 +46,7 @@ def of_scoring_process(job: RunConfig, manifest: Manifest) -> dict[str, int]:
         "encoder": int(4 * _ACTIVATIONS * batch * length * job.model.dim),
         "counts": _COUNTS if counts else 0,
         "popularity": popularity * _PER_ITEM * manifest.items,
+        "item ids": 0 if job.recommend is None else _ID * manifest.items,
         "histories": int(HISTORIES * manifest.rows_kept / max(manifest.users, 1) * _INTERACTION),
     }
 

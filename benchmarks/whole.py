@@ -6,8 +6,8 @@
 
 One job file; every stage is a separate command, including start-up, so that time and peak memory
 are measured per stage. evaluate ranks for ``--users`` users, recommend for all users; both over all
-items, whose number grows with the log unless ``--items`` fixes it. With ``--cut`` recommend is killed
-when a third of its parts are there, and the same command goes on.
+items, whose number grows with the log unless ``--items`` fixes it. With ``--cut`` recommend is
+killed when a third of its parts are there, and the same command goes on.
 """
 
 from __future__ import annotations
@@ -164,8 +164,8 @@ def _of_cut(recommend: dict[str, float]) -> str:
         return ""
     return (
         f"\nrecommend was killed after {recommend['seconds_before_cut']:,.0f} s, when "
-        f"{recommend['parts_before_cut']:,.0f} parts were there; the seconds above are those of the "
-        "same command, which kept these parts and made the others.\n"
+        f"{recommend['parts_before_cut']:,.0f} parts were there; the seconds above are those of "
+        "the same command, which kept these parts and made the others.\n"
     )
 
 

@@ -186,6 +186,29 @@ def test_the_command(tmp_path: Path) -> None:
     assert "pass --interactions" in str(failed.exception)
 
 
+def test_memory_of_a_scoring_process_does_not_follow_the_catalogue(tmp_path: Path) -> None:
+    """Vectors of 10 million items (the width of the job, float32) are not held by a process that
+    may take 1 GiB: blocks of 32,768 rows, and users that wait for the next pass."""
+    path = tmp_path / "job.yaml"
+    path.write_text(JOB)
+    words = ["plan", str(path), f"storage={tmp_path}", "--interactions", "1e9", "--users", "1e7"]
+    dim = parse_job(JOB).model.dim
+    shown = {}
+    for items in ("1e5", "1e7"):
+        sized = [*words, "--items", items]
+        shown[items] = json.loads(CliRunner().invoke(app, [*sized, "--json"]).stdout)
+        text = CliRunner().invoke(app, sized).stdout
+        assert f"all item vectors {4 * dim * float(items) / 2**30:.2f} GiB" in " ".join(
+            text.split()
+        )
+    small, large = (shown[items]["ranking_memory"] for items in ("1e5", "1e7"))
+    assert small["item vectors"] == 4 * dim * (100_000 + 1)
+    assert small["waiting users"] == 0
+    assert large["item vectors"] == 4 * dim * 32_768
+    assert large["waiting users"] == 2**29
+    assert large["scores"] == small["scores"], "a tile of users against a strip of items"
+
+
 def test_machines_have_names() -> None:
     assert all(rate > 0 for m in machines().values() for rate in (m.flops, m.network, m.storage))
     with pytest.raises(ConfigError, match=r"no such machine(.|\n)*h100x8"):

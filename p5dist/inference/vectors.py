@@ -8,6 +8,7 @@ these files. ``vectors.json`` is written last and names the checkpoint.
 
 from __future__ import annotations
 
+import logging
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -159,6 +160,8 @@ def _tables(model: nn.Module) -> Iterator[tuple[str, ItemTables | UserTables]]:
 
 def _write_blocks(trained: Trained, out: Folder, path: str, begin: int, end: int) -> None:
     """Compute and write the blocks begin … end - 1 of one matrix."""
+    # TorchRec asks PyTorch something in a way that PyTorch warns of.
+    logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)
     model, manifest = trained.model()
     whole = model.get_submodule(path)
     assert isinstance(whole, (ItemTables, UserTables))

@@ -36,7 +36,7 @@ def csr_tensor(matrix: csr_array) -> Tensor:
     matrix = csr32(matrix.indptr, matrix.indices, matrix.data, matrix.shape)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")
-        warnings.filterwarnings("ignore", "Sparse CSR tensor support")
+        warnings.filterwarnings("ignore", "Sparse (CSR tensor support|invariant checks)")
         indptr, indices, data = (
             torch.from_numpy(array) for array in (matrix.indptr, matrix.indices, matrix.data)
         )

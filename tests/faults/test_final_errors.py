@@ -22,7 +22,12 @@ from tests.small_data import small_job, write_small_data
     ("kind", "value", "line"),
     [
         ("WrongAtBuild", "AttributeError: 'WrongAtBuild' object has no attribute 'width'", "build"),
-        ("WrongShape", "RuntimeError: mat1 and mat2 shapes cannot be multiplied", "forward"),
+        pytest.param(
+            "WrongShape",
+            "RuntimeError: mat1 and mat2 shapes cannot be multiplied",
+            "forward",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_mistake_in_an_own_encoder(
@@ -48,6 +53,7 @@ def test_a_mistake_in_an_own_encoder(
     assert "mistaken.py" in traces and "Traceback" in traces
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_not_read_four_times(tmp_path: Path, ray_session: None) -> None:
     job = small_job(tmp_path, "pretrain.steps=5", "scale.workers=1")
     folder = write_small_data(job)

@@ -7,11 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from p5dist.config import dump_job
 from tests.faults.failing import STEP
 from tests.small_data import small_job, write_small_data
 
 
+@pytest.mark.slow
 def test_a_killed_worker_and_an_error_are_a_few_lines(tmp_path: Path) -> None:
     job = small_job(
         tmp_path, "scale.workers=2", "scale.max_failures=1", "pretrain.checkpoint.every=3",

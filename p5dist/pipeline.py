@@ -15,9 +15,9 @@ from p5dist.config.notes import notes
 from p5dist.environment.ray_session import connect
 from p5dist.environment.redact import redact, redact_text
 from p5dist.errors import ConfigError, P5Error, RunFolderError, StoppedError
-from p5dist.inference.actors import scores_here
 from p5dist.inference.lists.candidates import check_values
 from p5dist.inference.lists.inputs import check_files
+from p5dist.inference.scoring import scores_here
 from p5dist.observe.stages import (
     STATE,
     check_inputs,

@@ -62,7 +62,7 @@ class Evaluate(Section):
     targets: Literal["all", "new"] = "all"
     """new: repeats (targets that the user has had before) are left out and counted."""
     batch_size: PositiveInt = 1024
-    """Histories scored at once by one actor."""
+    """Histories that a scoring process encodes at once."""
     ranking_from: str | None = None
     """Stage whose model ranks; left out: the last training stage that ranks items."""
     baselines: tuple[Baseline, ...] | None = None

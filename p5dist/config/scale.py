@@ -37,7 +37,7 @@ class Scale(Section):
     cpus_per_worker: PositiveFloat | None = None
     """Left out: an equal part of the cluster's CPUs, except one CPU for reading data."""
     actors: PositiveInt | None = None
-    """Scoring actors of evaluate and recommend; left out: as many as workers."""
+    """Scoring tasks of evaluate and recommend that run at once; left out: as many as workers."""
     address: str | None = None
     """Ray cluster to join (``auto``, ``ray://…``); left out: Ray is started on this machine for
     stages that need it, and prepare uses processes instead."""

@@ -79,15 +79,15 @@ class Counting:
         end = None
         tasks = self._tasks()
         if self.days is not None:
-            found = [end for _, end in workers.results(_last_time, [(self, t) for t in tasks])]
-            end = max(found, default=0)
+            times = workers.results(_last_time, [(self, portions) for portions in tasks])
+            end = max((time for _, time in times), default=0)
         calls = [(self, number, portions, end) for number, portions in enumerate(tasks)]
-        sums = [np.zeros((3, self.reader.manifest.items), dtype=np.int64)]
+        sums = np.zeros((3, self.reader.manifest.items), dtype=np.int64)
         users = 0
         for _, (number, own) in workers.results(_count, calls):
-            sums[0] += self.copies.mapped(self.scratch / f"sums-{number:05d}.npy")
+            sums += self.copies.mapped(self.scratch / f"sums-{number:05d}.npy")
             users += own
-        count, with_item, recent = sums[0]
+        count, with_item, recent = sums
         return Counted(count, with_item, recent, users, int(count.sum()))
 
     def pairs(self) -> list[Spill]:

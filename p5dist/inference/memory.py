@@ -7,7 +7,8 @@ from pathlib import Path
 from p5dist.config import RunConfig
 from p5dist.data.manifest import Manifest
 from p5dist.data.matrix import BLOCK
-from p5dist.inference.actors import HISTORIES
+from p5dist.inference.scoring import HISTORIES
+from p5dist.ranking.item_to_item import TERMS
 from p5dist.ranking.products import TILE
 
 _PROCESS = 450 << 20
@@ -16,8 +17,8 @@ _INTERACTION = 40
 """Bytes of an interaction in histories, targets and seen items."""
 _ACTIVATIONS = 12
 """Vectors per interaction that an encoder holds at once."""
-_COUNTS = 400 << 20
-"""Item-to-item scores of a batch."""
+_TERM = 10
+"""Bytes of a term of item-to-item scores."""
 _ID = 24
 """Bytes of an external item id with its place in an array."""
 _PER_ITEM = 24
@@ -44,7 +45,7 @@ def of_scoring_process(job: RunConfig, manifest: Manifest) -> dict[str, int]:
         "waiting users": half if vectors > half else 0,
         "scores": TILE * columns * (9 if job.ranking.item_to_item else 5),
         "encoder": int(4 * _ACTIVATIONS * batch * length * job.model.dim),
-        "counts": _COUNTS if counts else 0,
+        "counts": _TERM * TERMS if counts else 0,
         "popularity": popularity * _PER_ITEM * manifest.items,
         "item ids": 0 if job.recommend is None else _ID * manifest.items,
         "histories": int(HISTORIES * manifest.rows_kept / max(manifest.users, 1) * _INTERACTION),

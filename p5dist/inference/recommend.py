@@ -16,13 +16,6 @@ from p5dist.environment.console import console
 from p5dist.environment.provenance import provenance
 from p5dist.environment.workers import Here, workers_for
 from p5dist.errors import ConfigError
-from p5dist.inference.actors import (
-    HISTORIES,
-    Reader,
-    all_portions,
-    score_portions,
-    workers_for_counts,
-)
 from p5dist.inference.evaluate.score import Load
 from p5dist.inference.fitting import fit
 from p5dist.inference.lists.inputs import NEW_PEOPLE, record
@@ -33,6 +26,13 @@ from p5dist.inference.lists.plan import Plan, make_plan
 from p5dist.inference.lists.writer import OFFSET, USERS, ListWriterFactory
 from p5dist.inference.memory import of_scoring_process
 from p5dist.inference.scorer import load_scorer
+from p5dist.inference.scoring import (
+    HISTORIES,
+    Reader,
+    all_portions,
+    score_portions,
+    workers_for_counts,
+)
 from p5dist.inference.vectors import Trained, make_vectors
 from p5dist.storage import RunFolder
 from p5dist.storage.arrays import write_array
@@ -43,7 +43,7 @@ _WORTH_PROCESSES = 2_000_000  # interactions of new people
 
 def run(job: RunConfig, folder: RunFolder, *, load: Load = load_scorer) -> dict[str, Any]:
     """Write ``recommend/part-*.parquet`` (columns.RECOMMENDATION), then ``recommend/result.json``;
-    Ray must be connected unless :func:`p5dist.inference.actors.scores_here`.
+    Ray must be connected unless :func:`p5dist.inference.scoring.scores_here`.
 
     The history of a user is the whole log of the user, including held-out interactions; with
     sessions the encoder sees the last session. An item that the user has had at any time is not

@@ -12,6 +12,7 @@ import logging
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -44,9 +45,10 @@ class Trained:
     folder: RunFolder
     stage: str
 
-    @property
+    @cached_property
     def checkpoint(self) -> Checkpoint:
-        """Raises CheckpointError if there is none."""
+        """Found once, and sent along with this object: all tasks read the same checkpoint. Raises
+        CheckpointError if there is none."""
         return Checkpoints(self.folder.training(self.stage) / "checkpoints").best()
 
     @property

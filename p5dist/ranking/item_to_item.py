@@ -26,7 +26,7 @@ LAST = 10
 AGE_DECAY = 0.6
 FROM_POWER, TO_POWER = 0.5, 0.1
 _PAIRS = 1 << 24  # item pairs that are counted at once
-_TERMS = 1 << 26  # terms of scores that are held at once
+TERMS = 1 << 26  # terms of scores that are held at once
 
 
 @dataclass(frozen=True)
@@ -82,13 +82,13 @@ class ItemToItem:
         return rank_and_list_sparse(scores, self.catalogue, owner, target, k, seen=seen)
 
     def _parts(self, histories: Histories) -> Iterator[csr_array]:
-        """The scores of some histories at a time, made of at most _TERMS terms (but of one history
+        """The scores of some histories at a time, made of at most TERMS terms (but of one history
         at least)."""
         recent = histories.last(LAST)
         age = recent.lengths[recent.owner()] - 1 - recent.position()
         start, end = self.weight.indptr[recent.item - 1], self.weight.indptr[recent.item]
         terms = np.cumsum(np.append(0, end.astype(np.int64) - start))[recent.offsets[1:]]
-        for rows in _cuts(terms, _TERMS):
+        for rows in _cuts(terms, TERMS):
             t = slice(recent.offsets[rows.start], recent.offsets[rows.stop])
             offsets = recent.offsets[rows.start : rows.stop + 1] - recent.offsets[rows.start]
             share = (AGE_DECAY ** age[t]).astype(np.float32)

@@ -57,7 +57,7 @@ def slow_item_to_item(train: list[list[int]], users: list[list[int]], items: int
 def test_item_to_item_like_the_formula(small: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if small:  # pairs are counted, and histories scored, a few at once
         monkeypatch.setattr(item_to_item, "_PAIRS", 300)
-        monkeypatch.setattr(item_to_item, "_TERMS", 20)
+        monkeypatch.setattr(item_to_item, "TERMS", 20)
     rng = np.random.default_rng(5)
     train = [list(rng.integers(1, 13, rng.integers(0, 30))) for _ in range(25)]
     users = [list(rng.integers(1, 13, rng.integers(0, 15))) for _ in range(9)]
@@ -92,7 +92,7 @@ def test_ranges_of_rows_are_finished_apart() -> None:
 def test_ranks_and_lists_as_from_all_scores(
     mask: bool, terms: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(item_to_item, "_TERMS", terms)
+    monkeypatch.setattr(item_to_item, "TERMS", terms)
     fitted = ItemToItem.fit([random_log(2, 15)], Catalogue(30, np.array([4, 30])))
 
     users, rng = random_log(3), np.random.default_rng(4)

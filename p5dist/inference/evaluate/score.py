@@ -17,11 +17,11 @@ from p5dist.data.manifest import Manifest
 from p5dist.data.reader import Portion
 from p5dist.data.users import Users
 from p5dist.inference import memory
-from p5dist.inference.actors import value_of
 from p5dist.inference.evaluate.audit_counts import AuditCounts, Known, known_of
 from p5dist.inference.evaluate.listed import Distances, Lister, distances_of, one_row
 from p5dist.inference.fitting import baselines, read_fitted, task_evaluations, wanted_baselines
 from p5dist.inference.rankers import Rankers, Request
+from p5dist.inference.scoring import value_of
 from p5dist.ranking.targets import Rule, TargetBatch, Targets
 from p5dist.ranking.topk import Ranked
 from p5dist.storage import RunFolder
@@ -51,7 +51,7 @@ def rule_of(job: RunConfig, config: Evaluate, manifest: Manifest) -> Rule:
 
 @dataclass(frozen=True)
 class TargetScorerFactory:
-    """The arguments of the evaluate stage; makes the :class:`TargetScorer` of an actor."""
+    """The arguments of the evaluate stage; makes the :class:`TargetScorer` of a process."""
 
     job: RunConfig
     folder: RunFolder
@@ -59,7 +59,7 @@ class TargetScorerFactory:
     ranking: str | None
     """Training stage whose model ranks."""
     task_baselines: Any
-    """The result of :func:`.actors.run_task` for :func:`.fitting.fit_tasks`."""
+    """The result of :func:`.scoring.run_task` for :func:`.fitting.fit_tasks`."""
     load: Load
 
     def __call__(self) -> TargetScorer:

@@ -21,7 +21,6 @@ from p5dist.data.catalogue import Catalogue
 from p5dist.data.manifest import Manifest
 from p5dist.environment.provenance import provenance
 from p5dist.errors import ConfigError, DataError
-from p5dist.inference.actors import run_task, score_all, workers_for_counts
 from p5dist.inference.evaluate.found import Found
 from p5dist.inference.evaluate.measure import metric_info, ranking_metrics
 from p5dist.inference.evaluate.protocol_audit import checks
@@ -38,6 +37,7 @@ from p5dist.inference.fitting import fit, fit_tasks, fitted_on, read_fitted, tas
 from p5dist.inference.memory import of_scoring_process
 from p5dist.inference.rankers import MODEL
 from p5dist.inference.scorer import load_scorer
+from p5dist.inference.scoring import run_task, score_all, workers_for_counts
 from p5dist.inference.vectors import Trained, make_vectors
 from p5dist.ranking.topk import MISSED
 from p5dist.storage import RunFolder
@@ -51,7 +51,7 @@ TIES = "equal scores: the lower item id first"
 
 def run(job: RunConfig, folder: RunFolder, *, load: Load = load_scorer) -> dict[str, Any]:
     """Evaluate, write ``evaluate/targets.parquet`` and ``evaluate/result.json`` (last);
-    Ray must be connected unless :func:`p5dist.inference.actors.scores_here`.
+    Ray must be connected unless :func:`p5dist.inference.scoring.scores_here`.
 
     Args:
         load: loads a trained stage that ranks or predicts.

@@ -1,4 +1,4 @@
-"""Errors of scoring actors, and whether scoring runs in this process."""
+"""Errors of scoring tasks, and whether scoring runs in this process."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from p5dist.environment.ray_errors import errors_as_raised
 from p5dist.errors import TrainingError
-from p5dist.inference.actors import scores_here
+from p5dist.inference.scoring import scores_here
 from tests.small_data import small_job
 
 

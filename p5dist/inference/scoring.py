@@ -58,7 +58,7 @@ def workers_for_counts(job: RunConfig, manifest: Manifest, where: str) -> Worker
 
 
 def run_task(job: RunConfig, function: Callable[..., Result], *arguments: Any) -> Any:
-    """The result of ``function``: if this process scores, the value; if actors score, an object
+    """The result of ``function``: if this process scores, the value; if tasks score, an object
     reference to the value on the cluster. :func:`value_of` gives the value of both."""
     if scores_here(job):
         return function(*arguments)
@@ -66,7 +66,7 @@ def run_task(job: RunConfig, function: Callable[..., Result], *arguments: Any) -
 
     with errors_as_raised("scoring"):
         reference = ray.remote(function).remote(*arguments)
-        ray.wait([reference])  # before actors take the CPUs that the task needs
+        ray.wait([reference])  # before scoring takes the CPUs that the task needs
         return reference
 
 

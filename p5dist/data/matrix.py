@@ -37,11 +37,6 @@ class Matrix:
         """Number of blocks."""
         return -(-self.rows // BLOCK)
 
-    @property
-    def bytes(self) -> int:
-        """Size of the whole matrix."""
-        return 4 * self.rows * self.width
-
     def range_of(self, block: int) -> tuple[int, int]:
         """First and end row of a block."""
         return block * BLOCK, min((block + 1) * BLOCK, self.rows)

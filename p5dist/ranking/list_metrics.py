@@ -22,22 +22,6 @@ from p5dist.ranking.metrics import list_starts
 _CELLS = 1 << 22  # of arrays of attribute values or pairs that are held at once
 
 
-def list_means(name: str, ids: Ints, value: Array, ks: tuple[int, ...]) -> dict[str, Floats]:
-    """``name@k`` [B]: the mean of a value over the first k listed items, NaN for an empty list.
-
-    With the training interactions of each item this is RecTools' AvgRecPopularity, with
-    :func:`novelty` its MeanInvUserFreq.
-
-    Args:
-        value: [L] of the ids 1…L.
-    """
-    of = np.where(ids > 0, np.asarray(value, dtype=np.float64)[np.maximum(ids, 1) - 1], 0.0)
-    totals, numbers = of.cumsum(1), (ids > 0).cumsum(1)
-    last = [min(k, ids.shape[1]) - 1 for k in ks]
-    with np.errstate(invalid="ignore"):
-        return {f"{name}@{k}": totals[:, i] / numbers[:, i] for k, i in zip(ks, last, strict=True)}
-
-
 def user_counts(histories: Histories, items: int) -> Ints:
     """[items] users with at least one interaction with each id 1…items; the counts of parts add up
     where no user is in two parts."""
@@ -204,7 +188,9 @@ class ItemCounts:
         return ItemCounts.added([self, other])
 
     def means(self, name: str, value: Array) -> dict[str, float]:
-        """``name@k``: the mean of :func:`list_means` over all lists that have an item.
+        """``name@k``: the mean over all lists that have an item of the mean of a value over the
+        first k listed items. With the training interactions of each item this is RecTools'
+        AvgRecPopularity, with :func:`novelty` its MeanInvUserFreq.
 
         Args:
             value: [L] of the ids 1…L.

@@ -1,4 +1,4 @@
-"""Ranks and lists by a plain sort: the independent implementation that tests compare with."""
+"""Ranks, lists and means by a plain sort and sum: the independent implementation that tests compare with."""
 
 from __future__ import annotations
 
@@ -38,3 +38,18 @@ def rank_plainly(
         for row, item in zip(owner.tolist(), target.tolist(), strict=True)
     ]
     return np.asarray(ranks, dtype=np.int64), Lists(ids, values)
+
+
+def list_means(
+    name: str, ids: Ints, value: np.ndarray, ks: tuple[int, ...]
+) -> dict[str, np.ndarray]:
+    """``name@k`` [B]: the mean of a value over the first k listed items, NaN for an empty list.
+
+    Args:
+        value: [L] of the ids 1…L.
+    """
+    of = np.where(ids > 0, np.asarray(value, dtype=np.float64)[np.maximum(ids, 1) - 1], 0.0)
+    totals, numbers = of.cumsum(1), (ids > 0).cumsum(1)
+    last = [min(k, ids.shape[1]) - 1 for k in ks]
+    with np.errstate(invalid="ignore"):
+        return {f"{name}@{k}": totals[:, i] / numbers[:, i] for k, i in zip(ks, last, strict=True)}

@@ -13,13 +13,13 @@ from p5dist.ranking.list_metrics import (
     ItemCounts,
     attribute_diversity,
     diversity,
-    list_means,
     novelty,
     serendipity,
     unit_vectors,
     user_counts,
 )
 from tests.ranking.histories_of import histories
+from tests.ranking.plain import list_means
 
 LISTS = np.array([[3, 1, 2], [1, 4, 0], [0, 0, 0], [1, 2, 3]])
 

@@ -13,7 +13,6 @@ from p5dist.ranking.list_metrics import (
     ItemCounts,
     attribute_diversity,
     diversity,
-    list_means,
     novelty,
     serendipity,
     unit_vectors,
@@ -21,6 +20,7 @@ from p5dist.ranking.list_metrics import (
 )
 from p5dist.ranking.metrics import list_values
 from tests.ranking.histories_of import histories
+from tests.ranking.plain import list_means
 from tests.ranking.rectools_case import ITEMS, KS, LISTED, USERS, make
 
 EXPECTED = json.loads(Path(__file__).with_name("rectools_values.json").read_text())

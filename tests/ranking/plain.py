@@ -1,4 +1,4 @@
-"""Ranks, lists and means by a plain sort and sum: the independent implementation that tests compare with."""
+"""Ranks, lists and means in plain Python or NumPy: the reference of the tests."""
 
 from __future__ import annotations
 

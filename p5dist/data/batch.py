@@ -7,7 +7,7 @@ The embedding rows that a batch needs are listed once.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -54,14 +54,18 @@ class Batch:
     objective shows another item"""
     candidates: Tensor
     """[C] index into ``items``; the same items on every worker"""
+    candidates_are_items: bool
+    """The candidates are the items of the batch in their order."""
     candidate_log_q: Tensor | None
     """[C] log of the expected draws of each candidate; None: every item once"""
     owner: Tensor
     """[T] index of the history"""
     position: Tensor
     """[T] index in its history"""
-    has_next: Tensor
-    """[T] bool: whether the history has a next interaction, which is then at t + 1"""
+    offsets: Tensor
+    """[B + 1] the interactions of history b are ``offsets[b]`` … ``offsets[b + 1] - 1``"""
+    ends: Tensor
+    """[E] the last interaction of every history that is not empty; empty histories come last"""
     timestamp: Tensor
     """[T] int64 microseconds"""
     event: Tensor
@@ -81,10 +85,9 @@ class Batch:
     """[B] row numbers, for messages"""
     hidden: Tensor | None = None
     """[T] bool: the encoder sees the position only; None: nothing is hidden"""
-    predicted: Tensor | None = None
-    """[T] bool: chosen by a masked objective"""
-    fields: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
-    """By name of an objective or task (empty where there is one only) its extra fields."""
+    fields: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """By name of an objective or task (empty where there is one only) its extra fields: tensors,
+    and NumPy arrays that stay in memory of the host."""
 
     @property
     def seconds(self) -> Tensor:
@@ -97,19 +100,26 @@ class Batch:
         return self.buckets[-1].area.stop if self.buckets else 0
 
     def to(self, device: torch.device) -> Batch:
-        """The batch on ``device``."""
+        """The batch on ``device``; copies from pinned memory run beside the caller."""
         if device.type == "cpu":
             return self
-        moved: dict[str, Any] = {
-            f.name: value.to(device, non_blocking=True)
+        return self.each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def each(self, change: Callable[[Any], Any]) -> Batch:
+        """The batch with every tensor and KeyedJaggedTensor changed."""
+        changed: dict[str, Any] = {
+            f.name: change(value)
             for f in fields(self)
             if isinstance(value := getattr(self, f.name), (Tensor, KeyedJaggedTensor))
         }
-        moved["fields"] = {
-            name: {key: value.to(device, non_blocking=True) for key, value in made.items()}
+        changed["fields"] = {
+            name: {
+                key: change(value) if isinstance(value, Tensor) else value
+                for key, value in made.items()
+            }
             for name, made in self.fields.items()
         }
-        return replace(self, **moved)
+        return replace(self, **changed)
 
 
 def in_seconds(timestamp: Tensor) -> Tensor:

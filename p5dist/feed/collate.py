@@ -13,9 +13,9 @@ from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 from p5dist.data.attributes import Attributes
 from p5dist.data.batch import ITEM_FEATURE, USER_FEATURE, Batch, Bucket
 from p5dist.data.histories import Histories
-from p5dist.data.jagged import Array, Bools, Ints, offsets_of
+from p5dist.data.jagged import Bools, Ints, offsets_of
 from p5dist.data.randomness import Stream, hashed
-from p5dist.feed.batch_fields import BatchFields
+from p5dist.feed.batch_fields import BatchFields, Collated
 from p5dist.feed.masking import Hidden, Masking, known_times, with_masked_next
 
 
@@ -87,17 +87,20 @@ class Collate:
             extra_items,
             *(items.reshape(-1) for items in asked.values()),
         )
-        optional: dict[str, Array] = {}
         time = histories.timestamp
         if hidden is not None:
             time = known_times(histories, hidden.hidden)
-            optional |= {"hidden": hidden.hidden, "predicted": hidden.predicted}
+        found: dict[str, dict[str, Ints]] = {task: {} for task in self.fields}
+        for ((task, name), wanted), index in zip(asked.items(), rest[2:], strict=True):
+            found[task][name] = np.where(wanted > 0, index.reshape(wanted.shape), -1)
+        predicted = None if hidden is None else hidden.predicted
+        drawn = None if candidate_log_q is None else rest[0]
         made = {
-            task: dict(makes.arrays(histories, step, ids)) for task, makes in self.fields.items()
+            task: makes.arrays(Collated(histories, step, ids, token, predicted, drawn, found[task]))
+            for task, makes in self.fields.items()
         }
-        for ((task, name), items), index in zip(asked.items(), rest[2:], strict=True):
-            made[task][name] = np.where(items > 0, index.reshape(items.shape), -1)
         position = histories.position()
+        listed = np.concatenate(rest[:2])
         buckets, slot = make_buckets(lengths, position)
         items, item_attributes = self.item_lookup(ids)
         return Batch(
@@ -106,11 +109,13 @@ class Collate:
             users=self.user_lookup(histories.user),
             token=torch.from_numpy(token),
             seen=torch.from_numpy(token if hidden is None else seen),
-            candidates=torch.from_numpy(np.concatenate(rest[:2])),
+            candidates=torch.from_numpy(listed),
+            candidates_are_items=np.array_equal(listed, np.arange(len(ids))),
             candidate_log_q=None if candidate_log_q is None else torch.from_numpy(candidate_log_q),
             owner=torch.from_numpy(histories.owner()),
             position=torch.from_numpy(position),
-            has_next=torch.from_numpy(position + 1 < np.repeat(lengths, lengths)),
+            offsets=torch.from_numpy(histories.offsets),
+            ends=torch.from_numpy(histories.offsets[1:][lengths > 0] - 1),
             timestamp=torch.from_numpy(np.ascontiguousarray(time)),
             event=torch.from_numpy(histories.event.astype(np.int64)),
             rating=torch.from_numpy(np.ascontiguousarray(histories.rating)),
@@ -126,11 +131,14 @@ class Collate:
             buckets=buckets,
             histories=len(histories),
             rows=histories.row,
+            hidden=None if hidden is None else torch.from_numpy(hidden.hidden),
             fields={
-                task: {name: torch.from_numpy(values) for name, values in arrays.items()}
+                task: {
+                    name: values if name in self.fields[task].on_host else torch.from_numpy(values)
+                    for name, values in arrays.items()
+                }
                 for task, arrays in made.items()
             },
-            **{name: torch.from_numpy(values) for name, values in optional.items()},
         )
 
     def item_lookup(

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from p5dist.config import RunConfig
@@ -105,8 +106,8 @@ class Scorer:
         row = torch.empty(len(histories), dtype=torch.long)
         row[self._original(histories)] = torch.arange(len(histories))
         history = row[torch.from_numpy(owner)]
-        ends = torch.nonzero(~batch.has_next).squeeze(1)
-        last = torch.full((len(histories),), -1).index_copy(0, batch.owner[ends], ends)
+        empty = batch.histories - len(batch.ends)
+        last = F.pad(batch.ends, (0, empty), value=-1)
         asked = Asked(
             batch=batch,
             states=encoded.states,

@@ -8,10 +8,12 @@ candidates block by block, and the logits of a softmax are computed twice.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
@@ -42,7 +44,7 @@ def catalogue_loss(
     target: Tensor,
     items: Tensor,
     batch: Batch,
-    weight: Tensor | None = None,
+    made: Mapping[str, Any],
     *,
     loss: Loss,
 ) -> Tensor:
@@ -58,13 +60,17 @@ def catalogue_loss(
         target: [M] index of the positive in ``items``.
         items: [U, dim] vectors of the distinct items of the batch.
         batch: has the candidates, drawn for ``loss``.
-        weight: [M] factor on the loss of each prediction; left out: 1.
+        made: batch fields of the predictions, see :mod:`p5dist.tasks.predictions`: ``weight`` [M],
+            a factor on each loss, and ``hits`` and ``first_hit`` if candidates are drawn.
         loss: the loss section of the job.
     """
+    weight = made.get("weight")
     if weight is None:
         weight = states.new_ones(len(states))
     positive = (states * F.embedding(target, items)).sum(1)
-    candidates = _rows(items, batch.candidates)
+    candidates = items
+    if not batch.candidates_are_items:
+        candidates = F.embedding(batch.candidates, items)
     log_q = batch.candidate_log_q
     if log_q is None:
         partition = _over(LOG_SUM_EXP, states, candidates, None, weight, None, None)
@@ -72,7 +78,8 @@ def catalogue_loss(
         if smoothing:
             positive = (1 - smoothing) * positive + smoothing * (states @ candidates.mean(0))
         return partition - positive @ weight
-    hits = _equal(target, batch.candidates)
+    row, column = made["hits"]
+    hits = Hits(row, column, made["first_hit"])
     if isinstance(loss, GeneralisedBce):
         negatives = _over(SUM_SOFTPLUS, states, candidates, None, weight, None, hits)
         # α = negatives / (items - 1); an item is expected to be drawn exp(log q) = negatives /
@@ -84,23 +91,15 @@ def catalogue_loss(
     return _over(LOG_SUM_EXP, states, candidates, positive, weight, log_q, hits) - positive @ weight
 
 
-def _rows(items: Tensor, index: Tensor) -> Tensor:
-    """``items`` at ``index``; ``items`` itself if the candidates are all items of the batch."""
-    if len(index) == len(items) and bool((index[1:] > index[:-1]).all()):
-        return items
-    return F.embedding(index, items)
+class Hits(NamedTuple):
+    """Pairs of a prediction's target and a candidate that are the same item."""
 
-
-def _equal(target: Tensor, candidates: Tensor) -> tuple[Tensor, Tensor]:
-    """(row, column) of every pair of a target and a candidate that are the same item, in rising
-    order of rows; without comparing all pairs."""
-    ordered, order = torch.sort(candidates, stable=True)
-    first = torch.searchsorted(ordered, target)
-    count = torch.searchsorted(ordered, target, right=True) - first
-    row = torch.repeat_interleave(count)
-    ends = count.cumsum(0)
-    within = torch.arange(len(row), device=row.device) - (ends - count)[row]
-    return row, order[first[row] + within]
+    row: Tensor
+    """[H] index of the prediction, rising"""
+    column: Tensor
+    """[H] index of the candidate"""
+    first: npt.NDArray[np.int64]
+    """[M + 1] the hits of prediction m are ``first[m]`` … ``first[m + 1] - 1``"""
 
 
 @dataclass(frozen=True)
@@ -143,13 +142,13 @@ def _over(
     positive: Tensor | None,
     weight: Tensor,
     log_q: Tensor | None,
-    hits: tuple[Tensor, Tensor] | None,
+    hits: Hits | None,
 ) -> Tensor:
     """Σₘ weightₘ · kernel(logits of m over the candidates, positiveₘ).
 
     Args:
         log_q: [C] subtracted from the logits.
-        hits: rows (rising) and columns of the logits to leave out.
+        hits: the logits to leave out.
     """
     value: Tensor = _Over.apply(  # type: ignore[no-untyped-call]
         states, candidates, positive, weight, log_q, hits, kernel
@@ -166,7 +165,7 @@ class _Over(Function):
         positive: Tensor | None,
         weight: Tensor,
         log_q: Tensor | None,
-        hits: tuple[Tensor, Tensor] | None,
+        hits: Hits | None,
         kernel: Kernel,
     ) -> Tensor:
         total = states.new_zeros(())
@@ -217,7 +216,7 @@ class _Logits:
         states: Tensor,
         candidates: Tensor,
         log_q: Tensor | None,
-        hits: tuple[Tensor, Tensor] | None,
+        hits: Hits | None,
     ) -> None:
         self._states, self._candidates, self._log_q, self._hits = states, candidates, log_q, hits
         rows, width = chunk_shape(len(states), len(candidates), states.device.type)
@@ -228,7 +227,7 @@ class _Logits:
     def blocks(self, part: slice) -> Iterator[tuple[slice, Tensor]]:
         """(block of the candidates, logits [m, c]) of the predictions ``part``."""
         states = self._states[part]
-        hits = None if self._hits is None else self._of(part, *self._hits)
+        hits = None if self._hits is None else _hits_of(part, self._hits)
         for columns in self.columns:
             candidates = self._candidates[columns]
             shape = len(states), len(candidates)
@@ -242,10 +241,11 @@ class _Logits:
                 if len(self.columns) > 1:
                     here = (column >= columns.start) & (column < columns.stop)
                     row, column = row[here], column[here] - columns.start
-                logits.index_put_((row, column), logits.new_tensor(float("-inf")))
+                logits.view(-1).index_fill_(0, row * shape[1] + column, -torch.inf)
             yield columns, logits
 
-    def _of(self, part: slice, row: Tensor, column: Tensor) -> tuple[Tensor, Tensor]:
-        bounds = torch.tensor([part.start, part.stop], device=row.device)
-        begin, end = torch.searchsorted(row, bounds).tolist()
-        return row[begin:end] - part.start, column[begin:end]
+
+def _hits_of(part: slice, hits: Hits) -> tuple[Tensor, Tensor]:
+    """Rows and columns of the hits of the predictions ``part``."""
+    own = slice(int(hits.first[part.start]), int(hits.first[min(part.stop, len(hits.first) - 1)]))
+    return hits.row[own] - part.start, hits.column[own]

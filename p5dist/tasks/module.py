@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from p5dist.data.batch import Batch
@@ -46,8 +46,13 @@ class TaskModule(nn.Module):
 
     Each loss is a sum over this worker's batch; the training loop divides it by its count over the
     global batch, so that it does not depend on how the histories are spread over the workers.
+
+    :meth:`losses` must not wait for the device: no ``item()``, no index whose size depends on
+    values (``nonzero``, a mask in brackets). Such indices are batch fields, made beside the step.
     """
 
+    name = ""
+    """Of the task: its batch fields are under this name."""
     names: tuple[str, ...] = ("loss",)
     """[K] names of the losses."""
     reads_states = True
@@ -58,8 +63,12 @@ class TaskModule(nn.Module):
     """Whether the loss is a squared error, as of a normal distribution."""
 
     def counts(self, batch: Batch) -> list[float]:
-        """[K] divisor of each loss: predictions (or their weights) of this worker's batch."""
-        raise NotImplementedError
+        """[K] divisor of each loss: the sum of the weights of this worker's predictions. Called
+        beside the step, with the batch in memory of the host; by default for the fields of
+        :mod:`p5dist.tasks.predictions`."""
+        made = batch.fields[self.name]
+        weight = made.get("weight")
+        return [float(len(made["at"]) if weight is None else weight.double().sum())]
 
     def losses(self, encoded: Encoded, batch: Batch) -> Tensor:
         """[K] sums over the predictions of this worker's batch; with a gradient for every
@@ -90,33 +99,9 @@ class TaskModule(nn.Module):
     def user_vectors(self, backbone: Backbone, batch: Batch) -> Tensor:
         """[B, dim] user vectors, whose inner products with item vectors rank items: the last state
         of each history; zero for an empty history."""
-        states = self.encode(backbone, batch).states
-        ends = torch.nonzero(~batch.has_next).squeeze(1)
-        vectors = states.new_zeros(batch.histories, states.shape[1])
-        return vectors.index_copy(0, batch.owner[ends], states[ends])
+        last = self.encode(backbone, batch).states[batch.ends]
+        return F.pad(last, (0, 0, 0, batch.histories - len(last)))
 
     def predict(self, asked: Asked) -> Tensor:
         """[E] predictions; for tasks that have an evaluation."""
         raise NotImplementedError
-
-
-class TargetWeight(nn.Module):
-    """Weights of targets by their event.
-
-    Args:
-        weights: by event code; code 0 is an interaction without event.
-    """
-
-    def __init__(self, weights: list[float]) -> None:
-        super().__init__()
-        self.plain = all(weight == 1 for weight in weights)
-        self.weights: Tensor
-        self.register_buffer("weights", torch.tensor(weights), persistent=False)
-
-    def forward(self, event: Tensor) -> Tensor | None:
-        """[M] → [M]; None where all are 1."""
-        return None if self.plain else self.weights[event]
-
-    def total(self, event: Tensor) -> float:
-        """Sum over [M] targets."""
-        return float(len(event) if self.plain else self.weights[event].double().sum())

@@ -28,7 +28,7 @@ def test_tokens_targets_and_distinct_items() -> None:
     assert ids[batch.candidates].tolist() == [1, 2, 3, 60]
     assert len(set(ids.tolist())) == len(ids)
     assert batch.position.tolist() == [0, 1, 2, 3, 4, 0, 1, 2, 0]
-    assert batch.has_next.tolist() == [True] * 4 + [False, True, True, False, False]
+    assert batch.offsets.tolist() == [0, 5, 8, 9, 9] and batch.ends.tolist() == [4, 7, 8]
     assert batch.owner.tolist() == [0] * 5 + [1] * 3 + [2]
     assert batch.histories == 4
     assert batch.rows.tolist() == [3, 0, 1, 2]

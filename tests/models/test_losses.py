@@ -19,6 +19,7 @@ from p5dist.feed.collate import Collate
 from p5dist.feed.negatives import Candidates, shares_of
 from p5dist.models import losses
 from p5dist.models.losses import catalogue_loss, chunk_shape
+from p5dist.tasks.predictions import NextInteractions
 from tests.data.test_histories import histories
 
 COUNTS = np.asarray([40, 20, 10, 5, 3, 2, 1])
@@ -26,6 +27,7 @@ CATALOGUE = Catalogue(len(COUNTS))
 HISTORIES = histories([[1, 4, 2, 7], [3, 3], [5]])
 STATES = torch.randn(7, 6, generator=torch.Generator().manual_seed(0)).double()
 VECTORS = torch.randn(8, 6, generator=torch.Generator().manual_seed(1)).double()
+COLLATE = Collate(1, fields={"": NextInteractions(ranks=True)})
 WEIGHT = torch.tensor([0.5, 2.0, 1.0, 3.0]).double()
 
 Loss = FullSoftmax | SampledSoftmax | GeneralisedBce
@@ -37,15 +39,17 @@ def sampled(negatives: int, **settings: Any) -> SampledSoftmax:
 
 def batch_for(loss: Loss, step: int = 0, of: Histories = HISTORIES) -> Batch:
     ids, log_q = Candidates(loss, COUNTS, CATALOGUE, 1).at(step, of)
-    return Collate(1)(of, candidates=ids, candidate_log_q=log_q)
+    return COLLATE(of, candidates=ids, candidate_log_q=log_q)
 
 
 def loss_of_next(
     loss: Loss, batch: Batch, states: Tensor = STATES, weight: Tensor | None = None
 ) -> Tensor:
-    now = torch.nonzero(batch.has_next).squeeze(1)
-    items = VECTORS[batch.items.values()]
-    return catalogue_loss(states[now], batch.token[now + 1], items, batch, weight, loss=loss)
+    made = dict(batch.fields[""])
+    if weight is not None:
+        made["weight"] = weight
+    items, target = VECTORS[batch.items.values()], batch.token[made["target"]]
+    return catalogue_loss(states[made["at"]], target, items, batch, made, loss=loss)
 
 
 def loss_of(loss: Loss, step: int = 0) -> float:
@@ -115,14 +119,15 @@ def test_value_and_gradients_are_those_of_the_formula(
     monkeypatch.setattr(losses, "CHUNK", {"cpu": chunk})
     monkeypatch.setattr(losses, "_PREDICTIONS", predictions)
     batch = batch_for(loss)
-    now = torch.nonzero(batch.has_next).squeeze(1)
-    target = batch.token[now + 1]
+    made = batch.fields[""]
+    now, target = made["at"], batch.token[made["target"]]
+    assert now.tolist() == [0, 1, 2, 4]
     results = []
     for compute in (plain, None):
         states = STATES[now].clone().requires_grad_()
         items = VECTORS[batch.items.values()].clone().requires_grad_()
         value = (
-            catalogue_loss(states, target, items, batch, loss=loss)
+            catalogue_loss(states, target, items, batch, made, loss=loss)
             if compute is None
             else compute(loss, states, target, items, batch)
         )
@@ -152,8 +157,9 @@ def test_a_large_catalogue_in_blocks_is_the_whole_softmax(monkeypatch: pytest.Mo
     candidates = torch.randn(33, 8, generator=generator)
     positive, weight = torch.randn(25, generator=generator), torch.rand(25, generator=generator)
     hits = torch.tensor([0] * 4 + [7]), torch.tensor([8, 9, 10, 11, 32])
+    found_hits = losses.Hits(*hits, np.searchsorted(hits[0].numpy(), np.arange(26)))
     found = [t.clone().requires_grad_() for t in (states, candidates, positive)]
-    value = losses._over(losses.LOG_SUM_EXP, *found, weight, None, hits)
+    value = losses._over(losses.LOG_SUM_EXP, *found, weight, None, found_hits)
     logits = [t.double().requires_grad_() for t in (states, candidates, positive)]
     whole = (logits[0] @ logits[1].T).index_put(hits, torch.tensor(-torch.inf).double())
     whole = torch.logsumexp(torch.cat([whole, logits[2][:, None]], 1), 1)
@@ -170,7 +176,7 @@ def test_no_prediction_at_all_is_a_loss_of_zero_with_gradients() -> None:
     batch = batch_for(loss, of=histories([[1], [2]]))
     items = VECTORS[batch.items.values()].requires_grad_()
     nothing = torch.zeros(0, 6, dtype=torch.double)
-    value = catalogue_loss(nothing, torch.zeros(0, dtype=torch.long), items, batch, loss=loss)
+    value = catalogue_loss(nothing, batch.token[:0], items, batch, batch.fields[""], loss=loss)
     value.backward()
     assert value == 0 and items.grad is not None and not items.grad.any()
 
@@ -195,7 +201,7 @@ def test_the_partition_is_estimated_without_bias(distribution: Any) -> None:
     estimates = []
     for step in range(700):
         ids, log_q = candidates.at(step, one)
-        batch = Collate(1)(one, candidates=ids, candidate_log_q=log_q)
+        batch = COLLATE(one, candidates=ids, candidate_log_q=log_q)
         value = float(loss_of_next(loss, batch, STATES[:2]))
         estimates.append(math.exp(value + float(STATES[0] @ VECTORS[4])))
     exact = math.exp(partitions()[1][0])
@@ -211,13 +217,13 @@ def test_calibrated_bce_has_the_probability_of_the_softmax_free_optimum() -> Non
     counts = np.full(items, 1)
     loss = GeneralisedBce(kind="gbce", negatives=negatives, calibration=1.0)
     ids, log_q = Candidates(loss, counts, Catalogue(len(counts)), 1).at(0, Histories.empty())
-    batch = Collate(1)(histories([[1, 2]]), candidates=ids, candidate_log_q=log_q)
+    batch = COLLATE(histories([[1, 2]]), candidates=ids, candidate_log_q=log_q)
     logit = torch.tensor([[math.log(p / (1 - p))]], requires_grad=True)
     one = torch.ones(1, 1)
     # As target in a share p of the predictions; else a negative with the sampling rate.
     nothing = torch.zeros(len(batch.items.values()), 1)  # without gradient to the state
     items_ = nothing.index_put((batch.token[1],), one[0])
-    positive = catalogue_loss(logit, batch.token[1:], items_, batch, loss=loss)
+    positive = catalogue_loss(logit, batch.token[1:], items_, batch, batch.fields[""], loss=loss)
     gradient = torch.autograd.grad(positive, logit)[0] * (negatives + 1)
     rate = negatives / (items - 1)  # the negatives are drawn from the other items
     assert float(p * gradient + (1 - p) * rate * p) == pytest.approx(0.0, abs=1e-6)

@@ -16,7 +16,8 @@ from p5dist.data.manifest import Manifest
 from p5dist.feed.collate import Collate
 from p5dist.feed.negatives import Candidates
 from p5dist.models.backbone import Backbone
-from p5dist.tasks.causal.module import CausalModule
+from p5dist.tasks.item_prediction import ItemPrediction
+from p5dist.tasks.predictions import NextInteractions
 from tests.data.test_histories import histories
 
 ITEMS, SEEN, GENRES = 44, 40, 4
@@ -36,11 +37,13 @@ def trained() -> tuple[Backbone, Collate]:
     torch.manual_seed(0)
     config = Model(dim=16, item_attributes=("genre",), inputs={"id_dropout": 0.1})
     model = Backbone(config, manifest, max_length=8, device=torch.device("cpu")).train()
-    collate = Collate(1, GENRE, unseen=np.append(False, counts == 0))
+    collate = Collate(
+        1, GENRE, unseen=np.append(False, counts == 0), fields={"": NextInteractions(ranks=True)}
+    )
     candidates, log_q = Candidates(
         FullSoftmax(), counts, Catalogue(len(counts)), 1, only_seen=True
     ).at(0, Histories.empty())
-    head = CausalModule(FullSoftmax(), [1.0])
+    head = ItemPrediction(FullSoftmax(), "")
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-2)
     for step in range(60):
         genre = rng.integers(0, GENRES, 16)

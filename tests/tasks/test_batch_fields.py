@@ -10,14 +10,16 @@ import numpy as np
 from p5dist.data.attributes import Attributes
 from p5dist.data.catalogue import Catalogue
 from p5dist.data.histories import Histories
-from p5dist.data.jagged import Jagged
+from p5dist.data.jagged import Ints, Jagged
 from p5dist.data.labels import AttributeLabels
+from p5dist.feed.batch_fields import BatchFields
 from p5dist.feed.collate import Collate
 from p5dist.feed.masking import with_masked_next
 from p5dist.tasks.attributes import LabelFields
 from p5dist.tasks.click.negatives import Unclicked
 from p5dist.tasks.masked.masking import Cloze
-from p5dist.tasks.skip_gram.pairs import SkipGrams
+from p5dist.tasks.predictions import ChosenInteractions, NextInteractions
+from p5dist.tasks.skip_gram.pairs import SkipGrams, keep_rates
 from tests.data.test_histories import histories
 
 MANY = histories([[1 + (7 * i + j) % 40 for j in range(20)] for i in range(200)])
@@ -116,12 +118,12 @@ def plain_pairs(lists: list[list[int]], window: int) -> set[tuple[int, int]]:
 
 def test_skip_gram_pairs_are_those_of_a_plain_loop() -> None:
     lists = [[1, 2, 3, 4, 5, 6], [7], [], [8, 9]]
-    nothing_left_out = SkipGrams.of(1, 0.0, np.ones(9, dtype=np.int64), 1)
+    nothing_left_out = SkipGrams(1, np.ones(9, dtype=np.float32), 1, [1.0])
     found = nothing_left_out.pairs(histories(lists), 0)
     assert found.shape[1] == len(plain_pairs(lists, 1))
     assert set(map(tuple, found.T.tolist())) == plain_pairs(lists, 1)
     # A wider window is drawn from 1…5: a pair at distance d stays with probability (6 - d) / 5.
-    pairs = SkipGrams.of(5, 0.0, np.ones(40, dtype=np.int64), 1).pairs(MANY, 0)
+    pairs = SkipGrams(5, np.ones(40, dtype=np.float32), 1, [1.0]).pairs(MANY, 0)
     assert set(map(tuple, pairs.T.tolist())) < plain_pairs(MANY.item.reshape(200, 20).tolist(), 5)
     distance = np.bincount(abs(pairs[0] - pairs[1]))
     for d in range(1, 6):
@@ -133,7 +135,7 @@ def test_skip_grams_leave_out_frequent_items() -> None:
     counts = np.full(40, 10)
     counts[0] = 4000
     # Item 1 has a share of 0.911: it stays with √(0.05 / 0.911) = 0.234; others always.
-    pairs = SkipGrams.of(1, 0.05, counts, 1).pairs(MANY, 0)
+    pairs = SkipGrams(1, keep_rates(0.05, counts), 1, [1.0]).pairs(MANY, 0)
     kept = np.unique(pairs[0][MANY.item[pairs[0]] == 1])
     there = (MANY.item == 1).sum()
     assert abs(len(kept) / there - 0.234) < 4 * (0.18 / there) ** 0.5
@@ -190,44 +192,61 @@ def test_batches_hold_what_was_asked_for() -> None:
     offsets, values = labels(np.asarray([1, 2, 3]))
     assert offsets.tolist() == [0, 2, 3, 4] and values.tolist() == [1, 0, 4, 2]
     fields = {
-        "near": SkipGrams.of(2, 0.0, np.ones(3, dtype=np.int64), 1),
-        "buys": Unclicked(2, catalogue=Catalogue(3), seed=1),
-        "genres": LabelFields(labels),
+        "near": SkipGrams(2, np.ones(3, dtype=np.float32), 1, [1.0]),
+        "drawn": Asking(2),
+        "genres": LabelFields("item", labels, [1.0]),
+        "next": NextInteractions(ranks=True),
+        "hidden": ChosenInteractions(ranks=False),
     }
     cloze = Cloze(0.5, 0.0, catalogue=Catalogue(3), seed=1)
     given = knowing(
         histories([[1, 2], [3], [], [1, 2, 3]]), [[1, 2], [3], [], [1, 2, 3]], [0, 1, 2, 3]
     )
-    batch = Collate(1, masking=cloze, fields=fields)(given, step=4)
+    log_q = np.zeros(3, dtype=np.float32)
+    batch = Collate(1, masking=cloze, fields=fields)(
+        given, step=4, candidates=np.asarray([3, 1, 3]), candidate_log_q=log_q
+    )
     ids = batch.items.values()
     assert ids[batch.token].tolist() == [1, 2, 3, 1, 2, 3]
-    assert batch.hidden is not None and batch.predicted is not None
+    assert batch.hidden is not None
     ordered = given.take(np.asarray([3, 0, 1, 2]))
     found = cloze(ordered, 4)
     assert ids[batch.seen].tolist() == found.shown.tolist()
     assert batch.hidden.tolist() == found.hidden.tolist()
-    assert batch.fields["near"]["pairs"].shape[1] > 0
-    unclicked = batch.fields["buys"]["unclicked"]
-    assert (unclicked[:3] == -1).all()
-    assert set(ids[unclicked[3:5]].reshape(-1).tolist()) == {3}
-    assert len(batch.fields["genres"]["label_offsets"]) == len(ids) + 1
-    plain = Collate(1)(given)
-    assert plain.hidden is None and plain.fields == {}
+    assert batch.fields["hidden"]["target"].tolist() == np.flatnonzero(found.predicted).tolist()
+    assert len(batch.fields["near"]["at"]) > 0
+    assert ids[batch.fields["drawn"]["two"]].tolist() == [[1, 1], [2, 2], [3, 3]] * 2
+    # Items 1, 2, 3, 1, 2, 3.
+    genres = batch.fields["genres"]
+    assert genres["target"].tolist() == [0, 1, 2, 3, 4, 5]
+    assert genres["label"].tolist() == [[0, 0, 1, 2, 3, 3, 4, 5], [1, 0, 4, 2, 1, 0, 4, 2]]
+    assert genres["first_label"].tolist() == [0, 2, 3, 4, 6, 7, 8]
+    # Item 2, 3 and 2 are predicted; candidates are the items 3, 1, 3.
+    assert batch.fields["next"]["target"].tolist() == [1, 2, 4]
+    assert batch.fields["next"]["hits"].tolist() == [[1, 1], [0, 2]]
+    assert batch.fields["next"]["first_hit"].tolist() == [0, 0, 2, 2]
+    assert "hits" not in batch.fields["hidden"] and not batch.candidates_are_items
+    plain = Collate(1)(given, candidates=np.asarray([1, 2, 3]))
+    assert plain.hidden is None and plain.fields == {} and plain.candidates_are_items
     assert plain.seen.tolist() == plain.token.tolist()
     empty = Collate(1, masking=cloze, fields=fields)(Histories.empty())
-    assert empty.fields["near"]["pairs"].shape == (2, 0)
-    assert empty.fields["buys"]["unclicked"].shape == (0, 2)
+    assert {len(made["at"]) for name, made in empty.fields.items() if name != "drawn"} == {0}
+    assert empty.fields["drawn"]["two"].shape == (0, 2)
+
+
+class Asking(BatchFields):
+    """Asks for the vector of every interaction's item, ``times`` times."""
+
+    def __init__(self, times: int) -> None:
+        self.times = times
+
+    def items(self, histories: Histories, step: int) -> dict[str, Ints]:
+        return {"two": np.repeat(histories.item[:, None], self.times, axis=1)}
 
 
 def test_two_tasks_of_one_kind_have_fields_of_their_own() -> None:
     given = knowing(histories([[1, 2], [3]]), [[1, 2], [3]], [0, 1])
-    fields = {
-        "a": Unclicked(2, catalogue=Catalogue(9), seed=1),
-        "b": Unclicked(5, catalogue=Catalogue(9), seed=2),
-    }
-    batch = Collate(1, fields=fields)(given)
-    ids = batch.items.values().numpy()
-    for name, makes in fields.items():
-        expected = makes.drawn(given, 0)
-        index = batch.fields[name]["unclicked"].numpy()
-        assert np.where(index >= 0, ids[index], 0).tolist() == expected.tolist()
+    batch = Collate(1, fields={"a": Asking(2), "b": Asking(5)})(given)
+    ids = batch.items.values()
+    assert ids[batch.fields["a"]["two"]].tolist() == [[1] * 2, [2] * 2, [3] * 2]
+    assert ids[batch.fields["b"]["two"]].tolist() == [[1] * 5, [2] * 5, [3] * 5]

@@ -21,11 +21,11 @@ from p5dist.feed.collate import Collate
 from p5dist.models.backbone import Encoded
 from p5dist.tasks.attributes import LabelFields
 from p5dist.tasks.attributes.module import AttributeModule
-from p5dist.tasks.causal.module import CausalModule
+from p5dist.tasks.item_prediction import ItemPrediction
 from p5dist.tasks.masked.masking import Cloze
-from p5dist.tasks.masked.module import MaskedModule
 from p5dist.tasks.module import TaskModule
 from p5dist.tasks.multi.module import MultiModule
+from p5dist.tasks.predictions import ChosenInteractions, NextInteractions
 from p5dist.tasks.skip_gram.module import SkipGramModule
 from p5dist.tasks.skip_gram.pairs import SkipGrams
 from tests.data.test_histories import histories
@@ -73,7 +73,7 @@ def mean_loss(head: TaskModule, encoded: Encoded, batch: Batch) -> float:
 
 @pytest.mark.parametrize("weights", [ALIKE, [1.0, 1.0, 3.0], [0.0, 0.0, 1.0]])
 def test_causal_weights_targets_by_their_event(weights: list[float]) -> None:
-    batch, encoded = batch_of()
+    batch, encoded = batch_of(next=NextInteractions(weights, ranks=True))
     pairs = [(0, 1), (1, 2), (2, 3), (4, 5)]
     flat = [e for events in EVENTS for e in events]
     total = sum(weights[flat[to]] for _, to in pairs)
@@ -81,16 +81,16 @@ def test_causal_weights_targets_by_their_event(weights: list[float]) -> None:
         weights[flat[to]] * cross_entropy(encoded.states[t], item_at(batch, to), batch, encoded)
         for t, to in pairs
     )
-    assert mean_loss(CausalModule(LOSS, weights), encoded, batch) == pytest.approx(
+    assert mean_loss(ItemPrediction(LOSS, "next"), encoded, batch) == pytest.approx(
         expected / total, rel=1e-5
     )
 
 
 @pytest.mark.parametrize("weights", [ALIKE, [0.0, 2.0, 1.0]])
 def test_masked_predicts_what_the_batch_chose(weights: list[float]) -> None:
-    batch, encoded = batch_of(cloze=Cloze(0.5, 0.0, CATALOGUE, 1))
-    assert batch.predicted is not None
-    chosen = torch.nonzero(batch.predicted).squeeze(1).tolist()
+    cloze = Cloze(0.5, 0.0, CATALOGUE, 1)
+    batch, encoded = batch_of(cloze, hidden=ChosenInteractions(weights, ranks=True))
+    chosen = np.flatnonzero(cloze(given(), 3).predicted).tolist()
     assert len(chosen) >= 2
     flat = [e for events in EVENTS for e in events]
     total = sum(weights[flat[t]] for t in chosen)
@@ -98,19 +98,23 @@ def test_masked_predicts_what_the_batch_chose(weights: list[float]) -> None:
         weights[flat[t]] * cross_entropy(encoded.states[t], item_at(batch, t), batch, encoded)
         for t in chosen
     )
-    assert mean_loss(MaskedModule(LOSS, weights), encoded, batch) == pytest.approx(
+    assert mean_loss(ItemPrediction(LOSS, "hidden"), encoded, batch) == pytest.approx(
         expected / total, rel=1e-5
     )
 
 
 def skip_grams(weights: list[float], temperature: float | None) -> tuple[SkipGramModule, Batch]:
-    batch, _ = batch_of(pairs=SkipGrams.of(2, 0.0, np.ones(ITEMS, dtype=np.int64), 1))
-    head = SkipGramModule(
-        LOSS, weights, "pairs", dim=DIM, user_items=2, temperature=temperature
-    )  # fmt: skip
+    keep = np.ones(ITEMS, dtype=np.float32)
+    batch, _ = batch_of(pairs=SkipGrams(2, keep, 1, weights))
+    head = SkipGramModule(LOSS, "pairs", dim=DIM, user_items=2, temperature=temperature)
     with torch.no_grad():
         head.to_context.weight.copy_(torch.randn(DIM, DIM))
     return head, batch
+
+
+def pairs_of(batch: Batch) -> list[tuple[int, int]]:
+    made = batch.fields["pairs"]
+    return list(zip(made["at"].tolist(), made["target"].tolist(), strict=True))
 
 
 @pytest.mark.parametrize("weights", [ALIKE, [1.0, 0.5, 3.0]])
@@ -118,7 +122,7 @@ def test_skip_gram_predicts_contexts_of_centres(weights: list[float]) -> None:
     head, batch = skip_grams(weights, None)
     _, encoded = batch_of()
     flat = [e for events in EVENTS for e in events]
-    pairs = batch.fields["pairs"]["pairs"].T.tolist()
+    pairs = pairs_of(batch)
     expected = [
         weights[flat[context]] * cross_entropy(
             head.to_context.weight @ (encoded.items[batch.token[centre]] * DIM**0.5),
@@ -139,7 +143,7 @@ def test_skip_gram_by_cosine() -> None:
     ids = batch.items.values().tolist()
     of = [ids.index(i) for i in range(1, ITEMS + 1)]
     losses = []
-    for centre, context in batch.fields["pairs"]["pairs"].T.tolist():
+    for centre, context in pairs_of(batch):
         mapped = head.to_context.weight @ encoded.items[batch.token[centre]]
         cosine = torch.nn.functional.cosine_similarity(mapped[None], encoded.items[of])
         losses.append(
@@ -166,9 +170,10 @@ def labels() -> AttributeLabels:
 
 
 def test_attributes_are_predicted_one_by_one() -> None:
-    batch, encoded = batch_of(labels=LabelFields(labels()), cloze=Cloze(0.5, 0.0, CATALOGUE, 1))
-    assert batch.predicted is not None
-    chosen = torch.nonzero(batch.predicted).squeeze(1).tolist()
+    cloze = Cloze(0.5, 0.0, CATALOGUE, 1)
+    fields = {of: LabelFields(of, labels(), ALIKE) for of in ("next", "masked", "item")}
+    batch, encoded = batch_of(cloze, **fields)
+    chosen = np.flatnonzero(cloze(given(), 3).predicted).tolist()
     positions = {
         "next": [(encoded.states[t], item_at(batch, to)) for t, to in [(0, 1), (1, 2), (2, 3)]],
         "masked": [
@@ -181,7 +186,7 @@ def test_attributes_are_predicted_one_by_one() -> None:
         ],
     }  # item 3 has no attribute: nothing is known
     for of, pairs in positions.items():
-        head = AttributeModule(of, ALIKE, "labels", dim=DIM, labels=5)  # type: ignore[arg-type]
+        head = AttributeModule(of, of, dim=DIM, labels=5)  # type: ignore[arg-type]
         expected = []
         for vector, item in pairs:
             probability = torch.sigmoid(head.out(vector))
@@ -197,11 +202,11 @@ def test_attributes_are_predicted_one_by_one() -> None:
 @pytest.mark.parametrize("of", ["next", "item"])
 def test_attributes_weigh_interactions_by_their_event(of: str) -> None:
     weights = [1.0, 0.5, 3.0]
-    batch, encoded = batch_of(labels=LabelFields(labels()))
+    batch, encoded = batch_of(labels=LabelFields(of, labels(), weights))
     flat = [e for events in EVENTS for e in events]
     # Positions that predict, and positions whose item has attributes and is predicted.
     pairs = [(0, 1), (1, 2), (2, 3)] if of == "next" else [(t, t) for t in (0, 1, 2, 3, 6)]
-    head = AttributeModule(of, weights, "labels", dim=DIM, labels=5)  # type: ignore[arg-type]
+    head = AttributeModule(of, "labels", dim=DIM, labels=5)  # type: ignore[arg-type]
     total = loss = 0.0
     for at, to in pairs:
         vector = encoded.states[at] if of == "next" else encoded.items[batch.token[at]]
@@ -218,23 +223,29 @@ def test_attributes_weigh_interactions_by_their_event(of: str) -> None:
 
 
 def test_attributes_in_chunks_have_the_same_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
-    batch, encoded = batch_of(labels=LabelFields(labels()))
+    batch, encoded = batch_of(labels=LabelFields("item", labels(), ALIKE))
     gradients = []
     for logits in (1 << 20, 5):
         monkeypatch.setattr("p5dist.tasks.attributes.module._LOGITS", logits)
         torch.manual_seed(0)
-        head = AttributeModule("item", ALIKE, "labels", dim=DIM, labels=5)
+        head = AttributeModule("item", "labels", dim=DIM, labels=5)
         torch.autograd.backward(head.losses(encoded, batch).sum())
         assert head.out.weight.grad is not None
         gradients.append(head.out.weight.grad)
     assert torch.allclose(*gradients, atol=1e-6)
 
 
+NEXT_AND_LABELS: dict[str, BatchFields] = {
+    "next": NextInteractions(ranks=True),
+    "labels": LabelFields("next", labels(), ALIKE),
+}
+
+
 def test_several_objectives_are_a_weighted_sum() -> None:
-    batch, encoded = batch_of(labels=LabelFields(labels()))
+    batch, encoded = batch_of(**NEXT_AND_LABELS)
     parts: dict[str, TaskModule] = {
-        "next": CausalModule(LOSS, ALIKE),
-        "genres": AttributeModule("next", ALIKE, "labels", dim=DIM, labels=5),
+        "next": ItemPrediction(LOSS, "next"),
+        "genres": AttributeModule("next", "labels", dim=DIM, labels=5),
     }
     one, other = (mean_loss(part, encoded, batch) for part in parts.values())
     fixed = MultiModule(parts, {"genres": 0.2})
@@ -244,10 +255,10 @@ def test_several_objectives_are_a_weighted_sum() -> None:
 
 def test_learned_weights_are_those_of_uncertainty() -> None:
     """exp(-s) L + s / 2, which is least where exp(s) = 2 L."""
-    batch, encoded = batch_of(labels=LabelFields(labels()))
+    batch, encoded = batch_of(**NEXT_AND_LABELS)
     parts: dict[str, TaskModule] = {
-        "next": CausalModule(LOSS, ALIKE),
-        "genres": AttributeModule("next", ALIKE, "labels", dim=DIM, labels=5),
+        "next": ItemPrediction(LOSS, "next"),
+        "genres": AttributeModule("next", "labels", dim=DIM, labels=5),
     }
     one, other = (mean_loss(part, encoded, batch) for part in parts.values())
     learned = MultiModule(parts, None)

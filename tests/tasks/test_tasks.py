@@ -14,13 +14,15 @@ from p5dist.data.batch import Batch
 from p5dist.data.catalogue import Catalogue
 from p5dist.data.jagged import Jagged
 from p5dist.data.manifest import Manifest
+from p5dist.feed.batch_fields import BatchFields
 from p5dist.feed.collate import Collate
 from p5dist.models.backbone import Encoded
 from p5dist.tasks.click import Click
+from p5dist.tasks.click.examples import Examples, Label
 from p5dist.tasks.click.interactions import CrossNetwork, DotInteraction
 from p5dist.tasks.click.module import ClickModule, HistoryFacts, dense_features
 from p5dist.tasks.click.negatives import Unclicked
-from p5dist.tasks.rating import Rating
+from p5dist.tasks.rating import RatedInteractions, Rating
 from p5dist.tasks.rating.module import RatingModule
 from tests.data.test_histories import histories
 
@@ -36,7 +38,7 @@ MANIFEST = Manifest(
 )  # fmt: skip
 
 
-def batch_of(negatives: int = 0) -> tuple[Batch, Encoded]:
+def batch_of(fields: BatchFields | None = None) -> tuple[Batch, Encoded]:
     whole = histories(LISTS)
     given = replace(
         whole,
@@ -46,8 +48,7 @@ def batch_of(negatives: int = 0) -> tuple[Batch, Encoded]:
         rating=np.asarray(RATINGS, dtype=np.float32),
         timestamp=np.asarray(TIMES) * 1_000_000,
     )
-    fields = {"": Unclicked(negatives, Catalogue(9), 1)} if negatives else {}
-    batch = Collate(1, fields=fields)(given)
+    batch = Collate(1, fields={} if fields is None else {"": fields})(given)
     vectors = torch.randn(10, DIM, generator=torch.Generator().manual_seed(1))
     states = torch.randn(7, DIM, generator=torch.Generator().manual_seed(0))
     return batch, Encoded(states, vectors[batch.items.values()])
@@ -56,13 +57,16 @@ def batch_of(negatives: int = 0) -> tuple[Batch, Encoded]:
 PAIRS = [(0, 1), (1, 2), (2, 3), (4, 5)]
 
 
-def click(weights: tuple[float, ...] = (1, 1, 1), **settings: object) -> ClickModule:
+def click(
+    weights: tuple[float, ...] = (1, 1, 1), **settings: object
+) -> tuple[ClickModule, Batch, Encoded]:
     torch.manual_seed(0)
     config = Click.model_validate({"kind": "click", "dim": 4, "dropout": 0, **settings})
-    return ClickModule(
-        config, "", MANIFEST, weights=list(weights), dim=DIM, user_attributes=(),
-        device=torch.device("cpu"),
-    )  # fmt: skip
+    drawn = Unclicked(config.negatives, Catalogue(9), 1) if config.negatives else None
+    batch, encoded = batch_of(Examples(Label(config, MANIFEST), drawn, list(weights)))
+    cpu = torch.device("cpu")
+    head = ClickModule(config, "", MANIFEST, dim=DIM, user_attributes=(), device=cpu)
+    return head, batch, encoded
 
 
 def probability(head: ClickModule, batch: Batch, encoded: Encoded, t: int, item: int) -> float:
@@ -90,8 +94,7 @@ def probability(head: ClickModule, batch: Batch, encoded: Encoded, t: int, item:
 def test_click_is_log_loss_of_labelled_targets(
     settings: dict[str, object], labels: list[int | None]
 ) -> None:
-    batch, encoded = batch_of()
-    head = click((1, 1, 5), **settings)
+    head, batch, encoded = click((1, 1, 5), **settings)
     loss = weight = 0.0
     for (t, to), label in zip(PAIRS, labels, strict=True):
         if label is None:
@@ -105,15 +108,17 @@ def test_click_is_log_loss_of_labelled_targets(
 
 
 def test_drawn_items_are_a_no_beside_every_yes() -> None:
-    batch, encoded = batch_of(negatives=3)
-    head = click(positive=["buy"], negatives=3, user_table=False)
+    head, batch, encoded = click(positive=["buy"], negatives=3, user_table=False)
+    made = batch.fields[""]
+    drawn = [(int(t), int(i)) for t, i in zip(made["at"][4:], made["item"][4:], strict=True)]
+    assert {t for t, _ in drawn} == {0, 2, 4}, "beside every yes"
+    had = [set(batch.token[:4].tolist()), set(batch.token[4:6].tolist())]
+    assert not [1 for t, item in drawn if item in had[t >= 4]]
     loss, count = 0.0, 0
     for (t, to), label in zip(PAIRS, [1, 0, 1, 1], strict=True):
         examples = [(int(batch.token[to]), label)]
         if label:
-            examples += [
-                (item, 0) for item in batch.fields[""]["unclicked"][to].tolist() if item >= 0
-            ]
+            examples += [(item, 0) for at, item in drawn if at == t]
         for item, yes in examples:
             p = probability(head, batch, encoded, t, item)
             loss -= math.log(p if yes else 1 - p)
@@ -171,8 +176,8 @@ def test_rating_scores_by_hand(score: str) -> None:
     torch.manual_seed(0)
     config = Rating.model_validate({"kind": "rating", "score": score, "dropout": 0})
     device = torch.device("cpu")
-    head = RatingModule(config, MANIFEST, weights=[1.0], dim=DIM, user_attributes=(), device=device)
-    batch, encoded = batch_of()
+    head = RatingModule(config, "", MANIFEST, dim=DIM, user_attributes=(), device=device)
+    batch, encoded = batch_of(RatedInteractions(ranks=False))
     table = head.users.bags.embedding_bags["user"].weight  # type: ignore[union-attr]
     if head.mlp is not None:
         torch.nn.init.normal_(head.mlp.out.weight)
@@ -200,10 +205,9 @@ def test_ratings_are_weighted_by_their_event() -> None:
     torch.manual_seed(0)
     config = Rating.model_validate({"kind": "rating", "dropout": 0})
     weights = [1.0, 0.5, 3.0]
-    head = RatingModule(
-        config, MANIFEST, weights=weights, dim=DIM, user_attributes=(), device=torch.device("cpu")
-    )
-    batch, encoded = batch_of()
+    device = torch.device("cpu")
+    head = RatingModule(config, "", MANIFEST, dim=DIM, user_attributes=(), device=device)
+    batch, encoded = batch_of(RatedInteractions(weights, ranks=False))
     users = head.rows_of_users(batch)
     assert users is not None
     rated = [(t, to) for t, to in PAIRS if not np.isnan(RATINGS[to])]

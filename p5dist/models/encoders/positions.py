@@ -37,8 +37,7 @@ class LearnedPositions(nn.Module):
         """[T, dim] → [T, dim]"""
         position = batch.position
         if self.from_end:
-            lengths = torch.bincount(batch.owner, minlength=batch.histories)
-            last = lengths - (2 if self.causal and self.training else 1)
+            last = torch.diff(batch.offsets) - (2 if self.causal and self.training else 1)
             position = last[batch.owner] - position
         if self.causal:
             position = position.clamp(0, max(len(self.table) - 2, 0))

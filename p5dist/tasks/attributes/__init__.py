@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Literal
 
+import numpy as np
 from pydantic import Field
 
 from p5dist.config import RunConfig
 from p5dist.data.attributes import Attributes as AttributeTables
-from p5dist.data.histories import Histories
-from p5dist.data.jagged import Ints
+from p5dist.data.jagged import Array, Ints, Jagged
 from p5dist.data.labels import AttributeLabels
 from p5dist.errors import ConfigError, DataError
-from p5dist.feed.batch_fields import BatchFields
+from p5dist.feed.batch_fields import Collated
+from p5dist.tasks.predictions import Predictions, before_others
 from p5dist.tasks.task import Context, Task, check_targets, event_weights
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from p5dist.tasks.module import TaskModule
 
+FIRST_LABEL = "first_label"
 _LARGEST_LAYER = 200_000
 
 
@@ -73,7 +75,8 @@ class Attributes(Task):
     def batch_fields(self, context: Context) -> LabelFields:
         tables = AttributeTables.load(context.folder, "item", self.attributes)
         assert tables is not None
-        return LabelFields(AttributeLabels(tables, self._sizes(context)))
+        labels = AttributeLabels(tables, self._sizes(context))
+        return LabelFields(self.of, labels, event_weights(context.manifest))
 
     def build(self, context: Context, device: torch.device) -> TaskModule:
         from p5dist.tasks.attributes.module import AttributeModule
@@ -88,7 +91,6 @@ class Attributes(Task):
             )  # fmt: skip
         return AttributeModule(
             self.of,
-            event_weights(context.manifest),
             context.name,
             dim=context.job.model.dim,
             labels=labels,
@@ -98,13 +100,38 @@ class Attributes(Task):
         return tuple(context.manifest.item_attributes[name] for name in self.attributes)
 
 
-class LabelFields(BatchFields):
-    """``labels`` [V]: the attribute values of the U items of a batch as labels from 0; the labels
-    of item i are ``labels[label_offsets[i]:label_offsets[i + 1]]``, ``label_offsets`` [U + 1]."""
+class LabelFields(Predictions):
+    """Predictions of items that have attribute values. ``label`` [2, V]: index of the prediction,
+    rising, and number from 0 of every value that its item has; in memory of the host
+    ``first_label`` [M + 1]: the labels of prediction m are ``first_label[m]`` …
+    ``first_label[m + 1] - 1``.
 
-    def __init__(self, labels: AttributeLabels) -> None:
-        self._labels = labels
+    Args:
+        of: as in :class:`Attributes`.
+        labels: the labels of items.
+        weights: of the interactions whose items are predicted, by event code.
+    """
 
-    def arrays(self, histories: Histories, step: int, ids: Ints) -> dict[str, Ints]:
-        offsets, labels = self._labels(ids)
-        return {"label_offsets": offsets, "labels": labels}
+    on_host = (FIRST_LABEL,)
+
+    def __init__(self, of: str, labels: AttributeLabels, weights: list[float]) -> None:
+        super().__init__(weights, ranks=False)
+        self._of, self._labels = of, labels
+
+    def choose(self, batch: Collated) -> tuple[Ints, Ints]:
+        if self._of == "next":
+            at = before_others(batch.histories)
+            target = at + 1
+        elif self._of == "masked":
+            assert batch.predicted is not None, "an objective hides interactions"
+            at = target = np.flatnonzero(batch.predicted)
+        else:
+            at = target = np.arange(len(batch.token))
+        known = np.diff(self._labels(batch.ids)[0])[batch.token[target]] > 0
+        return at[known], target[known]
+
+    def arrays(self, batch: Collated) -> dict[str, Array]:
+        made = super().arrays(batch)
+        offsets, labels = self._labels(batch.ids)
+        own = Jagged(offsets, labels).take(batch.token[made["target"]])
+        return made | {"label": np.stack([own.owner(), own.values]), FIRST_LABEL: own.offsets}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from p5dist.config.losses import FullSoftmax, Loss
+from p5dist.tasks.predictions import NextInteractions
 from p5dist.tasks.task import Context, Task, check_targets, event_weights
 
 if TYPE_CHECKING:
@@ -31,7 +32,10 @@ class Causal(Task):
     def check_data(self, context: Context, key: str) -> None:
         check_targets(context, key)
 
-    def build(self, context: Context, device: torch.device) -> TaskModule:
-        from p5dist.tasks.causal.module import CausalModule
+    def batch_fields(self, context: Context) -> NextInteractions:
+        return NextInteractions(event_weights(context.manifest), ranks=True)
 
-        return CausalModule(self.loss, event_weights(context.manifest))
+    def build(self, context: Context, device: torch.device) -> TaskModule:
+        from p5dist.tasks.item_prediction import ItemPrediction
+
+        return ItemPrediction(self.loss, context.name)

@@ -9,6 +9,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 from p5dist.config import RunConfig
 from p5dist.config.base import Column, Section
 from p5dist.errors import DataError
+from p5dist.tasks.click.examples import Examples, Label
 from p5dist.tasks.click.negatives import Unclicked
 from p5dist.tasks.task import (
     Context,
@@ -138,12 +139,16 @@ class Click(Task):
                 ),
             )  # fmt: skip
 
-    def batch_fields(self, context: Context) -> Unclicked | None:
-        return self.drawn(context, context.job.training_seed) if self.negatives else None
+    def batch_fields(self, context: Context) -> Examples:
+        return Examples(
+            Label(self, context.manifest),
+            self.drawn(context, context.job.training_seed),
+            event_weights(context.manifest),
+        )
 
-    def drawn(self, context: Context, seed: int) -> Unclicked:
-        """The sampler of the negatives."""
-        return Unclicked(self.negatives, context.catalogue, seed)
+    def drawn(self, context: Context, seed: int) -> Unclicked | None:
+        """The sampler of the negatives; None without negatives."""
+        return Unclicked(self.negatives, context.catalogue, seed) if self.negatives else None
 
     def build(self, context: Context, device: torch.device) -> TaskModule:
         from p5dist.tasks.click.module import ClickModule
@@ -152,7 +157,6 @@ class Click(Task):
             self,
             context.name,
             context.manifest,
-            weights=event_weights(context.manifest),
             dim=context.job.model.dim,
             user_attributes=context.job.model.user_attributes,
             device=device,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 import numpy as np
-import torch
 
 from p5dist.data.histories import Histories
 from p5dist.data.jagged import Array, Ints
@@ -13,7 +12,7 @@ from p5dist.ranking.baselines import ItemRate
 from p5dist.ranking.metrics import Estimate, click_metrics
 from p5dist.ranking.targets import TargetBatch
 from p5dist.tasks.click import Click
-from p5dist.tasks.click.module import Label
+from p5dist.tasks.click.examples import Label
 from p5dist.tasks.evaluation import MODEL, USER, Evaluation, Predictor
 from p5dist.tasks.task import Context
 
@@ -36,18 +35,18 @@ class ClickEvaluation(Evaluation):
         self._config = config
         self._catalogue = context.catalogue
         self._label = Label(config, context.manifest)
-        self._draw = config.drawn(context, context.job.seed) if config.negatives else None
+        self._draw = config.drawn(context, context.job.seed)
 
     def fit(self, parts: Iterable[Histories]) -> ItemRate:
         parts = list(parts)
         item = np.concatenate([part.item for part in parts])
-        label = np.concatenate([self._labels(part.event, part.rating) for part in parts])
+        label = np.concatenate([self._label(part.event, part.rating) for part in parts])
         return ItemRate.fit(item, label, self._catalogue, self._config.negatives)
 
     def examples(
         self, predictor: Predictor, batch: TargetBatch, baselines: ItemRate | None
     ) -> Mapping[str, Array]:
-        label = self._labels(batch.event, batch.rating)
+        label = self._label(batch.event, batch.rating)
         target = np.flatnonzero(~np.isnan(label))
         item, label = batch.item[target], label[target]
         if self._draw is not None:
@@ -79,11 +78,6 @@ class ClickEvaluation(Evaluation):
             for name in (MODEL, ITEM_RATE)
             if name in examples
         }  # fmt: skip
-
-    def _labels(self, event: Array, rating: Array) -> Array:
-        codes, ratings = torch.from_numpy(event.copy()).long(), torch.from_numpy(rating.copy())
-        labels: Array = self._label(codes, ratings).numpy()
-        return labels
 
 
 def _number_of_owner(owner: Ints) -> Ints:

@@ -15,7 +15,7 @@ from p5dist.models.dropout import HashedDropout, Site
 from p5dist.models.tables import UserTables
 from p5dist.tasks.click import Click, Dcn
 from p5dist.tasks.click.interactions import CrossNetwork, DotInteraction, mlp
-from p5dist.tasks.module import Asked, TargetWeight, TaskModule
+from p5dist.tasks.module import Asked, TaskModule
 
 _DENSE = 5
 _DAY = 86_400
@@ -28,9 +28,8 @@ class ClickModule(TaskModule):
 
     Args:
         config: the task section.
-        name: of the task; the batch has the drawn negatives under this name.
+        name: of the task.
         manifest: events, mean rating and id spaces.
-        weights: of targets, by event code.
         dim: width of item vectors and states.
         user_attributes: names of the user attributes.
         device: of the tables.
@@ -42,16 +41,13 @@ class ClickModule(TaskModule):
         name: str,
         manifest: Manifest,
         *,
-        weights: list[float],
         dim: int,
         user_attributes: tuple[str, ...],
         device: torch.device,
     ) -> None:
         super().__init__()
         width = config.dim
-        self.name, self.draws = name, config.negatives > 0
-        self.label = Label(config, manifest)
-        self.weight = TargetWeight(weights)
+        self.name = name
         self.facts = HistoryFacts(manifest.rating_mean or 0.0)
         self.reads_states = config.state
         attributes = {name: manifest.user_attributes[name] for name in user_attributes}
@@ -70,20 +66,16 @@ class ClickModule(TaskModule):
         )
         self.dropout = HashedDropout(config.dropout, site=Site.CLICK_FEATURES)
 
-    def counts(self, batch: Batch) -> list[float]:
-        """Sum of the weights of the examples."""
-        now, _, _, weight = self._examples(batch)
-        return [float(len(now)) if weight is None else float(weight.double().sum())]
-
     def losses(self, encoded: Encoded, batch: Batch) -> Tensor:
         """[1] the log loss"""
-        now, item, label, weight = self._examples(batch)
+        made = batch.fields[self.name]
+        now, label, weight = made["at"], made["label"], made.get("weight")
         users, time = self.rows_of_users(batch), batch.seconds
         logits = self.logits(
             self.facts(batch)[now],
             time[now],
             time[now + 1],
-            encoded.items[item],
+            encoded.items[made["item"]],
             None if self.state is None else encoded.states[now],
             None if users is None else users[batch.owner[now]],
             batch.dropout_key[now],
@@ -139,46 +131,6 @@ class ClickModule(TaskModule):
             stacked = self.dropout(stacked.flatten(1), key).view_as(stacked)
         logits: Tensor = self.interaction(stacked)
         return logits
-
-    def _examples(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """Positions [M] before the example, items [M], labels [M] and weights [M]: of the targets
-        that have a label, then of the negatives drawn for each yes."""
-        label = self.label(batch.event, batch.rating)
-        now = torch.nonzero(batch.has_next & ~torch.isnan(torch.roll(label, -1))).squeeze(1)
-        item, label, event = batch.token[now + 1], label[now + 1], batch.event[now + 1]
-        if self.draws:
-            drawn = batch.fields[self.name]["unclicked"][now + 1]
-            owner, column = torch.nonzero((drawn >= 0) & (label == 1).unsqueeze(1), as_tuple=True)
-            now, item = torch.cat([now, now[owner]]), torch.cat([item, drawn[owner, column]])
-            event = torch.cat([event, event[owner]])
-            label = torch.cat([label, label.new_zeros(len(owner))])
-        return now, item, label, self.weight(event)
-
-
-class Label(nn.Module):
-    """1 for a yes, 0 for a no, NaN for an interaction without label.
-
-    Args:
-        config: the task section.
-        manifest: has the names of the events.
-    """
-
-    def __init__(self, config: Click, manifest: Manifest) -> None:
-        super().__init__()
-        self.threshold = config.threshold
-        positive = config.positive
-        named = [0.0, *(float(event in (positive or ())) for event in manifest.events)]
-        self.by_event: Tensor | None
-        table = None if positive is None else torch.tensor(named)
-        self.register_buffer("by_event", table, persistent=False)
-
-    def forward(self, event: Tensor, rating: Tensor) -> Tensor:
-        """[T], [T] → [T]"""
-        if self.by_event is not None:
-            return self.by_event[event]
-        if self.threshold is None:
-            return torch.ones(len(event), device=event.device)
-        return torch.where(torch.isnan(rating), torch.nan, (rating >= self.threshold).float())
 
 
 class HistoryFacts(nn.Module):

@@ -10,13 +10,12 @@ from p5dist.data.catalogue import Catalogue
 from p5dist.data.histories import Histories
 from p5dist.data.jagged import Ints, Jagged, contains
 from p5dist.data.randomness import Stream, uniform
-from p5dist.feed.batch_fields import BatchFields
 
 _TRIES = 4
 
 
 @dataclass(frozen=True)
-class Unclicked(BatchFields):
+class Unclicked:
     """Draws items that a user has not had, uniformly from the catalogue.
 
     In training, all training interactions of the user count as had, including those that the
@@ -42,11 +41,6 @@ class Unclicked(BatchFields):
         users, of = np.unique(histories.had_of, return_inverse=True)
         had = histories.had.take(users)
         return self.draw(had, of[owner], histories.row[owner], histories.position(), step)
-
-    def items(self, histories: Histories, step: int) -> dict[str, Ints]:
-        """``unclicked`` [T, n]: ids of the drawn items, 0 for none; the batch field holds their
-        indices among the items of the batch, -1 for none."""
-        return {"unclicked": self.drawn(histories, step)}
 
     def draw(self, had: Jagged, owner: Ints, row: Ints, position: Ints, step: int) -> Ints:
         """[M, n] item ids as :meth:`drawn`, for M targets at ``row`` and ``position``.

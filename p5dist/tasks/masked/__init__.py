@@ -8,6 +8,7 @@ from pydantic import Field
 
 from p5dist.config.losses import FullSoftmax, Loss
 from p5dist.tasks.masked.masking import Cloze
+from p5dist.tasks.predictions import ChosenInteractions
 from p5dist.tasks.task import Context, Task, check_targets, event_weights
 
 if TYPE_CHECKING:
@@ -53,7 +54,10 @@ class Masked(Task):
         seed = context.job.training_seed
         return Cloze(self.probability, self.last_share, context.catalogue, seed)
 
-    def build(self, context: Context, device: torch.device) -> TaskModule:
-        from p5dist.tasks.masked.module import MaskedModule
+    def batch_fields(self, context: Context) -> ChosenInteractions:
+        return ChosenInteractions(event_weights(context.manifest), ranks=True)
 
-        return MaskedModule(self.loss, event_weights(context.manifest))
+    def build(self, context: Context, device: torch.device) -> TaskModule:
+        from p5dist.tasks.item_prediction import ItemPrediction
+
+        return ItemPrediction(self.loss, context.name)

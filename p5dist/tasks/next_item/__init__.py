@@ -10,6 +10,7 @@ from p5dist.config import RunConfig
 from p5dist.config.losses import FullSoftmax, Loss
 from p5dist.errors import DataError
 from p5dist.tasks.masked.masking import Cloze
+from p5dist.tasks.predictions import ChosenInteractions, NextInteractions, Predictions
 from p5dist.tasks.task import Context, Task, check_events, check_targets, event_weights
 
 if TYPE_CHECKING:
@@ -74,12 +75,11 @@ class NextItem(Task):
             return None
         return Cloze(0.0, 1.0, context.catalogue, context.job.training_seed)
 
+    def batch_fields(self, context: Context) -> Predictions:
+        chosen = ChosenInteractions if self.by == "masked" else NextInteractions
+        return chosen(event_weights(context.manifest, self.events), ranks=True)
+
     def build(self, context: Context, device: torch.device) -> TaskModule:
-        weights = event_weights(context.manifest, self.events)
-        if self.by == "masked":
-            from p5dist.tasks.masked.module import MaskedModule
+        from p5dist.tasks.item_prediction import ItemPrediction
 
-            return MaskedModule(self.loss, weights)
-        from p5dist.tasks.causal.module import CausalModule
-
-        return CausalModule(self.loss, weights)
+        return ItemPrediction(self.loss, context.name)

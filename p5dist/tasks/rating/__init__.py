@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Literal
 
+import numpy as np
 from pydantic import Field, PositiveInt
 
 from p5dist.config import RunConfig
+from p5dist.data.jagged import Ints
 from p5dist.errors import DataError
+from p5dist.feed.batch_fields import Collated
+from p5dist.tasks.predictions import Predictions, before_others
 from p5dist.tasks.task import (
     Context,
     Metric,
@@ -70,13 +74,16 @@ class Rating(Task):
                 fix="correct prepare.source.columns.rating, or prepare.clean.rating_range",
             )  # fmt: skip
 
+    def batch_fields(self, context: Context) -> RatedInteractions:
+        return RatedInteractions(event_weights(context.manifest), ranks=False)
+
     def build(self, context: Context, device: torch.device) -> TaskModule:
         from p5dist.tasks.rating.module import RatingModule
 
         return RatingModule(
             self,
+            context.name,
             context.manifest,
-            weights=event_weights(context.manifest),
             dim=context.job.model.dim,
             user_attributes=context.job.model.user_attributes,
             device=device,
@@ -86,3 +93,12 @@ class Rating(Task):
         from p5dist.tasks.rating.evaluation import RatingEvaluation
 
         return RatingEvaluation(context.manifest)
+
+
+class RatedInteractions(Predictions):
+    """Every interaction predicts the next one of its history that has a rating."""
+
+    def choose(self, batch: Collated) -> tuple[Ints, Ints]:
+        at = before_others(batch.histories)
+        at = at[~np.isnan(batch.histories.rating[at + 1])]
+        return at, at + 1

@@ -10,7 +10,7 @@ from p5dist.data.manifest import Manifest
 from p5dist.models.backbone import Encoded
 from p5dist.models.dropout import HashedDropout, Site
 from p5dist.models.tables import UserTables
-from p5dist.tasks.module import Asked, TargetWeight, TaskModule
+from p5dist.tasks.module import Asked, TaskModule
 from p5dist.tasks.rating import Rating
 
 
@@ -23,8 +23,8 @@ class RatingModule(TaskModule):
 
     Args:
         config: the task section.
+        name: of the task.
         manifest: mean rating and id spaces.
-        weights: of targets, by event code.
         dim: width of item vectors and states.
         user_attributes: names of the user attributes.
         device: of the tables.
@@ -35,16 +35,15 @@ class RatingModule(TaskModule):
     def __init__(
         self,
         config: Rating,
+        name: str,
         manifest: Manifest,
         *,
-        weights: list[float],
         dim: int,
         user_attributes: tuple[str, ...],
         device: torch.device,
     ) -> None:
         super().__init__()
-        self.mean = manifest.rating_mean or 0.0
-        self.weight = TargetWeight(weights)
+        self.name, self.mean = name, manifest.rating_mean or 0.0
         width = config.user_dim
         attributes = {name: manifest.user_attributes[name] for name in user_attributes}
         self.users = (
@@ -57,22 +56,19 @@ class RatingModule(TaskModule):
         self.item_dropout = HashedDropout(config.dropout, site=Site.RATING_ITEM)
         self.user_dropout = HashedDropout(config.dropout, site=Site.RATING_USER)
 
-    def counts(self, batch: Batch) -> list[float]:
-        """Sum of the weights of the ratings."""
-        return [self.weight.total(batch.event[self._rated(batch) + 1])]
-
     def losses(self, encoded: Encoded, batch: Batch) -> Tensor:
         """[1] the squared error"""
-        now = self._rated(batch)
+        made = batch.fields[self.name]
+        now, target = made["at"], made["target"]
         key = batch.dropout_key[now]
         users = self.rows_of_users(batch)
         predicted = self.ratings(
             self.state_dropout(encoded.states[now], key),
-            self.item_dropout(encoded.items[batch.token[now + 1]], key),
+            self.item_dropout(encoded.items[batch.token[target]], key),
             None if users is None else self.user_dropout(users[batch.owner[now]], key),
         )
-        error = (predicted - batch.rating[now + 1]).square()
-        weight = self.weight(batch.event[now + 1])
+        error = (predicted - batch.rating[target]).square()
+        weight = made.get("weight")
         return (error.sum() if weight is None else error @ weight).reshape(1)
 
     def rows_of_users(self, batch: Batch) -> Tensor | None:
@@ -96,11 +92,6 @@ class RatingModule(TaskModule):
         if self.mlp is not None:
             predicted = predicted + self.mlp(torch.cat([user, items], dim=1))
         return predicted
-
-    def _rated(self, batch: Batch) -> Tensor:
-        """Positions [M] whose next interaction has a rating."""
-        after = torch.roll(batch.rating, -1)
-        return torch.nonzero(batch.has_next & ~torch.isnan(after)).squeeze(1)
 
 
 class BiasedProduct(nn.Module):

@@ -8,7 +8,7 @@ from pydantic import Field, PositiveInt
 
 from p5dist.config.losses import FullSoftmax, Loss
 from p5dist.data import columns as c
-from p5dist.tasks.skip_gram.pairs import SkipGrams
+from p5dist.tasks.skip_gram.pairs import SkipGrams, keep_rates
 from p5dist.tasks.task import Context, Task, check_targets, event_weights
 
 if TYPE_CHECKING:
@@ -49,8 +49,11 @@ class SkipGram(Task):
 
     def batch_fields(self, context: Context) -> SkipGrams:
         counts = (context.folder / "vocabulary/item.parquet").read_table([c.COUNT])
-        return SkipGrams.of(
-            self.window, self.subsample, counts[c.COUNT].to_numpy(), context.job.training_seed
+        return SkipGrams(
+            self.window,
+            keep_rates(self.subsample, counts[c.COUNT].to_numpy()),
+            context.job.training_seed,
+            event_weights(context.manifest),
         )
 
     def build(self, context: Context, device: torch.device) -> TaskModule:
@@ -59,7 +62,6 @@ class SkipGram(Task):
         model = context.job.model
         return SkipGramModule(
             self.loss,
-            event_weights(context.manifest),
             context.name,
             dim=model.dim,
             user_items=self.user_items,

@@ -10,7 +10,7 @@ from p5dist.config.losses import Loss
 from p5dist.data.batch import Batch
 from p5dist.models.backbone import Backbone, Encoded, compared
 from p5dist.models.losses import catalogue_loss
-from p5dist.tasks.module import TargetWeight, TaskModule
+from p5dist.tasks.module import TaskModule
 
 
 class SkipGramModule(TaskModule):
@@ -22,7 +22,6 @@ class SkipGramModule(TaskModule):
 
     Args:
         loss: over the catalogue.
-        weights: of contexts, by event code.
         name: of the task; the batch has the pairs under this name.
         dim: width of item vectors.
         user_items: number of last items of a history whose mean gives the user vector.
@@ -35,7 +34,6 @@ class SkipGramModule(TaskModule):
     def __init__(
         self,
         loss: Loss,
-        weights: list[float],
         name: str,
         *,
         dim: int,
@@ -44,7 +42,6 @@ class SkipGramModule(TaskModule):
     ) -> None:
         super().__init__()
         self.loss = loss
-        self.weight = TargetWeight(weights)
         self.temperature = temperature
         self.name = name
         self.user_items = user_items
@@ -52,29 +49,23 @@ class SkipGramModule(TaskModule):
         self.to_context = nn.Linear(dim, dim, bias=False)
         nn.init.eye_(self.to_context.weight)
 
-    def counts(self, batch: Batch) -> list[float]:
-        """Sum of the weights of the pairs."""
-        return [self.weight.total(batch.event[batch.fields[self.name]["pairs"][1]])]
-
     def losses(self, encoded: Encoded, batch: Batch) -> Tensor:
         """[1]"""
-        pairs = batch.fields[self.name]["pairs"]
-        centre, context = batch.token[pairs]
-        weight = self.weight(batch.event[pairs[1]])
+        made = batch.fields[self.name]
+        centre, context = batch.token[made["at"]], batch.token[made["target"]]
         # Mapped once per item instead of once per pair.
         states = F.embedding(centre, self._mapped(encoded.items))
-        loss = catalogue_loss(states, context, encoded.items, batch, weight, loss=self.loss)
-        return loss.reshape(1)
+        total = catalogue_loss(states, context, encoded.items, batch, made, loss=self.loss)
+        return total.reshape(1)
 
     def user_vectors(self, backbone: Backbone, batch: Batch) -> Tensor:
         """[B, dim] the mean of the last items of each history, mapped to contexts; zero for an
         empty history."""
         items = self.encode(backbone, batch).items
-        length = torch.bincount(batch.owner, minlength=batch.histories)
-        late = torch.nonzero(length[batch.owner] - batch.position <= self.user_items).squeeze(1)
-        owner = batch.owner[late]
+        length = torch.diff(batch.offsets)
+        late = length[batch.owner] - batch.position <= self.user_items
         vectors = items.new_zeros(batch.histories, items.shape[1])
-        vectors = vectors.index_add(0, owner, items[batch.token[late]])
+        vectors = vectors.index_add(0, batch.owner, items[batch.token] * late.unsqueeze(1))
         mean = vectors / length.clamp(1, self.user_items).unsqueeze(1)
         return self._mapped(mean)
 

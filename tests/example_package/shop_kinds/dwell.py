@@ -16,6 +16,7 @@ from p5dist.data.jagged import Array, Floats
 from p5dist.ranking.metrics import Estimate, estimate
 from p5dist.ranking.targets import TargetBatch
 from p5dist.tasks.evaluation import MODEL, USER, Evaluation, Predictor
+from p5dist.tasks.predictions import NextInteractions
 from p5dist.tasks.task import Context, Metric, Task, check_columns
 
 if TYPE_CHECKING:
@@ -42,6 +43,9 @@ class Dwell(Task):
     def check(self, job: RunConfig, key: str) -> None:
         check_columns(job, key, "timestamp")
 
+    def batch_fields(self, context: Context) -> NextInteractions:
+        return NextInteractions(ranks=False)
+
     def build(self, context: Context, device: torch.device) -> TaskModule:
         import torch
         from torch import Tensor, nn
@@ -53,18 +57,17 @@ class Dwell(Task):
         class DwellModule(TaskModule):
             """A linear function of the state."""
 
-            def __init__(self, dim: int, start: float) -> None:
+            def __init__(self, name: str, dim: int, start: float) -> None:
                 super().__init__()
+                self.name = name
                 self.out = nn.Linear(dim, 1)
                 nn.init.zeros_(self.out.weight)
                 nn.init.constant_(self.out.bias, start)
 
-            def counts(self, batch: Batch) -> list[float]:
-                return [float(batch.has_next.sum())]
-
             def losses(self, encoded: Encoded, batch: Batch) -> Tensor:
-                now = torch.nonzero(batch.has_next).squeeze(1)
-                seconds = batch.seconds[now + 1] - batch.seconds[now]
+                made = batch.fields[self.name]
+                now, target = made["at"], made["target"]
+                seconds = batch.seconds[target] - batch.seconds[now]
                 predicted = self.out(encoded.states[now]).squeeze(1)
                 error: Tensor = predicted - torch.log1p(seconds.float())
                 return error.abs().sum().reshape(1)
@@ -73,7 +76,7 @@ class Dwell(Task):
                 predicted: Tensor = self.out(asked.last(asked.states)).squeeze(1)
                 return predicted
 
-        return DwellModule(context.job.model.dim, float(np.log1p(self.start_s)))
+        return DwellModule(context.name, context.job.model.dim, float(np.log1p(self.start_s)))
 
     def evaluation(self, context: Context) -> DwellEvaluation:
         return DwellEvaluation()

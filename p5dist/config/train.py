@@ -74,7 +74,8 @@ class NonFinite(Section):
     """The reaction to a loss that is not a finite number."""
 
     policy: Literal["stop", "skip"] = "stop"
-    """skip: the step is not applied and its rows are written to skipped.jsonl."""
+    """skip: the step is not applied and its rows are written to skipped.jsonl; each step then waits
+    for its loss, which costs time on GPUs."""
     budget: NonNegativeInt = 10
     """Steps that may be skipped in a stage."""
 

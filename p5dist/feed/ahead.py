@@ -7,35 +7,29 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from typing import Generic, TypeVar
 
-from p5dist.data.batch import Batch
 from p5dist.data.histories import Histories
 from p5dist.errors import P5Error
 
-BATCHES_AHEAD = 2
+BATCHES_AHEAD = 3
 _PATIENCE_S = 10.0
 
-
-@dataclass(frozen=True)
-class Ready:
-    """A batch of a worker, ready to be trained on."""
-
-    step: int
-    batch: Batch
-    error: P5Error | None
-    """Why there is no data from this step on; the batch has no histories then."""
+Made = TypeVar("Made")
+Make = Callable[[int, Histories, P5Error | None], Made]
+"""Makes the batch of a step from this worker's histories; or from no histories and the reason why
+there is no data from this step on."""
 
 
 @contextmanager
 def prefetch(
     steps: Iterator[tuple[int, Histories]],
-    make: Callable[[int, Histories], Batch],
+    make: Make[Made],
     *,
     start: int,
     stop: int,
     ahead: int = BATCHES_AHEAD,
-) -> Iterator[Iterator[Ready]]:
+) -> Iterator[Iterator[Made]]:
     """The batches of the steps ``start`` … ``stop - 1`` in order, up to ``ahead`` of them made
     before they are asked for.
 
@@ -45,7 +39,7 @@ def prefetch(
 
     Args:
         steps: (global step, this worker's histories). After a P5Error nothing more is taken.
-        make: batch of a step; called in the thread.
+        make: called in the thread.
 
     Raises:
         Exception: any error of ``make``, and any error of ``steps`` but a P5Error, when the batch
@@ -59,11 +53,11 @@ def prefetch(
         maker.end()
 
 
-class _Maker(threading.Thread):
+class _Maker(threading.Thread, Generic[Made]):
     def __init__(
         self,
         steps: Iterator[tuple[int, Histories]],
-        make: Callable[[int, Histories], Batch],
+        make: Make[Made],
         start: int,
         stop: int,
         ahead: int,
@@ -71,13 +65,13 @@ class _Maker(threading.Thread):
         super().__init__(name="feed", daemon=True)
         self._steps, self._make = steps, make
         self._range = range(start, stop)
-        self._ready: deque[Ready | None] = deque()
+        self._ready: deque[Made | None] = deque()
         self._changed = threading.Condition()
         self._allowed = start + ahead  # batches before this step may be made
         self._ending = False
         self._failure: BaseException | None = None
 
-    def take(self) -> Ready | None:
+    def take(self) -> Made | None:
         """The next batch; None after the last one."""
         with self._changed:
             self._allowed += 1
@@ -108,7 +102,7 @@ class _Maker(threading.Thread):
                         assert at == step
                     except P5Error as e:
                         error = e
-                self._put(Ready(step, self._make(step, histories), error))
+                self._put(self._make(step, histories, error))
             self._put(None)
         except BaseException as e:
             with self._changed:
@@ -120,7 +114,7 @@ class _Maker(threading.Thread):
             self._changed.wait_for(lambda: step < self._allowed or self._ending)
             return step < self._allowed
 
-    def _put(self, ready: Ready | None) -> None:
+    def _put(self, ready: Made | None) -> None:
         with self._changed:
             self._ready.append(ready)
             self._changed.notify_all()

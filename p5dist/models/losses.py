@@ -22,9 +22,10 @@ from torch.autograd import Function
 from p5dist.config.losses import FullSoftmax, GeneralisedBce, Loss
 from p5dist.data.batch import Batch
 
-CHUNK = {"cpu": 1 << 20, "cuda": 1 << 26}
-"""Logits held at once, by type of device: 4 MB in float32, which caches hold; 256 MB, which keep a
-GPU busy."""
+CHUNK = {"cpu": 1 << 20}
+"""Logits held at once, by type of device: 4 MB in float32, which caches hold."""
+_CHUNK_ON_GPU = 1 << 26
+"""256 MB, which keep a GPU busy."""
 _FEW, _PREDICTIONS = 64, 256
 """If the logits of fewer predictions than the first number fit with all candidates, a chunk has the
 second number of predictions and a block of the candidates. (On a core, products of so few rows with
@@ -33,7 +34,7 @@ all candidates take longer than computing the logits twice.)"""
 
 def chunk_shape(predictions: int, candidates: int, device: str) -> tuple[int, int]:
     """Largest number of predictions and of candidates whose logits exist at once."""
-    size, candidates = CHUNK[device], max(candidates, 1)
+    size, candidates = CHUNK.get(device, _CHUNK_ON_GPU), max(candidates, 1)
     fitting = size // candidates
     at_once = min(fitting if fitting >= _FEW else _PREDICTIONS, max(predictions, 1))
     return at_once, min(max(size // at_once, 1), candidates)
@@ -89,6 +90,17 @@ def catalogue_loss(
         beta = rate * (loss.calibration * (1 - 1 / rate) + 1 / rate)
         return (beta * F.softplus(-positive) @ weight + negatives) / (len(log_q) + 1)
     return _over(LOG_SUM_EXP, states, candidates, positive, weight, log_q, hits) - positive @ weight
+
+
+def sum_softplus(states: Tensor, candidates: Tensor, weight: Tensor) -> Tensor:
+    """Σₘ weightₘ Σ꜀ log(1 + exp(statesₘ · candidates꜀)): a scalar.
+
+    Args:
+        states: [M, dim]
+        candidates: [C, dim]
+        weight: [M]
+    """
+    return _over(SUM_SOFTPLUS, states, candidates, None, weight, None, None)
 
 
 class Hits(NamedTuple):

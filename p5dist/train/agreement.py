@@ -8,12 +8,8 @@ into the exchange that each step has anyway, and all workers see the same sums.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
 
 from p5dist.errors import TrainingError
-
-if TYPE_CHECKING:
-    from torch import Tensor  # the monitor's process has no use for PyTorch
 
 
 @dataclass
@@ -33,10 +29,9 @@ class Flags:
         """One number a flag, to be summed over the workers."""
         return [getattr(self, field.name) for field in fields(self)]
 
-    @classmethod
-    def agreed(cls, sums: Tensor) -> Flags:
-        """From the sums over the workers of :meth:`values`."""
-        return cls(*sums.tolist())
+    def with_later(self, other: Flags) -> Flags:
+        """These flags and those of a later step together: whatever either of them says."""
+        return Flags(*map(max, self.values(), other.values()))
 
 
 NUMBER_OF_FLAGS = len(fields(Flags))

@@ -4,52 +4,29 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
-from p5dist.data.batch import Batch
-from p5dist.data.histories import Histories
 from p5dist.errors import TrainingError
-from p5dist.feed.ahead import Ready, prefetch
 from p5dist.feed.stream import LaneStream
 from p5dist.observe.events import Callback, Logged, Saved, Saving, Skipped, Trained, Validated, tell
 from p5dist.observe.metrics_log import DATA
-from p5dist.train.agreement import NUMBER_OF_FLAGS, Flags, OtherWorkerError
+from p5dist.train.agreement import Flags, OtherWorkerError
+from p5dist.train.batches import Ready, batches_of
+from p5dist.train.lookups import Lookups, lookups_of
 from p5dist.train.memory import FreeMemory
-from p5dist.train.meter import (
-    BACKWARD,
-    CHECKPOINT,
-    FORWARD,
-    OPTIMIZER,
-    Meter,
-    meter_for,
-    watch_tables,
-)
+from p5dist.train.meter import CHECKPOINT, Meter, meter_for, watch_tables
 from p5dist.train.requests import NoRequests, Requests
 from p5dist.train.session import Session
+from p5dist.train.step import Taken, Totals, take_step
 from p5dist.train.validation import Validator
 
 _WAIT_SECONDS = 0.05
-
-
-@dataclass(frozen=True)
-class _Step:
-    """The results of a step that all workers know."""
-
-    loss: float
-    losses: list[float]
-    histories: float
-    lr: float
-    agreed: Flags
-    applied: bool
-    targets: bool
-    """Whether any worker had a target."""
 
 
 def run_steps(
@@ -62,10 +39,6 @@ def run_steps(
 ) -> bool:
     """Take all steps from ``session.start`` on, with checkpoints on the way and at the end.
 
-    The loss of a step is the sum over the global batch divided by the global count, so that it
-    does not depend on how the histories are spread over the workers. Gradients: each worker's sum
-    is scaled by N / count, which undoes the mean over N workers in both DDP and TorchRec.
-
     Returns:
         True at the end of the stage, which may be an early stop; False if the stage was asked to
         stop and has written a checkpoint.
@@ -77,100 +50,147 @@ def run_steps(
     if session.selection.exhausted:
         return True
     session.model.train()
-    start, stop = session.start, session.total
-    steps = stream.steps(start, stop)
     meter = meter_for(session.device)
+    steps = _Steps(session, meter, callbacks, requests, validator)
     with (
         watch_tables(session.model, meter),
-        prefetch(steps, partial(_batch, session), start=start, stop=stop) as batches,
+        lookups_of(session) as lookups,
+        batches_of(session, stream) as batches,
     ):
-        newest, completed = _take_steps(session, batches, meter, callbacks, requests, validator)
+        steps.take_all(batches, lookups)
     _finish_saving(session)
-    if newest > completed:
-        tell(callbacks, Saved(newest, session.saver.seconds))
-    return newest >= stop or session.selection.exhausted
+    if steps.newest > steps.completed:
+        tell(callbacks, Saved(steps.newest, session.saver.seconds))
+    return steps.newest >= session.total or session.selection.exhausted
 
 
-def _take_steps(
-    session: Session,
-    batches: Iterator[Ready],
-    meter: Meter,
-    callbacks: Sequence[Callback],
-    requests: Requests,
-    validator: Validator | None,
-) -> tuple[int, int]:
-    """The steps of :func:`run_steps`; the step of the newest checkpoint, and of the newest one
-    that is known to be complete."""
-    histories_seen = 0.0
-    stop, every = session.total, session.training.log_every
-    completed = newest = session.start
-    memory = FreeMemory()
-    learned = session.start > 0
-    while True:
-        with meter.part(DATA):
-            ready = next(batches, None)
-        if ready is None:
-            break
-        step, batch = ready.step, ready.batch
-        problem = session.saver.error or ready.error
-        local = Flags(
-            stop=requests.stop(),
-            problem=problem is not None,
-            look=requests.look(),
-            completed=session.saver.completed or 0,
+class _Steps:
+    """Takes the steps, and does what is due after a step.
+
+    The totals of a step are looked at one step late, so that a step need not wait for the others;
+    they are looked at before anything is logged, validated or saved. Every worker looks at the same
+    totals after the same step, so that all agree.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        meter: Meter,
+        callbacks: Sequence[Callback],
+        requests: Requests,
+        validator: Validator | None,
+    ) -> None:
+        self._session, self._meter = session, meter
+        self._callbacks, self._requests, self._validator = callbacks, requests, validator
+        self._open: deque[Taken] = deque()  # steps whose totals were not looked at
+        self._histories = 0  # since the last logged step
+        self.newest = self.completed = session.start
+        """The step of the newest checkpoint, and of the newest one that is known to be complete."""
+
+    def take_all(self, batches: Iterator[Ready], lookups: Lookups) -> None:
+        """All steps, up to the end of the stage or an agreed stop."""
+        memory = FreeMemory()
+        learned = self._session.start > 0
+        following = self._next(batches)
+        while following is not None:
+            ready, following = following, self._next(batches)
+            if ready.problem:
+                self._look(0)
+                raise ready.error or _other(self._session)
+            taken = take_step(self._session, lookups, ready, following, self._meter, self._flags())
+            learned |= taken.targets
+            if taken.step + 1 == self._session.total and not learned:
+                raise _nothing(self._session)
+            if self._after(taken):
+                return
+            memory.look()
+
+    def _next(self, batches: Iterator[Ready]) -> Ready | None:
+        with self._meter.part(DATA):
+            return next(batches, None)
+
+    def _flags(self) -> Flags:
+        """What this worker alone knows."""
+        saver = self._session.saver
+        return Flags(
+            stop=self._requests.stop(),
+            problem=saver.error is not None,
+            look=self._requests.look(),
+            completed=saver.completed or 0,
         )
-        taken = _step(session, step, batch, meter, local)
-        if taken.agreed.problem:
-            raise problem or _other(session)
-        if not taken.applied:
-            _skip(session, step, batch, taken.loss, callbacks)
-        tell(callbacks, Trained(step, batch.rows))
-        histories_seen += taken.histories
-        learned |= taken.targets
-        done = step + 1
-        if done == stop and not learned:
-            raise _nothing(session)
-        if done % every == 0 or done == stop:
-            tell(callbacks, _logged(session, step, taken, histories_seen, meter))
-            histories_seen = 0.0
+
+    def _after(self, taken: Taken) -> bool:
+        """What is due after a step; whether it is the last one."""
+        session, meter, done = self._session, self._meter, taken.step + 1
+        last, every = done == session.total, session.training.log_every
+        validates = self._validator is not None and (
+            done % self._validator.config.every == 0 or last
+        )
+        saves = validates or last or done % session.training.checkpoint.every == 0
+        logs = last or done % every == 0
+        self._open.append(taken)
+        self._histories += taken.histories
+        agreed, totals = self._look(0 if logs or saves or not taken.applied else 1)
+        tell(self._callbacks, Trained(taken.step, taken.rows))
+        if logs and totals is not None:
+            tell(self._callbacks, self._logged(taken, totals))
         if session.average is not None:
             with meter.part("average"):
                 session.average.update(done)
         score: float | None = None
-        if validator is not None and (done % validator.config.every == 0 or done == stop):
+        if validates and self._validator is not None:
             with meter.part("validation"):
-                score = _validate(session, validator, done, callbacks)
-        stopping = taken.agreed.stop > 0
-        ending = done == stop or stopping or session.selection.exhausted
-        due = done % session.training.checkpoint.every == 0 or score is not None or ending
-        if due or (taken.agreed.look and requests.preempted()):
+                score = _validate(session, self._validator, done, self._callbacks)
+        ending = last or agreed.stop > 0 or session.selection.exhausted
+        if saves or ending or (agreed.look and self._requests.preempted()):
+            self._save(done, score)
+        if agreed.completed > self.completed:
+            self.completed = int(agreed.completed)
             with meter.part(CHECKPOINT):
-                tell(callbacks, Saving(done))
-                session.save(done, score)
-                newest = done
-        if taken.agreed.completed > completed:
-            completed = int(taken.agreed.completed)
-            with meter.part(CHECKPOINT):
-                tell(callbacks, Saved(completed, session.saver.seconds))
-        memory.look()
-        if ending:
-            break
-    return newest, completed
+                tell(self._callbacks, Saved(self.completed, session.saver.seconds))
+        return ending
 
+    def _save(self, done: int, score: float | None) -> None:
+        self._look(0)
+        with self._meter.part(CHECKPOINT):
+            tell(self._callbacks, Saving(done))
+            self._session.save(done, score)
+            self.newest = done
 
-def _logged(session: Session, step: int, taken: _Step, histories: float, meter: Meter) -> Logged:
-    """The numbers of a step, with rate and seconds since the preceding logged step."""
-    seconds, parts = meter.take()
-    several = len(taken.losses) > 1
-    return Logged(
-        step=step + 1,
-        epoch=session.order.locate(step)[0],
-        loss=taken.loss if taken.applied else None,
-        lr=taken.lr,
-        samples_per_second=round(histories / seconds, 1),
-        seconds=parts,
-        losses=dict(zip(session.inner.head.names, taken.losses, strict=True)) if several else {},
-    )
+    def _look(self, keep: int) -> tuple[Flags, Totals | None]:
+        """Look at the totals of all steps but the last ``keep``: their flags together, and the
+        newest totals.
+
+        Raises:
+            TrainingError: a loss is not finite.
+            P5Error: a worker cannot write checkpoints.
+        """
+        agreed, totals = Flags(), None
+        while len(self._open) > keep:
+            taken = self._open.popleft()
+            with self._meter.part("exchange"):
+                totals = taken.totals
+            if totals.flags.problem:
+                raise self._session.saver.error or _other(self._session)
+            if not math.isfinite(totals.loss):
+                _refuse(self._session, taken, totals.loss, self._callbacks)
+            agreed = agreed.with_later(totals.flags)
+        return agreed, totals
+
+    def _logged(self, taken: Taken, totals: Totals) -> Logged:
+        """The numbers of a step, with rate and seconds since the preceding logged step."""
+        session, histories, self._histories = self._session, self._histories, 0
+        seconds, parts = self._meter.take()
+        names = session.inner.head.names
+        return Logged(
+            step=taken.step + 1,
+            epoch=session.order.locate(taken.step)[0],
+            loss=totals.loss if taken.applied else None,
+            lr=taken.lr,
+            samples_per_second=round(histories / seconds, 1),
+            seconds=parts,
+            losses=dict(zip(names, totals.losses, strict=True)) if len(names) > 1 else {},
+        )
 
 
 def _validate(
@@ -188,55 +208,16 @@ def _validate(
     return score
 
 
-def _batch(session: Session, step: int, histories: Histories) -> Batch:
-    candidates, log_q = (None, None)
-    if session.candidates is not None:
-        candidates, log_q = session.candidates.at(step, histories)
-    batch = session.collate(histories, step=step, candidates=candidates, candidate_log_q=log_q)
-    return batch.to(session.device)
-
-
-def _step(session: Session, step: int, batch: Batch, meter: Meter, local: Flags) -> _Step:
-    """Take one step; it is not applied where a worker has a problem or the loss is not finite."""
-    head = session.inner.head
-    known = [*local.values(), *head.counts(batch), float(batch.histories)]
-    with meter.part(OPTIMIZER):
-        lr = session.optimizers.prepare(step)
-    with meter.part(FORWARD):
-        sums = session.model(batch)
-    with meter.part("exchange"):
-        totals = torch.tensor(known, dtype=torch.float64, device=session.device)
-        totals = torch.cat([totals, sums.detach().double()])
-        dist.all_reduce(totals)
-        sizes = [NUMBER_OF_FLAGS, len(sums), 1, len(sums)]
-        flags, counts, histories, total = totals.split_with_sizes(sizes)
-        losses = torch.where(counts > 0, total / counts, 0.0)  # no target anywhere: no loss
-        loss = head.combine(losses).item()
-    agreed = Flags.agreed(flags)
-    applied = math.isfinite(loss)
-    found = bool(counts.any())
-    if applied and not agreed.problem and found:
-        with meter.part(BACKWARD):
-            scale = torch.where(counts > 0, dist.get_world_size() / counts, 0.0)
-            minimised = head.combine(sums * scale.to(sums.dtype))
-            torch.autograd.backward(minimised)
-        with meter.part(OPTIMIZER):
-            session.optimizers.step()
-    return _Step(loss, losses.tolist(), histories.item(), lr, agreed, applied, found)
-
-
-def _skip(
-    session: Session, step: int, batch: Batch, loss: float, callbacks: Sequence[Callback]
-) -> None:
-    """The loss is not finite: skip this step if the job allows it."""
+def _refuse(session: Session, taken: Taken, loss: float, callbacks: Sequence[Callback]) -> None:
+    """The loss is not finite: end the stage, or skip the step if the job allows it."""
     rows: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(rows, batch.rows.tolist())
+    dist.all_gather_object(rows, taken.rows.tolist())
     policy = session.training.non_finite
     if policy.policy == "stop" or session.skipped >= policy.budget:
         allowed = f"{policy.budget} steps may be skipped" if policy.policy == "skip" else "stop"
         raise TrainingError(
-            "the loss is not finite; the step was not applied",
-            where=f"{session.stage}, step {step}",
+            "the loss is not finite; no checkpoint has this step",
+            where=f"{session.stage}, step {taken.step}",
             value=loss,
             rule=f"a loss is a finite number (non_finite: {allowed})",
             fix="lower the learning rates (tables.lr, dense.lr), look at the data, or set "
@@ -244,7 +225,7 @@ def _skip(
             f"{sorted(row for worker in rows for row in worker)[:50]} …",
         )
     session.skipped += 1
-    tell(callbacks, Skipped(step, rows))
+    tell(callbacks, Skipped(taken.step, rows))
 
 
 def _finish_saving(session: Session) -> None:

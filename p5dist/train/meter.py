@@ -82,8 +82,8 @@ class Meter:
     - ``lookup``: reading rows of the tables
     - ``output_distribution``: rows back to the workers that asked for them
     - ``forward``: the dense rest of the model, with the loss
-    - ``exchange``: sums of losses and counts over the workers; the wait for the slowest of them
-      is here, or in the distributions before it
+    - ``exchange``: waiting for the sums of losses and flags over the workers, where they have not
+      arrived one step later; the wait for the slowest worker is here, or in the distributions
     - ``backward``: of tables and dense part. The fused update of the tables, the way of their
       gradients back to the rows, and the mean of the dense gradients over the workers run inside
       and cannot be told apart.

@@ -15,7 +15,7 @@ from p5dist.checkpoint.checkpoints import Checkpoint, Checkpoints, Retention
 from p5dist.checkpoint.saver import Saver
 from p5dist.config import RunConfig, dump_job
 from p5dist.config.train import Training
-from p5dist.data.jagged import Bools, Ints
+from p5dist.data.jagged import Bools
 from p5dist.data.labels import AttributeLabels
 from p5dist.data.manifest import Manifest
 from p5dist.data.trained import read_trained, write_trained
@@ -23,40 +23,18 @@ from p5dist.environment.provenance import versions
 from p5dist.errors import CheckpointError
 from p5dist.feed.collate import Collate
 from p5dist.feed.mix import Mix, open_mix
-from p5dist.feed.negatives import Candidates, Gather, alone, shares_of
+from p5dist.feed.negatives import Candidates, shares_of
 from p5dist.feed.order import LaneOrder, total_steps
 from p5dist.feed.windows import met_in_windows
 from p5dist.storage import RunFolder
 from p5dist.tasks.build import Model, build_model, catalogue_loss, make_collate
 from p5dist.train.average import Average
+from p5dist.train.host import HostGroup
 from p5dist.train.initial import REPORT as INIT_REPORT
 from p5dist.train.initial import Source, initialise, trained_items
 from p5dist.train.optimizers import Optimizers
 from p5dist.train.selection import Selection
 from p5dist.train.sharding import describe, init_tables, shard, table_names
-
-
-def gather_over_workers() -> Gather:
-    """Gathers arrays; all workers call it together. Its group is its own, so that batches may be
-    made beside the step."""
-    if dist.get_world_size() == 1:
-        return alone
-    group = dist.new_group(backend="gloo")
-
-    def gather(values: Ints) -> list[Ints]:
-        parts = [torch.empty(values.shape, dtype=torch.int64) for _ in range(group.size())]
-        dist.all_gather(parts, torch.from_numpy(values), group=group)
-        return [part.numpy() for part in parts]
-
-    return gather
-
-
-def _sum_over_workers(values: Ints) -> Ints:
-    """The sum of equally shaped arrays of all workers, which call it together."""
-    total = torch.from_numpy(values)
-    if dist.get_world_size() > 1:
-        dist.all_reduce(total, group=dist.new_group(backend="gloo"))
-    return total.numpy()
 
 
 @dataclass
@@ -74,6 +52,8 @@ class Session:
     optimizers: Optimizers
     collate: Collate
     candidates: Candidates | None
+    host: HostGroup
+    """For exchanges of the thread that makes the batches."""
     saver: Saver
     device: torch.device
     start: int
@@ -158,6 +138,7 @@ def open_session(
     )
     checkpoints = Checkpoints(folder.training(stage) / "checkpoints")
     trained = _trained_items(job, stage, folder, mix, new=checkpoints.latest() is None)
+    host = HostGroup()
     session = Session(
         job=job,
         stage=stage,
@@ -168,7 +149,8 @@ def open_session(
         model=model,
         optimizers=Optimizers(model, training, total),
         collate=make_collate(job, folder, manifest, training, trained),
-        candidates=_candidates(job, stage, mix),
+        candidates=_candidates(job, stage, mix, host),
+        host=host,
         saver=_saver(training, checkpoints),
         device=device,
         start=0,
@@ -180,7 +162,7 @@ def open_session(
     return session
 
 
-def _candidates(job: RunConfig, stage: str, mix: Mix) -> Candidates | None:
+def _candidates(job: RunConfig, stage: str, mix: Mix, host: HostGroup) -> Candidates | None:
     """None for a stage without a loss over the catalogue."""
     loss = catalogue_loss(job, stage)
     if loss is None:
@@ -190,7 +172,7 @@ def _candidates(job: RunConfig, stage: str, mix: Mix) -> Candidates | None:
     if "in_batch" in shares_of(loss) and longest > job.feed.max_length:
         met = met_in_windows(
             mix, mix.readers(job, job.trainings()[stage]), rank=dist.get_rank(),
-            workers=dist.get_world_size(), add=_sum_over_workers,
+            workers=dist.get_world_size(), add=host.add,
         )  # fmt: skip
     return Candidates(
         loss,
@@ -199,7 +181,7 @@ def _candidates(job: RunConfig, stage: str, mix: Mix) -> Candidates | None:
         job.training_seed,
         only_seen=bool(job.model.item_attributes),
         met=met,
-        gather=gather_over_workers(),
+        gather=host.gather,
     )
 
 

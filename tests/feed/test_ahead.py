@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
-from p5dist.data.batch import Batch
 from p5dist.data.histories import Histories
-from p5dist.errors import ShardError
+from p5dist.errors import P5Error, ShardError
 from p5dist.feed.ahead import prefetch
 
 STEPS = range(5, 25)
@@ -23,8 +22,11 @@ def stream(fails_at: int | None = None, error: type[Exception] = ShardError) -> 
         yield step, Histories.empty()
 
 
-def make(step: int, _: Histories) -> Batch:
-    return cast(Batch, f"batch {step}")
+Made = tuple[int, P5Error | None]
+
+
+def make(step: int, _: Histories, error: P5Error | None) -> Made:
+    return step, error
 
 
 def feed_threads() -> list[threading.Thread]:
@@ -33,8 +35,8 @@ def feed_threads() -> list[threading.Thread]:
 
 def test_every_batch_comes_in_order_and_the_thread_ends() -> None:
     with prefetch(stream(), make, start=5, stop=25) as batches:
-        found = [(ready.step, ready.batch, ready.error) for ready in batches]
-    assert found == [(step, f"batch {step}", None) for step in STEPS]
+        found = list(batches)
+    assert found == [(step, None) for step in STEPS]
     assert not feed_threads()
 
 
@@ -42,14 +44,14 @@ def test_no_more_than_the_bound_is_made_and_all_of_it_also_at_the_end() -> None:
     made: list[int] = []
     enough = threading.Event()
 
-    def slow_make(step: int, histories: Histories) -> Batch:
+    def slow_make(step: int, histories: Histories, error: P5Error | None) -> Made:
         made.append(step)
         if step == 5 + 3 + 1:
             enough.set()
-        return make(step, histories)
+        return make(step, histories, error)
 
     with prefetch(stream(), slow_make, start=5, stop=25, ahead=3) as batches:
-        assert [next(batches).step, next(batches).step] == [5, 6]
+        assert [next(batches)[0], next(batches)[0]] == [5, 6]
         assert enough.wait(10)
         assert made == [5, 6, 7, 8, 9]
     assert made == [5, 6, 7, 8, 9]
@@ -59,9 +61,9 @@ def test_no_more_than_the_bound_is_made_and_all_of_it_also_at_the_end() -> None:
 def test_leaving_at_once_still_makes_what_other_workers_make() -> None:
     made: list[int] = []
 
-    def counted(step: int, histories: Histories) -> Batch:
+    def counted(step: int, histories: Histories, error: P5Error | None) -> Made:
         made.append(step)
-        return make(step, histories)
+        return make(step, histories, error)
 
     with prefetch(stream(), counted, start=5, stop=25, ahead=4):
         pass
@@ -71,17 +73,17 @@ def test_leaving_at_once_still_makes_what_other_workers_make() -> None:
 def test_an_error_of_the_data_comes_with_every_batch_from_there_on() -> None:
     with prefetch(stream(fails_at=8), make, start=5, stop=25) as batches:
         found = list(batches)
-    assert [ready.step for ready in found] == list(STEPS)
-    assert [ready.error is None for ready in found] == [step < 8 for step in STEPS]
-    assert isinstance(found[-1].error, ShardError)
+    assert [step for step, _ in found] == list(STEPS)
+    assert [error is None for _, error in found] == [step < 8 for step in STEPS]
+    assert isinstance(found[-1][1], ShardError)
 
 
 @pytest.mark.parametrize("where", ["stream", "make"])
 def test_other_errors_reach_who_asks(where: str) -> None:
-    def broken(step: int, histories: Histories) -> Batch:
+    def broken(step: int, histories: Histories, error: P5Error | None) -> Made:
         if where == "make" and step == 8:
             raise ZeroDivisionError
-        return make(step, histories)
+        return make(step, histories, error)
 
     steps = stream(8 if where == "stream" else None, ZeroDivisionError)
     found = []
@@ -89,8 +91,8 @@ def test_other_errors_reach_who_asks(where: str) -> None:
         pytest.raises(ZeroDivisionError),
         prefetch(steps, broken, start=5, stop=25) as batches,
     ):
-        for ready in batches:
-            found.append(ready.step)
+        for step, _ in batches:
+            found.append(step)
     assert found == [5, 6, 7]
     assert not feed_threads()
 

@@ -219,8 +219,8 @@ def test_batches_hold_what_was_asked_for() -> None:
     # Items 1, 2, 3, 1, 2, 3.
     genres = batch.fields["genres"]
     assert genres["target"].tolist() == [0, 1, 2, 3, 4, 5]
-    assert genres["label"].tolist() == [[0, 0, 1, 2, 3, 3, 4, 5], [1, 0, 4, 2, 1, 0, 4, 2]]
-    assert genres["first_label"].tolist() == [0, 2, 3, 4, 6, 7, 8]
+    assert genres["label"].tolist() == [1, 0, 4, 2, 1, 0, 4, 2]
+    assert genres["first_label"].tolist() == [0, 2, 3, 4, 6, 7]
     # Item 2, 3 and 2 are predicted; candidates are the items 3, 1, 3.
     assert batch.fields["next"]["target"].tolist() == [1, 2, 4]
     assert batch.fields["next"]["hits"].tolist() == [[1, 1], [0, 2]]

@@ -109,13 +109,16 @@ class Case:
                 yield name, task, found
 
 
-def make_case(folder: Path, registry: Registry, settings: Settings) -> Case:
+def make_case(
+    folder: Path, registry: Registry, settings: Settings, *, model: Settings | None = None
+) -> Case:
     stage = STAGES[registry.noun]
     key = "pretrain.objective" if stage == "pretrain" else "finetune.rating.task"
+    more = [f"model.{name}={json.dumps(value)}" for name, value in (model or {}).items()]
     try:
         job = small_job(
             folder, f"{key}={json.dumps(settings)}", "prepare.source.columns.event=event",
-            "finetune.rating.init_from=null",
+            "finetune.rating.init_from=null", *more,
         )  # fmt: skip
     except ConfigError as e:
         pytest.fail(f"add minimal settings for {settings['kind']} to SETTINGS: {e}")

@@ -226,7 +226,7 @@ def test_attributes_in_chunks_have_the_same_gradient(monkeypatch: pytest.MonkeyP
     batch, encoded = batch_of(labels=LabelFields("item", labels(), ALIKE))
     gradients = []
     for logits in (1 << 20, 5):
-        monkeypatch.setattr("p5dist.tasks.attributes.module._LOGITS", logits)
+        monkeypatch.setattr("p5dist.models.losses.CHUNK", {"cpu": logits})
         torch.manual_seed(0)
         head = AttributeModule("item", "labels", dim=DIM, labels=5)
         torch.autograd.backward(head.losses(encoded, batch).sum())

@@ -42,8 +42,8 @@ class IntervalClasses:
 def unseen(batch: Batch, bucket: Bucket, *, causal: bool) -> Tensor:
     """[1 or histories, 1 or length, length] bool: the query must not see the key (last axis)."""
     if causal:  # padding is at the end, so no real interaction sees padding
-        ones = torch.ones(1, bucket.length, bucket.length, dtype=torch.bool)
-        return ones.triu(1).to(batch.slot.device)
+        place = torch.arange(bucket.length, device=batch.slot.device)
+        return (place > place.unsqueeze(1)).unsqueeze(0)
     return ~real(batch, bucket).unsqueeze(1)
 
 
@@ -95,7 +95,8 @@ def _lookup(table: Tensor, index: Tensor) -> Tensor:
 
 
 class _Lookup(Function):
-    # The gradient has K sums only: bincount computes them far faster than autograd's sum by index.
+    # The gradient has K sums only: on CPU bincount computes them far faster than autograd's sum by
+    # index; on a GPU bincount would wait for the largest index.
 
     @staticmethod
     def forward(ctx: Any, table: Tensor, index: Tensor) -> Tensor:
@@ -106,9 +107,10 @@ class _Lookup(Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (index,) = ctx.saved_tensors
-        flat = index.reshape(-1)
-        sums = [
-            torch.bincount(flat, weights=grad[:, head].reshape(-1), minlength=ctx.size)
-            for head in range(grad.shape[1])
-        ]
+        flat, heads = index.reshape(-1), range(grad.shape[1])
+        parts = [grad[:, head].reshape(-1) for head in heads]
+        if grad.device.type == "cpu":
+            sums = [torch.bincount(flat, weights=part, minlength=ctx.size) for part in parts]
+        else:
+            sums = [part.new_zeros(ctx.size).index_add_(0, flat, part) for part in parts]
         return torch.stack(sums).to(grad.dtype), None

@@ -46,8 +46,8 @@ def visible(batch: Batch, bucket: Bucket, *, causal: bool) -> Tensor:
 
 def real(batch: Batch, bucket: Bucket) -> Tensor:
     """[histories, length] bool: interaction, not padding."""
-    there = torch.zeros(bucket.histories * bucket.length, dtype=torch.bool)
-    there = there.to(batch.slot.device)
+    slots = bucket.histories * bucket.length
+    there = torch.zeros(slots, dtype=torch.bool, device=batch.slot.device)
     there[batch.slot[bucket.tokens] - bucket.area.start] = True
     return there.view(bucket.histories, bucket.length)
 

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from p5dist.tasks.module import TaskModule
 
-FIRST_LABEL = "first_label"
 _LARGEST_LAYER = 200_000
 
 
@@ -101,18 +100,14 @@ class Attributes(Task):
 
 
 class LabelFields(Predictions):
-    """Predictions of items that have attribute values. ``label`` [2, V]: index of the prediction,
-    rising, and number from 0 of every value that its item has; in memory of the host
-    ``first_label`` [M + 1]: the labels of prediction m are ``first_label[m]`` …
-    ``first_label[m + 1] - 1``.
+    """Predictions of items that have attribute values. ``label`` [V]: the number from 0 of every
+    value; those of the item of prediction m begin at ``first_label[m]``, ``first_label`` [M].
 
     Args:
         of: as in :class:`Attributes`.
         labels: the labels of items.
         weights: of the interactions whose items are predicted, by event code.
     """
-
-    on_host = (FIRST_LABEL,)
 
     def __init__(self, of: str, labels: AttributeLabels, weights: list[float]) -> None:
         super().__init__(weights, ranks=False)
@@ -134,4 +129,4 @@ class LabelFields(Predictions):
         made = super().arrays(batch)
         offsets, labels = self._labels(batch.ids)
         own = Jagged(offsets, labels).take(batch.token[made["target"]])
-        return made | {"label": np.stack([own.owner(), own.values]), FIRST_LABEL: own.offsets}
+        return made | {"label": own.values, "first_label": own.offsets[:-1]}

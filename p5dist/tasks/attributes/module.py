@@ -5,16 +5,14 @@ from __future__ import annotations
 import math
 from typing import Literal
 
+import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from p5dist.data.batch import Batch
 from p5dist.models.backbone import Encoded
-from p5dist.tasks.attributes import FIRST_LABEL
+from p5dist.models.losses import sum_softplus
 from p5dist.tasks.module import TaskModule
-
-_LOGITS = 1 << 22  # held at once
 
 
 class AttributeModule(TaskModule):
@@ -48,24 +46,15 @@ class AttributeModule(TaskModule):
     def losses(self, encoded: Encoded, batch: Batch) -> Tensor:
         """[1]"""
         made = batch.fields[self.name]
-        at, target, first_label = made["at"], made["target"], made[FIRST_LABEL]
-        owner, label = made["label"]
+        if self.of == "item":
+            vectors = encoded.items[batch.token[made["target"]]]
+        else:
+            vectors = encoded.states[made["at"]]
         weight = made.get("weight")
-        weight = encoded.items.new_ones(len(at)) if weight is None else weight
-        item = self.of == "item"
-        vectors = encoded.items[batch.token[target]] if item else encoded.states[at]
-        rows = max(_LOGITS // self.out.out_features, 1)
-        total = self._loss(vectors[:0], weight[:0], owner[:0], label[:0])
-        for first in range(0, len(at), rows):
-            last = min(first + rows, len(at))
-            own, labels = slice(first, last), slice(first_label[first], first_label[last])
-            part = vectors[own], weight[own], owner[labels] - first, label[labels]
-            total = total + checkpoint(self._loss, *part, use_reentrant=False)
+        weight = vectors.new_ones(len(vectors)) if weight is None else weight
+        # The bias as one more column, so that a logit is a product.
+        layer = torch.cat([self.out.weight, self.out.bias.unsqueeze(1)], dim=1)
+        vectors = F.pad(vectors, (0, 1), value=1.0)
+        own = F.embedding_bag(made["label"], layer, made["first_label"], mode="sum")
+        total = sum_softplus(vectors, layer, weight) - (vectors * own).sum(1) @ weight
         return total.reshape(1)
-
-    def _loss(self, vectors: Tensor, weight: Tensor, owner: Tensor, label: Tensor) -> Tensor:
-        """Sum over vectors [M, dim] with weights [M]; vector ``owner[v]`` has the label
-        ``label[v]``, v < V."""
-        logits = self.out(vectors)
-        loss: Tensor = F.softplus(logits).sum(1) @ weight - logits[owner, label] @ weight[owner]
-        return loss

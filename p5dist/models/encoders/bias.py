@@ -3,6 +3,7 @@ and a large negative number for pairs that attention may not see."""
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from torch.autograd import Function
 
 from p5dist.data.batch import Batch, Bucket
-from p5dist.models.encoders.rectangles import real, spread
+from p5dist.models.encoders.attention.rectangles import real, spread
 
 INTERVALS = 33
 """Classes of time differences: each spans twice the seconds of the previous class, up to 2³²
@@ -30,13 +31,20 @@ class IntervalClasses:
     if the first (the query) may not see the second (the key). Made once for all layers."""
 
     def __init__(self, batch: Batch, *, causal: bool) -> None:
-        times = spread(batch.seconds, batch)
-        self.pairs = []
-        for bucket in batch.buckets:
+        self._batch, self._causal = batch, causal
+        self.seconds = batch.seconds
+        """[T] float64"""
+
+    @cached_property
+    def pairs(self) -> list[Tensor]:
+        """One tensor [histories, length, length] per bucket."""
+        times, found = spread(self.seconds, self._batch), []
+        for bucket in self._batch.buckets:
             t = times[bucket.area].view(bucket.histories, bucket.length)
             classes = interval_class(t.unsqueeze(2) - t.unsqueeze(1))
-            self.pairs.append(classes.masked_fill_(unseen(batch, bucket, causal=causal), INTERVALS))
-        """One tensor [histories, length, length] per bucket."""
+            hidden = unseen(self._batch, bucket, causal=self._causal)
+            found.append(classes.masked_fill_(hidden, INTERVALS))
+        return found
 
 
 def unseen(batch: Batch, bucket: Bucket, *, causal: bool) -> Tensor:

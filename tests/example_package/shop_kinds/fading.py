@@ -27,7 +27,7 @@ class Fading(Encoder):
 
         from p5dist.data.batch import Batch
         from p5dist.models.dropout import HashedDropout, Site
-        from p5dist.models.encoders.rectangles import from_rectangles, to_rectangles
+        from p5dist.models.encoders.attention.rectangles import from_rectangles, to_rectangles
 
         class FadingEncoder(nn.Module):
             """The state at t is the norm of the sum of x[s] · w[t, s], w from the half-life."""

@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from p5dist.data.batch import Batch
 from p5dist.models.dropout import HashedDropout, Site
-from p5dist.models.encoders.bias import (
-    HIDDEN,
-    DistanceBias,
-    IntervalBias,
-    IntervalClasses,
-    unseen,
-    unused,
-)
+from p5dist.models.encoders.attention.attend import attend
+from p5dist.models.encoders.bias import DistanceBias, IntervalBias, IntervalClasses
 from p5dist.models.encoders.hstu import Hstu as Config
 from p5dist.models.encoders.positions import LearnedPositions
-from p5dist.models.encoders.rectangles import from_rectangles, to_rectangles, visible
 
 
 class HstuEncoder(nn.Module):
@@ -73,28 +65,10 @@ class Layer(nn.Module):
         dim = x.shape[1]
         uvqk = F.silu(self.uvqk(self.norm(x)))
         u, vqk = uvqk[:, :dim], uvqk[:, dim:]
-        attended = self._attend(vqk, batch, intervals)
+        attended = attend(
+            vqk, batch, order=(1, 2, 0), heads=self.heads, activation="silu", causal=self.causal,
+            distance=self.distance_bias, interval=self.interval_bias, intervals=intervals,
+        )  # fmt: skip
         gated = self.attention_norm(attended) * u
         out: Tensor = x + self.out(self.dropout(gated, batch.dropout_key))
         return out
-
-    def _attend(self, vqk: Tensor, batch: Batch, intervals: IntervalClasses | None) -> Tensor:
-        """[T, 3 · dim] → [T, dim]"""
-        if not batch.buckets:  # no interaction on this worker, but gradients are exchanged
-            return vqk[:, : vqk.shape[1] // 3] + unused(self.distance_bias, self.interval_bias)
-        outputs = []
-        for i, part in enumerate(to_rectangles(vqk, batch)):
-            bucket = batch.buckets[i]
-            bias = self.distance_bias(bucket.length)
-            if self.interval_bias is not None and intervals is not None:
-                bias = bias + self.interval_bias(intervals.pairs[i])
-            else:
-                hidden = unseen(batch, bucket, causal=self.causal).unsqueeze(1)
-                bias = bias.masked_fill(hidden, HIDDEN)
-            v, q, k = part.view(*part.shape[:2], 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-            q = q * q.shape[-1] ** -0.5
-            scores = F.silu(torch.matmul(q, k.transpose(2, 3)) + bias)
-            seen = visible(batch, bucket, causal=self.causal).clamp(min=1)
-            out = torch.matmul(scores, v) / seen[:, None, :, None]
-            outputs.append(out.transpose(1, 2).flatten(2))
-        return from_rectangles(outputs, batch)

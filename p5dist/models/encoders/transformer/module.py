@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from p5dist.data.batch import Batch
 from p5dist.models.dropout import HashedDropout, Site
-from p5dist.models.encoders.bias import HIDDEN, IntervalBias, IntervalClasses, unseen, unused
+from p5dist.models.encoders.attention.attend import attend
+from p5dist.models.encoders.bias import IntervalBias, IntervalClasses
 from p5dist.models.encoders.positions import LearnedPositions, RotaryPositions
-from p5dist.models.encoders.rectangles import from_rectangles, to_rectangles
 from p5dist.models.encoders.transformer import Transformer as Config
 
 
@@ -98,23 +97,9 @@ class Attention(nn.Module):
         qkv = self.qkv(x)
         if self.rotary is not None:
             qkv = self.rotary(qkv, self.heads, batch.position)
-        out: Tensor = self.out(self._attend(qkv, batch, intervals))
+        attended = attend(
+            qkv, batch, heads=self.heads, activation="softmax", causal=self.causal,
+            interval=self.interval_bias, intervals=intervals,
+        )  # fmt: skip
+        out: Tensor = self.out(attended)
         return out
-
-    def _attend(self, qkv: Tensor, batch: Batch, intervals: IntervalClasses | None) -> Tensor:
-        """[T, 3 · dim] → [T, dim]"""
-        if not batch.buckets:  # no interaction on this worker, but gradients are exchanged
-            return qkv[:, : qkv.shape[1] // 3] + unused(self.interval_bias)
-        outputs = []
-        for i, part in enumerate(to_rectangles(qkv, batch)):
-            bucket = batch.buckets[i]
-            bias = None
-            if self.interval_bias is not None and intervals is not None:
-                bias = self.interval_bias(intervals.pairs[i])
-            elif not self.causal:
-                hidden = unseen(batch, bucket, causal=False).unsqueeze(1)
-                bias = torch.zeros_like(hidden, dtype=qkv.dtype).masked_fill_(hidden, HIDDEN)
-            q, k, v = part.view(*part.shape[:2], 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-            out = F.scaled_dot_product_attention(q, k, v, bias, is_causal=bias is None)
-            outputs.append(out.transpose(1, 2).flatten(2))
-        return from_rectangles(outputs, batch)

@@ -34,16 +34,6 @@ def spread(values: Tensor, batch: Batch) -> Tensor:
     return values.new_zeros(batch.area).index_copy_(0, batch.slot, values)
 
 
-def visible(batch: Batch, bucket: Bucket, *, causal: bool) -> Tensor:
-    """[histories, length] number of interactions that each interaction sees: the interactions up to
-    it if causal, else all of its history."""
-    if causal:
-        steps = torch.arange(1, bucket.length + 1, device=batch.slot.device)
-        return steps.expand(bucket.histories, -1)
-    lengths = real(batch, bucket).sum(1, keepdim=True)
-    return lengths.expand(-1, bucket.length)
-
-
 def real(batch: Batch, bucket: Bucket) -> Tensor:
     """[histories, length] bool: interaction, not padding."""
     slots = bucket.histories * bucket.length

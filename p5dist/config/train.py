@@ -143,6 +143,10 @@ class Training(Section):
     """Exactly one of steps and epochs."""
     batch_size: PositiveInt = 256
     """Histories per step over all workers together; a multiple of feed.lanes."""
+    precision: Literal["float32", "tf32", "bf16"] = "float32"
+    """Of products in the dense part. tf32: on CUDA factors are rounded to 10 bits of mantissa;
+    bf16: factors are bfloat16 (autocast), attention too. Sums, norms, losses, tables, optimizer
+    states and ranking are always float32."""
     tables: TableOptimizer = TableOptimizer()
     dense: DenseOptimizer = DenseOptimizer()
     lr_scale: LearningRates = LearningRates()

@@ -65,7 +65,7 @@ class Backbone(nn.Module):
     def forward(self, batch: Batch) -> Encoded:
         """States of all interactions and vectors of all items of ``batch``."""
         items = self._rows(batch)
-        states = self.encoder(self.inputs(items, batch), batch)
+        states = self.encoder(self.inputs(items, batch), batch).float()
         return Encoded(compared(states, self.temperature), compared(items, self.temperature))
 
     def item_vectors(self, batch: Batch) -> Tensor:

@@ -21,6 +21,7 @@ from torch.autograd import Function
 
 from p5dist.config.losses import FullSoftmax, GeneralisedBce, Loss
 from p5dist.data.batch import Batch
+from p5dist.models.precision import add_product, factor_type, is_half, product
 
 CHUNK = {"cpu": 1 << 20}
 """Logits held at once, by type of device: 4 MB in float32, which caches hold."""
@@ -65,6 +66,22 @@ def catalogue_loss(
             a factor on each loss, and ``hits`` and ``first_hit`` if candidates are drawn.
         loss: the loss section of the job.
     """
+    kind = factor_type(states)
+    states, items = states.to(kind).to(states.dtype), items.to(kind).to(items.dtype)
+    with torch.autocast(states.device.type, enabled=False):
+        return _catalogue_loss(states, target, items, batch, made, loss, kind)
+
+
+def _catalogue_loss(
+    states: Tensor,
+    target: Tensor,
+    items: Tensor,
+    batch: Batch,
+    made: Mapping[str, Any],
+    loss: Loss,
+    kind: torch.dtype,
+) -> Tensor:
+    """See :func:`catalogue_loss`; states and items have values of the type ``kind``."""
     weight = made.get("weight")
     if weight is None:
         weight = states.new_ones(len(states))
@@ -74,7 +91,7 @@ def catalogue_loss(
         candidates = F.embedding(batch.candidates, items)
     log_q = batch.candidate_log_q
     if log_q is None:
-        partition = _over(LOG_SUM_EXP, states, candidates, None, weight, None, None)
+        partition = _over(LOG_SUM_EXP, states, candidates, None, weight, None, None, kind)
         smoothing = loss.label_smoothing if isinstance(loss, FullSoftmax) else 0.0
         if smoothing:
             positive = (1 - smoothing) * positive + smoothing * (states @ candidates.mean(0))
@@ -82,14 +99,15 @@ def catalogue_loss(
     row, column = made["hits"]
     hits = Hits(row, column, made["first_hit"])
     if isinstance(loss, GeneralisedBce):
-        negatives = _over(SUM_SOFTPLUS, states, candidates, None, weight, None, hits)
+        negatives = _over(SUM_SOFTPLUS, states, candidates, None, weight, None, hits, kind)
         # α = negatives / (items - 1); an item is expected to be drawn exp(log q) = negatives /
         # items times.
         others = len(log_q) / log_q[0].double().exp() - 1
         rate = (len(log_q) / others).clamp(max=1.0).to(states.dtype)
         beta = rate * (loss.calibration * (1 - 1 / rate) + 1 / rate)
         return (beta * F.softplus(-positive) @ weight + negatives) / (len(log_q) + 1)
-    return _over(LOG_SUM_EXP, states, candidates, positive, weight, log_q, hits) - positive @ weight
+    sums = _over(LOG_SUM_EXP, states, candidates, positive, weight, log_q, hits, kind)
+    return sums - positive @ weight
 
 
 def sum_softplus(states: Tensor, candidates: Tensor, weight: Tensor) -> Tensor:
@@ -100,7 +118,9 @@ def sum_softplus(states: Tensor, candidates: Tensor, weight: Tensor) -> Tensor:
         candidates: [C, dim]
         weight: [M]
     """
-    return _over(SUM_SOFTPLUS, states, candidates, None, weight, None, None)
+    kind = factor_type(states)
+    with torch.autocast(states.device.type, enabled=False):
+        return _over(SUM_SOFTPLUS, states, candidates, None, weight, None, None, kind)
 
 
 class Hits(NamedTuple):
@@ -155,15 +175,17 @@ def _over(
     weight: Tensor,
     log_q: Tensor | None,
     hits: Hits | None,
+    kind: torch.dtype,
 ) -> Tensor:
     """Σₘ weightₘ · kernel(logits of m over the candidates, positiveₘ).
 
     Args:
         log_q: [C] subtracted from the logits.
         hits: the logits to leave out.
+        kind: type of the factors of products.
     """
     value: Tensor = _Over.apply(  # type: ignore[no-untyped-call]
-        states, candidates, positive, weight, log_q, hits, kernel
+        states, candidates, positive, weight, log_q, hits, kernel, kind
     )
     return value
 
@@ -179,11 +201,12 @@ class _Over(Function):
         log_q: Tensor | None,
         hits: Hits | None,
         kernel: Kernel,
+        kind: torch.dtype,
     ) -> Tensor:
         total = states.new_zeros(())
         of_states, of_candidates = torch.zeros_like(states), torch.zeros_like(candidates)
         of_positive = None if positive is None else torch.empty_like(positive)
-        logits_of = _Logits(states, candidates, log_q, hits)
+        logits_of = _Logits(states.to(kind), candidates.to(kind), log_q, hits)
         for part in logits_of.parts:
             own, scale = None if positive is None else positive[part], weight[part]
             blocks, norm = logits_of.blocks(part), None
@@ -202,8 +225,11 @@ class _Over(Function):
                     scale = factor * weight[part]
                     if of_positive is not None and of_own is not None:
                         of_positive[part] = of_own * weight[part]
-                of_states[part] += logits @ candidates[columns] * scale.unsqueeze(1)
-                of_candidates[columns].addmm_(logits.T, states[part] * scale.unsqueeze(1))
+                logits = logits.to(kind)
+                own_rows = logits_of.candidates[columns]
+                of_states[part] += product(logits, own_rows) * scale.unsqueeze(1)
+                scaled = (states[part] * scale.unsqueeze(1)).to(kind)
+                add_product(of_candidates[columns], logits.T, scaled)
         ctx.save_for_backward(of_states, of_candidates, of_positive)
         return total
 
@@ -211,7 +237,7 @@ class _Over(Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         of_states, of_candidates, of_positive = ctx.saved_tensors
         of_own = None if of_positive is None else of_positive * grad
-        return of_states * grad, of_candidates * grad, of_own, None, None, None, None
+        return of_states * grad, of_candidates * grad, of_own, *[None] * 5
 
 
 def _norm(blocks: Iterator[tuple[slice, Tensor]], positive: Tensor | None) -> Tensor:
@@ -230,9 +256,9 @@ class _Logits:
         log_q: Tensor | None,
         hits: Hits | None,
     ) -> None:
-        self._states, self._candidates, self._log_q, self._hits = states, candidates, log_q, hits
+        self._states, self.candidates, self._log_q, self._hits = states, candidates, log_q, hits
         rows, width = chunk_shape(len(states), len(candidates), states.device.type)
-        self._buffer = states.new_empty(rows * width)
+        self._buffer = None if is_half(states.dtype) else states.new_empty(rows * width)
         self.parts = [slice(first, first + rows) for first in range(0, len(states), rows)]
         self.columns = [slice(first, first + width) for first in range(0, len(candidates), width)]
 
@@ -241,11 +267,11 @@ class _Logits:
         states = self._states[part]
         hits = None if self._hits is None else _hits_of(part, self._hits)
         for columns in self.columns:
-            candidates = self._candidates[columns]
+            candidates = self.candidates[columns]
             shape = len(states), len(candidates)
-            logits = torch.mm(
-                states, candidates.T, out=self._buffer[: shape[0] * shape[1]].view(shape)
-            )
+            room = self._buffer
+            room = room if room is None else room[: shape[0] * shape[1]].view(shape)
+            logits = product(states, candidates.T, out=room)
             if self._log_q is not None:
                 logits -= self._log_q[columns]
             if hits is not None:

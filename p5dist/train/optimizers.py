@@ -55,6 +55,7 @@ class Optimizers:
             lr=training.dense.lr,
             betas=training.dense.betas,
             weight_decay=training.dense.weight_decay,
+            fused=any(p.is_cuda for p in self.dense_parameters.values()),
         )
 
     def prepare(self, step: int) -> float:
@@ -91,7 +92,8 @@ class Optimizers:
         for name, p in self.dense_parameters.items():
             state = self.dense.state[p]
             if not state:
-                state["step"] = torch.zeros(())
+                fused = self.dense.defaults["fused"]
+                state["step"] = torch.zeros((), device=p.device if fused else None)
                 state["exp_avg"] = torch.zeros_like(p)
                 state["exp_avg_sq"] = torch.zeros_like(p)
             for entry, value in state.items():

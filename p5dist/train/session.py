@@ -26,6 +26,7 @@ from p5dist.feed.mix import Mix, open_mix
 from p5dist.feed.negatives import Candidates, shares_of
 from p5dist.feed.order import LaneOrder, total_steps
 from p5dist.feed.windows import met_in_windows
+from p5dist.models.precision import set_precision
 from p5dist.storage import RunFolder
 from p5dist.tasks.build import Model, build_model, catalogue_loss, make_collate
 from p5dist.train.average import Average
@@ -120,6 +121,7 @@ def open_session(
     """
     logging.getLogger("torchrec").setLevel(logging.ERROR)
     training = job.trainings()[stage]
+    set_precision(training.precision)
     mix = open_mix(job, stage, folder, manifest)
     total = total_steps(training, mix.own.order)
     per_worker = max(training.batch_size // dist.get_world_size(), 1)

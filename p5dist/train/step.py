@@ -12,6 +12,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from p5dist.data.jagged import Ints
+from p5dist.models.precision import dense_part
 from p5dist.train.agreement import NUMBER_OF_FLAGS, Flags
 from p5dist.train.batches import Ready
 from p5dist.train.lookups import Lookups
@@ -108,7 +109,7 @@ def take_step(
         lr = session.optimizers.prepare(ready.step)
     with meter.part(INPUT):
         lookups.begin(batch, following)
-    with meter.part(FORWARD):
+    with meter.part(FORWARD), dense_part(session.training.precision, session.device):
         sums = session.model(batch)
     with meter.part(INPUT):
         lookups.go_on()

@@ -159,7 +159,7 @@ def test_a_large_catalogue_in_blocks_is_the_whole_softmax(monkeypatch: pytest.Mo
     hits = torch.tensor([0] * 4 + [7]), torch.tensor([8, 9, 10, 11, 32])
     found_hits = losses.Hits(*hits, np.searchsorted(hits[0].numpy(), np.arange(26)))
     found = [t.clone().requires_grad_() for t in (states, candidates, positive)]
-    value = losses._over(losses.LOG_SUM_EXP, *found, weight, None, found_hits)
+    value = losses._over(losses.LOG_SUM_EXP, *found, weight, None, found_hits, torch.float32)
     logits = [t.double().requires_grad_() for t in (states, candidates, positive)]
     whole = (logits[0] @ logits[1].T).index_put(hits, torch.tensor(-torch.inf).double())
     whole = torch.logsumexp(torch.cat([whole, logits[2][:, None]], 1), 1)

@@ -28,6 +28,7 @@ from p5dist.data.reader import ShardReader
 from p5dist.errors import ConfigError
 from p5dist.feed.negatives import Candidates
 from p5dist.inference.scorer import Scorer
+from p5dist.models.precision import dense_part
 from p5dist.ranking.targets import Rule, TargetBatch, Targets
 from p5dist.storage import RunFolder
 from p5dist.tasks.build import Model, build_model, catalogue_loss, make_collate
@@ -207,6 +208,25 @@ def test_every_parameter_has_a_gradient_and_losses_fall(case: Case) -> None:
         check_gradients(model)
         optimizer.step()
     assert np.isfinite(losses).all() and losses[-1] < losses[0]
+
+
+def test_bf16_gives_nearly_the_same_losses_and_gradients(case: Case) -> None:
+    model, batch = case.model().eval(), case.batch(case.histories())
+    found = []
+    for precision in ("float32", "bf16"):
+        model.zero_grad()
+        with dense_part(precision, torch.device("cpu")):  # type: ignore[arg-type]
+            losses = model(batch)
+        assert losses.dtype == torch.float32
+        torch.autograd.backward(model.head.combine(losses))
+        check_gradients(model)
+        gradients = [p.grad for p in model.parameters() if p.grad is not None]
+        assert all(p.dtype == torch.float32 for p in gradients)
+        found.append((losses.tolist(), torch.cat([g.flatten() for g in gradients])))
+    (exact, exact_gradient), (near, near_gradient) = found
+    assert near != exact
+    assert near == pytest.approx(exact, rel=2e-2)
+    assert torch.nn.functional.cosine_similarity(near_gradient, exact_gradient, dim=0) > 0.995
 
 
 def test_a_worker_without_histories_takes_part(case: Case) -> None:

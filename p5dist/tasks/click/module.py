@@ -129,7 +129,7 @@ class ClickModule(TaskModule):
         stacked = torch.stack(vectors, dim=1)
         if key is not None:
             stacked = self.dropout(stacked.flatten(1), key).view_as(stacked)
-        logits: Tensor = self.interaction(stacked)
+        logits: Tensor = self.interaction(stacked).float()
         return logits
 
 

@@ -86,7 +86,7 @@ class RatingModule(TaskModule):
         """Ratings [M] of items [M, dim] by users with states [M, dim] and vectors [M, user_dim]
         (None without a user table)."""
         user = states if users is None else torch.cat([states, users], dim=1)
-        predicted = states.new_full((len(states),), self.mean)
+        predicted = torch.full((len(states),), self.mean, device=states.device)
         if self.product is not None:
             predicted = predicted + self.product(user, items)
         if self.mlp is not None:

@@ -71,4 +71,4 @@ class SkipGramModule(TaskModule):
 
     def _mapped(self, items: Tensor) -> Tensor:
         """[n, dim] vectors of items or means of vectors, mapped to contexts."""
-        return compared(self.to_context(items * self.scale), self.temperature)
+        return compared(self.to_context(items * self.scale).float(), self.temperature)

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from p5dist.models.precision import factor_type
+
 Activation = Literal["softmax", "silu"]
 
 
@@ -80,9 +82,7 @@ class _Attend(Function):
     ) -> Tensor:
         from p5dist.models.encoders.attention.kernels import attend_forward
 
-        if torch.is_autocast_enabled(packed.device.type):
-            packed = packed.to(torch.get_autocast_dtype(packed.device.type))
-        packed = packed.contiguous()
+        packed = packed.to(factor_type(packed)).contiguous()
         call = _Call(packed, distance, interval, histories, settings)
         out = packed.new_empty(len(packed), call.width * settings.heads)
         log_sum = None
@@ -152,8 +152,8 @@ class _Call:
         tile = 32 if packed.dtype == torch.float32 else 64
         self.tile_m = self.tile_n = tile
         # Products of float32 as PyTorch's own: in TF32 only where the process allows it.
-        allowed = packed.is_cuda and torch.backends.cuda.matmul.allow_tf32
-        self._precision = "tf32" if allowed else "ieee"
+        exact = torch.get_float32_matmul_precision() == "highest"
+        self._precision = "ieee" if exact else "tf32"
 
     def qkv(self, packed: Tensor) -> list[Tensor]:
         """The three thirds of a packed tensor."""

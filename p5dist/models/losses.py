@@ -21,7 +21,7 @@ from torch.autograd import Function
 
 from p5dist.config.losses import FullSoftmax, GeneralisedBce, Loss
 from p5dist.data.batch import Batch
-from p5dist.models.precision import add_product, factor_type, is_half, product
+from p5dist.models.precision import add_product, as_written, factor_type, is_half, product
 
 CHUNK = {"cpu": 1 << 20}
 """Logits held at once, by type of device: 4 MB in float32, which caches hold."""
@@ -68,7 +68,7 @@ def catalogue_loss(
     """
     kind = factor_type(states)
     states, items = states.to(kind).to(states.dtype), items.to(kind).to(items.dtype)
-    with torch.autocast(states.device.type, enabled=False):
+    with as_written(states):
         return _catalogue_loss(states, target, items, batch, made, loss, kind)
 
 
@@ -119,7 +119,7 @@ def sum_softplus(states: Tensor, candidates: Tensor, weight: Tensor) -> Tensor:
         weight: [M]
     """
     kind = factor_type(states)
-    with torch.autocast(states.device.type, enabled=False):
+    with as_written(states):
         return _over(SUM_SOFTPLUS, states, candidates, None, weight, None, None, kind)
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 Precision = Literal["float32", "tf32", "bf16"]
+_AUTOCAST = ("cpu", "cuda")
 
 
 def set_precision(precision: Precision) -> None:
@@ -23,7 +25,14 @@ def dense_part(precision: Precision, device: torch.device) -> torch.autocast:
 def factor_type(tensor: Tensor) -> torch.dtype:
     """Type of the factors of products on the device of ``tensor``, as the context says."""
     kind = tensor.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else tensor.dtype
+    lower = kind in _AUTOCAST and torch.is_autocast_enabled(kind)
+    return torch.get_autocast_dtype(kind) if lower else tensor.dtype
+
+
+def as_written(tensor: Tensor) -> AbstractContextManager[object]:
+    """A context in which operations on the device of ``tensor`` keep the types they are given."""
+    kind = tensor.device.type
+    return torch.autocast(kind, enabled=False) if kind in _AUTOCAST else nullcontext()
 
 
 def product(a: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:

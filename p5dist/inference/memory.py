@@ -43,7 +43,7 @@ def of_scoring_process(job: RunConfig, manifest: Manifest) -> dict[str, int]:
         "process": _PROCESS,
         "item vectors": vectors if vectors <= half else 4 * BLOCK * job.model.dim,
         "waiting users": half if vectors > half else 0,
-        "scores": TILE * columns * (9 if job.ranking.item_to_item else 5),
+        "scores": TILE["cpu"] * columns * (9 if job.ranking.item_to_item else 5),
         "encoder": int(4 * _ACTIVATIONS * batch * length * job.model.dim),
         "counts": _TERM * TERMS if counts else 0,
         "popularity": popularity * _PER_ITEM * manifest.items,

@@ -51,9 +51,9 @@ class Mixture:
 class LogSum:
     """Logarithm of the sum of exp over blocks of scores."""
 
-    def __init__(self, rows: int) -> None:
-        self._highest = torch.full((rows,), -torch.inf)
-        self._sum = torch.zeros(rows)
+    def __init__(self, rows: int, device: torch.device) -> None:
+        self._highest = torch.full((rows,), -torch.inf, device=device)
+        self._sum = torch.zeros(rows, device=device)
 
     def add(self, scores: Tensor, room: Tensor) -> None:
         """Take in scores [b, n].

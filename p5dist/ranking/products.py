@@ -25,12 +25,13 @@ from p5dist.data.matrix import BLOCK
 from p5dist.errors import TrainingError
 from p5dist.ranking.interpolation import Mixture
 from p5dist.ranking.tiles import Query, Room, Tile
-from p5dist.ranking.topk import Lists, Ranked
+from p5dist.ranking.topk import Lists, Ranked, placed
 
-TILE = 256
-"""Users whose scores are held at once."""
-STRIP = 8192
-"""Items whose scores are held at once, if the items are several blocks."""
+TILE, STRIP = {"cpu": 256}, {"cpu": 8192}
+"""Users, and items if they are several blocks, whose scores are held at once, by type of device: on
+CPU 8 MB, which caches hold."""
+_TILE_ON_GPU, _STRIP_ON_GPU = 4096, 32_768
+"""512 MB, which keep a GPU busy."""
 
 
 class ItemBlocks(Protocol):
@@ -93,22 +94,22 @@ def rank_products(
         TrainingError: a vector has values that are not finite numbers.
     """
     single, k = len(items) == 1, min(k, len(items.catalogue))
+    device = queries[0].users.device if queries else torch.device("cpu")
     tiles = [
         [Tile(q, rows, k, mixture, alone, single, offset, precision) for rows in _tiles(q)]
         for q in queries
     ]
-    for query in queries:
-        _check(query.users)
-    room = Room()
+    finite = [torch.isfinite(query.users).all() for query in queries]
+    room = Room(device)
     passes = [(True, True)] if single else [(True, False), (False, True)]
     if not targets and mixture is None:
         passes = [(False, True)]
     for look, rank in passes:
-        for first, vectors in items if single else _strips(items):
-            _check(vectors)
+        for first, vectors in items if single else _strips(items, device):
+            finite.append(torch.isfinite(vectors).all())
             absent = items.catalogue.absent
             begin, end = np.searchsorted(absent, (first, first + len(vectors)))
-            hidden = torch.from_numpy(absent[begin:end] - first)
+            hidden = placed(absent[begin:end] - first, device)
             factors = vectors.to(precision)
             for tile in (tile for part in tiles for tile in part):
                 scores = room.product(tile.users, factors)[: tile.size]
@@ -122,6 +123,7 @@ def rank_products(
                     tile.look_at_targets(scores, first)
                 if rank:
                     tile.rank(scores, first, room)
+    _check(finite)
     return [
         [_joined([tile.result(i) for tile in part], k) for i in range(alone + bool(mixture))]
         for part in tiles
@@ -138,7 +140,7 @@ def rank_given(
         query: of which the vectors are not used, only their number.
         scores: a range of users → [b, L] their scores, which may be written to.
     """
-    room, k = Room(), min(k, len(catalogue))
+    room, k = Room(query.users.device), min(k, len(catalogue))
     absent = torch.from_numpy(catalogue.absent - 1)
     results = []
     for rows in _tiles(query):
@@ -151,20 +153,23 @@ def rank_given(
     return _joined(results, k)
 
 
-def _strips(items: ItemBlocks) -> Iterator[tuple[int, Tensor]]:
+def _strips(items: ItemBlocks, device: torch.device) -> Iterator[tuple[int, Tensor]]:
     """The blocks in strips whose scores stay in the cache of the processor."""
+    strip = STRIP.get(device.type, _STRIP_ON_GPU)
     for first, vectors in items:
-        for begin in range(0, len(vectors), STRIP):
-            yield first + begin, vectors[begin : begin + STRIP]
+        for begin in range(0, len(vectors), strip):
+            yield first + begin, vectors[begin : begin + strip]
 
 
 def _tiles(query: Query) -> Iterator[slice]:
-    for begin in range(0, len(query.users), TILE):
-        yield slice(begin, min(begin + TILE, len(query.users)))
+    size = TILE.get(query.users.device.type, _TILE_ON_GPU)
+    for begin in range(0, len(query.users), size):
+        yield slice(begin, min(begin + size, len(query.users)))
 
 
-def _check(vectors: Tensor) -> None:
-    if not torch.isfinite(vectors).all():
+def _check(finite: list[Tensor]) -> None:
+    """Asked once at the end, so that nothing waits for the device on the way."""
+    if finite and not torch.stack(finite).all():
         raise TrainingError(
             "vectors of the model are not finite numbers (NaN or infinity)",
             rule="items can only be ranked by numbers",

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from p5dist.data.jagged import Ints
 from p5dist.ranking.tiles import Query
-from p5dist.ranking.topk import MISSED, Lists, Ranked
+from p5dist.ranking.topk import MISSED, Lists, Ranked, placed
 
 HEAD = 2
 """Candidates for each item of a list."""
@@ -51,12 +51,12 @@ def _rescored(
     first = int(distinct[0] == 0) if len(distinct) else 0
     known = vectors(distinct[first:])
     known = torch.cat([known.new_zeros(first, users.shape[1]), known])
-    own = known[torch.from_numpy(place.reshape(ids.shape))]  # [b, C, dim]
+    own = known[placed(place.reshape(ids.shape), users.device)]  # [b, C, dim]
     # In double precision: the last bits of a sum depend on its place in a matrix, and equal items
     # must have equal scores.
     scores = torch.einsum("bd,bcd->bc", users.double(), own.double()).float()
     if offset is not None:
-        scores = scores + offset[torch.from_numpy(np.maximum(ids, 1) - 1)]
-    found = np.where(ids > 0, scores.numpy(), np.float32(-np.inf))
+        scores = scores + offset[placed(np.maximum(ids, 1) - 1, users.device)]
+    found = np.where(ids > 0, scores.cpu().numpy(), np.float32(-np.inf))
     order = np.lexsort((ids, -found))
     return np.take_along_axis(ids, order, 1), np.take_along_axis(found, order, 1)

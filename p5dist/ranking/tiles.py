@@ -14,7 +14,7 @@ from torch import Tensor
 from p5dist.data.jagged import Array, Ints, Jagged
 from p5dist.ranking.csr import csr_rows
 from p5dist.ranking.interpolation import LogSum, Mixture
-from p5dist.ranking.topk import MISSED, Lists, Ranked, RunningLists, before
+from p5dist.ranking.topk import MISSED, Lists, Ranked, RunningLists, before, placed
 
 _ROWS_AT_LEAST = 64  # BLAS multiplies thin matrices with another order of sums
 
@@ -39,10 +39,10 @@ class Room:
     """Buffers that every block of scores uses again: new memory of this size costs as much as the
     product itself."""
 
-    def __init__(self) -> None:
-        self._scores = torch.empty(0)
-        self._other = torch.empty(0)
-        self._rough = torch.empty(0)
+    def __init__(self, device: torch.device) -> None:
+        self._scores = torch.empty(0, device=device)
+        self._other = torch.empty(0, device=device)
+        self._rough = torch.empty(0, device=device)
         self._mask = np.empty(0, dtype=np.bool_)
 
     def product(self, users: Tensor, vectors: Tensor) -> Tensor:
@@ -61,8 +61,10 @@ class Room:
         self._other = _at_least(self._other, tuple(like.shape))
         return self._other[: like.numel()].view(like.shape)
 
-    def mask(self, like: Tensor) -> npt.NDArray[np.bool_]:
-        """A mask of this shape."""
+    def mask(self, like: Tensor) -> npt.NDArray[np.bool_] | None:
+        """A mask of this shape, in memory of the host; None on other devices."""
+        if like.device.type != "cpu":
+            return None
         if len(self._mask) < like.numel():
             self._mask = np.empty(like.numel(), dtype=np.bool_)
         return self._mask[: like.numel()].reshape(like.shape)
@@ -73,30 +75,35 @@ def _at_least(buffer: Tensor, shape: tuple[int, ...]) -> Tensor:
     return buffer if len(buffer) >= size else buffer.new_empty(size)
 
 
-@dataclass(frozen=True)
 class _Cells:
-    """Some cells of a [b, L] matrix, with values."""
+    """Some cells of a [b, L] matrix, with values.
 
-    row: Ints
-    item: Ints
-    value: Array
+    Args:
+        row: [E]
+        item: [E] item ids.
+        value: [E]
+        single: the items are one block; else the cells are held by rising item.
+    """
 
-    @classmethod
-    def of(cls, row: Ints, item: Ints, value: Array, *, single: bool) -> _Cells:
-        """By rising item where there are several blocks."""
-        if single:
-            return cls(row, item, value)
-        order = np.argsort(item, kind="stable")
-        return cls(row[order], item[order], value[order])
+    def __init__(
+        self, row: Ints, item: Ints, value: Array, device: torch.device, *, single: bool
+    ) -> None:
+        if not single:
+            order = np.argsort(item, kind="stable")
+            row, item, value = row[order], item[order], value[order]
+        self._single = single
+        self.row, self.item, self.value = row, item, value
+        self.rows, self._items = placed(row, device), placed(item, device)
 
-    def within(self, first: int, columns: int, single: bool) -> slice:
+    def within(self, first: int, columns: int) -> slice:
         """The cells of a block."""
-        if single:
+        if self._single:
             return slice(0, len(self.item))
         return slice(*np.searchsorted(self.item, (first, first + columns)))
 
-
-_NOTHING = _Cells(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
+    def indices(self, at: slice, first: int) -> tuple[Tensor, Tensor]:
+        """Rows and columns of the cells ``at`` in the block whose first id is ``first``."""
+        return self.rows[at], self._items[at] - first
 
 
 class Tile:
@@ -116,28 +123,29 @@ class Tile:
         offset: Tensor | None = None,
         precision: torch.dtype = torch.float32,
     ) -> None:
-        self.size = rows.stop - rows.start
+        self.size, self._device = rows.stop - rows.start, query.users.device
         self.users = _padded(query.users[rows]).to(precision)
         mine = slice(*np.searchsorted(query.owner, (rows.start, rows.stop)))
         self._row, self._item = query.owner[mine] - rows.start, query.target[mine]
-        self._wanted = torch.full((len(self._row),), -torch.inf)
+        self._wanted = torch.full((len(self._row),), -torch.inf, device=self._device)
         self._raised: Tensor | None = None
         self._single, self._mixture, self._alone = single, mixture, alone
-        self._seen = _NOTHING
+        self._seen: _Cells | None = None
         if query.seen is not None:
             lengths = query.seen.lengths[rows]
             owner = np.repeat(np.arange(self.size), lengths)
             offsets = query.seen.offsets
             items = query.seen.values[offsets[rows.start] : offsets[rows.stop]]
-            self._seen = _Cells.of(owner, items, items, single=single)
+            self._seen = _Cells(owner, items, items, self._device, single=single)
         if mixture is not None:
             assert query.counted is not None
-            self._counts = _Counts(csr_rows(query.counted, rows), mixture, single, offset)
+            counted = csr_rows(query.counted, rows)
+            self._counts = _Counts(counted, mixture, single, offset, self._device)
         kinds = alone + (mixture is not None)
-        self._before = [np.zeros(len(self._row), dtype=np.int64) for _ in range(kinds)]
-        self._lists = [
-            RunningLists(self.size, k, ties=precision == torch.float32) for _ in range(kinds)
-        ]
+        nothing = torch.zeros(len(self._row), dtype=torch.int64, device=self._device)
+        self._before = [nothing] * kinds
+        exact = precision == torch.float32
+        self._lists = [RunningLists(self.size, k, self._device, ties=exact) for _ in range(kinds)]
 
     def look(self, scores: Tensor, first: int, room: Room) -> None:
         """What the mixture needs to know of the whole catalogue."""
@@ -146,17 +154,21 @@ class Tile:
 
     def hide(self, scores: Tensor, first: int) -> None:
         """Seen items are not ranked."""
-        at = self._seen.within(first, scores.shape[1], self._single)
+        if self._seen is None:
+            return
+        at = self._seen.within(first, scores.shape[1])
         if at.stop > at.start:
-            row, item = self._seen.row[at], self._seen.item[at] - first
-            scores[torch.from_numpy(row), torch.from_numpy(item)] = -torch.inf
+            row, item = self._seen.indices(at, first)
+            scores.view(-1).index_fill_(0, row * scores.shape[1] + item, -torch.inf)
 
     def look_at_targets(self, scores: Tensor, first: int) -> None:
         """The scores of the targets."""
         inside = (self._item >= first) & (self._item < first + scores.shape[1])
-        at = torch.from_numpy(np.flatnonzero(inside))
-        row = torch.from_numpy(self._row[inside])
-        self._wanted[at] = scores[row, torch.from_numpy(self._item[inside] - first)]
+        if not inside.any():
+            return
+        row, item = (placed(x[inside], self._device) for x in (self._row, self._item - first))
+        at = placed(np.flatnonzero(inside), self._device)
+        self._wanted.index_copy_(0, at, scores[row, item])
 
     def rank(self, scores: Tensor, first: int, room: Room) -> None:
         """Count the items before the targets, and take the best into the lists."""
@@ -171,25 +183,27 @@ class Tile:
 
     def result(self, kind: int) -> Ranked:
         """Ranks and lists of the alone (0) or the mixture (the last)."""
-        missed = torch.isneginf(self._wanted).numpy()
+        missed = torch.isneginf(self._wanted).cpu().numpy()
         lists = self._lists[kind].lists()
         if self._mixture is not None and kind == len(self._lists) - 1:
-            constant = self._counts.constant.numpy()[:, None]
+            constant = self._counts.constant.cpu().numpy()[:, None]
             lists = Lists(lists.ids, lists.scores - constant)
-        return np.where(missed, MISSED, self._before[kind] + 1), lists
+        return np.where(missed, MISSED, self._before[kind].cpu().numpy() + 1), lists
 
     def _raised_wanted(self, scores: Tensor, first: int) -> Tensor:
         """[M] scores of the targets in the mixture; hidden ones do not matter."""
         if self._single:
-            item = torch.from_numpy(self._item - first)
-            return scores[torch.from_numpy(self._row), item]
+            row, item = (placed(x, self._device) for x in (self._row, self._item - first))
+            return scores[row, item]
         if self._raised is None:
             self._raised = self._counts.of_targets(self._row, self._item, self._wanted)
         return self._raised
 
     def _add(self, kind: int, scores: Tensor, first: int, wanted: Tensor, room: Room) -> None:
         mask = room.mask(scores)
-        self._before[kind] += before(scores, self._row, self._item - first, wanted, mask)
+        self._before[kind] = self._before[kind] + before(
+            scores, self._row, self._item - first, wanted, mask
+        )
         self._lists[kind].add(scores, first)
 
 
@@ -202,29 +216,34 @@ class _Counts:
     """
 
     def __init__(
-        self, counted: csr_array, mixture: Mixture, single: bool, offset: Tensor | None
+        self,
+        counted: csr_array,
+        mixture: Mixture,
+        single: bool,
+        offset: Tensor | None,
+        device: torch.device,
     ) -> None:
         rows = counted.shape[0]
         row = np.repeat(np.arange(rows, dtype=np.int64), np.diff(counted.indptr))
         item = counted.indices.astype(np.int64) + 1
-        self._cells = _Cells.of(row, item, counted.data, single=single)
-        self._offset = None if offset is None else offset[torch.from_numpy(self._cells.item - 1)]
-        self._single, self._mixture = single, mixture
-        self._scores = torch.empty(len(row))
+        self._cells = cells = _Cells(row, item, counted.data, device, single=single)
+        self._offset = None if offset is None else offset[placed(cells.item - 1, device)]
+        self._mixture, self._device = mixture, device
+        self._scores = torch.empty(len(row), device=device)
         total = np.bincount(row, counted.data, rows)
-        self._total = torch.from_numpy(total.astype(np.float32))
-        self._log_sum = LogSum(rows)
+        self._total = placed(total.astype(np.float32), device)
+        self._log_sum = LogSum(rows, device)
 
     def look(self, scores: Tensor, first: int, room: Room) -> None:
         """Take in a block before seen items are hidden."""
         self._log_sum.add(scores, room.other(scores))
-        at = self._cells.within(first, scores.shape[1], self._single)
-        self._scores[at] = scores[self._indices(at, first)]
+        at = self._cells.within(first, scores.shape[1])
+        self._scores[at] = scores[self._cells.indices(at, first)]
 
     def raise_scores(self, scores: Tensor, first: int) -> None:
         """Replace the scores of items with a count."""
-        at = self._cells.within(first, scores.shape[1], self._single)
-        scores[self._indices(at, first)] = self._raised[at]
+        at = self._cells.within(first, scores.shape[1])
+        scores[self._cells.indices(at, first)] = self._raised[at]
 
     def of_targets(self, row: Ints, item: Ints, wanted: Tensor) -> Tensor:
         """[M] the scores ``wanted`` of targets, replaced where the target has a count; where there
@@ -232,10 +251,9 @@ class _Counts:
         rows = len(self._total)
         keys, asked = self._cells.item * rows + self._cells.row, item * rows + row
         place = np.searchsorted(keys, asked)
-        hit = np.append(keys, -1)[place] == asked
-        found = wanted.clone()
-        found[torch.from_numpy(hit)] = self._raised[torch.from_numpy(place[hit])]
-        return found
+        hit = np.flatnonzero(np.append(keys, -1)[place] == asked)
+        raised = self._raised[placed(place[hit], self._device)]
+        return wanted.index_copy(0, placed(hit, self._device), raised)
 
     @cached_property
     def constant(self) -> Tensor:
@@ -246,15 +264,11 @@ class _Counts:
     def _raised(self) -> Tensor:
         """[E] the raised score of every cell; in double precision, since the last bits of
         functions depend on the place in an array, and equal items must have equal scores."""
-        row = torch.from_numpy(self._cells.row)
-        counts = torch.from_numpy(self._cells.value.astype(np.float64))
+        row = self._cells.rows
+        counts = placed(self._cells.value.astype(np.float64), self._device)
         constant, total = self.constant[row].double(), self._total[row].double()
         raised = self._mixture.raised(self._scores.double(), counts, constant, total).float()
         return raised if self._offset is None else raised + self._offset
-
-    def _indices(self, at: slice, first: int) -> tuple[Tensor, Tensor]:
-        row, item = self._cells.row[at], self._cells.item[at] - first
-        return torch.from_numpy(row), torch.from_numpy(item)
 
 
 def _padded(users: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from p5dist.data.catalogue import Catalogue
 from p5dist.data.histories import Histories
 from p5dist.data.jagged import Ints, Jagged
 
+_CPU = torch.device("cpu")
 _CHUNK = 32
 _FEW = 16  # chunks of a row that are looked at one by one
 _WORTH_CHUNKS = 2  # where there are at least so many chunks for each item of a list
@@ -78,16 +79,23 @@ class RunningLists:
 
     Args:
         rows: b
+        device: of the scores.
         ties: of equal scores at the end of a list the lower id is listed; else any.
     """
 
-    def __init__(self, rows: int, k: int, *, ties: bool = True) -> None:
-        self.values = torch.full((rows, 0), -torch.inf)
-        self.ids = torch.zeros((rows, 0), dtype=torch.int64)
+    def __init__(
+        self, rows: int, k: int, device: torch.device = _CPU, *, ties: bool = True
+    ) -> None:
+        self.values = torch.full((rows, 0), -torch.inf, device=device)
+        self.ids = torch.zeros((rows, 0), dtype=torch.int64, device=device)
         self._k, self._ties = k, ties
 
     def add(self, scores: Tensor, first: int) -> None:
         """Take in the scores [b, n] of the ids from ``first`` on."""
+        if scores.device != _CPU:
+            values, index = best_of_chunks(scores, min(self._k, scores.shape[1]))
+            self._merge(values, index + first)
+            return
         last = self.values[:, -1:] if self.values.shape[1] == self._k else None
         if scores.shape[1] < _WORTH_CHUNKS * _CHUNK * self._k and last is None:
             values, index = best(scores, min(self._k, scores.shape[1]))
@@ -101,7 +109,8 @@ class RunningLists:
         missing = self._k - self.values.shape[1]
         values = torch.nn.functional.pad(self.values, (0, missing), value=-torch.inf)
         ids = torch.nn.functional.pad(self.ids, (0, missing))
-        return Lists(torch.where(torch.isneginf(values), 0, ids).numpy(), values.numpy())
+        ids = torch.where(torch.isneginf(values), 0, ids)
+        return Lists(ids.cpu().numpy(), values.cpu().numpy())
 
     def _merge(self, values: Tensor, ids: Tensor) -> None:
         """Of equal scores, the earlier ones stay before the new ones, whose ids are higher."""
@@ -175,6 +184,29 @@ def _above(
     return torch.from_numpy(found), torch.from_numpy(index)
 
 
+def best_of_chunks(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """As :func:`best`, by operations whose sizes do not depend on values, for a GPU.
+
+    The k best are in the k chunks with the largest maxima, of equal maxima the first chunks: if an
+    item of another chunk has the score of the last one listed, then as many items of that score as
+    the list has room for are in chosen chunks before it.
+    """
+    rows, columns = scores.shape
+    whole = columns // _CHUNK * _CHUNK
+    if whole // _CHUNK <= _WORTH_CHUNKS * k:
+        index = _lowest_of_equal(scores, k)
+        return scores.gather(1, index), index
+    chunks = scores[:, :whole].view(rows, -1, _CHUNK)
+    chosen = _lowest_of_equal(chunks.amax(2), k).sort(1).values
+    inside = chunks.gather(1, chosen.unsqueeze(2).expand(-1, -1, _CHUNK)).flatten(1)
+    places = chosen.unsqueeze(2) * _CHUNK + torch.arange(_CHUNK, device=scores.device)
+    rest = torch.arange(whole, columns, device=scores.device).expand(rows, -1)
+    values = torch.cat([inside, scores[:, whole:]], 1)
+    index = torch.cat([places.flatten(1), rest], 1)
+    order = _lowest_of_equal(values, k)
+    return values.gather(1, order), index.gather(1, order)
+
+
 def best(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Values and indices [b, k] of the best scores [b, n], by falling value, then rising index."""
     width = min(k + 1, scores.shape[1])
@@ -192,8 +224,8 @@ def best(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def before(
-    scores: Tensor, row: Ints, index: Ints, wanted: Tensor, mask: npt.NDArray[np.bool_]
-) -> Ints:
+    scores: Tensor, row: Ints, index: Ints, wanted: Tensor, mask: npt.NDArray[np.bool_] | None
+) -> Tensor:
     """[M] number of items before each target: with a higher score, or an equal score and a lower
     index.
 
@@ -202,22 +234,44 @@ def before(
         row: [M] row of the target.
         index: [M] index of the target; less than 0 or at least n if it is not among the scores.
         wanted: [M] score of the target.
-        mask: [b, n] room to write to.
+        mask: [b, n] room to write to; None if the scores are not in memory of the host.
     """
-    found = np.empty(len(row), dtype=np.int64)
-    values, own = scores.numpy(), wanted.numpy()
+    found = [torch.zeros(0, dtype=torch.int64, device=scores.device)]
+    for begin in range(0, len(row), max(len(scores), 1)):
+        part = slice(begin, begin + len(scores))
+        asked = scores, row[part], index[part], wanted[part]
+        found.append(_before_on_device(*asked) if mask is None else _before_here(*asked, mask))
+    return torch.cat(found)
+
+
+def _before_here(
+    scores: Tensor, row: Ints, index: Ints, wanted: Tensor, mask: npt.NDArray[np.bool_]
+) -> Tensor:
+    values, score = scores.numpy(), wanted.numpy()[:, None]
     rows, columns = values.shape
-    for begin in range(0, len(row), rows):
-        part = slice(begin, begin + rows)
-        at, score, place = row[part], own[part, None], index[part]
-        others = values if np.array_equal(at, np.arange(rows)) else values[at]
-        room = mask[: len(at)]
-        higher = _true(np.greater(others, score, out=room))
-        equal = np.equal(others, score, out=room)
-        ties = np.flatnonzero(_true(equal) > ((place >= 0) & (place < columns)))
-        higher[ties] += _true(equal[ties] & (np.arange(columns) < place[ties, None]))
-        found[part] = higher
-    return found
+    others = values if np.array_equal(row, np.arange(rows)) else values[row]
+    room = mask[: len(row)]
+    higher = _true(np.greater(others, score, out=room))
+    equal = np.equal(others, score, out=room)
+    ties = np.flatnonzero(_true(equal) > ((index >= 0) & (index < columns)))
+    higher[ties] += _true(equal[ties] & (np.arange(columns) < index[ties, None]))
+    return torch.from_numpy(higher)
+
+
+def _before_on_device(scores: Tensor, row: Ints, index: Ints, wanted: Tensor) -> Tensor:
+    rows, columns = scores.shape
+    others = scores
+    if not np.array_equal(row, np.arange(rows)):
+        others = scores.index_select(0, placed(row, scores.device))
+    place = torch.arange(columns, device=scores.device)
+    earlier = place < placed(index, scores.device).unsqueeze(1)
+    score = wanted.unsqueeze(1)
+    return ((others > score) | ((others == score) & earlier)).sum(1)
+
+
+def placed(array: npt.NDArray[Any], device: torch.device) -> Tensor:
+    """The array on ``device``."""
+    return torch.from_numpy(np.ascontiguousarray(array)).to(device, non_blocking=True)
 
 
 def _true(mask: npt.NDArray[np.bool_]) -> Ints:
@@ -231,5 +285,6 @@ def _lowest_of_equal(scores: Tensor, k: int) -> Tensor:
     last = scores.shape[1] - 1
     bits = (scores + 0.0).view(torch.int32)  # + 0.0: -0.0 and 0.0 are equal
     ordered = bits ^ ((bits >> 31) & 0x7FFFFFFF)
-    keys = (ordered.long() << 32) + (last - torch.arange(last + 1))
+    place = torch.arange(last + 1, device=scores.device)
+    keys = (ordered.long() << 32) + (last - place)
     return last - (torch.topk(keys, k).values & 0xFFFFFFFF)

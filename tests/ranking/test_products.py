@@ -74,7 +74,7 @@ class Case:
 @pytest.mark.parametrize("size", [1, 7, 20, 1000])
 @pytest.mark.parametrize("seed", range(8))
 def test_like_a_plain_sort(seed: int, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(products, "TILE", [256, 5][seed % 2])
+    monkeypatch.setitem(products.TILE, "cpu", [256, 5][seed % 2])
     case = Case(seed)
     cut = Cut(case.vectors, case.catalogue, size)
     ((found,),) = rank_products([case.query()], cut, case.k)
@@ -94,7 +94,7 @@ def test_blocks_tiles_and_queries_change_nothing(
     case = Case(seed)
     results = []
     for size, tile in ((1000, 256), (1, 256), (6, 4)):
-        monkeypatch.setattr(products, "TILE", tile)
+        monkeypatch.setitem(products.TILE, "cpu", tile)
         cut = Cut(case.vectors, case.catalogue, size)
         queries = [
             case.query(),

@@ -58,6 +58,12 @@ def cpus_of_actor(actors: int) -> float:
     return _share(cpus_of_nodes, actors, sum(cpus_of_nodes))
 
 
+def gpu_for_actors(scale: Scale, actors: int) -> bool:
+    """Whether each of ``actors`` equal actors has a GPU."""
+    gpus = sum(_nodes("GPU"))
+    return scale.device != "cpu" and gpus >= (1 if scale.device == "cuda" else actors)
+
+
 def _nodes(resource: str) -> list[float]:
     """Amount of the resource on each node."""
     return [node["Resources"].get(resource, 0.0) for node in ray.nodes() if node["Alive"]]

@@ -291,7 +291,7 @@ class Run:
             scorer.user_vectors(given.between(begin, min(begin + AT_ONCE, len(given))))
             for begin in range(0, max(len(given), 1), AT_ONCE)
         ]
-        vectors: npt.NDArray[np.float32] = torch.cat(parts).numpy()
+        vectors: npt.NDArray[np.float32] = torch.cat(parts).cpu().numpy()
         return vectors
 
     def _given(
@@ -349,7 +349,7 @@ class Run:
 
     @cached_property
     def _item_vectors(self) -> torch.Tensor:
-        return self._scorer(self._ranking_stage()).item_vectors()
+        return self._scorer(self._ranking_stage()).item_vectors().cpu()
 
     @cached_property
     def _rankers(self) -> Rankers:

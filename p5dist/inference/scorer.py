@@ -12,6 +12,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from p5dist.config import RunConfig
+from p5dist.data.batch import Batch
 from p5dist.data.catalogue import Catalogue
 from p5dist.data.histories import Histories
 from p5dist.data.jagged import Floats, Ints
@@ -19,7 +20,14 @@ from p5dist.data.matrix import BLOCK
 from p5dist.environment.workers import Here
 from p5dist.errors import TrainingError
 from p5dist.feed.collate import Collate
-from p5dist.inference.vectors import Trained, are_there, make_vectors, with_stored_vectors
+from p5dist.inference.device import scoring_device
+from p5dist.inference.vectors import (
+    Trained,
+    are_there,
+    hold_vectors,
+    make_vectors,
+    with_stored_vectors,
+)
 from p5dist.storage import Folder, RunFolder
 from p5dist.tasks.build import Model
 from p5dist.tasks.module import Asked
@@ -35,6 +43,7 @@ class Scorer:
         collate: the collate function of the stage's training.
         catalogue: the items of the prepared data.
         max_length: number of last interactions of a history that the encoder sees.
+        device: of the model; vectors are on it, predictions are arrays.
         shuffled: tasks predict from histories in random order, as in training.
     """
 
@@ -45,10 +54,11 @@ class Scorer:
         catalogue: Catalogue,
         max_length: int,
         *,
+        device: torch.device = torch.device("cpu"),  # noqa: B008
         shuffled: bool = False,
     ) -> None:
         self.own_files: tempfile.TemporaryDirectory[str] | None = None
-        self.shuffled = shuffled
+        self.device, self.shuffled = device, shuffled
         self.model = model.eval()
         # A masked model predicts at a hidden interaction after the history: one position less.
         masked = model.backbone.bidirectional
@@ -63,7 +73,7 @@ class Scorer:
         ids = np.arange(1, self.catalogue.largest + 1) if ids is None else ids
         parts = []
         for first in range(0, max(len(ids), 1), BLOCK):
-            batch = self.collate(Histories.empty(), candidates=ids[first : first + BLOCK])
+            batch = self._batch(Histories.empty(), candidates=ids[first : first + BLOCK])
             parts.append(self.model.backbone.item_vectors(batch)[batch.candidates])
         return torch.cat(parts)
 
@@ -80,7 +90,7 @@ class Scorer:
     def user_vectors(self, histories: Histories) -> Tensor:
         """[B, dim] float32 user vectors, which rank the next item. For an empty history zero; a
         masked model encodes the hidden next interaction alone."""
-        batch = self.collate(histories.last(self.seen))
+        batch = self._batch(histories.last(self.seen))
         vectors = self.model.head.user_vectors(self.model.backbone, batch)
         return torch.empty_like(vectors).index_copy(0, self._original(histories), vectors)
 
@@ -101,22 +111,22 @@ class Scorer:
             by_user = replace(histories, row=histories.user)
             histories = by_user.shuffled(self.collate.seed, 0)
         module = self.model.head.part(name)
-        batch = self.collate(histories.last(self.seen), extra_items=item)
+        batch = self._batch(histories.last(self.seen), extra_items=item)
         encoded = module.encode(self.model.backbone, batch)
-        row = torch.empty(len(histories), dtype=torch.long)
-        row[self._original(histories)] = torch.arange(len(histories))
-        history = row[torch.from_numpy(owner)]
+        places = torch.arange(len(histories), device=self.device)
+        row = torch.empty_like(places).index_copy(0, self._original(histories), places)
+        history = row[torch.from_numpy(owner).to(self.device)]
         empty = batch.histories - len(batch.ends)
         last = F.pad(batch.ends, (0, empty), value=-1)
         asked = Asked(
             batch=batch,
             states=encoded.states,
             items=encoded.items[batch.candidates],
-            timestamp=torch.from_numpy(timestamp),
+            timestamp=torch.from_numpy(timestamp).to(self.device),
             history=history,
             end=last[history],
         )
-        predicted: Floats = module.predict(asked).double().numpy()
+        predicted: Floats = module.predict(asked).double().cpu().numpy()
         if np.isnan(predicted).any():
             raise TrainingError(
                 "predictions are not numbers (NaN)", where=name or None,
@@ -127,7 +137,16 @@ class Scorer:
     def _original(self, histories: Histories) -> Tensor:
         """[B] index in ``histories`` of each history of their batch."""
         lengths = np.minimum(histories.lengths, self.seen)
-        return torch.from_numpy(np.argsort(-lengths, kind="stable"))
+        return torch.from_numpy(np.argsort(-lengths, kind="stable")).to(self.device)
+
+    def _batch(
+        self,
+        histories: Histories,
+        candidates: Ints | None = None,
+        extra_items: Ints | None = None,
+    ) -> Batch:
+        made = self.collate(histories, candidates=candidates, extra_items=extra_items)
+        return made.to(self.device)
 
 
 @dataclass(frozen=True)
@@ -188,12 +207,15 @@ def load_scorer(job: RunConfig, folder: RunFolder, stage: str) -> Scorer:
         vectors = Folder.open(own.name)
         make_vectors(trained, Here(), vectors)
     model, collate, manifest = with_stored_vectors(trained, vectors)
-    training = job.trainings()[stage]
+    training, device = job.trainings()[stage], scoring_device(job.scale)
+    if device.type != "cpu":
+        hold_vectors(model.to(device), device)
     scorer = Scorer(
         model,
         collate,
         Catalogue.read(folder.prepare, manifest),
         job.feed.max_length,
+        device=device,
         shuffled=training.shuffled,
     )
     scorer.own_files = own

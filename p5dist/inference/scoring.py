@@ -149,7 +149,7 @@ def _on_cluster(
         return
     import ray.data
 
-    from p5dist.environment.resources import cpus_of_actor
+    from p5dist.environment.resources import cpus_of_actor, gpu_for_actors
 
     actors = min(job.scale.actors or job.scale.most_workers, len(portions))
     cpus = cpus_of_actor(actors)
@@ -171,6 +171,7 @@ def _on_cluster(
             batch_size=1,
             batch_format="pyarrow",
             num_cpus=cpus,
+            num_gpus=1 if gpu_for_actors(job.scale, actors) else None,
             concurrency=actors,
             ray_remote_args_fn=lambda: {"max_retries": job.scale.max_failures},
         )

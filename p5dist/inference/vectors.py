@@ -124,6 +124,16 @@ def with_stored_vectors(trained: Trained, folder: Folder) -> tuple[Model, Collat
     return model, trained.collate(manifest).for_stored_vectors(), manifest
 
 
+def hold_vectors(model: nn.Module, device: torch.device) -> None:
+    """Keep the vectors of items and users in memory of a GPU, as far as half of its free memory has
+    room: what stays in files is read by way of the host at every lookup."""
+    left = torch.cuda.mem_get_info(device)[0] // 2
+    for module in model.modules():
+        if isinstance(module, (StoredItems, StoredUsers)) and module.size <= left:
+            module.hold(device)
+            left -= module.size
+
+
 def are_there(trained: Trained) -> bool:
     """Whether the stage has the vectors of its checkpoint."""
     return _written(trained.vectors) == _content(trained)

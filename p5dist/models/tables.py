@@ -113,17 +113,41 @@ class UserTables(nn.Module):
         return vectors[:-1].detach() if self.frozen else vectors[:-1]
 
 
-class StoredItems(nn.Module):
-    """Stands in the place of :class:`ItemTables` after training: vectors that were computed once
-    are read from a file.
+class _Stored(nn.Module):
+    """Vectors that were computed once are read from a file.
 
     Args:
-        matrix: row i is the vector of item id i.
+        matrix: row i is the vector of id i.
     """
 
     def __init__(self, matrix: Matrix) -> None:
         super().__init__()
         self.matrix = matrix
+        self._held: Tensor | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes of all vectors."""
+        return 4 * self.matrix.rows * self.matrix.width
+
+    def hold(self, device: torch.device) -> None:
+        """Keep all vectors in memory of ``device``."""
+        held = torch.empty(self.matrix.rows, self.matrix.width, device=device)
+        for block in range(self.matrix.blocks):
+            first, end = self.matrix.range_of(block)
+            held[first:end] = torch.from_numpy(np.array(self.matrix.block(block)))
+        self._held = held
+
+    def look_up(self, ids: Tensor) -> Tensor:
+        """[n, dim]"""
+        if self._held is not None:
+            return self._held.index_select(0, ids)
+        rows = self.matrix.take(ids.cpu().numpy().astype(np.int64, copy=False))
+        return torch.from_numpy(rows).to(ids.device)
+
+
+class StoredItems(_Stored):
+    """Stands in the place of :class:`ItemTables` after training."""
 
     def forward(
         self,
@@ -132,28 +156,15 @@ class StoredItems(nn.Module):
         dropped: Tensor | None = None,
     ) -> Tensor:
         """As :meth:`ItemTables.forward`; the attributes are in the vectors."""
-        return _stored(self.matrix, items.values())
+        return self.look_up(items.values())
 
 
-class StoredUsers(nn.Module):
-    """Stands in the place of :class:`UserTables`, as :class:`StoredItems` does.
-
-    Args:
-        matrix: row i is the vector of user id i.
-    """
-
-    def __init__(self, matrix: Matrix) -> None:
-        super().__init__()
-        self.matrix = matrix
+class StoredUsers(_Stored):
+    """Stands in the place of :class:`UserTables` after training."""
 
     def forward(self, users: KeyedJaggedTensor) -> Tensor:
-        """As :meth:`UserTables.forward`."""
-        return _stored(self.matrix, users[USER_FEATURE].values())
-
-
-def _stored(matrix: Matrix, ids: Tensor) -> Tensor:
-    rows = matrix.take(ids.cpu().numpy().astype(np.int64, copy=False))
-    return torch.from_numpy(rows).to(ids.device)
+        """As :meth:`UserTables.forward`; the attributes are in the vectors."""
+        return self.look_up(users.values())
 
 
 def _bags(

@@ -61,7 +61,7 @@ def _choose(
     """[b, k] places among the candidates [b, C], whose ids rise."""
     distinct, place = np.unique(ids, return_inverse=True)
     first = int(distinct[0] == 0)
-    known = torch.nn.functional.normalize(vectors(distinct[first:]), dim=1, eps=1e-12)
+    known = torch.nn.functional.normalize(vectors(distinct[first:]).cpu(), dim=1, eps=1e-12)
     if first:
         known = torch.cat([known.new_zeros(1, known.shape[1]), known])
     own = known[torch.from_numpy(place.reshape(ids.shape))]  # [b, C, dim]

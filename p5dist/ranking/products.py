@@ -95,6 +95,7 @@ def rank_products(
     """
     single, k = len(items) == 1, min(k, len(items.catalogue))
     device = queries[0].users.device if queries else torch.device("cpu")
+    offset = offset if offset is None else offset.to(device)
     tiles = [
         [Tile(q, rows, k, mixture, alone, single, offset, precision) for rows in _tiles(q)]
         for q in queries

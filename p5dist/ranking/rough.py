@@ -31,6 +31,7 @@ def with_exact_head(
         offset: [largest id] what is added to the scores.
     """
     ranks, candidates = rough
+    offset = offset if offset is None else offset.to(query.users.device)
     parts = [
         _rescored(query.users[begin : begin + _TILE], candidates.ids[begin : begin + _TILE],
                   vectors, offset)

@@ -50,13 +50,14 @@ def make_validator(session: Session, folder: RunFolder) -> Validator | None:
             session.collate,
             catalogue,
             session.job.feed.max_length,
+            device=session.device,
             shuffled=session.training.shuffled,
         )
 
     metric: Metric = RankingMetric(config)
     if not RANKING_METRIC.match(config.metric):
         metric = _task_metric(session, folder, config)
-    return Validator(config, scorer, targets, metric)
+    return Validator(config, scorer, targets, metric, session.device)
 
 
 class Validator:
@@ -66,6 +67,7 @@ class Validator:
         make: the model as it is now, ready to score.
         targets: this worker's share.
         metric: computed from the targets.
+        device: of the exchanges between workers.
     """
 
     def __init__(
@@ -74,12 +76,14 @@ class Validator:
         make: Callable[[], Scorer],
         targets: list[Targets],
         metric: Metric,
+        device: torch.device,
     ) -> None:
         self.config = config
         self.higher_is_better = metric.higher_is_better
         self._make = make
         self._targets = targets
         self._metric = metric
+        self._device = device
 
     def __call__(self) -> float:
         """The metric over all targets of all workers.
@@ -99,7 +103,7 @@ class Validator:
     def _batches(self) -> Iterator[TargetBatch]:
         """Equally many on every worker, since looking up items takes all of them."""
         own = [batch for part in self._targets for batch in part.batches(_HISTORIES_AT_ONCE)]
-        most = torch.tensor(len(own))
+        most = torch.tensor(len(own), device=self._device)
         dist.all_reduce(most, op=dist.ReduceOp.MAX)
         yield from [*own, *[self._targets[0].nothing()] * (int(most) - len(own))]
 
@@ -133,8 +137,10 @@ class RankingMetric(Metric):
         for ((ranks, _),) in rank_products(queries, scorer.items(), 1):
             gains = rank_values(ranks, (k,))[self._name]
             total += torch.tensor([gains.sum(), float(len(gains))])
+        total = total.to(scorer.device)
         dist.all_reduce(total)
-        return float(total[0] / total[1]) if total[1] else None
+        hits, number = total.tolist()
+        return hits / number if number else None
 
 
 class TaskMetric(Metric):

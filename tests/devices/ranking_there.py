@@ -1,4 +1,4 @@
-"""Function of test_ranking.py that runs in a process of its own."""
+"""Functions of test_ranking.py that run in a process of their own."""
 
 from __future__ import annotations
 
@@ -8,15 +8,20 @@ from typing import Any
 import numpy as np
 import torch
 from scipy.sparse import random_array
+from torch import nn
+from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from p5dist.data.catalogue import Catalogue
+from p5dist.data.histories import Histories
 from p5dist.data.jagged import Jagged, offsets_of
+from p5dist.inference.scorer import Scorer
 from p5dist.ranking.interpolation import Mixture
 from p5dist.ranking.products import HeldItems, rank_products
 from p5dist.ranking.rough import with_exact_head
 from p5dist.ranking.tiles import Query
 from tests.devices import pretend
-from tests.devices.tagged import MixedDevicesError, OnDevice
+from tests.devices.tagged import MixedDevicesError, OnDevice, Tagged
+from tests.inference.test_scorer import scorer
 
 USERS, ITEMS, DIM, K = 70, 900, 8, 6
 
@@ -74,3 +79,61 @@ class Blocks(HeldItems):
     def __iter__(self) -> Any:
         for begin in range(0, ITEMS, 300):
             yield begin + 1, self.vectors[begin : begin + 300]
+
+
+class Held(nn.Module):
+    """Stands for the tables of items or users, with all vectors on the device."""
+
+    def __init__(self, vectors: torch.Tensor) -> None:
+        super().__init__()
+        self.vectors = Tagged(vectors)
+
+    def forward(self, ids: KeyedJaggedTensor, *_: Any) -> torch.Tensor:
+        return self.vectors.index_select(0, ids.values())
+
+
+def scored(folder: Path) -> dict[str, list[Any]]:
+    """User vectors, item vectors and ratings here and there."""
+    pretend.register()
+    found = {}
+    for name, stage, more in (
+        ("causal", "pretrain", ()),
+        ("masked", "pretrain", ("pretrain.objective={kind: masked}",)),
+        ("skip_gram", "pretrain", ("pretrain.objective={kind: skip_gram}",)),
+        ("rating", "finetune/rating", ()),
+    ):
+        (folder / name).mkdir()
+        here, histories = scorer(folder / name, stage, *more)
+        expected = ask(here, stage, histories)
+        users = np.arange(1, 51)
+        model, vectors = here.model, here.item_vectors()
+        with torch.no_grad():
+            own = getattr(model.head, "users", None)
+            if own is not None:
+                rows = own(here.collate.user_lookup(users))
+                model.head.users = Held(torch.cat([rows[:1] * 0, rows]))
+            model.backbone.items = Held(torch.cat([vectors[:1] * 0, vectors]))
+        tag(model)
+        device = torch.device(f"{pretend.NAME}:0")
+        there = Scorer(model, here.collate, here.catalogue, 8, device=device)
+        there.collate = there.collate.for_stored_vectors()
+        with OnDevice():
+            found[name] = [expected, ask(there, stage, histories)]
+    return found
+
+
+def tag(module: nn.Module) -> None:
+    """Put the parameters and buffers of a module on the device."""
+    for child in module.modules():
+        for own in (child._parameters, child._buffers):
+            for name, value in list(own.items()):
+                if value is not None:
+                    own[name] = Tagged(value.detach())  # type: ignore[assignment]
+
+
+def ask(model: Scorer, stage: str, histories: Histories) -> list[Any]:
+    if stage != "pretrain":
+        owner, item = np.asarray([3, 0, 3, 7]), np.asarray([5, 5, 9, 1])
+        return list(model.predict("", histories, owner, item, np.zeros(4, dtype=np.int64)))
+    vectors = model.user_vectors(histories).cpu(), model.item_vectors().cpu()
+    return [v.tolist() for v in vectors]

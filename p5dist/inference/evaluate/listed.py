@@ -139,7 +139,7 @@ class ByVectors:
         listed = listed[listed > 0]
         unit = np.zeros((0, 1))
         if len(listed):
-            unit = unit_vectors(self.model.item_vectors(listed).numpy())
+            unit = unit_vectors(self.model.item_vectors(listed).cpu().numpy())
         return {name: diversity(ids, listed, unit, ks) for name, ids in lists.items()}
 
 

@@ -17,7 +17,7 @@ from p5dist.data.batch import ITEM_FEATURE
 from p5dist.data.manifest import Manifest
 from p5dist.tasks.build import build_model
 from p5dist.train.sharding import (
-    check_weight_decay,
+    check_optimizer,
     configs_of,
     constraints,
     describe,
@@ -62,7 +62,7 @@ def plan_tables(
     ]
     tables = {id(p) for module in tables_of(model) for p in module.parameters()}
     dense = sum(p.numel() for p in model.parameters() if id(p) not in tables)
-    check_weight_decay(model, training.tables, machine.device)
+    check_optimizer(model, training.tables, machine.device)
     logging.getLogger("torchrec").setLevel(logging.ERROR)
     cuda = machine.device == "cuda"
     topology = Topology(
@@ -80,7 +80,9 @@ def plan_tables(
         topology=topology,
         batch_size=max(training.batch_size // workers, 1),
         storage_reservation=FixedPercentageStorageReservation(RESERVED),
-        constraints=constraints(model, training.tables, job.scale.sharding, workers=workers),
+        constraints=constraints(
+            model, training.tables, job.scale, device=machine.device, workers=workers
+        ),
         debug=False,
     )
     rows = sum(size[0] for size in sizes)

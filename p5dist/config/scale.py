@@ -45,9 +45,14 @@ class Scale(Section):
     """Restarts of the worker group after worker errors before the stage gives up."""
     max_preemptions: NonNegativeInt | None = None
     """Restarts after a node was preempted (taken away with notice); left out: no limit."""
-    sharding: dict[str, Literal["row_wise", "table_wise", "column_wise"]] = {}
-    """Overrides the planner, per table (the planner takes row_wise for items, table_wise for bags).
-    column_wise needs tables.kind: sgd."""
+    sharding: dict[str, Literal["row_wise", "table_wise", "column_wise", "table_row_wise"]] = {}
+    """Overrides the planner, per table. The planner takes row_wise for items; for bags table_wise
+    on CPU, and what it finds faster of table_wise and row_wise on CUDA. column_wise needs
+    tables.kind: sgd; table_row_wise (the rows of a table over the GPUs of one machine) is for bags
+    on CUDA."""
+    placement: dict[str, Literal["device", "uvm_caching", "uvm"]] = {}
+    """On CUDA, per table, where its rows are: memory of the GPU; memory of the host with a cache on
+    the GPU; memory of the host. Left out: the planner keeps what fits on the GPU there."""
     timeout_s: PositiveFloat = 120.0
     """Seconds after which a collective operation fails."""
 

@@ -26,8 +26,16 @@ RANKING_METRIC = re.compile(r"^(ndcg|hr|mrr)@[1-9][0-9]*$")
 class TableOptimizer(Section):
     """Optimizer of the embedding tables, fused into the backward pass (FBGEMM)."""
 
-    kind: Literal["rowwise_adagrad", "sgd"] = "rowwise_adagrad"
+    kind: Literal["rowwise_adagrad", "sgd", "adam", "partial_rowwise_adam", "lamb"] = (
+        "rowwise_adagrad"
+    )
+    """adam, partial_rowwise_adam (one second moment a row) and lamb on CUDA only."""
     lr: PositiveFloat = 0.05
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Of adam, partial_rowwise_adam and lamb."""
+    exchange: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Numbers that travel between workers: rows, and their gradients. With bf16 and fp16 half the
+    bytes travel, and losses depend on the number of workers by this rounding."""
     weight_decay: NonNegativeFloat = 0.0
     """L2 penalty on the rows that a step looks up; with rowwise_adagrad only. On CPU FBGEMM applies
     it to the ids of items, but not to tables of users and attributes: a model that has such tables

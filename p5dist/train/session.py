@@ -35,7 +35,7 @@ from p5dist.train.initial import REPORT as INIT_REPORT
 from p5dist.train.initial import Source, initialise, trained_items
 from p5dist.train.optimizers import Optimizers
 from p5dist.train.selection import Selection
-from p5dist.train.sharding import describe, init_tables, shard, table_names
+from p5dist.train.sharding import describe, init_tables, set_table_steps, shard, table_names
 
 
 @dataclass
@@ -130,7 +130,7 @@ def open_session(
         training.tables,
         batch_size=per_worker,
         device=device,
-        sharding=job.scale.sharding,
+        scale=job.scale,
     )
     tables = table_names(model.plan)
     init_tables(
@@ -220,6 +220,7 @@ def _restore(session: Session, folder: RunFolder) -> None:
         _check(session, latest)
         latest.load(session.state())
         session.start = latest.step
+        set_table_steps(session.model, latest.step)
         session.skipped = latest.meta()["skipped"]
         session.selection.restore(latest.meta()["selection"])
     elif session.training.init_from is not None:

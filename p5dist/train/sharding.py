@@ -2,34 +2,61 @@
 
 from __future__ import annotations
 
+import os
 import zlib
-from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
-from fbgemm_gpu.split_table_batched_embeddings_ops_training import WeightDecayMode
+from fbgemm_gpu.split_table_batched_embeddings_ops_training import (
+    SplitTableBatchedEmbeddingBagsCodegen,
+    WeightDecayMode,
+)
 from torch import nn
 from torch.distributed.optim.apply_optimizer_in_backward import _apply_optimizer_in_backward
 from torchrec.distributed import DistributedModelParallel
 from torchrec.distributed.embedding import EmbeddingCollectionSharder
 from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder
+from torchrec.distributed.fbgemm_qcomm_codec import (
+    CommType,
+    QCommsConfig,
+    get_qcomm_codecs_registry,
+)
 from torchrec.distributed.planner import EmbeddingShardingPlanner, ParameterConstraints, Topology
 from torchrec.distributed.types import ShardingPlan
 from torchrec.modules.embedding_modules import EmbeddingBagCollection, EmbeddingCollection
+from torchrec.optim.optimizers import LAMB, PartialRowWiseAdam
 from torchrec.optim.rowwise_adagrad import RowWiseAdagrad
 
+from p5dist.config.scale import Scale
 from p5dist.config.train import TableOptimizer
 from p5dist.data.randomness import hashed
 from p5dist.errors import ConfigError
 
-_DEFAULT = {EmbeddingCollection: "row_wise", EmbeddingBagCollection: "table_wise"}
-_ALLOWED = {  # TorchRec splits bags by row on CUDA only
-    EmbeddingCollection: ("row_wise", "table_wise", "column_wise"),
-    EmbeddingBagCollection: ("table_wise", "column_wise"),
+_DEFAULT = {
+    ("cpu", EmbeddingCollection): ("row_wise",),
+    ("cpu", EmbeddingBagCollection): ("table_wise",),
+    ("cuda", EmbeddingCollection): ("row_wise",),
+    ("cuda", EmbeddingBagCollection): ("table_wise", "row_wise"),
 }
+"""The planner chooses among these."""
+_ALLOWED = {  # TorchRec splits bags by row on CUDA only
+    ("cpu", EmbeddingCollection): ("row_wise", "table_wise", "column_wise"),
+    ("cpu", EmbeddingBagCollection): ("table_wise", "column_wise"),
+    ("cuda", EmbeddingCollection): ("row_wise", "table_wise", "column_wise"),
+    ("cuda", EmbeddingBagCollection): ("table_wise", "row_wise", "column_wise", "table_row_wise"),
+}
+_OPTIMIZERS = {
+    "rowwise_adagrad": RowWiseAdagrad,
+    "sgd": torch.optim.SGD,
+    "adam": torch.optim.Adam,
+    "partial_rowwise_adam": PartialRowWiseAdam,
+    "lamb": LAMB,
+}
+_ON_CPU = ("rowwise_adagrad", "sgd")
+_KERNELS = {"device": "fused", "uvm_caching": "fused_uvm_caching", "uvm": "fused_uvm"}
+_EXCHANGES = {"bf16": CommType.BF16, "fp16": CommType.FP16}
 _BLOCK = 8192  # rows drawn from one generator: initial values do not depend on the plan
 
 
@@ -39,7 +66,7 @@ def shard(
     *,
     batch_size: int,
     device: torch.device,
-    sharding: Mapping[str, str] = MappingProxyType({}),
+    scale: Scale | None = None,
 ) -> DistributedModelParallel:
     """Put the tables of ``model`` on the workers by the planner's plan; the rest is replicated.
 
@@ -47,35 +74,66 @@ def shard(
         model: with tables on the meta device.
         optimizer: fused into the backward pass of the tables.
         batch_size: histories of one worker's step, for the planner's estimate.
-        sharding: table → row_wise, table_wise or column_wise, where it is not left to the planner.
+        scale: where and how tables are split, where it is not left to the planner.
 
     Raises:
-        ConfigError: there is no such table, or it cannot be split in that way; weight decay that
-            would not be applied.
+        ConfigError: there is no such table, or it cannot be split or placed in that way; an
+            optimizer or weight decay that the device does not have.
     """
-    check_weight_decay(model, optimizer, device.type)
+    check_optimizer(model, optimizer, device.type)
     options: dict[str, Any] = {"lr": optimizer.lr}
+    if optimizer.kind not in _ON_CPU:
+        options["betas"] = optimizer.betas
     if optimizer.weight_decay:  # FBGEMM ignores it unless told how to apply it
         options |= {"weight_decay": optimizer.weight_decay, "weight_decay_mode": WeightDecayMode.L2}
     for module in tables_of(model):
         _apply_optimizer_in_backward(
-            RowWiseAdagrad if optimizer.kind == "rowwise_adagrad" else torch.optim.SGD,
+            _OPTIMIZERS[optimizer.kind],
             module.parameters(),
             options,
         )
     planner = EmbeddingShardingPlanner(
-        topology=Topology(world_size=dist.get_world_size(), compute_device=device.type),
+        topology=_topology(device),
         batch_size=batch_size,
-        constraints=constraints(model, optimizer, sharding, workers=dist.get_world_size()),
+        constraints=constraints(
+            model, optimizer, scale or Scale(), device=device.type, workers=dist.get_world_size()
+        ),
         debug=False,
     )
-    plan = planner.collective_plan(model, sharders(), dist.GroupMember.WORLD)
-    return DistributedModelParallel(model, device=device, plan=plan, sharders=sharders())
+    how = sharders(optimizer.exchange)
+    plan = planner.collective_plan(model, how, dist.GroupMember.WORLD)
+    return DistributedModelParallel(model, device=device, plan=plan, sharders=how)
 
 
-def check_weight_decay(model: nn.Module, optimizer: TableOptimizer, device: str) -> None:
-    """Raise a ConfigError if weight decay would not be applied to all tables: FBGEMM's kernels on
-    CPU apply it to rows that are looked up one by one, but not to bags."""
+def _topology(device: torch.device) -> Topology:
+    workers = dist.get_world_size()
+    if device.type != "cuda":
+        return Topology(world_size=workers, compute_device=device.type)
+    memory = torch.cuda.get_device_properties(device).total_memory
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", workers))
+    return Topology(
+        world_size=workers, local_world_size=local, compute_device="cuda", hbm_cap=memory
+    )
+
+
+def set_table_steps(model: nn.Module, steps: int) -> None:
+    """Tell the optimizers of the tables, after a restart, how many steps were taken: Adam and LAMB
+    correct their moments by this number, which is no part of their state."""
+    for module in model.modules():
+        if isinstance(module, SplitTableBatchedEmbeddingBagsCodegen):
+            module.set_optimizer_step(steps)
+
+
+def check_optimizer(model: nn.Module, optimizer: TableOptimizer, device: str) -> None:
+    """Raise a ConfigError if FBGEMM has no such optimizer for the device, or if weight decay would
+    not be applied to all tables: on CPU it is applied to rows that are looked up one by one, but
+    not to bags."""
+    if device == "cpu" and optimizer.kind not in _ON_CPU:
+        raise ConfigError(
+            "FBGEMM has no such optimizer of tables on CPU", where="tables.kind",
+            value=optimizer.kind, rule=f"on CPU: {', '.join(_ON_CPU)}",
+            fix="choose one of them, or train on CUDA",
+        )  # fmt: skip
     bags = [
         config.name
         for module in tables_of(model)
@@ -91,51 +149,75 @@ def check_weight_decay(model: nn.Module, optimizer: TableOptimizer, device: str)
         )  # fmt: skip
 
 
-def sharders() -> list[Any]:
-    """What TorchRec needs to split each kind of table module."""
-    return [EmbeddingCollectionSharder(), EmbeddingBagCollectionSharder()]
+def sharders(exchange: str = "fp32") -> list[Any]:
+    """What TorchRec needs to split each kind of table module.
+
+    Args:
+        exchange: type of the numbers that travel, see config.train.TableOptimizer.
+    """
+    codecs = None
+    if exchange != "fp32":
+        kind = _EXCHANGES[exchange]
+        codecs = get_qcomm_codecs_registry(
+            QCommsConfig(forward_precision=kind, backward_precision=kind)
+        )
+    return [
+        EmbeddingCollectionSharder(qcomm_codecs_registry=codecs),
+        EmbeddingBagCollectionSharder(qcomm_codecs_registry=codecs),
+    ]
 
 
 def constraints(
-    model: nn.Module, optimizer: TableOptimizer, sharding: Mapping[str, str], *, workers: int
+    model: nn.Module, optimizer: TableOptimizer, scale: Scale, *, device: str, workers: int
 ) -> dict[str, ParameterConstraints]:
     """What the planner may do with each table.
 
-    Item rows are spread over all workers; a bag table lives on one worker. Row-wise Adagrad would
-    adapt to each part of a row on its own if it were split by column, and a data-parallel table
-    would need an optimizer of another kind: with either the curve would depend on the plan.
+    Item rows are spread over all workers; on CPU a bag table lives on one worker. Optimizers that
+    adapt to whole rows would adapt to each part of a row on its own if it were split by column,
+    and a data-parallel table would need an optimizer of another kind: with either the curve would
+    depend on the plan.
 
     Raises:
-        ConfigError: ``sharding`` names an unknown table, or a way that the table cannot be split.
+        ConfigError: ``scale`` names an unknown table, or a way that the table cannot be split or
+            placed.
     """
     tables = {
         config.name: (type(module), config.embedding_dim)
         for module in tables_of(model)
         for config in configs_of(module)
     }
+    for setting in ("sharding", "placement"):
+        for name in getattr(scale, setting):
+            if name not in tables:
+                raise ConfigError(
+                    "no such table", where=f"scale.{setting}", value=name,
+                    rule=f"the tables of this model: {', '.join(tables)}", fix="name one of them",
+                )  # fmt: skip
+    if scale.placement and device != "cuda":
+        raise ConfigError(
+            "tables have one place on CPU", where="scale.placement", value=scale.placement,
+            rule="placement is for CUDA", fix="leave it out, or train on CUDA",
+        )  # fmt: skip
     allowed = {}
     for name, (kind, dim) in tables.items():
-        chosen = sharding.get(name, _DEFAULT[kind])
-        if chosen not in _ALLOWED[kind] or (
-            chosen == "column_wise" and optimizer.kind == "rowwise_adagrad"
+        chosen = scale.sharding.get(name)
+        possible = _ALLOWED[device, kind]
+        if chosen is not None and (
+            chosen not in possible or (chosen == "column_wise" and optimizer.kind != "sgd")
         ):
             raise ConfigError(
                 "a table cannot be split in that way", where=f"scale.sharding.{name}",
                 value=chosen,
-                rule=f"{', '.join(_ALLOWED[kind])}; column_wise only with tables.kind: sgd",
+                rule=f"on {device}: {', '.join(possible)}; column_wise only with tables.kind: sgd",
                 fix="leave it out, or choose another",
             )  # fmt: skip
+        place = scale.placement.get(name)
+        kernels = [*_KERNELS.values()] if device == "cuda" else ["fused"]
         allowed[name] = ParameterConstraints(
-            sharding_types=[chosen],
-            compute_kernels=["fused"],
+            sharding_types=[*_DEFAULT[device, kind]] if chosen is None else [chosen],
+            compute_kernels=kernels if place is None else [_KERNELS[place]],
             min_partition=max(dim // workers // 4 * 4, 4),
         )
-    for name in sharding:
-        if name not in tables:
-            raise ConfigError(
-                "no such table", where="scale.sharding", value=name,
-                rule=f"the tables of this model: {', '.join(tables)}", fix="name one of them",
-            )  # fmt: skip
     return allowed
 
 

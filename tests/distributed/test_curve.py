@@ -55,6 +55,24 @@ def test_sampled_negatives_belong_to_the_global_batch(tmp_path: Path) -> None:
     assert_same_curve(curve, losses(job_in(tmp_path / "2", SAMPLED), 2))
 
 
+def test_rows_and_gradients_may_travel_in_half_precision(
+    one_worker: tuple[Path, list[tuple[int, float]]], tmp_path: Path
+) -> None:
+    halved = losses(job_in(tmp_path, "pretrain.tables={exchange: fp16}"), 2)
+    pairs = [(a, b) for (_, a), (_, b) in zip(one_worker[1], halved, strict=True)]
+    assert all(b == pytest.approx(a, rel=5e-3) for a, b in pairs)
+    assert any(b != pytest.approx(a, rel=1e-6) for a, b in pairs), "nothing was rounded"
+
+
+def test_bf16_has_nearly_the_curve_of_float32_on_any_number_of_workers(
+    one_worker: tuple[Path, list[tuple[int, float]]], tmp_path: Path
+) -> None:
+    for workers in (1, 2):
+        job = job_in(tmp_path / str(workers), "pretrain.precision=bf16")
+        for (_, a), (_, b) in zip(one_worker[1], losses(job, workers), strict=True):
+            assert b == pytest.approx(a, rel=2e-2)
+
+
 @pytest.mark.parametrize("workers", [1, 3])
 def test_a_run_stopped_on_two_workers_goes_on_with_another_number(
     one_worker: tuple[Path, list[tuple[int, float]]], tmp_path: Path, workers: int

@@ -66,6 +66,13 @@ def test_weight_decay_pulls_the_rows_of_a_step(tmp_path: Path) -> None:
     assert not torch.allclose(decayed[touched], moved[touched], atol=1e-3)
 
 
+def test_an_optimizer_of_tables_that_the_cpu_does_not_have_is_refused(tmp_path: Path) -> None:
+    job = small_job(tmp_path, "pretrain.tables.kind=adam")
+    write_small_data(job)
+    with pytest.raises(Exception, match=r"on CPU: rowwise_adagrad, sgd"):
+        run_distributed(train, 1, job, "pretrain")
+
+
 def test_weight_decay_that_would_not_be_applied_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"needs tables\.kind rowwise_adagrad"):
         small_job(tmp_path, "pretrain.tables={kind: sgd, weight_decay: 0.1}")

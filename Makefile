@@ -1,6 +1,7 @@
 # make demo    install, then run MovieLens-100K from the raw log to the report
 # make test    install, then lint, types and tests (make test-all: the slow ones too)
 # make chaos   20 runs disturbed at random; the longest
+# make gpu     eight minutes on a GPU: tests, losses beside the CPU's, speed, a whole run
 # make bench   all benchmarks in a small size, results into BENCH_OUT (build/bench)
 # Both start from a fresh clone. PYTHON=python3.12 picks the Python, WHEELS=cpu|gpu the wheels.
 
@@ -10,7 +11,7 @@ VENV := .venv/bin
 BENCH_OUT ?= build/bench
 BENCH_RUNS ?= 1
 
-.PHONY: demo test test-all chaos bench lint audit types install
+.PHONY: demo test test-all chaos gpu bench lint audit types install
 
 demo: install
 	$(VENV)/p5dist run jobs/ml-100k.yaml
@@ -20,6 +21,9 @@ test: lint types
 
 chaos: install
 	$(VENV)/python -m tests.faults.chaos --runs 20
+
+gpu: install
+	$(VENV)/python benchmarks/gpu.py
 
 # compare.py tells change from noise where there are three runs: BENCH_RUNS=3 for those on Ray.
 bench: BENCH = $(VENV)/python benchmarks/$(1).py --out $(BENCH_OUT)

@@ -1,4 +1,4 @@
-"""Runs a test function in several gloo processes."""
+"""Runs a test function in several processes of one group."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ PRELOADED = ["p5dist.train.session"]
 """Slow libraries that the fork server imports once; processes forked from it start at once."""
 
 
-def run_distributed(function: Callable[..., Any], world_size: int, *args: Any) -> list[Any]:
-    """What ``function(*args)`` returns on every rank of a gloo group of ``world_size``.
+def run_distributed(
+    function: Callable[..., Any], world_size: int, *args: Any, backend: str = "gloo"
+) -> list[Any]:
+    """What ``function(*args)`` returns on every rank of a group of ``world_size`` processes.
 
     ``function`` must be importable (a module's top level).
     """
@@ -30,7 +32,7 @@ def run_distributed(function: Callable[..., Any], world_size: int, *args: Any) -
         mp.get_context("forkserver").set_forkserver_preload(PRELOADED)
         mp.start_processes(
             _enter,
-            args=(function, world_size, port, folder, args),
+            args=(function, world_size, port, folder, backend, args),
             nprocs=world_size,
             start_method="forkserver",
         )
@@ -38,7 +40,13 @@ def run_distributed(function: Callable[..., Any], world_size: int, *args: Any) -
 
 
 def _enter(
-    rank: int, function: Callable[..., Any], world_size: int, port: int, folder: str, args: Any
+    rank: int,
+    function: Callable[..., Any],
+    world_size: int,
+    port: int,
+    folder: str,
+    backend: str,
+    args: Any,
 ) -> None:
     os.environ |= {
         "MASTER_ADDR": "127.0.0.1",
@@ -47,7 +55,7 @@ def _enter(
         "LOCAL_WORLD_SIZE": str(world_size),
     }
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", rank=rank, world_size=world_size)
+    dist.init_process_group(backend, rank=rank, world_size=world_size)
     try:
         result = function(*args)
         Path(folder, str(rank)).write_bytes(pickle.dumps(result))

@@ -52,6 +52,8 @@ def train(config: dict[str, Any], rank: int) -> None:
     stage_folder = folder.training(stage)
     monitor = config["monitor"]
     device = ray.train.torch.get_device()
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # where collectives of NCCL put objects
     session = open_session(job, stage, folder, Manifest.read(folder.prepare), device)
     plan = describe(session.model.plan)
     workers = ray.train.get_context().get_world_size()

@@ -23,8 +23,10 @@ Parts = list[tuple[torch.Tensor, list[int]]]
 
 
 def open_stage(job: RunConfig, stage: str) -> Session:
+    """On the GPU of this process if its group has NCCL."""
     folder = RunFolder.of(job.storage, job.name)
-    return open_session(job, stage, folder, Manifest.load(folder.prepare), torch.device("cpu"))
+    device = torch.device("cuda" if "nccl" in dist.get_backend_config() else "cpu")
+    return open_session(job, stage, folder, Manifest.load(folder.prepare), device)
 
 
 def train(job: RunConfig, stage: str) -> list[tuple[int, float]]:

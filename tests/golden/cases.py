@@ -76,24 +76,29 @@ class Case:
     stage: str
 
 
-def small_cases(folder: Path) -> dict[str, Case]:
-    """By name, on small random data that is written below ``folder``."""
+def small_cases(folder: Path, *more: str) -> dict[str, Case]:
+    """By name, on small random data that is written below ``folder``.
+
+    Args:
+        more: settings of all cases, with STAGE for the section of the stage.
+    """
     cases = {}
     for name, objective in OBJECTIVES.items():
         settings = [f"pretrain.objective={objective}", "model.encoder.dropout=0"]
-        cases[name] = _small(folder / name, "pretrain", settings)
+        cases[name] = _small(folder / name, "pretrain", [*settings, *more])
     for name, task in TASKS.items():
         settings = [f"finetune.rating.task={task}", "model.encoder.dropout=0"]
-        cases[name] = _small(folder / name, "finetune/rating", settings)
+        cases[name] = _small(folder / name, "finetune/rating", [*settings, *more])
     for name, settings in MODELS.items():
-        cases[name] = _small(folder / name, "pretrain", settings)
+        cases[name] = _small(folder / name, "pretrain", [*settings, *more])
     return cases
 
 
 def _small(folder: Path, stage: str, settings: list[str]) -> Case:
     section = stage.replace("/", ".")
     job = small_job(
-        folder, *settings, "prepare.source.columns.event=event", "finetune.rating.init_from=null",
+        folder, *(setting.replace("STAGE", section) for setting in settings),
+        "prepare.source.columns.event=event", "finetune.rating.init_from=null",
         f"{section}.steps={STEPS}", f"{section}.tables.lr=0.2", f"{section}.dense.lr=1.0e-2",
         f"{section}.schedule.warmup_steps=4", f"{section}.batch_size=48",
     )  # fmt: skip

@@ -38,10 +38,10 @@ Curves = dict[str, tuple[list[float], list[str]]]
 Losses = dict[str, list[float]]
 
 
-def train(cases: dict[str, Case], workers: int) -> Curves:
+def train(cases: dict[str, Case], workers: int, backend: str = "gloo") -> Curves:
     """By name, the losses of all steps, and the dense parameters that no gradient reached."""
     stages = {name: (case.job, case.stage) for name, case in cases.items()}
-    ranks: list[Curves] = run_distributed(curves, workers, stages)
+    ranks: list[Curves] = run_distributed(curves, workers, stages, backend=backend)
     assert all(other == ranks[0] for other in ranks), "the workers do not agree"
     return ranks[0]
 

@@ -1,7 +1,8 @@
 """Estimates the time of a training step from counts of bytes and operations, without a run.
 
 The time of every part is bytes or operations divided by a rate; the rate is the maker's figure
-times an efficiency. Parts of a step run one after the other, as in training; reading data and
+times an efficiency. Parts of a step run one after the other, except that on GPUs the ids of the
+next step and the dense gradients travel while the device computes, as in training. Reading data and
 writing checkpoints run in parallel to the step.
 """
 
@@ -11,17 +12,18 @@ import math
 from dataclasses import dataclass, field
 
 from p5dist.capacity.machines import Machine
-from p5dist.capacity.sharding import RESERVED, Tables
+from p5dist.capacity.sharding import RESERVED, Tables, row_bytes
 from p5dist.config import RunConfig
 from p5dist.config.losses import FullSoftmax
+from p5dist.data.batch import ITEM_FEATURE
 from p5dist.data.manifest import Manifest
 from p5dist.models.encoders.encoder import Encoder
 from p5dist.models.losses import chunk_shape
 from p5dist.tasks.build import catalogue_loss
 
-EFFICIENCY = {"flops": 0.35, "memory": 0.5, "links": 0.6}
-"""Share of the maker's figures that a run reaches; 35 % of float32 operations is usual for small
-matrices."""
+EFFICIENCY = {"flops": 0.35, "tensor": 0.2, "memory": 0.5, "links": 0.6}
+"""Share of the maker's figures that a run reaches; 35 % of operations in float32 is usual for small
+matrices, and less of those of tensor cores (TF32, bf16), which wait for memory."""
 _LATENCY_S = 30e-6
 """Latency of one collective, in addition to its bytes; multiplied by log2 of the workers."""
 _STORED_BYTES = 14.0
@@ -39,6 +41,8 @@ class Estimate:
     """Histories of a step over all workers."""
     parts: dict[str, float]
     """Seconds of a step by part."""
+    hidden: dict[str, float]
+    """Seconds of these parts that pass while the device computes."""
     reading: float
     """Seconds to read the data of a step, in parallel to the step."""
     bytes_by_link: dict[str, float]
@@ -55,7 +59,11 @@ class Estimate:
     @property
     def step(self) -> float:
         """Seconds of a step."""
-        return max(sum(self.parts.values()), self.reading)
+        return max(self._busy, self.reading)
+
+    @property
+    def _busy(self) -> float:
+        return sum(self.parts.values()) - sum(self.hidden.values())
 
     @property
     def samples_per_second(self) -> float:
@@ -75,9 +83,9 @@ class Estimate:
         """The part that limits the rate, or the largest use of memory if the job does not fit."""
         if not self.fits:
             return f"memory: {max(self.memory, key=lambda k: self.memory[k])}"
-        if self.reading > sum(self.parts.values()):
+        if self.reading > self._busy:
             return "reading data"
-        return max(self.parts, key=lambda k: self.parts[k])
+        return max(self.parts, key=lambda k: self.parts[k] - self.hidden.get(k, 0.0))
 
 
 def estimate(
@@ -88,7 +96,8 @@ def estimate(
     Args:
         manifest: only its counts are used.
     """
-    batch = job.trainings()[stage].batch_size
+    training = job.trainings()[stage]
+    batch = training.batch_size
     dim, length = job.model.dim, _length(job, manifest)
     tokens = batch / workers * length
     candidates = _candidates(job, stage, manifest)
@@ -97,29 +106,39 @@ def estimate(
     # table on some of the workers is looked up by all workers there.
     rows = min(tokens + candidates, float(manifest.items)) * workers / tables.holders
     ids, vectors = 8.0 * rows, 4.0 * rows * dim
+    sent = vectors if training.tables.exchange == "fp32" else vectors / 2
     gradients = 4.0 * tables.dense
     flops = _flops(job, tokens, length, candidates, tables.dense)
     if chunk[1] < candidates:  # logits are computed twice: four products instead of three
         flops += tokens * 2.0 * candidates * dim / 3
 
-    rate = _Rates(machine, workers)
+    rate = _Rates(machine, workers, training.precision)
+    of_rows = rate.host if ITEM_FEATURE in tables.on_host else rate.memory
     parts = {
         "input distribution": rate.exchange(ids),
-        "lookup": vectors / rate.memory,
-        "output distribution": rate.exchange(vectors),
+        "lookup": vectors / of_rows,
+        "output distribution": rate.exchange(sent),
         "dense forward": flops / rate.flops,
         "dense backward": 2 * flops / rate.flops,
-        "gradient exchange": rate.exchange(vectors),
+        "gradient exchange": rate.exchange(sent),
         "dense all-reduce": rate.reduce(gradients),
-        "optimizer": (3 * vectors + 5 * gradients) / rate.memory,
+        "optimizer": 3 * vectors / of_rows + 5 * gradients / rate.memory,
     }
-    inside, outside = rate.split(ids + 2 * vectors)
+    hidden = {}
+    if machine.device == "cuda":
+        computing = parts["dense forward"] + parts["dense backward"]
+        hidden = {
+            "input distribution": min(parts["input distribution"], computing),
+            "dense all-reduce": min(parts["dense all-reduce"], parts["dense backward"]),
+        }
+    inside, outside = rate.split(ids + 2 * sent)
     around = 2 * gradients * (workers - 1) / workers
-    size = 4.0 * tables.rows * (dim + 1) + 3 * gradients
+    size = row_bytes(training.tables.kind, dim) * tables.rows + 3 * gradients
     return Estimate(
         workers=workers,
         batch=batch,
         parts=parts,
+        hidden=hidden,
         reading=batch * length * _STORED_BYTES / rate.storage,
         bytes_by_link={
             "inside a machine": inside + (around if rate.machines == 1 else 0.0),
@@ -143,11 +162,15 @@ def estimate(
 class _Rates:
     """The rates that a run reaches, in bytes or operations per second."""
 
-    def __init__(self, machine: Machine, workers: int) -> None:
+    def __init__(self, machine: Machine, workers: int, precision: str) -> None:
         self.workers = workers
         self.local = min(machine.devices, workers)
         self.machines = math.ceil(workers / machine.devices)
-        self.flops = machine.flops * _GB * EFFICIENCY["flops"]
+        rate = machine.rate_of(precision)
+        reached = EFFICIENCY["flops" if rate == machine.flops else "tensor"]
+        self.flops = rate * _GB * reached
+        host = machine.device_rate if machine.host is None else machine.host
+        self.host = host * _GB * EFFICIENCY["links"]
         self.memory = machine.device_rate * _GB * EFFICIENCY["memory"]
         self.inside = machine.inside * _GB * EFFICIENCY["links"]
         self.network = machine.network / self.local * _GB * EFFICIENCY["links"]

@@ -25,13 +25,23 @@ class Machine(BaseModel):
     """Rate between a device and its memory."""
     flops: float
     """Rate of float32 operations of a device."""
+    flops_tf32: float | None = None
+    flops_bf16: float | None = None
+    """Rates of products with factors in TF32 and bfloat16; left out: that of float32."""
     inside: float
     """Rate between two devices of the machine, for each device."""
     network: float
     """Rate to other machines, for the whole machine."""
     memory: float
+    host: float | None = None
+    """Rate between a GPU and the memory of its host; left out: device_rate."""
     storage: float
     """Rate to object storage, for the whole machine."""
+
+    def rate_of(self, precision: str) -> float:
+        """Rate of products of this ``precision`` of training."""
+        rates = {"tf32": self.flops_tf32, "bf16": self.flops_bf16}
+        return rates.get(precision) or self.flops
 
 
 @cache

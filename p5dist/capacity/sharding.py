@@ -27,6 +27,8 @@ from p5dist.train.sharding import (
 
 _GIB = 1 << 30
 _GB = 1e9
+_CACHED = 0.2
+"""Share of a table in memory of the host that FBGEMM caches on the GPU."""
 RESERVED = 0.15
 """Share of a device's memory for everything that the estimate does not count."""
 
@@ -40,13 +42,15 @@ class Tables:
     problem: str | None
     """Why the tables do not fit."""
     bytes_by_worker: list[float]
-    """Weights and row-wise optimizer state; without a plan equal parts."""
+    """Weights and optimizer state on the device; without a plan equal parts."""
     rows: int
     """Rows of all tables."""
     dense: int
     """Dense parameters, held by every worker."""
     holders: int
     """Workers that hold a part of the item table."""
+    on_host: frozenset[str] = frozenset()
+    """Tables whose rows are in memory of the host."""
 
 
 def plan_tables(
@@ -55,6 +59,7 @@ def plan_tables(
     """Run the planner with the constraints that training uses."""
     model = build_model(job, stage, manifest, torch.device("meta"))
     training = job.trainings()[stage]
+    kind = training.tables.kind
     sizes = [
         (config.num_embeddings, config.embedding_dim)
         for module in tables_of(model)
@@ -89,18 +94,21 @@ def plan_tables(
     try:
         entries = describe(planner.plan(model, sharders()))["tables"]
     except PlannerError as e:
-        even = sum(_bytes(*size) for size in sizes) / workers
+        even = sum(rows * row_bytes(kind, dim) for rows, dim in sizes) / workers
         problem = str(e).strip().splitlines()[0]
         return Tables(None, problem, [even] * workers, rows, dense, holders=workers)
     by_worker = [0.0] * workers
+    on_host = frozenset(e["table"] for e in entries if "uvm" in e["kernel"])
     for entry in entries:
+        share = {"fused": 1.0, "fused_uvm_caching": _CACHED}.get(entry["kernel"], 0.0)
         for part in entry["shards"]:
             (first, last), (left, right) = part["rows"], part["columns"]
-            by_worker[part["rank"]] += _bytes(last - first, right - left)
+            by_worker[part["rank"]] += share * (last - first) * row_bytes(kind, right - left)
     holders = next(len(entry["ranks"]) for entry in entries if entry["table"] == ITEM_FEATURE)
-    return Tables(entries, None, by_worker, rows, dense, holders)
+    return Tables(entries, None, by_worker, rows, dense, holders, on_host)
 
 
-def _bytes(rows: int, dim: int) -> float:
-    """float32 weights, and one float32 per row for row-wise Adagrad."""
-    return 4.0 * rows * (dim + 1)
+def row_bytes(optimizer: str, dim: int) -> float:
+    """Bytes of a row: float32 weights, and the state of the optimizer of tables."""
+    state = {"sgd": 0, "rowwise_adagrad": 1, "partial_rowwise_adam": dim + 1}
+    return 4.0 * (dim + state.get(optimizer, 2 * dim))

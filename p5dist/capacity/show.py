@@ -129,6 +129,11 @@ def _with_histories(manifest: Manifest, histories: float) -> Manifest:
     return manifest.model_copy(update={"shards": (shard,)})
 
 
+_PLACES = {
+    "fused": "device", "fused_uvm_caching": "host, cached on the GPU", "fused_uvm": "host",
+}  # fmt: skip
+
+
 def as_values(found: Estimate) -> dict[str, Any]:
     """Plain data, including the derived values."""
     values = asdict(found)
@@ -147,15 +152,18 @@ def _screen(found: Estimate, manifest: Manifest, name: str, stage: str) -> list[
     )
     if found.tables.problem is not None:
         console.print(f"[red]the tables do not fit:[/red] {found.tables.problem}")
-    where = Table("table", "sharding", "rows", "dim", "workers", box=None)
+    where = Table("table", "sharding", "rows", "dim", "workers", "rows in", box=None)
     for entry in found.tables.entries or []:
         holders = str(len(entry["ranks"]))
         where.add_row(
-            entry["table"], entry["sharding"], f"{entry['rows']:,}", str(entry["dim"]), holders
-        )
+            entry["table"], entry["sharding"], f"{entry['rows']:,}", str(entry["dim"]), holders,
+            _PLACES[entry["kernel"]],
+        )  # fmt: skip
     parts = Table("part of a step", "ms", "share", box=None)
     for part, seconds in found.parts.items():
-        parts.add_row(part, f"{seconds * 1e3:.3f}", f"{seconds / found.step:.0%}")
+        beside = " (while computing)" if found.hidden.get(part) == seconds > 0 else ""
+        share = (seconds - found.hidden.get(part, 0.0)) / found.step
+        parts.add_row(part + beside, f"{seconds * 1e3:.3f}", f"{share:.0%}")
     parts.add_row("reading data (in parallel)", f"{found.reading * 1e3:.3f}", "")
     used = sum(found.memory.values())
     memory = ", ".join(f"{k} {v / 2**30:.2f}" for k, v in found.memory.items())

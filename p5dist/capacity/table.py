@@ -24,22 +24,24 @@ pretrain:
 PER_WORKER = 512  # histories of a step
 
 COLUMNS = (
-    "interactions", "items", "GPUs", "table / GPU", "memory / GPU", "step", "histories/s", "epoch",
-    "checkpoint", "limit",
+    "interactions", "items", "GPUs", "table / GPU", "memory / GPU", "step in float32", "step",
+    "histories/s", "epoch", "checkpoint", "limit",
 )  # fmt: skip
 
 
-def cell(interactions: float, workers: int) -> Estimate:
+def cell(interactions: float, workers: int, precision: str = "bf16") -> Estimate:
     """The estimate of one line: fifty interactions per user, a thousand per item."""
-    job: RunConfig = parse_job(JOB, [f"pretrain.batch_size={PER_WORKER * workers}"])
+    more = [f"pretrain.batch_size={PER_WORKER * workers}", f"pretrain.precision={precision}"]
+    job: RunConfig = parse_job(JOB, more)
     manifest = counts(job, interactions, interactions / 50, interactions / 1000)
     hardware = machine(MACHINE)
     tables = plan_tables(job, "pretrain", manifest, hardware, workers)
     return estimate(job, "pretrain", manifest, hardware, workers, tables)
 
 
-def line(interactions: float, workers: int, found: Estimate) -> str:
+def line(interactions: float, workers: int) -> str:
     """One line of the table in Markdown."""
+    found = cell(interactions, workers)
     memory = sum(found.memory.values()) / 2**30
     values = [
         f"{interactions:.0e}".replace("e+", "e"),
@@ -50,13 +52,14 @@ def line(interactions: float, workers: int, found: Estimate) -> str:
     ]
     if found.fits:
         values += [
+            f"{cell(interactions, workers, 'float32').step * 1e3:.1f} ms",
             f"{found.step * 1e3:.1f} ms",
             f"{found.samples_per_second:,.0f}",
             duration(found.epoch),
             f"{found.checkpoint_bytes / 1e9:.1f} GB, {duration(found.checkpoint_seconds)}",
         ]
     else:
-        values += ["–"] * 4
+        values += ["–"] * 5
     return f"| {' | '.join([*values, found.limit])} |"
 
 
@@ -65,7 +68,7 @@ def main() -> None:
     print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}")
     for interactions in SIZES:
         for workers in WORKERS:
-            print(line(interactions, workers, cell(interactions, workers)), flush=True)
+            print(line(interactions, workers), flush=True)
 
 
 if __name__ == "__main__":

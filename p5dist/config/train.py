@@ -155,6 +155,9 @@ class Training(Section):
     """Of products in the dense part. tf32: on CUDA factors are rounded to 10 bits of mantissa;
     bf16: factors are bfloat16 (autocast), attention too. Sums, norms, losses, tables, optimizer
     states and ranking are always float32."""
+    compile: bool = False
+    """Compile the encoder (torch.compile), which takes a minute at every start of a worker and a
+    C++ compiler on the machine; losses agree up to rounding."""
     tables: TableOptimizer = TableOptimizer()
     dense: DenseOptimizer = DenseOptimizer()
     lr_scale: LearningRates = LearningRates()

@@ -47,6 +47,9 @@ class Logged:
     """Seconds of this worker since the preceding logged step, by part of a step."""
     losses: dict[str, float] = field(default_factory=dict)
     """Loss by name of the objective; empty if the stage has only one objective."""
+    beside: dict[str, float] = field(default_factory=dict)
+    """Seconds of this worker's work beside the steps since the preceding logged step: making their
+    batches, with the sums of counts over the workers."""
 
 
 @dataclass(frozen=True)

@@ -48,9 +48,7 @@ def read_validation(stage: Folder) -> list[dict[str, Any]]:
 def line_of(logged: Logged) -> dict[str, Any]:
     """A logged step as a line of metrics.jsonl."""
     values = asdict(logged)
-    if not logged.losses:
-        del values["losses"]
-    return values
+    return {name: value for name, value in values.items() if value != {} or name == "seconds"}
 
 
 def _lines(values: list[dict[str, Any]]) -> str:

@@ -83,7 +83,7 @@ class _Steps:
         self._session, self._meter = session, meter
         self._callbacks, self._requests, self._validator = callbacks, requests, validator
         self._open: deque[Taken] = deque()  # steps whose totals were not looked at
-        self._histories = 0  # since the last logged step
+        self._histories, self._making = 0, 0.0  # since the last logged step
         self.newest = self.completed = session.start
         """The step of the newest checkpoint, and of the newest one that is known to be complete."""
 
@@ -98,6 +98,7 @@ class _Steps:
                 self._look(0)
                 raise ready.error or _other(self._session)
             taken = take_step(self._session, lookups, ready, following, self._meter, self._flags())
+            self._making += ready.seconds
             learned |= taken.targets
             if taken.step + 1 == self._session.total and not learned:
                 raise _nothing(self._session)
@@ -179,7 +180,8 @@ class _Steps:
 
     def _logged(self, taken: Taken, totals: Totals) -> Logged:
         """The numbers of a step, with rate and seconds since the preceding logged step."""
-        session, histories, self._histories = self._session, self._histories, 0
+        session, histories, making = self._session, self._histories, self._making
+        self._histories, self._making = 0, 0.0
         seconds, parts = self._meter.take()
         names = session.inner.head.names
         return Logged(
@@ -190,6 +192,7 @@ class _Steps:
             samples_per_second=round(histories / seconds, 1),
             seconds=parts,
             losses=dict(zip(names, totals.losses, strict=True)) if len(names) > 1 else {},
+            beside={"batches": round(making, 6)},
         )
 
 

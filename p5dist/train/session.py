@@ -125,8 +125,11 @@ def open_session(
     mix = open_mix(job, stage, folder, manifest)
     total = total_steps(training, mix.own.order)
     per_worker = max(training.batch_size // dist.get_world_size(), 1)
+    built = build_model(job, stage, manifest, torch.device("meta"))
+    if training.compile:
+        built.backbone.encoder.compile(dynamic=True)
     model = shard(
-        build_model(job, stage, manifest, torch.device("meta")),
+        built,
         training.tables,
         batch_size=per_worker,
         device=device,

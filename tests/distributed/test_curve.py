@@ -73,6 +73,13 @@ def test_bf16_has_nearly_the_curve_of_float32_on_any_number_of_workers(
             assert b == pytest.approx(a, rel=2e-2)
 
 
+@pytest.mark.slow
+def test_a_compiled_encoder_has_the_same_curve(
+    one_worker: tuple[Path, list[tuple[int, float]]], tmp_path: Path
+) -> None:
+    assert_same_curve(one_worker[1], losses(job_in(tmp_path, "pretrain.compile=true"), 1))
+
+
 @pytest.mark.parametrize("workers", [1, 3])
 def test_a_run_stopped_on_two_workers_goes_on_with_another_number(
     one_worker: tuple[Path, list[tuple[int, float]]], tmp_path: Path, workers: int

@@ -15,6 +15,8 @@ from p5dist.models.encoders.bias import DistanceBias, IntervalBias, IntervalClas
 _HAS_TRITON = find_spec("triton") is not None
 
 
+# Not compiled: the numbers of rectangles and histories differ from batch to batch.
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def attend(
     packed: Tensor,
     batch: Batch,

@@ -56,7 +56,7 @@ from p5dist.train.step import take_step
 
 ROOT = Path(__file__).parent.parent
 CUDA = torch.cuda.is_available()
-DEVICE = torch.device("cuda" if CUDA else "cpu")
+DEVICE = torch.device("cuda", 0) if CUDA else torch.device("cpu")
 PEAKS = {"h100": (989e12, 494e12, 67e12, 3.35e12), "h200": (989e12, 494e12, 67e12, 4.8e12)}
 """By card: operations per second in bf16, TF32 and float32 (dense), bytes of memory per second; the
 maker's figures."""

@@ -15,7 +15,7 @@ def scoring_device(scale: Scale) -> torch.device:
         ResourceError: ``scale.device`` is cuda and there is no GPU.
     """
     if scale.device != "cpu" and torch.cuda.is_available():
-        return torch.device("cuda")
+        return torch.device("cuda", torch.cuda.current_device())
     if scale.device == "cuda":
         raise ResourceError(
             "no GPU to score with", where="scale.device", value="cuda",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import torch
@@ -33,7 +33,11 @@ class Totals:
 
 class Sum:
     """Numbers of a step on their way: they are added up over the workers beside the work that
-    follows, and nothing waits for them before :meth:`read`."""
+    follows, and nothing waits for them before :meth:`read`.
+
+    Args:
+        numbers: of this worker, on the device of the stage.
+    """
 
     def __init__(self, numbers: Tensor) -> None:
         self._numbers = numbers
@@ -44,7 +48,7 @@ class Sum:
 
     def _copy(self) -> None:
         """To pinned memory, on a stream of its own, so that the step does not wait for others."""
-        side: Any = torch.cuda.Stream(self._numbers.device)  # type: ignore[no-untyped-call]
+        side = _side_stream(self._numbers.device)
         with torch.cuda.stream(side):
             self._work.wait()
             on_host = torch.empty_like(self._numbers, device="cpu", pin_memory=True)
@@ -61,6 +65,11 @@ class Sum:
         else:
             self._copied.synchronize()
         return list(self._numbers.tolist())
+
+
+@cache
+def _side_stream(device: torch.device) -> Any:
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 @dataclass

@@ -25,7 +25,8 @@ Parts = list[tuple[torch.Tensor, list[int]]]
 def open_stage(job: RunConfig, stage: str) -> Session:
     """On the GPU of this process if its group has NCCL."""
     folder = RunFolder.of(job.storage, job.name)
-    device = torch.device("cuda" if "nccl" in dist.get_backend_config() else "cpu")
+    cuda = "nccl" in dist.get_backend_config()
+    device = torch.device("cuda", 0) if cuda else torch.device("cpu")
     return open_session(job, stage, folder, Manifest.load(folder.prepare), device)
 
 

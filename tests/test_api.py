@@ -373,3 +373,24 @@ def test_what_is_no_finished_run(trained: tuple[RunConfig, RunFolder], tmp_path:
     with pytest.raises(ConfigError, match="no such stage"):
         p5dist.load(str(trained[1].root), stage="finetune/rating")
     assert issubclass(ConfigError, P5Error)
+
+
+def test_reasons_are_interactions_of_the_history(run: p5dist.Run) -> None:
+    given = [["i3", "i9", "i4"], [], ["i7", "i7"]]
+    stars = [[3.0, 4.0, 5.0], [], [1.0, 2.0]]
+    table = run.recommend(given, k=4, ratings=stars, explain=2)
+    assert table.column_names[-2:] == ["reasons", "counted"]
+    plain = run.recommend(given, k=4, ratings=stars)
+    for name in ("history", "rank", "item_id"):
+        assert table[name].equals(plain[name])
+    some = 0
+    for row in table.to_pylist():
+        own = given[row["history"]]
+        assert len(row["reasons"]) <= 2 and (row["reasons"] == [] or own)
+        assert {reason["item_id"] for reason in row["reasons"]} <= set(own)
+        shares = [reason["share"] for reason in row["reasons"]]
+        assert shares == sorted(shares, reverse=True) and sum(shares) < 1 + 1e-5
+        some += len(shares)
+    assert some > 4
+    with pytest.raises(ConfigError, match="explain"):
+        run.recommend(given, ratings=stars, explain=0)

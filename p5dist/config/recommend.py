@@ -94,6 +94,11 @@ class Recommend(Section):
     candidates: PositiveInt | None = None
     """Best items of a user that ``diversity`` chooses among. Left out: 10 · k."""
 
+    explain: PositiveInt | None = None
+    """Name so many interactions of the history for each item: those without which it would be less
+    likely, with their shares. Left out: none. Every history is encoded once more for each of its
+    interactions."""
+
     @model_validator(mode="after")
     def _fits(self) -> Recommend:
         if self.users is not None and self.histories is not None:

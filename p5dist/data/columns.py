@@ -93,6 +93,15 @@ RECOMMENDATION = pa.schema(
         (SCORE, pa.float32()),
     ]
 )
+REASONS, COUNTED = "reasons", "counted"
+REASON = pa.struct([(ITEM_ID, pa.string()), ("share", pa.float32())])
+EXPLAINED = pa.schema(
+    [
+        *RECOMMENDATION,
+        (REASONS, pa.list_(REASON)),  # by falling share
+        (COUNTED, pa.float32()),  # share of item-to-item counts in the probability
+    ]
+)
 
 
 def shard_schema(context: Sequence[str] = ()) -> pa.Schema:

@@ -17,11 +17,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 import torch
 from torch import Tensor
 
+from p5dist.config.output import Ranking
+from p5dist.data import columns as c
 from p5dist.data.histories import Histories
-from p5dist.data.jagged import Floats, Ints, Jagged, offsets_of
+from p5dist.data.jagged import Bools, Floats, Ints, Jagged, offsets_of
 from p5dist.inference.rankers import Vectors
 from p5dist.ranking.interpolation import LogSum, Mixture
 from p5dist.ranking.item_to_item import ItemToItem
@@ -60,6 +63,29 @@ class Reasons:
         return index, share
 
 
+def reason_columns(
+    reasons: Reasons, histories: Histories, listed: Bools, names: pa.Array, most: int
+) -> list[pa.Array]:
+    """The columns :data:`.columns.REASONS` and :data:`.columns.COUNTED` of listed items.
+
+    Args:
+        listed: [B, k] items that have a row.
+        names: external id of item id i + 1 at i.
+        most: reasons of an item.
+    """
+    index, share = reasons.top(histories, most)
+    index, share = index[listed], share[listed]
+    there = index >= 0
+    items = names.take(pa.array(histories.item[index[there]] - 1))
+    values = pa.StructArray.from_arrays(
+        [items.cast(pa.string()), pa.array(share[there].astype(np.float32))],
+        fields=list(c.REASON),
+    )
+    offsets = offsets_of(there.sum(1)).astype(np.int32)
+    lists = pa.ListArray.from_arrays(pa.array(offsets), values)
+    return [lists, pa.array(reasons.counted[listed].astype(np.float32))]
+
+
 class Explainer:
     """Explains lists of a model.
 
@@ -75,6 +101,16 @@ class Explainer:
     ) -> None:
         self._model, self._counts, self._mixture = model, counts, mixture
         self._items = model.items(held)
+
+    @classmethod
+    def of(cls, config: Ranking, model: Vectors, counts: ItemToItem | None) -> Explainer:
+        """Explains what the job ranks by.
+
+        Args:
+            config: the section ``ranking`` of the job.
+        """
+        mixture = Mixture(config.item_to_item) if config.item_to_item else None
+        return cls(model, counts, mixture, int(config.memory * (1 << 30)) // 2)
 
     def __call__(self, histories: Histories, lists: Ints) -> Reasons:
         """

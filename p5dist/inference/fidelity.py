@@ -13,6 +13,10 @@ from p5dist.data.histories import Histories
 from p5dist.data.jagged import Floats, Ints
 from p5dist.inference.explain import Explainer
 
+_MEANS = ("named", "random", "dealt", "named_listed", "random_listed")
+FIDELITY = ("explained", *_MEANS, "margin", "margin_squares", "control", "control_squares")
+"""Names of the sums of :meth:`Fidelity.sums`."""
+
 
 @dataclass(frozen=True)
 class Fidelity:
@@ -31,7 +35,7 @@ class Fidelity:
     def sums(self) -> dict[str, float]:
         """Sums over the histories, which add up over portions; differences with their squares."""
         found = {"explained": float(len(self.named))}
-        for name in ("named", "random", "dealt", "named_listed", "random_listed"):
+        for name in _MEANS:
             found[name] = float(getattr(self, name).sum())
         for name, other in (("margin", self.named), ("control", self.dealt)):
             found[name] = float((other - self.random).sum())

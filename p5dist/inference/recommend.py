@@ -17,6 +17,7 @@ from p5dist.environment.provenance import provenance
 from p5dist.environment.workers import Here, workers_for
 from p5dist.errors import ConfigError
 from p5dist.inference.evaluate.score import Load
+from p5dist.inference.fidelity import FIDELITY, fidelity_of
 from p5dist.inference.fitting import fit
 from p5dist.inference.lists.inputs import NEW_PEOPLE, record
 from p5dist.inference.lists.new_people import ROWS, NewPeople, sort_table
@@ -87,8 +88,12 @@ def run(job: RunConfig, folder: RunFolder, *, load: Load = load_scorer) -> dict[
     left = [portion for portion in portions if portion.number not in done]
     results = score_portions(make_writer, job, reader, left, "score")
     measured = max((result["memory"][0].as_py() for result in results), default=0)
+    totals = parts.totals()
+    if job.recommend.explain:
+        sums = {name: totals.pop(name, 0.0) for name in FIDELITY}
+        more["explanations"] = {"named": job.recommend.explain, **fidelity_of(sums)}
     result = {
-        **_without_zeros(parts.totals()),
+        **_without_zeros(totals),
         "k": job.recommend.k,
         "memory": {"planned": of_scoring_process(job, manifest), "measured": measured},
         "mask_seen": job.recommend.mask_seen,
@@ -182,5 +187,5 @@ def _sorted(job: RunConfig, folder: RunFolder, rows: int) -> NewPeople:
         return sort_table(job, folder.recommend, workers)
 
 
-def _without_zeros(totals: dict[str, int]) -> dict[str, int]:
+def _without_zeros(totals: dict[str, Any]) -> dict[str, Any]:
     return {name: n for name, n in totals.items() if n or name in ("users", "rows")}

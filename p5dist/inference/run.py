@@ -21,6 +21,7 @@ from p5dist.data.histories import Histories
 from p5dist.data.jagged import Ints, Jagged
 from p5dist.data.manifest import Manifest
 from p5dist.errors import ConfigError, DataError, RunFolderError
+from p5dist.inference.explain import Explainer
 from p5dist.inference.fitting import read_fitted
 from p5dist.inference.given import (
     Lists,
@@ -34,6 +35,7 @@ from p5dist.inference.lists.candidates import Rules
 from p5dist.inference.lists.given import AT_ONCE, GivenRules, given_lists
 from p5dist.inference.rankers import Rankers
 from p5dist.inference.scorer import Scorer, load_scorer
+from p5dist.ranking.item_to_item import ItemToItem
 from p5dist.ranking.products import HeldItems, rank_products
 from p5dist.ranking.tiles import Query
 from p5dist.storage import RunFolder
@@ -117,6 +119,7 @@ class Run:
         popularity_penalty: float = 0.0,
         diversity: float = 0.0,
         candidates: int | None = None,
+        explain: int | None = None,
     ) -> pa.Table:
         """The best ``k`` items for each of B histories, exactly over the whole catalogue.
 
@@ -133,12 +136,15 @@ class Run:
             mask_seen: do not list items of the history.
             unknown: whether items that the run does not know are an error, or left out with a
                 warning.
-            allow, deny, where, not_where, popularity_penalty, diversity, candidates: as in the
-                section ``recommend`` of the job file, with ids instead of files.
+            allow, deny, where, not_where, popularity_penalty, diversity, candidates, explain: as in
+                the section ``recommend`` of the job file, with ids instead of files.
 
         Returns:
             Columns ``history`` (int64, from 0), ``rank`` (from 1), ``item_id``, ``title`` (null
-            without a title) and ``score``; rows by history, then rank. The metadata counts
+            without a title) and ``score``; rows by history, then rank. With ``explain`` also
+            ``reasons``, for each item the interactions without which it would be less likely, as
+            ``item_id`` and ``share``, and ``counted``, the share of the item-to-item counts in the
+            probability of the item. The metadata counts
             ``p5dist.interactions_skipped`` and ``p5dist.histories_without_items``, and, if items
             are filtered, ``p5dist.candidate_items`` and ``p5dist.unknown_filter_ids``.
 
@@ -151,12 +157,14 @@ class Run:
         rules = GivenRules.of(
             self._items, self._folder.prepare, k, mask_seen=mask_seen, allow=allow, deny=deny,
             where=where, not_where=not_where, popularity_penalty=popularity_penalty,
-            diversity=diversity, candidates=candidates,
+            diversity=diversity, candidates=candidates, explain=explain,
         )  # fmt: skip
         given, skipped = self._given(
             histories, times=times, events=events, ratings=ratings, users=users, unknown=unknown
         )
-        table = given_lists(self._items, self._rankers, given, rules)
+        table = given_lists(
+            self._items, self._rankers, given, rules, self._explainer if explain else None
+        )
         empty = int((given.lengths == 0).sum())
         counts = {SKIPPED: str(skipped), EMPTY: str(empty), **rules.metadata}
         return table.replace_schema_metadata(counts)
@@ -352,12 +360,19 @@ class Run:
         return self._scorer(self._ranking_stage()).item_vectors().cpu()
 
     @cached_property
+    def _counts(self) -> ItemToItem | None:
+        if not self.job.ranking.item_to_item:
+            return None
+        return read_fitted(self.job, self._folder, self._manifest).item_to_item
+
+    @cached_property
     def _rankers(self) -> Rankers:
-        counts = None
-        if self.job.ranking.item_to_item:
-            counts = read_fitted(self.job, self._folder, self._manifest).item_to_item
         model = self._scorer(self._ranking_stage())
-        return Rankers(self.job.ranking, model, counts, compared=False)
+        return Rankers(self.job.ranking, model, self._counts, compared=False)
+
+    @cached_property
+    def _explainer(self) -> Explainer:
+        return Explainer.of(self.job.ranking, self._scorer(self._ranking_stage()), self._counts)
 
     def _ranking_stage(self) -> str:
         if self.stage is None:

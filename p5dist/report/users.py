@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -57,6 +58,9 @@ class Recommended:
     title: str
     score: float
     held_out: bool
+    because: list[tuple[str, float]]
+    """Titles of the interactions that brought the item about, and their shares; empty where the run
+    explains nothing."""
 
 
 @dataclass(frozen=True)
@@ -90,15 +94,23 @@ def shown_users(job: RunConfig, folder: RunFolder, manifest: Manifest) -> list[S
         timed=job.prepare.source.columns.timestamp is not None,
     )
     lists = _lists(folder.recommend, users)
+    known: dict[str, str] = {}
+    if any(line.get(c.REASONS) for line in lists):
+        known = dict(zip(*item_names(folder.prepare, np.unique(histories.item)), strict=True))
     shown = []
     for i, user in enumerate(users):
         mine = slice(tail.offsets[i], tail.offsets[i + 1])
         held_out = set(hidden_ids[hidden.offsets[i] : hidden.offsets[i + 1]])
         recommended = [
-            Recommended(rank, title or item, score, item in held_out)
-            for whose, rank, item, title, score in lists
-            if whose == user
-        ]
+            Recommended(
+                line[c.RANK], line[c.TITLE] or line[c.ITEM_ID], line[c.SCORE],
+                line[c.ITEM_ID] in held_out,
+                [(known.get(r[c.ITEM_ID], r[c.ITEM_ID]), r["share"])
+                 for r in line.get(c.REASONS) or ()],
+            )
+            for line in lists
+            if line[c.USER_ID] == user
+        ]  # fmt: skip
         shown.append(ShownUser(user, int(histories.lengths[i]), lines[mine], recommended))
     return shown
 
@@ -165,16 +177,15 @@ def _history_lines(
     ]
 
 
-def _lists(recommend: Folder, users: list[str]) -> list[tuple[str, int, str, str | None, float]]:
-    """(user, rank, item, title, score) of these users up to rank LIST, by rank."""
+def _lists(recommend: Folder, users: list[str]) -> list[dict[str, Any]]:
+    """The rows of the lists of these users up to rank LIST, by rank."""
     parts = [n for n in recommend.children() if n.endswith(".parquet")]
     result = recommend / "result.json"
     if not result.exists() or not parts or result.read_json().get("lists_for") == NEW_PEOPLE:
         return []  # new people may have the external ids of users
     lists = ds.dataset([(recommend / n).path for n in parts], filesystem=recommend.fs)
     mine = ds.field(c.USER_ID).isin(users) & (ds.field(c.RANK) <= LIST)
-    table = lists.to_table(filter=mine).sort_by(c.RANK)
-    return list(zip(*(table[name].to_pylist() for name in c.RECOMMENDATION.names), strict=True))
+    return list(lists.to_table(filter=mine).sort_by(c.RANK).to_pylist())
 
 
 def _targets(evaluate: Folder, users: npt.NDArray[np.int64]) -> dict[tuple[int, int], Target]:

@@ -16,6 +16,7 @@ from p5dist.data import columns as c
 from p5dist.data.histories import Histories
 from p5dist.data.jagged import Ints, Jagged
 from p5dist.errors import ConfigError, DataError
+from p5dist.inference.explain import Explainer, reason_columns
 from p5dist.inference.items import Id, Items, id_text
 from p5dist.inference.lists.candidates import Candidates, Rules, choose, fill_with_popular
 from p5dist.inference.rankers import MODEL, ListRules, Rankers, Request
@@ -110,12 +111,16 @@ def _metadata(found: Candidates) -> dict[bytes, str]:
 
 
 def given_lists(
-    items: Items, rankers: Rankers, histories: Histories, rules: GivenRules
+    items: Items,
+    rankers: Rankers,
+    histories: Histories,
+    rules: GivenRules,
+    explainer: Explainer | None,
 ) -> pa.Table:
-    """Columns ``history`` (from 0), rank, item id, title, score; see :meth:`.run.Run.recommend`."""
-    columns = {c.RANK: pa.int32(), c.ITEM_ID: pa.string(), c.TITLE: pa.string(),
-               c.SCORE: pa.float32()}  # fmt: skip
-    tables = [pa.schema([("history", pa.int64()), *columns.items()]).empty_table()]
+    """Columns ``history`` (from 0), rank, item id, title, score, and with an explainer reasons; see
+    :meth:`.run.Run.recommend`."""
+    columns = [*(c.RECOMMENDATION if explainer is None else c.EXPLAINED)][1:]
+    tables = [pa.schema([("history", pa.int64()), *columns]).empty_table()]
     k = rules.section.k
     for begin in range(0, len(histories), AT_ONCE):
         part = histories.between(begin, min(begin + AT_ONCE, len(histories)))
@@ -123,7 +128,14 @@ def given_lists(
         (ranked,) = rankers([Request(part, seen)], k, rules.ranking)
         lists = ranked[MODEL][1]
         fill_with_popular(lists, part.lengths, rules.popular)
-        tables.append(_table(items, lists, begin))
+        table = _table(items, lists, begin)
+        if explainer is not None:
+            assert rules.section.explain is not None
+            names, reasons = items.external, explainer(part, lists.ids)
+            made = reason_columns(reasons, part, lists.ids > 0, names, rules.section.explain)
+            for name, column in zip((c.REASONS, c.COUNTED), made, strict=True):
+                table = table.append_column(name, column)
+        tables.append(table)
     return pa.concat_tables(tables)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -59,7 +60,7 @@ class Parts:
         found = (re.fullmatch(r"part-(\d+)\.parquet", name) for name in self.folder.children())
         return {int(match[1]) for match in found if match}
 
-    def write(self, number: int, table: pa.Table, counts: dict[str, int]) -> None:
+    def write(self, number: int, table: pa.Table, counts: Mapping[str, float]) -> None:
         """Write a part.
 
         Args:
@@ -68,9 +69,9 @@ class Parts:
         about = {**(table.schema.metadata or {}), _COUNTS: json.dumps(counts)}
         self._file(number).write_table(table.replace_schema_metadata(about))
 
-    def totals(self) -> dict[str, int]:
+    def totals(self) -> dict[str, Any]:
         """``rows``, and the sums of the counts of all parts."""
-        total = {"rows": 0}
+        total: dict[str, Any] = {"rows": 0}
         with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
             for about in pool.map(self._about, sorted(self.done())):
                 total["rows"] += about.num_rows

@@ -12,12 +12,14 @@ import torch
 from p5dist.config import RunConfig
 from p5dist.data import columns as c
 from p5dist.data.histories import Histories
-from p5dist.data.jagged import Ints, Jagged, contains
+from p5dist.data.jagged import Floats, Ints, Jagged, contains
 from p5dist.data.manifest import Manifest
 from p5dist.data.reader import Portion
 from p5dist.data.users import Users
 from p5dist.inference import memory
 from p5dist.inference.evaluate.score import Load
+from p5dist.inference.explain import Explainer, reason_columns
+from p5dist.inference.fidelity import fidelity
 from p5dist.inference.fitting import read_fitted
 from p5dist.inference.items import ItemIds
 from p5dist.inference.lists.candidates import fill_with_popular
@@ -28,6 +30,8 @@ from p5dist.ranking.topk import Lists
 from p5dist.storage import Folder, RunFolder
 from p5dist.storage.arrays import LocalCopies
 
+_CHECKED = 32
+"""Histories of a portion whose explanations are checked."""
 OFFSET, USERS = "offset.npy", "users.npy"
 """Files in scratch/: what is added to the score of each item; the users of the log to write lists
 for."""
@@ -51,15 +55,20 @@ class ListWriterFactory:
         if self.job.ranking.item_to_item:
             counts = read_fitted(self.job, self.folder, self.manifest).item_to_item
         rankers = Rankers(self.job.ranking, model, counts, compared=False)
-        return ListWriter(self, rankers)
+        explainer = None
+        if self.job.recommend is not None and self.job.recommend.explain:
+            explainer = Explainer.of(self.job.ranking, model, counts)
+        return ListWriter(self, rankers, explainer)
 
 
 class ListWriter:
     """Writes the lists of a portion; the result row holds ``users`` and ``rows``."""
 
-    def __init__(self, of: ListWriterFactory, rankers: Rankers) -> None:
+    def __init__(
+        self, of: ListWriterFactory, rankers: Rankers, explainer: Explainer | None
+    ) -> None:
         self.job, self.folder, self.manifest = of.job, of.folder, of.manifest
-        self.rankers, self.popular = rankers, of.popular
+        self.rankers, self.explainer, self.popular = rankers, explainer, of.popular
         assert self.job.recommend is not None
         self.config = self.job.recommend
         self.parts = Parts(of.folder.recommend)
@@ -94,17 +103,20 @@ class ListWriter:
         config = self.config
         everything = users.histories
         histories = users.latest_session() if self.sessions else everything
-        tables = [c.RECOMMENDATION.empty_table()]
+        tables = [self._schema.empty_table()]
+        checked: dict[str, float] = {}
         starts = range(0, len(histories), config.batch_size)
         requests = (self._request(histories, everything, start) for start in starts)
         ranked = self.rankers(requests, config.k, self.rules)
         for start, by_name in zip(starts, ranked, strict=True):
             lists = by_name[MODEL][1]
-            part = slice(start, start + len(lists.ids))
-            fill_with_popular(lists, histories.lengths[part], self.popular)
-            tables.append(self._table(names.slice(start, len(lists.ids)), lists))
+            explained = histories.between(start, start + len(lists.ids))
+            if self.explainer is not None and not checked:
+                checked = self._checked(explained, everything, lists, number)
+            fill_with_popular(lists, explained.lengths, self.popular)
+            tables.append(self._table(names.slice(start, len(lists.ids)), explained, lists))
         table = pa.concat_tables(tables)
-        self.parts.write(number, table, counts.as_json())
+        self.parts.write(number, table, counts.as_json() | checked)
         return pa.table({"users": [len(histories)], "rows": [len(table)], "memory": [memory.now()]})
 
     def _request(self, histories: Histories, everything: Histories, start: int) -> Request:
@@ -114,7 +126,33 @@ class ListWriter:
             seen = Jagged(everything.offsets, everything.item).take(part)
         return Request(histories.take(part), seen)
 
-    def _table(self, users: pa.Array, lists: Lists) -> pa.Table:
+    @property
+    def _schema(self) -> pa.Schema:
+        return c.RECOMMENDATION if self.explainer is None else c.EXPLAINED
+
+    def _checked(
+        self, histories: Histories, everything: Histories, lists: Lists, number: int
+    ) -> dict[str, float]:
+        """The fidelity of the explanations of the first histories of a portion, as sums."""
+        assert self.explainer is not None and self.config.explain is not None
+        histories = histories.between(0, min(_CHECKED, len(histories)))
+        ids = lists.ids[:_CHECKED]
+
+        def still_listed(kept: Histories, of: Ints, items: Ints) -> Floats:
+            seen = None
+            if self.config.mask_seen:
+                seen = Jagged(everything.offsets, everything.item).take(of)
+            request = Request(kept, seen, np.arange(len(kept)), items)
+            (ranked,) = self.rankers([request], self.config.k, ListRules(self.rules.offset))
+            return (ranked[MODEL][0] <= self.config.k).astype(np.float64)
+
+        found = fidelity(
+            self.explainer, histories, ids, still_listed, most=self.config.explain,
+            seed=self.job.seed + number,
+        )  # fmt: skip
+        return found.sums()
+
+    def _table(self, users: pa.Array, histories: Histories, lists: Lists) -> pa.Table:
         listed = lists.ids > 0
         row, column = np.nonzero(listed)
         items = pa.array(lists.ids[listed] - 1)
@@ -126,7 +164,13 @@ class ListWriter:
             titles if self.titles is None else _taken(self.titles, items),
             pa.array(lists.scores[listed], from_pandas=True),  # NaN: null
         ]
-        return pa.table(columns, schema=c.RECOMMENDATION)
+        if self.explainer is not None:
+            assert self.config.explain is not None
+            reasons = self.explainer(histories, lists.ids)
+            columns += reason_columns(
+                reasons, histories, listed, self.items.external, self.config.explain
+            )
+        return pa.table(columns, schema=self._schema)
 
     def _array(self, name: str) -> np.ndarray | None:
         """An array in scratch/, mapped; None if it is not there."""

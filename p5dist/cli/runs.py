@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -96,25 +96,59 @@ def audit(
 @app.command()
 def export(
     job: Job,
-    out: Annotated[str, typer.Argument(metavar="OUT", help="The file to write, or its URL.")],
+    out: Annotated[
+        str, typer.Argument(metavar="OUT", help="The file or folder to write, or its URL.")
+    ],
     overrides: Overrides = None,
+    form: Annotated[
+        Literal["safetensors", "torch", "onnx", "faiss"],
+        typer.Option(
+            "--format",
+            help="safetensors: all weights in one file; torch and onnx: a folder that serves the "
+            "model without p5dist; faiss: a folder with an index of the item vectors.",
+        ),
+    ] = "safetensors",
     stage: Annotated[
-        str | None, typer.Option(help="Training stage; left out: the last training.")
+        str | None, typer.Option(help="Training stage; left out: the last one that fits.")
     ] = None,
     step: Annotated[
-        int | None, typer.Option(help="Step of the checkpoint; left out: the best checkpoint.")
+        int | None,
+        typer.Option(help="safetensors: step of the checkpoint; left out: the best checkpoint."),
+    ] = None,
+    index: Annotated[
+        Literal["flat", "hnsw", "ivfpq"], typer.Option(help="faiss: kind of the index.")
+    ] = "hnsw",
+    licence: Annotated[
+        str | None, typer.Option("--license", help="torch and onnx: licence of the model card.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Write the weights of a checkpoint as one safetensors file."""
+    """Write a trained model in a form that needs no p5dist."""
     from p5dist.config import load_job
-    from p5dist.inference import export as exporting
     from p5dist.storage import Folder
 
-    loaded = load_job(job, overrides)
-    last = next(reversed(loaded.trainings()), "pretrain")
-    made = exporting.export(loaded, stage or last, Folder.open(out), step)
-    print(json.dumps(made, indent=2) if as_json else f"{made['file']}: {made['bytes']:,} bytes")
+    loaded, place = load_job(job, overrides), Folder.open(out)
+    if form == "safetensors":
+        from p5dist.inference.export.weights import export as write
+
+        last = next(reversed(loaded.trainings()), "pretrain")
+        made = write(loaded, stage or last, place, step)
+        said = f"{made['file']}: {made['bytes']:,} bytes"
+    elif form == "faiss":
+        from p5dist.inference.export.index import export_index
+
+        made = export_index(loaded, stage, place, kind=index)
+        said = (
+            f"{made['folder']}: {made['items']:,} items, recall@10 {made['recall@10']:.4f}, "
+            f"{made['ms_a_query']:.3f} ms a query (exact {made['exact_ms_a_query']:.3f} ms)"
+        )
+    else:
+        from p5dist.inference.export.package import export_package
+
+        made = export_package(loaded, stage, place, form=form, licence=licence)
+        said = f"{made['folder']}: {', '.join(made['files'])}; as the live model up to "
+        said += f"{made['difference']:.1e}"
+    print(json.dumps(made, indent=2) if as_json else said)
 
 
 @app.command()

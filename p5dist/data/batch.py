@@ -85,6 +85,9 @@ class Batch:
     """[B] row numbers, for messages"""
     hidden: Tensor | None = None
     """[T] bool: the encoder sees the position only; None: nothing is hidden"""
+    valid: Tensor | None = None
+    """[B, L] bool: of a batch that is one rectangle, the interactions that are no padding; None:
+    the batch has no padding (see :mod:`p5dist.inference.export.encoder`)"""
     fields: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """By name of an objective or task (empty where there is one only) its extra fields: tensors,
     and NumPy arrays that stay in memory of the host."""

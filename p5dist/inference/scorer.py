@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -70,11 +70,21 @@ class Scorer:
     def item_vectors(self, ids: Ints | None = None) -> Tensor:
         """[n, dim] float32 of the item ids ``ids`` [n]; left out: [largest id, dim] of all ids, row
         i belongs to item id i + 1."""
+        return self._of_items(ids, self.model.backbone.item_vectors)
+
+    @torch.no_grad()
+    def item_rows(self) -> Tensor:
+        """[largest id, dim] what the encoder reads of each item: its vector, before it is scaled
+        for products (``model.cosine_temperature``)."""
+        tables = self.model.backbone.items
+        return self._of_items(None, lambda batch: tables(batch.items, batch.item_attributes))
+
+    def _of_items(self, ids: Ints | None, compute: Callable[[Batch], Tensor]) -> Tensor:
         ids = np.arange(1, self.catalogue.largest + 1) if ids is None else ids
         parts = []
         for first in range(0, max(len(ids), 1), BLOCK):
             batch = self._batch(Histories.empty(), candidates=ids[first : first + BLOCK])
-            parts.append(self.model.backbone.item_vectors(batch)[batch.candidates])
+            parts.append(compute(batch)[batch.candidates])
         return torch.cat(parts)
 
     def items(self, held: int = 0) -> ItemVectors:

@@ -85,7 +85,7 @@ class TaskModule(nn.Module):
             encoded: Encoded = backbone(batch)
             return encoded
         items = backbone.item_vectors(batch)
-        return Encoded(items.new_zeros(len(batch.token), 0), items)
+        return Encoded(items.new_zeros(batch.token.shape[0], 0), items)
 
     def combine(self, losses: Tensor) -> Tensor:
         """The scalar that is minimised, a linear function of the K mean losses [K]."""
@@ -100,7 +100,7 @@ class TaskModule(nn.Module):
         """[B, dim] user vectors, whose inner products with item vectors rank items: the last state
         of each history; zero for an empty history."""
         last = self.encode(backbone, batch).states[batch.ends]
-        return F.pad(last, (0, 0, 0, batch.histories - len(last)))
+        return F.pad(last, (0, 0, 0, batch.histories - last.shape[0]))
 
     def predict(self, asked: Asked) -> Tensor:
         """[E] predictions; for tasks that have an evaluation."""

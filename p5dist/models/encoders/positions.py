@@ -87,7 +87,7 @@ class _Turn(Function):
 
 def _turned(qkv: Tensor, cos: Tensor, sin: Tensor, heads: int) -> Tensor:
     out = qkv.clone()
-    shape = (len(qkv), 2 * heads, 2, cos.shape[-1])
+    shape = (qkv.shape[0], 2 * heads, 2, cos.shape[-1])
     width = 2 * heads * 2 * cos.shape[-1]
     a, b = qkv[:, :width].view(shape).unbind(2)
     turned_a, turned_b = out[:, :width].view(shape).unbind(2)

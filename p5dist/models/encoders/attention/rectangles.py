@@ -36,6 +36,8 @@ def spread(values: Tensor, batch: Batch) -> Tensor:
 
 def real(batch: Batch, bucket: Bucket) -> Tensor:
     """[histories, length] bool: interaction, not padding."""
+    if batch.valid is not None:
+        return batch.valid
     slots = bucket.histories * bucket.length
     there = torch.zeros(slots, dtype=torch.bool, device=batch.slot.device)
     there[batch.slot[bucket.tokens] - bucket.area.start] = True
@@ -62,7 +64,7 @@ class _Gather(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, slot: Tensor) -> Tensor:
         ctx.save_for_backward(slot)
-        ctx.area = len(x)
+        ctx.area = x.shape[0]
         return x.index_select(0, slot)
 
     @staticmethod

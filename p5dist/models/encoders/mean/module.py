@@ -28,7 +28,7 @@ class MeanEncoder(nn.Module):
         # on the histories before its own.
         sums = torch.cat([x.new_zeros(1, x.shape[1], dtype=torch.double), x.double().cumsum(0)])
         count = (batch.position + 1).clamp(max=self.last)
-        end = torch.arange(1, len(x) + 1, device=x.device)
+        end = torch.arange(1, x.shape[0] + 1, device=x.device)
         total = sums[1:] - sums.index_select(0, end - count)
         states: Tensor = self.norm((total / count.unsqueeze(1)).to(x.dtype))
         return states

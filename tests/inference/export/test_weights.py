@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from p5dist.data.manifest import Manifest
 from p5dist.errors import CheckpointError, ConfigError, StorageError
-from p5dist.inference.export import export
+from p5dist.inference.export.weights import export
 from p5dist.inference.vectors import Trained
 from p5dist.storage import Folder, RunFolder
 from p5dist.tasks.build import build_model

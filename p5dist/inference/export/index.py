@@ -1,0 +1,151 @@
+"""Item vectors as an index of FAISS: approximate search, with the recall and the latency it has
+against exact search."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from p5dist.config import RunConfig
+from p5dist.data.histories import Histories
+from p5dist.data.reader import ShardReader
+from p5dist.errors import ConfigError, StorageError
+from p5dist.inference.export.package import Ranked, write_items
+from p5dist.storage import Folder
+
+INDEX, ABOUT = "index.faiss", "index.json"
+_QUERIES, _K = 1000, 10
+_Rows = npt.NDArray[np.float32]
+
+
+def export_index(
+    job: RunConfig, stage: str | None, out: Folder, *, kind: Literal["flat", "hnsw", "ivfpq"]
+) -> dict[str, Any]:
+    """Write ``index.faiss``, ``items.parquet``, ``items.safetensors`` and ``index.json``.
+
+    The index finds the largest inner products. HNSW walks along neighbours by distance, for which
+    inner products are no measure; so it holds vectors with one more number, which gives all of them
+    the same length and makes the nearest the one with the largest product (Bachrach et al. 2014):
+    a query gets 0 as that number.
+
+    Args:
+        kind: flat (exact), hnsw (Malkov and Yashunin 2020), ivfpq (Jégou et al. 2011).
+
+    Returns:
+        The content of ``index.json``: sizes, how a query is made, ``recall@10`` and milliseconds
+        a query against exact search, on one thread, for user vectors of the run.
+
+    Raises:
+        ConfigError: FAISS is not installed; the stage does not rank.
+        StorageError: the folder has files.
+    """
+    if out.exists() and out.children():
+        raise StorageError(
+            "the folder to write to has files", where=str(out), rule="an export replaces no file",
+            fix="give another name, or remove the folder first",
+        )  # fmt: skip
+    faiss = _faiss()
+    ranked = Ranked.of(job, stage)
+    vectors = ranked.scorer.item_vectors().cpu().numpy()
+    ids = np.flatnonzero(ranked.items.has_vector)
+    index, longer = build(np.ascontiguousarray(vectors[ids]), ids + 1, kind)
+    queries = _queries(ranked)
+    found = {
+        "folder": str(out), "kind": kind, "items": len(ids), "dim": vectors.shape[1],
+        "query": "user vector" + (", then 0" if longer else ""), "ids": "id of items.parquet",
+        **measure(index, np.ascontiguousarray(vectors[ids]), ids + 1, queries, longer=longer),
+    }  # fmt: skip
+    out.make()
+    (out / INDEX).write_bytes(faiss.serialize_index(index).tobytes())
+    write_items(ranked, out)
+    (out / ABOUT).write_text(json.dumps(found, indent=2) + "\n")
+    return found
+
+
+def build(vectors: _Rows, ids: npt.NDArray[np.int64], kind: str) -> tuple[Any, bool]:
+    """An index of ``vectors`` [n, dim] under ``ids``, and whether it holds one more number."""
+    faiss = _faiss()
+    count, dim = vectors.shape
+    longer = kind == "hnsw"
+    if kind == "flat":
+        index = faiss.IndexFlatIP(dim)
+    elif kind == "hnsw":
+        square = np.square(vectors).sum(1)
+        rest = np.sqrt(np.maximum(square.max() - square, 0.0)).astype(np.float32)
+        vectors = np.ascontiguousarray(np.hstack([vectors, rest[:, None]]))
+        index = faiss.IndexHNSWFlat(dim + 1, 32)
+        index.hnsw.efConstruction, index.hnsw.efSearch = 200, 128
+    else:
+        lists = max(min(int(4 * count**0.5), count // 40), 1)
+        parts = next(p for p in (dim // 4, dim // 2, dim) if p and dim % p == 0)
+        index = faiss.IndexIVFPQ(
+            faiss.IndexFlatIP(dim), dim, lists, parts, 8 if count >= 10_000 else 4,
+            faiss.METRIC_INNER_PRODUCT,
+        )  # fmt: skip
+        index.train(vectors)
+        index.nprobe = max(lists // 20, 1)
+    whole = faiss.IndexIDMap2(index)
+    whole.add_with_ids(vectors, ids)
+    return whole, longer
+
+
+def measure(
+    index: Any, vectors: _Rows, ids: npt.NDArray[np.int64], queries: _Rows, *, longer: bool
+) -> dict[str, float]:
+    """``recall@10`` and milliseconds a query, one by one on one thread, of the index and of exact
+    search."""
+    faiss = _faiss()
+    threads = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    exact = faiss.IndexIDMap2(faiss.IndexFlatIP(vectors.shape[1]))
+    exact.add_with_ids(vectors, ids)
+    k = min(_K, len(ids))
+    asked = np.ascontiguousarray(np.pad(queries, ((0, 0), (0, int(longer)))))
+    expected, exact_ms = _search(exact, queries[:200], k)
+    found, ms = _search(index, asked[:200], k)
+    more = [index.search(asked[200:], k)[1], exact.search(queries[200:], k)[1]]
+    faiss.omp_set_num_threads(threads)
+    pairs = zip(np.vstack([found, more[0]]), np.vstack([expected, more[1]]), strict=True)
+    hits = [len(set(a.tolist()) & set(b.tolist())) for a, b in pairs]
+    return {
+        "recall@10": float(np.mean(hits)) / k,
+        "ms_a_query": ms,
+        "exact_ms_a_query": exact_ms,
+        "queries": len(queries),
+    }
+
+
+def _search(index: Any, queries: _Rows, k: int) -> tuple[npt.NDArray[np.int64], float]:
+    began = time.perf_counter()
+    found = [index.search(query[None], k)[1] for query in queries]
+    return np.vstack(found), 1000 * (time.perf_counter() - began) / len(queries)
+
+
+def _queries(ranked: Ranked) -> _Rows:
+    """Vectors of the first users of the prepared data that have interactions."""
+    job = ranked.job
+    reader = ShardReader(ranked.folder.prepare, ranked.manifest, job.history_columns())
+    parts: list[Histories] = []
+    for portion in reader.portions(_QUERIES):
+        histories = reader.users(portion).histories
+        parts.append(histories.take(np.flatnonzero(histories.lengths > 0)))
+        if sum(map(len, parts)) >= _QUERIES:
+            break
+    together = Histories.concat(parts).between(0, min(_QUERIES, sum(map(len, parts))))
+    queries: _Rows = ranked.scorer.user_vectors(together).cpu().numpy()
+    return queries
+
+
+def _faiss() -> Any:
+    try:
+        import faiss
+    except ImportError as e:
+        raise ConfigError(
+            "FAISS is not installed", where="--format faiss", value=str(e),
+            rule="it comes with the extra faiss", fix="pip install 'p5dist[faiss]'",
+        ) from e  # fmt: skip
+    return faiss

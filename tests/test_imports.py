@@ -29,7 +29,7 @@ LAYERS = (
     "inference",
     "observe",
     "train",
-    "capacity report submit",
+    "capacity report serving submit",
     "pipeline",
     "seeds",
     "cli",

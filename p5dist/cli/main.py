@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from p5dist.cli import cluster, data, runs, stages
+from p5dist.cli import cluster, data, runs, serving, stages
 from p5dist.cli.arguments import Json
 from p5dist.environment.console import show_log
 from p5dist.environment.redact import redact_text
@@ -26,7 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for commands in (stages, runs, cluster, data):
+for commands in (stages, runs, serving, cluster, data):
     app.add_typer(commands.app)
 
 

@@ -75,6 +75,11 @@ class Run:
         return f"<p5dist run {self.job.name}: {len(self._items):,} items, ranks by {self.stage}>"
 
     @property
+    def number_of_items(self) -> int:
+        """Items of the catalogue."""
+        return len(self._items)
+
+    @property
     def metrics(self) -> dict[str, float]:
         """The metrics of the evaluation by name, such as ``ndcg@10``; an unknown name is a
         ConfigError.

@@ -1,0 +1,113 @@
+"""What a caller may send: the token, the size of a request, requests a second."""
+
+from __future__ import annotations
+
+import hmac
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from starlette.responses import JSONResponse
+
+TOKEN = "P5DIST_SERVE_TOKEN"
+"""Environment variable; if it is set, callers send ``Authorization: Bearer <token>``."""
+_OPEN = ("/health", "/-/healthz", "/-/routes")
+
+
+@dataclass
+class Bucket:
+    """So many requests a second, and as many at once after a pause (a token bucket)."""
+
+    rate: float
+    _level: float = field(init=False)
+    _then: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._level, self._then = max(self.rate, 1.0), time.monotonic()
+
+    def take(self) -> bool:
+        """Whether one more request is within the rate."""
+        now = time.monotonic()
+        self._level = min(self._level + (now - self._then) * self.rate, max(self.rate, 1.0))
+        self._then = now
+        if self._level < 1:
+            return False
+        self._level -= 1
+        return True
+
+
+class Limits:
+    """An ASGI middleware.
+
+    Args:
+        token: None: nobody is asked for one.
+        most_bytes: of the body of a request.
+        rate: requests a second that a replica answers; None: no limit.
+    """
+
+    def __init__(self, app: Any, token: str | None, most_bytes: int, rate: float | None) -> None:
+        self._app, self._token, self._most = app, token, most_bytes
+        self._bucket = None if rate is None else Bucket(rate)
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http" or scope["path"] in _OPEN:
+            await self._app(scope, receive, send)
+            return
+        headers = dict(scope["headers"])
+        refused = self._refused(headers)
+        if refused is not None:
+            await refused(scope, receive, send)
+            return
+        messages, size = [], 0  # a body may come without its length
+        while not messages or messages[-1].get("more_body", False):
+            messages.append(await receive())
+            size += len(messages[-1].get("body", b""))
+            if size > self._most:
+                await self._too_large()(scope, receive, send)
+                return
+
+        async def again() -> Any:
+            return messages.pop(0) if messages else await receive()
+
+        await self._app(scope, again, send)
+
+    def _refused(self, headers: dict[bytes, bytes]) -> JSONResponse | None:
+        if self._token is not None:
+            given = headers.get(b"authorization", b"")
+            if not hmac.compare_digest(given, f"Bearer {self._token}".encode()):
+                return problem(
+                    401, "no or a wrong token", rule="Authorization: Bearer <token>",
+                    fix=f"send the token that the service has in {TOKEN}",
+                    headers={"WWW-Authenticate": "Bearer"},
+                )  # fmt: skip
+        if self._bucket is not None and not self._bucket.take():
+            return problem(
+                429, "too many requests", rule=f"{self._bucket.rate:g} requests a second",
+                fix="wait a second, or put several histories into a request",
+                headers={"Retry-After": "1"},
+            )  # fmt: skip
+        length = headers.get(b"content-length", b"0")
+        if not length.isdigit() or int(length) > self._most:
+            return self._too_large()
+        return None
+
+    def _too_large(self) -> JSONResponse:
+        return problem(
+            413, "the request is too large", rule=f"at most {self._most:,} bytes",
+            fix="send fewer histories at once",
+        )  # fmt: skip
+
+
+def problem(
+    status: int,
+    message: str,
+    *,
+    where: str | None = None,
+    value: str | None = None,
+    rule: str | None = None,
+    fix: str | None = None,
+    headers: dict[str, str] | None = None,
+) -> JSONResponse:
+    """An answer that says what is wrong (:class:`.schema.Problem`)."""
+    content = {"message": message, "where": where, "value": value, "rule": rule, "fix": fix}
+    return JSONResponse(content, status_code=status, headers=headers)

@@ -47,7 +47,7 @@ class Backend(Protocol):
         """Raises P5Error."""
         ...
 
-    def health(self) -> Health:
+    def health(self) -> Awaitable[Health]:
         """What is served."""
         ...
 
@@ -87,7 +87,7 @@ def make_app(backend: Backend, settings: Settings) -> Any:
     @app.get("/health")
     async def health() -> Health:
         """Whether a run is served, and which."""
-        return backend.health()
+        return await backend.health()
 
     @app.get("/metrics", response_class=PlainTextResponse, responses={401: _ERRORS[401]})
     async def metrics() -> PlainTextResponse:

@@ -11,11 +11,12 @@ from typing import Any
 
 from p5dist.config.scale import Scale
 from p5dist.environment.ray_session import connect
-from p5dist.errors import ConfigError
+from p5dist.errors import ConfigError, P5Error
 from p5dist.inference.loading import load
 from p5dist.serving.limits import TOKEN
 
-NAME = "p5dist"
+NAME, FRONT = "p5dist", "front"
+_TRIES = 4
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -45,6 +46,7 @@ class Service:
 def bind(service: Service, token: str | None) -> Any:
     """The application for ``serve.run`` and for a config file of Ray Serve."""
     from ray import serve
+    from ray.exceptions import RayActorError
 
     from p5dist.serving.app import Settings, make_app
     from p5dist.serving.model import Model
@@ -68,7 +70,6 @@ def bind(service: Service, token: str | None) -> Any:
         health_check_timeout_s=10,
         graceful_shutdown_timeout_s=20,
     )
-    @serve.ingress()
     class Replica:
         """A process with the model. Ray Serve calls ``reconfigure`` with the run at the start, and
         again when another run is to be served."""
@@ -85,32 +86,66 @@ def bind(service: Service, token: str | None) -> Any:
             else:
                 await asyncio.to_thread(self.model.swap, config["run"], config["stage"])
 
-        def __serve_build_asgi_app__(self) -> Any:
-            return make_app(self, settings)
-
         @serve.batch(  # type: ignore[untyped-decorator]
             max_batch_size=service.batch, batch_wait_timeout_s=service.wait_ms / 1000
         )
-        async def together(self, requests: list[RecommendRequest]) -> list[Any]:
+        async def recommend(self, requests: list[RecommendRequest]) -> list[Any]:
             assert self.model is not None
             return list(await asyncio.to_thread(self.model.recommend, requests))
 
-        async def recommend(self, request: RecommendRequest) -> RecommendAnswer:
-            found = await self.together(request)
-            if isinstance(found, Exception):
-                raise found
-            answer: RecommendAnswer = found
-            return answer
-
-        async def score(self, request: ScoreRequest) -> ScoreAnswer:
+        async def score(self, request: ScoreRequest) -> ScoreAnswer | P5Error:
             assert self.model is not None
-            return await asyncio.to_thread(self.model.score, request)
+            try:
+                return await asyncio.to_thread(self.model.score, request)
+            except P5Error as e:
+                return e
 
-        def health(self) -> Health:
+        async def health(self) -> Health:
             assert self.model is not None
             return self.model.health()
 
-    return Replica.bind()  # type: ignore[attr-defined]
+    @serve.deployment(
+        name=FRONT,
+        num_replicas=1,
+        max_ongoing_requests=16 * service.batch,
+        ray_actor_options={"num_cpus": 0},
+    )
+    @serve.ingress()
+    class Front:
+        """Takes requests in, without a model. A request whose replica dies is asked again of
+        another one."""
+
+        def __init__(self, replicas: Any) -> None:
+            self.replicas = replicas
+
+        def __serve_build_asgi_app__(self) -> Any:
+            return make_app(self, settings)
+
+        async def recommend(self, request: RecommendRequest) -> RecommendAnswer:
+            answer: RecommendAnswer = await self._ask("recommend", request)
+            return answer
+
+        async def score(self, request: ScoreRequest) -> ScoreAnswer:
+            answer: ScoreAnswer = await self._ask("score", request)
+            return answer
+
+        async def health(self) -> Health:
+            answer: Health = await self._ask("health")
+            return answer
+
+        async def _ask(self, name: str, *arguments: Any) -> Any:
+            for left in reversed(range(_TRIES)):
+                try:
+                    found = await getattr(self.replicas, name).remote(*arguments)
+                    break
+                except RayActorError:
+                    if not left:
+                        raise
+            if isinstance(found, P5Error):
+                raise found
+            return found
+
+    return Front.bind(Replica.bind())  # type: ignore[attr-defined]
 
 
 def deploy(service: Service) -> str:

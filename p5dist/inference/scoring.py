@@ -18,6 +18,7 @@ from p5dist.config import RunConfig
 from p5dist.data.manifest import Manifest
 from p5dist.data.reader import Portion, ShardReader
 from p5dist.environment.console import progress
+from p5dist.environment.heap import FreeMemory
 from p5dist.environment.ray_errors import errors_as_raised
 from p5dist.environment.workers import Here, Workers, workers_for
 from p5dist.storage import RunFolder
@@ -137,9 +138,11 @@ def score_portions(
 def _here(
     make: Callable[[], Score], job: RunConfig, reader: Reader, portions: list[Portion]
 ) -> Iterator[pa.Table]:
-    score = make()
+    score, memory = make(), FreeMemory()
     for portion in portions:
-        yield score(portion, reader.users(portion))
+        result = score(portion, reader.users(portion))
+        memory.give_back()
+        yield result
 
 
 def _on_cluster(
@@ -158,7 +161,9 @@ def _on_cluster(
     def score(numbers: pa.Table) -> pa.Table:
         (number,) = numbers[_PORTION].to_pylist()
         function = _made_once(work, make, max(int(cpus), 1))
-        return function(portions[number], reader.users(portions[number]))
+        result = function(portions[number], reader.users(portions[number]))
+        FreeMemory().give_back()
+        return result
 
     items = [{_PORTION: number} for number in range(len(portions))]
     # Tasks, not a class: a task that was on a lost node runs on any other, while an actor waits for

@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from p5dist.data import columns as c
+from p5dist.environment.heap import FreeMemory
 from p5dist.errors import P5Error
 from p5dist.inference.loading import load
 from p5dist.inference.run import Run
@@ -40,7 +41,7 @@ class Model:
 
     def __init__(self, run: str, stage: str | None = None) -> None:
         self._place, self._run = run, load(run, stage=stage)
-        self._lock = threading.Lock()
+        self._lock, self._memory = threading.Lock(), FreeMemory()
 
     def swap(self, run: str, stage: str | None = None) -> None:
         """Load another run beside this one, then answer with it; requests that are being answered
@@ -58,6 +59,7 @@ class Model:
         """An answer for each request; those with equal rules are ranked together. A request that
         breaks a rule gets the error, and the others their answers."""
         with self._lock:
+            self._memory.look()
             answers: list[RecommendAnswer | P5Error | None] = [None] * len(requests)
             alike: dict[str, list[int]] = defaultdict(list)
             for number, request in enumerate(requests):

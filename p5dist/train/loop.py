@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from p5dist.environment.heap import FreeMemory
 from p5dist.errors import TrainingError
 from p5dist.feed.stream import LaneStream
 from p5dist.observe.events import Callback, Logged, Saved, Saving, Skipped, Trained, Validated, tell
@@ -19,7 +20,6 @@ from p5dist.observe.metrics_log import DATA
 from p5dist.train.agreement import Flags, OtherWorkerError
 from p5dist.train.batches import Ready, batches_of
 from p5dist.train.lookups import Lookups, lookups_of
-from p5dist.train.memory import FreeMemory
 from p5dist.train.meter import CHECKPOINT, Meter, meter_for, watch_tables
 from p5dist.train.requests import NoRequests, Requests
 from p5dist.train.session import Session

@@ -12,7 +12,7 @@ import pytest
 PROGRAM = """
 import ctypes, resource
 from pathlib import Path
-from p5dist.train import memory
+from p5dist.environment import heap
 
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
@@ -26,10 +26,10 @@ for block in blocks:
 for block in blocks[:-1]:
     libc.free(block)
 kept = resident() - before
-free = memory.FreeMemory()
+free = heap.FreeMemory()
 free.look()
 early = resident() - before
-memory.time.monotonic = lambda now=memory.time.monotonic(): now + 61
+heap.time.monotonic = lambda now=heap.time.monotonic(): now + 61
 free.look()
 print(kept, early, resident() - before)
 """

@@ -13,6 +13,7 @@ from p5dist.config.scale import Scale
 from p5dist.environment.ray_session import connect
 from p5dist.errors import ConfigError, P5Error
 from p5dist.inference.loading import load
+from p5dist.serving.batches import Batches
 from p5dist.serving.limits import TOKEN
 
 NAME, FRONT = "p5dist", "front"
@@ -34,8 +35,6 @@ class Service:
     """CPUs of a replica."""
     batch: int = 64
     """Requests that are answered together."""
-    wait_ms: float = 2.0
-    """Milliseconds that a request waits for others."""
     most_bytes: int = 4 << 20
     rate: float | None = None
     """Requests a second that a replica answers; None: no limit."""
@@ -63,7 +62,7 @@ def bind(service: Service, token: str | None) -> Any:
     @serve.deployment(
         name=NAME,
         num_replicas=service.replicas,
-        max_ongoing_requests=4 * service.batch,
+        max_ongoing_requests=16,
         ray_actor_options={"num_cpus": service.cpus},
         user_config={"run": service.run, "stage": service.stage},
         health_check_period_s=2,
@@ -86,9 +85,6 @@ def bind(service: Service, token: str | None) -> Any:
             else:
                 await asyncio.to_thread(self.model.swap, config["run"], config["stage"])
 
-        @serve.batch(  # type: ignore[untyped-decorator]
-            max_batch_size=service.batch, batch_wait_timeout_s=service.wait_ms / 1000
-        )
         async def recommend(self, requests: list[RecommendRequest]) -> list[Any]:
             assert self.model is not None
             return list(await asyncio.to_thread(self.model.recommend, requests))
@@ -117,13 +113,21 @@ def bind(service: Service, token: str | None) -> Any:
 
         def __init__(self, replicas: Any) -> None:
             self.replicas = replicas
+            self.batches = Batches(self._together, service.batch, 2 * service.replicas)
 
         def __serve_build_asgi_app__(self) -> Any:
             return make_app(self, settings)
 
         async def recommend(self, request: RecommendRequest) -> RecommendAnswer:
-            answer: RecommendAnswer = await self._ask("recommend", request)
+            found = await self.batches.ask(request)
+            if isinstance(found, P5Error):
+                raise found
+            answer: RecommendAnswer = found
             return answer
+
+        async def _together(self, requests: list[RecommendRequest]) -> list[Any]:
+            found: list[Any] = await self._ask("recommend", requests)
+            return found
 
         async def score(self, request: ScoreRequest) -> ScoreAnswer:
             answer: ScoreAnswer = await self._ask("score", request)

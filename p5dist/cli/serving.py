@@ -22,7 +22,7 @@ def serve(
     cpus: Annotated[float, typer.Option(min=0.1, help="CPUs of a replica.")] = 1.0,
     rate: Annotated[
         float | None,
-        typer.Option(min=0.1, help="Requests a second a replica; left out: no limit."),
+        typer.Option(min=0.1, help="Requests a second; left out: no limit."),
     ] = None,
     most_bytes: Annotated[
         int, typer.Option(min=1024, help="Largest body of a request, in bytes.")

@@ -54,12 +54,12 @@ class Backend(Protocol):
 
 @dataclass(frozen=True)
 class Settings:
-    """Of a replica."""
+    """Limits of the service."""
 
     token: str | None = None
     most_bytes: int = 4 << 20
     rate: float | None = None
-    """Requests a second that a replica answers; None: no limit."""
+    """Requests a second that are answered; None: no limit."""
 
 
 def make_app(backend: Backend, settings: Settings) -> Any:
@@ -91,7 +91,7 @@ def make_app(backend: Backend, settings: Settings) -> Any:
 
     @app.get("/metrics", response_class=PlainTextResponse, responses={401: _ERRORS[401]})
     async def metrics() -> PlainTextResponse:
-        """Requests and seconds of this replica, for Prometheus."""
+        """Requests and their seconds, for Prometheus."""
         return PlainTextResponse(generate_latest(counted.registry).decode())
 
     return Limits(app, settings.token, settings.most_bytes, settings.rate)

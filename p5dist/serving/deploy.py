@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from p5dist.config.scale import Scale
+from p5dist.environment.extras import need
 from p5dist.environment.ray_session import connect
-from p5dist.errors import ConfigError, P5Error
+from p5dist.errors import P5Error
 from p5dist.inference.loading import load
 from p5dist.serving.batches import Batches
 from p5dist.serving.limits import TOKEN
@@ -37,7 +38,7 @@ class Service:
     """Requests that are answered together."""
     most_bytes: int = 4 << 20
     rate: float | None = None
-    """Requests a second that a replica answers; None: no limit."""
+    """Requests a second that are answered; None: no limit."""
     address: str | None = None
     """Ray cluster to join; None: Ray is started on this machine."""
 
@@ -172,13 +173,7 @@ def deploy(service: Service) -> str:
         P5Error: the run cannot be loaded; Ray does not start.
         ConfigError: Ray Serve is not installed.
     """
-    try:
-        from ray import serve
-    except ImportError as e:
-        raise ConfigError(
-            "Ray Serve is not installed", where="p5dist serve", value=str(e),
-            rule="it comes with the extra serve", fix="pip install 'p5dist[serve]'",
-        ) from e  # fmt: skip
+    serve = need("ray.serve", "serve", "p5dist serve")
     if "://" not in service.run:
         service = replace(service, run=os.path.abspath(service.run))  # noqa: PTH100
     load(service.run, stage=service.stage)  # errors here, in words, and not in a replica

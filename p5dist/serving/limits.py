@@ -42,7 +42,7 @@ class Limits:
     Args:
         token: None: nobody is asked for one.
         most_bytes: of the body of a request.
-        rate: requests a second that a replica answers; None: no limit.
+        rate: requests a second that are answered; None: no limit.
     """
 
     def __init__(self, app: Any, token: str | None, most_bytes: int, rate: float | None) -> None:

@@ -101,7 +101,7 @@ def test_the_parts_of_a_long_history_add_up_too() -> None:
     assert MOST == 100
     blocks = share[:320].reshape(20, 16)
     assert (blocks == blocks[:, :1]).all(), "interactions of a block share what it was worth"
-    assert (np.diff(share[320:]) != 0).sum() > 5 or (blocks.max(1) > 0).sum() > 5
+    assert (share > 0).any(), "some interaction brings the item about"
 
 
 def test_named_interactions_cost_more_than_random_ones() -> None:

@@ -13,8 +13,8 @@ import numpy.typing as npt
 from p5dist.config import RunConfig
 from p5dist.data.histories import Histories
 from p5dist.data.reader import ShardReader
-from p5dist.errors import ConfigError, StorageError
-from p5dist.inference.export.package import Ranked, write_items
+from p5dist.environment.extras import need
+from p5dist.inference.export.package import Ranked, check_empty, write_items
 from p5dist.storage import Folder
 
 INDEX, ABOUT = "index.faiss", "index.json"
@@ -43,11 +43,7 @@ def export_index(
         ConfigError: FAISS is not installed; the stage does not rank.
         StorageError: the folder has files.
     """
-    if out.exists() and out.children():
-        raise StorageError(
-            "the folder to write to has files", where=str(out), rule="an export replaces no file",
-            fix="give another name, or remove the folder first",
-        )  # fmt: skip
+    check_empty(out)
     faiss = _faiss()
     ranked = Ranked.of(job, stage)
     vectors = ranked.scorer.item_vectors().cpu().numpy()
@@ -141,11 +137,4 @@ def _queries(ranked: Ranked) -> _Rows:
 
 
 def _faiss() -> Any:
-    try:
-        import faiss
-    except ImportError as e:
-        raise ConfigError(
-            "FAISS is not installed", where="--format faiss", value=str(e),
-            rule="it comes with the extra faiss", fix="pip install 'p5dist[faiss]'",
-        ) from e  # fmt: skip
-    return faiss
+    return need("faiss", "faiss", "--format faiss")

@@ -21,6 +21,7 @@ from p5dist.config import RunConfig
 from p5dist.data import columns as c
 from p5dist.data.histories import Histories
 from p5dist.data.manifest import Manifest
+from p5dist.environment.extras import need
 from p5dist.errors import ConfigError, StorageError
 from p5dist.inference.export.card import model_card
 from p5dist.inference.export.encoder import Inputs, UserEncoder, padded, traced
@@ -95,11 +96,7 @@ def export_package(
         ConfigError: the stage does not rank; an operator of the model has no form in ONNX; the
             written encoder does not give the vectors of the live model.
     """
-    if out.exists() and out.children():
-        raise StorageError(
-            "the folder to write to has files", where=str(out), rule="an export replaces no file",
-            fix="give another name, or remove the folder first",
-        )  # fmt: skip
+    check_empty(out)
     ranked = Ranked.of(job, stage)
     columns = job.model.columns
     encoder = UserEncoder(ranked.scorer, columns)
@@ -117,6 +114,15 @@ def export_package(
     return {"folder": str(out), "files": sorted(out.children()), "difference": difference}
 
 
+def check_empty(out: Folder) -> None:
+    """Raise StorageError if the folder has files."""
+    if out.exists() and out.children():
+        raise StorageError(
+            "the folder to write to has files", where=str(out), rule="an export replaces no file",
+            fix="give another name, or remove the folder first",
+        )  # fmt: skip
+
+
 def _write_encoder(encoder: UserEncoder, place: Path, form: str) -> Any:
     """Write the encoder; what the written file computes, as a function of the inputs."""
     program = traced(encoder)
@@ -124,13 +130,7 @@ def _write_encoder(encoder: UserEncoder, place: Path, form: str) -> Any:
         torch.export.save(program, place)
         loaded = torch.export.load(place).module()
         return lambda inputs: loaded(*inputs)
-    try:
-        import onnxruntime
-    except ImportError as e:
-        raise ConfigError(
-            "ONNX is not installed", where="--format onnx", value=str(e),
-            rule="it comes with the extra onnx", fix="pip install 'p5dist[onnx]'",
-        ) from e  # fmt: skip
+    onnxruntime = need("onnxruntime", "onnx", "--format onnx")
     try:
         torch.onnx.export(program, (), str(place), dynamo=True, verbose=False)
     except Exception as e:  # torch.onnx raises many kinds

@@ -10,7 +10,7 @@ highest   requests a second with as many connections as give most, each with one
 half      50 and 99 % latency at half of that rate, requests sent at random times
 soak      the same for ``--soak`` seconds: failures, and memory at the end against the beginning
 
-The client runs on the same cores as the service, and costs about as much as HTTP does there.
+The client runs on the same cores as the service.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from typing import Any
 
 import psutil
 import pyarrow.parquet as pq
+import uvloop
 from outcome import RESULTS, circumstances, heading, write
 from workload import P5DIST
 
@@ -69,14 +70,14 @@ def main() -> None:
     found: dict[str, Any] = {"bare lists/s": bare, "closed": {}}
     bodies = [json.dumps({"histories": [h], "k": K}).encode() for h in histories]
     for connections in map(int, a.connections.split(",")):
-        found["closed"][connections] = asyncio.run(_closed(port, bodies, connections, a.seconds))
+        found["closed"][connections] = uvloop.run(_closed(port, bodies, connections, a.seconds))
         print(connections, found["closed"][connections], file=sys.stderr)
     highest = max(x["requests/s"] for x in found["closed"].values())
     found["highest requests/s"], found["highest / bare"] = highest, highest / bare
-    found["half"] = asyncio.run(_open(port, bodies, highest / 2, a.seconds))
+    found["half"] = uvloop.run(_open(port, bodies, highest / 2, a.seconds))
     if a.soak:
         before = _memory(process.pid)
-        found["soak"] = asyncio.run(_open(port, bodies, highest / 2, a.soak))
+        found["soak"] = uvloop.run(_open(port, bodies, highest / 2, a.soak))
         found["soak"]["memory GB"] = [before / 1e9, _memory(process.pid) / 1e9]
     process.send_signal(signal.SIGTERM)
     process.wait()

@@ -39,14 +39,19 @@ def serve(
 
     Callers need the token that the environment variable P5DIST_SERVE_TOKEN has, if it is set.
     """
-    from p5dist.serving.deploy import LOOPBACK, Service, deploy, wait_for_end
+    from p5dist.serving.deploy import LOOPBACK, Service, answer, deploy
 
     service = Service(
         run, stage, host, port, replicas, cpus, most_bytes=most_bytes, rate=rate, address=address
     )
     if host not in LOOPBACK:
         print(f"note: {host} can be reached from other machines", file=sys.stderr)
-    url = deploy(service)
-    print(f"{run} is served at {url}; the API is described at {url}/docs", flush=True)
-    if address is None:
-        wait_for_end()
+    handle = deploy(service)
+    if handle is None:
+        print(f"the service on this Ray cluster answers with {run} now", flush=True)
+        return
+    url = f"http://{host}:{port}"
+    answer(
+        service, handle,
+        lambda: print(f"{run} is served at {url}; its API is described at {url}/docs", flush=True),
+    )  # fmt: skip

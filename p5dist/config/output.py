@@ -61,6 +61,9 @@ class Evaluate(Section):
     counts as a miss. false: all items are ranked."""
     targets: Literal["all", "new"] = "all"
     """new: repeats (targets that the user has had before) are left out and counted."""
+    events: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    """Events whose held-out interactions are targets; left out: the events that
+    prepare.split.events holds out, or all."""
     batch_size: PositiveInt = 1024
     """Histories that a scoring process encodes at once."""
     ranking_from: str | None = None

@@ -114,6 +114,16 @@ class Prepare(Section):
             raise ValueError("users.title: only items have a title; remove it")
         return self
 
+    def _check_held_out(self, events: tuple[str, ...]) -> None:
+        if self.source.columns.event is None:
+            raise ValueError("split.events needs source.columns.event, which names no column")
+        for event in events:
+            if (self.events or {}).get(event) == 0:
+                raise ValueError(
+                    f"split.events holds out '{event}', whose interactions prepare.events drops: "
+                    "give it a weight above 0, or hold out other events"
+                )
+
     @model_validator(mode="after")
     def _columns(self) -> Prepare:
         columns, clean, split = self.source.columns, self.clean, self.split
@@ -123,6 +133,8 @@ class Prepare(Section):
             raise ValueError(
                 "clean.rating_range needs source.columns.rating, which names no column"
             )
+        if isinstance(split, LeaveOneOut) and split.events is not None:
+            self._check_held_out(split.events)
         if columns.timestamp is not None:
             return self
         kind = FORMATS.find(self.source.format)

@@ -17,6 +17,11 @@ class LeaveOneOut(Section):
     than three interactions are training only."""
 
     kind: Literal["leave_one_out"] = "leave_one_out"
+    events: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    """Kinds of events that are held out: the last such interaction of a history is test, and the
+    last but one is validation, with what comes between the two. Later interactions are dropped
+    (reason ``after_test``). Histories with fewer than two such interactions, or with nothing before
+    the first of the two, are training only. Left out: interactions of every kind."""
 
 
 class TimeSplit(Section):

@@ -120,6 +120,8 @@ class Validation(Section):
     """As in evaluate."""
     targets: Literal["all", "new"] = "all"
     """As in evaluate."""
+    events: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    """As in evaluate."""
     patience: PositiveInt | None = None
     """Early stopping: training ends after this many validations in a row without a new best score;
     left empty: no early stopping."""

@@ -19,6 +19,8 @@ from p5dist.inference.items import SHOWN, Id, Items
 
 Lists = Sequence[Sequence[Any]]
 _YEAR_10000 = 253_402_300_800  # seconds
+_EXACT = 1 << 53
+"""Below it, float64 has every whole number."""
 
 
 def given_histories(
@@ -128,6 +130,8 @@ def _column(
             f"{lengths[at] if at < len(lengths) else 'no'} interactions",
             rule="one entry for each interaction", fix=f"correct {name}",
         )  # fmt: skip
+    if (at_once := _numbers(given, parse)) is not None:
+        return at_once.astype(kind)
     values = []
     for number, own in enumerate(given):
         for position, value in enumerate(own):
@@ -140,6 +144,23 @@ def _column(
                     fix=f"correct {name}",
                 ) from e  # fmt: skip
     return np.array(values, dtype=kind)
+
+
+def _numbers(given: Lists, parse: Any) -> Array | None:
+    """What ``parse`` makes of finite numbers, of all at once; None if it has to see each value."""
+    if parse not in (_microseconds, _rating):
+        return None
+    flat = [value for own in given for value in own]
+    if not set(map(type, flat)) <= {int, float}:
+        return None
+    try:
+        values = np.array(flat, dtype=np.float64)
+    except OverflowError:
+        return None
+    if parse is _rating:
+        return values
+    microseconds = np.rint(values * c.SECOND)
+    return microseconds if (np.abs(microseconds) < _EXACT).all() else None
 
 
 def _rating(value: Any) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from p5dist.data.catalogue import Catalogue
 from p5dist.data.jagged import Bools, Ints, contains
 from p5dist.data.manifest import Manifest
 from p5dist.errors import DataError
+from p5dist.inference.lookup import Lookup
 from p5dist.prepare.arrays import one_array, stable_hash
 from p5dist.storage import Folder
 
@@ -59,8 +61,11 @@ class ItemIds:
         if self.hashed is not None:
             ids: Ints = (stable_hash(text) % np.uint64(self.hashed)).astype(np.int64) + 1
             return np.where(contains(self.catalogue.absent, ids), 0, ids)
-        index = pc.index_in(text, value_set=self.external)
-        return np.asarray(pc.fill_null(index, -1)).astype(np.int64) + 1
+        return self._lookup(text) + 1
+
+    @cached_property
+    def _lookup(self) -> Lookup:
+        return Lookup(self.external)
 
 
 @dataclass(frozen=True)
@@ -105,6 +110,8 @@ class Items(ItemIds):
 
 def id_text(value: Any) -> str:
     """An id as prepared data has it: whole numbers of any type without a fraction."""
+    if type(value) is str:
+        return value
     if isinstance(value, (float, np.floating, Decimal)) and value == value // 1:
         return str(int(value))
     return str(value)

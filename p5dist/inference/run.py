@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +12,6 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 
 from p5dist.config import RunConfig
@@ -33,14 +33,18 @@ from p5dist.inference.given import (
 from p5dist.inference.items import Id, Items, id_text, known_items
 from p5dist.inference.lists.candidates import Rules
 from p5dist.inference.lists.given import AT_ONCE, GivenRules, given_lists
+from p5dist.inference.lookup import Lookup
 from p5dist.inference.rankers import Rankers
 from p5dist.inference.scorer import Scorer, load_scorer
+from p5dist.prepare.arrays import one_array
 from p5dist.ranking.item_to_item import ItemToItem
 from p5dist.ranking.products import HeldItems, rank_products
 from p5dist.ranking.tiles import Query
 from p5dist.storage import RunFolder
 
 _NONE = np.zeros(0, dtype=np.int64)
+_RULES = 8
+"""Rules that are kept for further calls."""
 SKIPPED, EMPTY = b"p5dist.interactions_skipped", b"p5dist.histories_without_items"
 """Metadata keys of the table that :meth:`Run.recommend` returns."""
 
@@ -68,6 +72,7 @@ class Run:
         self._folder = folder
         self._manifest = Manifest.load(folder.prepare)
         self._scorers: dict[str, Scorer] = {}
+        self._repeated: dict[str, GivenRules] = {}
         for name in [stage] if stage else [s for s, _ in job.predicting_tasks().values()][:1]:
             self._scorer(name)  # raises at once if there is no checkpoint
 
@@ -159,10 +164,10 @@ class Run:
                 and that is not given; an attribute has no such value; no item is left to list.
         """
         check_k(k)
-        rules = GivenRules.of(
-            self._items, self._folder.prepare, k, mask_seen=mask_seen, allow=allow, deny=deny,
-            where=where, not_where=not_where, popularity_penalty=popularity_penalty,
-            diversity=diversity, candidates=candidates, explain=explain,
+        rules = self._rules(
+            k=k, mask_seen=mask_seen, allow=allow, deny=deny, where=where, not_where=not_where,
+            popularity_penalty=popularity_penalty, diversity=diversity, candidates=candidates,
+            explain=explain,
         )  # fmt: skip
         given, skipped = self._given(
             histories, times=times, events=events, ratings=ratings, users=users, unknown=unknown
@@ -338,11 +343,8 @@ class Run:
                 "users and histories have different lengths", where="users", value=len(users),
                 rule=f"one user for each of {number} histories", fix="correct users",
             )  # fmt: skip
-        file = self._folder.prepare / "vocabulary/user.parquet"
-        known = file.read_table([c.EXTERNAL_ID])[c.EXTERNAL_ID].combine_chunks()
         text = pa.array([None if user is None else id_text(user) for user in users], pa.string())
-        index = pc.index_in(text, value_set=known, skip_nulls=True)
-        return np.asarray(pc.fill_null(index, -1)).astype(np.int64) + 1
+        return self._users(text) + 1
 
     def _with_vectors(self, items: Sequence[Id], where: str) -> Ints:
         ids = known_items(self._items, items, where)
@@ -356,9 +358,27 @@ class Run:
             )  # fmt: skip
         return ids
 
+    def _rules(self, **given: Any) -> GivenRules:
+        """Made once for rules that calls repeat: whole columns of the catalogue are read for
+        them."""
+        try:
+            name = json.dumps(given)
+        except (TypeError, ValueError):  # an array, or a wrong value
+            return GivenRules.of(self._items, self._folder.prepare, **given)
+        if name not in self._repeated:
+            while len(self._repeated) >= _RULES:
+                del self._repeated[next(iter(self._repeated))]
+            self._repeated[name] = GivenRules.of(self._items, self._folder.prepare, **given)
+        return self._repeated[name]
+
     @cached_property
     def _items(self) -> Items:
         return Items.read(self.job, self._folder.prepare, self._manifest)
+
+    @cached_property
+    def _users(self) -> Lookup:
+        file = self._folder.prepare / "vocabulary/user.parquet"
+        return Lookup(one_array(file.read_table([c.EXTERNAL_ID])[c.EXTERNAL_ID]))
 
     @cached_property
     def _item_vectors(self) -> torch.Tensor:

@@ -43,6 +43,7 @@ USER_REASONS = (
     "rare_item",
     "rare_user",
     "over_length",
+    "after_test",
     "unknown_item",
 )
 REASONS = ROW_REASONS + USER_REASONS

@@ -54,17 +54,19 @@ class ShardHistories:
         )
 
 
-def build(rows: Interactions, prepare: Prepare, cuts: Cuts | None) -> ShardHistories:
-    """Histories of all of a shard's interactions.
+def build(
+    rows: Interactions, prepare: Prepare, cuts: Cuts | None, held_out: Bools | None = None
+) -> ShardHistories:
+    """Histories of all of a shard's interactions, also of those :data:`.split.AFTER_TEST`.
 
     Args:
         rows: the interactions that :func:`over_length` keeps.
         prepare: the section of the job.
-        cuts: of a time split.
+        cuts, held_out: see :func:`.split.split_codes`.
     """
     starts = _starts(rows, prepare.session_gap)
     lengths = np.diff(starts, append=len(rows))
-    split = split_codes(prepare.split, lengths, rows, cuts)
+    split = split_codes(prepare.split, lengths, rows, cuts, held_out)
     session = np.arange(len(starts))
     if prepare.max_length is not None:
         session = np.repeat(session, -(-lengths // prepare.max_length))

@@ -57,6 +57,8 @@ def forms_of(reason: str, source: Source) -> str | None:
         )
     if reason == "time_out_of_range":
         return "prepare.clean.time_range is in seconds since 1970, whatever the unit of the log"
+    if reason == "after_test":
+        return "they follow the test interaction of their history (prepare.split.events)"
     if reason == "bad_rating":
         return "ratings are decimal numbers such as 4 or 3.5"
     if reason == "malformed" and FORMATS.find(source.format).is_delimited:

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import pyarrow as pa
 
+from p5dist.config.splits import LeaveOneOut
 from p5dist.data import columns as c
 from p5dist.data.jagged import Array, Bools, Ints
 from p5dist.data.manifest import ShardFile
@@ -20,13 +21,13 @@ from p5dist.prepare.log_tasks import Stage, by_reason
 from p5dist.prepare.profile import ShardProfile, profile_shard
 from p5dist.prepare.scratch import Scratch
 from p5dist.prepare.share_cuts import Bins
-from p5dist.prepare.split import Cuts
+from p5dist.prepare.split import AFTER_TEST, Cuts
 from p5dist.prepare.vocabulary import Vocabulary, catalogue_indices
 from p5dist.prepare.write_shards import history_table, write_shard
 
-_RARE_ITEM, _RARE_USER, _OVER_LENGTH, _UNKNOWN = (
+_RARE_ITEM, _RARE_USER, _OVER_LENGTH, _AFTER_TEST, _UNKNOWN = (
     1 + USER_REASONS.index(name)
-    for name in ("rare_item", "rare_user", "over_length", "unknown_item")
+    for name in ("rare_item", "rare_user", "over_length", "after_test", "unknown_item")
 )
 
 ItemCounts: TypeAlias = tuple[Codes, Codes]
@@ -206,13 +207,26 @@ def _histories(
     if too_old is not None:
         reason[np.flatnonzero(reason == 0)[too_old]] = _OVER_LENGTH
         rows = rows.take(~too_old)
-    histories = build(rows, stage.prepare, left.cuts)
+    histories = build(rows, stage.prepare, left.cuts, _held_out(stage, shard, rows))
+    if (after := histories.split == AFTER_TEST).any():
+        reason[np.flatnonzero(reason == 0)[after]] = _AFTER_TEST
+        histories = histories.where(~after)
     unknown = np.zeros(3, np.int64)
     if known is not None and not (keep := known[index][rows.item]).all():
         reason[np.flatnonzero(reason == 0)[~keep]] = _UNKNOWN
         unknown += np.bincount(histories.split[~keep], minlength=3)
         histories = histories.where(keep)
     return histories, index, reason, unknown
+
+
+def _held_out(stage: Stage, shard: int, rows: Interactions) -> Bools | None:
+    """[T] the interactions with one of the events that the split holds out; None without such."""
+    split = stage.prepare.split
+    if not isinstance(split, LeaveOneOut) or split.events is None:
+        return None
+    names = stage.shard(shard).read_column(f"{c.EVENT}.arrow").to_pylist()
+    chosen = np.array([name in split.events for name in names], dtype=bool)
+    return chosen[rows.coded[c.EVENT]]
 
 
 def _reasons(scratch: Scratch, rounds: int, rows: int) -> tuple[Array, int]:

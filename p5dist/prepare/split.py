@@ -18,7 +18,7 @@ from p5dist.config.splits import (
     microseconds,
 )
 from p5dist.data import columns as c
-from p5dist.data.jagged import Ints, ranges
+from p5dist.data.jagged import Bools, Ints, ranges
 from p5dist.prepare.interactions import Interactions
 
 SplitRule = LeaveOneOut | TimeSplit | RatioSplit | GivenSplit
@@ -47,16 +47,25 @@ def exact(share: float) -> Fraction:
     return Fraction(repr(share))
 
 
+AFTER_TEST = -1
+"""Of interactions after a test interaction, which are dropped."""
+
+
 def split_codes(
-    rule: SplitRule, lengths: Ints, rows: Interactions, cuts: Cuts | None
+    rule: SplitRule,
+    lengths: Ints,
+    rows: Interactions,
+    cuts: Cuts | None,
+    held_out: Bools | None = None,
 ) -> npt.NDArray[np.int8]:
-    """[T] columns.TRAIN, VALIDATION or TEST of histories laid end to end.
+    """[T] columns.TRAIN, VALIDATION or TEST, or :data:`AFTER_TEST`, of histories laid end to end.
 
     Args:
         rule: the split section of the job.
         lengths: [B] interactions of each history.
         rows: [T]
         cuts: of a time split.
+        held_out: [T] the interactions that leave-one-out may hold out; None: all.
     """
     code = np.full(len(rows), c.TRAIN, np.int8)
     if isinstance(rule, GivenSplit):
@@ -67,6 +76,8 @@ def split_codes(
         code[rows.time >= cuts.validation] = c.VALIDATION
         code[rows.time >= cuts.test] = c.TEST
         return code
+    if held_out is not None:
+        return _last_two(lengths, held_out)
     if isinstance(rule, RatioSplit):
         test = _rounded_down(lengths, rule.test)
         validation = _rounded_down(lengths, rule.validation)
@@ -76,6 +87,28 @@ def split_codes(
     code[ranges(tests - validation, validation)] = c.VALIDATION
     code[ranges(tests, test)] = c.TEST
     return code
+
+
+def _last_two(lengths: Ints, held_out: Bools) -> npt.NDArray[np.int8]:
+    """[T] the codes where the last two interactions ``held_out`` [T] of a history are validation
+    and test."""
+    ends = np.cumsum(lengths)
+    starts = ends - lengths
+    at = np.flatnonzero(held_out)
+    behind = np.searchsorted(at, ends)  # place after the last one of each history
+    two = behind - np.searchsorted(at, starts) >= 2
+    padded = np.append(at, [0, 0])
+    test, validation = padded[behind - 1], padded[behind - 2]
+    two &= validation > starts
+    before, between, after = validation - starts, test - validation, ends - test - 1
+    codes = np.full(len(held_out), c.TRAIN, np.int8)
+    for code, begin, number in (
+        (c.VALIDATION, starts + before, between),
+        (c.TEST, test, np.ones_like(test)),
+        (AFTER_TEST, test + 1, after),
+    ):
+        codes[ranges(begin[two], number[two])] = code
+    return codes
 
 
 def _rounded_down(lengths: Ints, share: float) -> Ints:
@@ -104,6 +137,13 @@ def describe(prepare: Prepare, cuts: Cuts | None = None) -> str:
         return (
             f"ratio: the last {rule.test:g} of a history is test, the {rule.validation:g} before "
             "it validation, both rounded down"
+        )
+    if rule.events is not None:
+        names = " or ".join(rule.events)
+        return (
+            f"leave one out: the last {names} of a history is test, the one before it validation, "
+            "later interactions are dropped; histories with fewer than two, or with nothing before "
+            "them, train only"
         )
     return (
         "leave one out: the last interaction of a history is test, the one before it validation; "

@@ -5,13 +5,14 @@ from __future__ import annotations
 from p5dist.config import RunConfig
 from p5dist.data import columns as c
 from p5dist.data.attributes import Attributes
-from p5dist.data.jagged import Ints
+from p5dist.data.jagged import Bools, Ints
 from p5dist.data.manifest import Manifest
 from p5dist.ranking.segments import (
     Segments,
     by_attribute,
     by_history_length,
     by_popularity,
+    by_repetition,
     by_time,
     by_training,
 )
@@ -29,14 +30,17 @@ def families(
     item: Ints,
     history_length: Ints,
     timestamp: Ints,
+    repeated: Bools,
 ) -> list[Segments]:
-    """By history length, popularity, training, time (of a log with times), item attributes.
+    """By whether the user had the item before (if there are such targets), history length,
+    popularity, training, time (of a log with times), item attributes.
 
     Args:
         count: [L] training interactions of each id 1…L.
-        item, history_length, timestamp: [M] of the targets.
+        item, history_length, timestamp, repeated: [M] of the targets.
     """
-    found = [
+    found = [by_repetition(repeated)] if repeated.any() else []
+    found += [
         by_history_length(history_length), by_popularity(item, count), by_training(item, count)
     ]  # fmt: skip
     if job.prepare.source.columns.timestamp is not None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from p5dist.ranking.targets import NO_HISTORY, NOT_CHOSEN, REPEATED
+from p5dist.ranking.targets import NO_HISTORY, NOT_CHOSEN, OTHER_EVENT, REPEATED
 
 Measured = Mapping[str, float | None]
 """Value, low and high of a metric."""
@@ -19,6 +19,7 @@ _OF_SEVERAL_TARGETS = ("precision", "recall", "map", "list_ndcg")
 _REASONS = {
     NO_HISTORY: "without an earlier interaction to predict from",
     REPEATED: "repeats (evaluate.targets: new)",
+    OTHER_EVENT: "of events that evaluate.events does not name",
     NOT_CHOSEN: "of users that evaluate.users does not choose",
 }
 # Title, label and direction of metrics, for results of earlier versions, which do not have them.

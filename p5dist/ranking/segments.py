@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from p5dist.data.jagged import Floats, Ints, distinct, ranges
+from p5dist.data.jagged import Bools, Floats, Ints, distinct, ranges
 from p5dist.ranking.metrics import Estimate
 
 LENGTHS = (1, 5, 10, 20, 50)
@@ -102,6 +102,15 @@ def segment_metrics(
         )
         for i in np.flatnonzero(targets).tolist()
     ]  # fmt: skip
+
+
+def by_repetition(repeated: Bools) -> Segments:
+    """By whether the user had the item before.
+
+    Args:
+        repeated: [M]
+    """
+    return _each("item", ("new to the user", "had before"), repeated.astype(np.int64))
 
 
 def by_history_length(length: Ints) -> Segments:

@@ -10,6 +10,7 @@ are decided from whole users, so that windows, which cut prepared rows, change n
 - The seen items of a target are the items of its history and, with sessions, the items of the
   user's earlier sessions in the splits before the evaluated split. With ``mask_seen`` seen items
   cannot be ranked; a target among them (a *repeat*) counts as a miss, as in published tables.
+- With events named, only interactions of these events are targets.
 - A target without any history is left out and counted.
 """
 
@@ -23,12 +24,20 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from p5dist.config import RunConfig
+from p5dist.config.output import Evaluate
+from p5dist.config.splits import LeaveOneOut
+from p5dist.config.train import Validation
+from p5dist.data import columns as c
+from p5dist.data.events import event_codes
 from p5dist.data.histories import Histories
 from p5dist.data.jagged import Bools, Ints, Jagged, contains, distinct, offsets_of, ranges
+from p5dist.data.manifest import Manifest
 from p5dist.data.randomness import Stream, uniform
 from p5dist.data.users import Users
 
 NO_HISTORY, REPEATED, NOT_CHOSEN = "no_history", "repeated", "user_not_chosen"
+OTHER_EVENT = "other_event"
 """Why an interaction of the evaluated split is no target."""
 
 
@@ -40,6 +49,7 @@ class Rule:
         split: columns.VALIDATION or columns.TEST.
         sessions: a history is a session, not a user.
         targets: ``new`` leaves repeats out.
+        events: codes of the events of targets; None: all.
         share: share of the users, chosen by a hash of seed and user.
         seed: of the job.
     """
@@ -47,8 +57,40 @@ class Rule:
     split: int
     sessions: bool
     targets: Literal["all", "new"] = "all"
+    events: tuple[int, ...] | None = None
     share: float = 1.0
     seed: int = 1
+
+    @classmethod
+    def of(
+        cls,
+        job: RunConfig,
+        manifest: Manifest,
+        section: Evaluate | Validation,
+        split: str,
+        key: str,
+    ) -> Rule:
+        """The rule of a section of a job.
+
+        Args:
+            split: ``validation`` or ``test``.
+            key: key path of the section.
+
+        Raises:
+            ConfigError: the prepared data has no such event.
+        """
+        users = manifest.users_by_split[split]
+        events = section.events
+        if events is None and isinstance(job.prepare.split, LeaveOneOut):
+            events = job.prepare.split.events
+        return cls(
+            split=c.SPLIT_CODES[split],
+            sessions=job.prepare.session_gap is not None,
+            targets=section.targets,
+            events=None if events is None else event_codes(manifest, events, f"{key}.events"),
+            share=1.0 if section.users is None or not users else min(section.users / users, 1.0),
+            seed=job.seed,
+        )
 
 
 @dataclass(frozen=True)
@@ -135,6 +177,10 @@ class Targets:
         everything, session = users.histories.where(up_to), users.session[up_to]
         known = everything.where(everything.split < rule.split)
         at = np.flatnonzero(everything.split == rule.split)
+        if rule.events is not None:
+            chosen_event = np.isin(everything.event[at], rule.events)
+            leave_out(OTHER_EVENT, int((~chosen_event).sum()))
+            at = at[chosen_event]
         user = everything.owner()[at]
         start, length, known_length = (
             _by_session(everything, session, at, rule.split)

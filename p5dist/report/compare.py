@@ -31,16 +31,12 @@ def segments_of(run: Evaluated) -> list[Segments]:
     table = run.targets
     if not {_LENGTH, _REPEATED, c.TIMESTAMP} <= set(table.column_names):
         return []
-    repeated = np.asarray(table[_REPEATED]).astype(np.int64)
     vocabulary = (run.folder.prepare / "vocabulary/item.parquet").read_table([c.COUNT])
     item, length, time = (np.asarray(table[name]) for name in (c.ITEM, _LENGTH, c.TIMESTAMP))
-    return [
-        Segments("item", ("new to the user", "had before"), np.arange(len(table)), repeated),
-        *families(
-            run.job, run.folder.prepare, run.manifest, vocabulary[c.COUNT].to_numpy(), item, length,
-            time,
-        ),
-    ]  # fmt: skip
+    return families(
+        run.job, run.folder.prepare, run.manifest, vocabulary[c.COUNT].to_numpy(), item, length,
+        time, np.asarray(table[_REPEATED]),
+    )  # fmt: skip
 
 
 def compare_runs(

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi.responses import PlainTextResponse, Response
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
 
 from p5dist import __version__
-from p5dist.errors import P5Error
-from p5dist.serving.limits import Limits, problem
+from p5dist.serving.limits import Limits
+from p5dist.serving.replies import Reply, problem
 from p5dist.serving.schema import (
     Health,
     Problem,
@@ -26,6 +27,7 @@ from p5dist.serving.schema import (
 )
 
 _log = logging.getLogger("p5dist.serving")
+_COMPONENT = "#/components/schemas/{model}"
 _ERRORS: dict[int | str, dict[str, Any]] = {
     400: {"model": Problem, "description": "the request does not fit the run"},
     401: {"model": Problem, "description": "no or a wrong token"},
@@ -37,14 +39,14 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
 
 
 class Backend(Protocol):
-    """What computes the answers."""
+    """What computes the answers, from the body of a request to that of the reply."""
 
-    def recommend(self, request: RecommendRequest) -> Awaitable[RecommendAnswer]:
-        """Raises P5Error."""
+    def recommend(self, body: bytes) -> Awaitable[Reply]:
+        """A :class:`.schema.RecommendRequest` → :class:`.schema.RecommendAnswer`."""
         ...
 
-    def score(self, request: ScoreRequest) -> Awaitable[ScoreAnswer]:
-        """Raises P5Error."""
+    def score(self, body: bytes) -> Awaitable[Reply]:
+        """A :class:`.schema.ScoreRequest` → :class:`.schema.ScoreAnswer`."""
         ...
 
     def health(self) -> Awaitable[Health]:
@@ -63,26 +65,24 @@ class Settings:
 
 
 def make_app(backend: Backend, settings: Settings) -> Any:
-    """The ASGI application."""
+    """The ASGI application. It does not look into the bodies of requests: the process with the
+    model does, and so one process can take requests for many of them."""
     app = FastAPI(
         title="p5dist", version=__version__,
         description="Recommendations and predictions of a trained p5dist run.",
     )  # fmt: skip
-    counted = _Counted()
-    app.middleware("http")(counted.watch)
-    app.add_exception_handler(P5Error, _not_answered)
-    app.add_exception_handler(RequestValidationError, _not_valid)
     app.add_exception_handler(Exception, _failed)
+    counted = _Counted(app)
 
-    @app.post("/recommend", responses=_ERRORS)
-    async def recommend(request: RecommendRequest) -> RecommendAnswer:
+    @app.post("/recommend", **_described(RecommendRequest, RecommendAnswer))
+    async def recommend(request: Request) -> Response:
         """The best items for each history, exactly over the whole catalogue."""
-        return await backend.recommend(request)
+        return _response(await backend.recommend(await request.body()))
 
-    @app.post("/score", responses=_ERRORS)
-    async def score(request: ScoreRequest) -> ScoreAnswer:
+    @app.post("/score", **_described(ScoreRequest, ScoreAnswer))
+    async def score(request: Request) -> Response:
         """Ratings or probabilities of given items."""
-        return await backend.score(request)
+        return _response(await backend.score(await request.body()))
 
     @app.get("/health")
     async def health() -> Health:
@@ -94,13 +94,45 @@ def make_app(backend: Backend, settings: Settings) -> Any:
         """Requests and their seconds, for Prometheus."""
         return PlainTextResponse(generate_latest(counted.registry).decode())
 
-    return Limits(app, settings.token, settings.most_bytes, settings.rate)
+    _describe_requests(app)
+    return Limits(counted, settings.token, settings.most_bytes, settings.rate)
+
+
+def _response(reply: Reply) -> Response:
+    return Response(reply.body, reply.status, media_type="application/json")
+
+
+def _described(asked: type[BaseModel], answered: type[BaseModel]) -> dict[str, Any]:
+    """A route that reads its body itself, as it stands in the page of the API."""
+    schema = {"$ref": _COMPONENT.format(model=asked.__name__)}
+    return {
+        "response_model": answered,
+        "responses": _ERRORS,
+        "openapi_extra": {
+            "requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}
+        },
+    }
+
+
+def _describe_requests(app: FastAPI) -> None:
+    """Add the models of the requests, which no route has as a parameter, to the page of the API."""
+    made = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        found = made()
+        asked = [(model, "validation") for model in (RecommendRequest, ScoreRequest)]
+        _, models = models_json_schema(asked, ref_template=_COMPONENT)  # type: ignore[arg-type]
+        found["components"]["schemas"].update(models["$defs"])
+        return found
+
+    app.openapi = openapi  # type: ignore[method-assign]
 
 
 class _Counted:
-    """Counts requests by path and status, and their seconds."""
+    """An ASGI middleware that counts requests by path and status, and their seconds."""
 
-    def __init__(self) -> None:
+    def __init__(self, app: Any) -> None:
+        self._app = app
         self.registry = CollectorRegistry()
         self._requests = Counter(
             "p5dist_requests", "Requests", ["path", "status"], registry=self.registry
@@ -110,32 +142,25 @@ class _Counted:
             buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5),
         )  # fmt: skip
 
-    async def watch(self, request: Request, call_next: Any) -> Any:
-        began = time.perf_counter()
-        answer = await call_next(request)
-        route = request.scope.get("route")
-        path = getattr(route, "path", "other")  # not what callers make up
-        self._requests.labels(path, answer.status_code).inc()
-        self._seconds.labels(path).observe(time.perf_counter() - began)
-        return answer
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began, status = time.perf_counter(), 500
+
+        async def sent(message: Any) -> None:
+            nonlocal status
+            status = message.get("status", status)
+            await send(message)
+
+        try:
+            await self._app(scope, receive, sent)
+        finally:
+            path = getattr(scope.get("route"), "path", "other")  # not what callers make up
+            self._requests.labels(path, status).inc()
+            self._seconds.labels(path).observe(time.perf_counter() - began)
 
 
-async def _not_answered(_: Request, error: Any) -> JSONResponse:
-    return problem(
-        400, error.what, where=error.where, value=error.value, rule=error.rule, fix=error.fix
-    )
-
-
-async def _not_valid(_: Request, error: Any) -> JSONResponse:
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"] if part != "body") or "body"
-    return problem(
-        422, "the request breaks a rule", where=where,
-        value=repr(first.get("input"))[:200], rule=first["msg"].removeprefix("Value error, "),
-        fix=f"correct {where}; /docs describes the requests",
-    )  # fmt: skip
-
-
-async def _failed(_: Request, error: Exception) -> JSONResponse:
+async def _failed(_: Request, error: Exception) -> Response:
     _log.error("a request failed", exc_info=error)
-    return problem(500, "the service failed", fix="look at the log of the service")
+    return _response(problem(500, "the service failed", fix="look at the log of the service"))

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
-import threading
+import socket
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 from p5dist.config.scale import Scale
 from p5dist.environment.extras import need
 from p5dist.environment.ray_session import connect
-from p5dist.errors import P5Error
+from p5dist.errors import ConfigError
 from p5dist.inference.loading import load
-from p5dist.serving.batches import Batches
 from p5dist.serving.limits import TOKEN
 
 NAME, FRONT = "p5dist", "front"
-_TRIES = 4
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -43,22 +43,13 @@ class Service:
     """Ray cluster to join; None: Ray is started on this machine."""
 
 
-def bind(service: Service, token: str | None) -> Any:
-    """The application for ``serve.run`` and for a config file of Ray Serve."""
+def replicas(service: Service) -> Any:
+    """The application of Ray Serve without HTTP: processes with the model."""
     from ray import serve
-    from ray.exceptions import RayActorError
 
-    from p5dist.serving.app import Settings, make_app
     from p5dist.serving.model import Model
-    from p5dist.serving.schema import (
-        Health,
-        RecommendAnswer,
-        RecommendRequest,
-        ScoreAnswer,
-        ScoreRequest,
-    )
-
-    settings = Settings(token, service.most_bytes, service.rate)
+    from p5dist.serving.replies import Reply
+    from p5dist.serving.schema import Health
 
     @serve.deployment(
         name=NAME,
@@ -85,21 +76,36 @@ def bind(service: Service, token: str | None) -> Any:
                 self.model = await asyncio.to_thread(Model, config["run"], config["stage"])
             else:
                 await asyncio.to_thread(self.model.swap, config["run"], config["stage"])
+            _keep_what_is_there()
 
-        async def recommend(self, requests: list[RecommendRequest]) -> list[Any]:
+        async def recommend(self, bodies: list[bytes]) -> list[Reply]:
             assert self.model is not None
-            return list(await asyncio.to_thread(self.model.recommend, requests))
+            return await asyncio.to_thread(self.model.recommend, bodies)
 
-        async def score(self, request: ScoreRequest) -> ScoreAnswer | P5Error:
+        async def score(self, body: bytes) -> Reply:
             assert self.model is not None
-            try:
-                return await asyncio.to_thread(self.model.score, request)
-            except P5Error as e:
-                return e
+            return await asyncio.to_thread(self.model.score, body)
 
         async def health(self) -> Health:
             assert self.model is not None
             return self.model.health()
+
+    return Replica.bind()  # type: ignore[attr-defined]
+
+
+def application(args: dict[str, Any]) -> Any:
+    """For a config file of Ray Serve, such as that of ``p5dist submit --render rayservice``: the
+    HTTP proxies of Ray Serve take the requests.
+
+    Args:
+        args: fields of :class:`Service`.
+    """
+    from ray import serve
+
+    from p5dist.serving.app import make_app
+    from p5dist.serving.front import Front
+
+    service = Service(**args)
 
     @serve.deployment(
         name=FRONT,
@@ -108,91 +114,115 @@ def bind(service: Service, token: str | None) -> Any:
         ray_actor_options={"num_cpus": 0},
     )
     @serve.ingress()
-    class Front:
-        """Takes requests in, without a model. A request whose replica dies is asked again of
-        another one."""
+    class Ingress:
+        """Takes requests in, without a model."""
 
-        def __init__(self, replicas: Any) -> None:
-            self.replicas = replicas
-            self.batches = Batches(self._together, service.batch, 2 * service.replicas)
+        def __init__(self, handle: Any) -> None:
+            self.front = Front(handle, service.batch, service.replicas)
 
         def __serve_build_asgi_app__(self) -> Any:
-            return make_app(self, settings)
+            return make_app(self.front, _settings(service))
 
-        async def recommend(self, request: RecommendRequest) -> RecommendAnswer:
-            found = await self.batches.ask(request)
-            if isinstance(found, P5Error):
-                raise found
-            answer: RecommendAnswer = found
-            return answer
-
-        async def _together(self, requests: list[RecommendRequest]) -> list[Any]:
-            found: list[Any] = await self._ask("recommend", requests)
-            return found
-
-        async def score(self, request: ScoreRequest) -> ScoreAnswer:
-            answer: ScoreAnswer = await self._ask("score", request)
-            return answer
-
-        async def health(self) -> Health:
-            answer: Health = await self._ask("health")
-            return answer
-
-        async def _ask(self, name: str, *arguments: Any) -> Any:
-            for left in reversed(range(_TRIES)):
-                try:
-                    found = await getattr(self.replicas, name).remote(*arguments)
-                    break
-                except RayActorError:
-                    if not left:
-                        raise
-            if isinstance(found, P5Error):
-                raise found
-            return found
-
-    return Front.bind(Replica.bind())  # type: ignore[attr-defined]
+    return Ingress.bind(replicas(service))  # type: ignore[attr-defined]
 
 
-def application(args: dict[str, Any]) -> Any:
-    """For a config file of Ray Serve, such as that of ``p5dist submit --render rayservice``.
-
-    Args:
-        args: fields of :class:`Service`.
-    """
-    return bind(Service(**args), os.environ.get(TOKEN))
+def _keep_what_is_there() -> None:
+    """Python's garbage collector would look through all that was loaded, a million objects, every
+    few seconds: no request would be answered for 300 ms."""
+    gc.collect()
+    gc.freeze()
 
 
-def deploy(service: Service) -> str:
-    """Start the service, or let one that runs on the same Ray cluster serve this run: its replicas
+def _settings(service: Service) -> Any:
+    from p5dist.serving.app import Settings
+
+    return Settings(os.environ.get(TOKEN), service.most_bytes, service.rate)
+
+
+def deploy(service: Service) -> Any:
+    """Start replicas on Ray, or let those that run on the same Ray cluster serve this run: they
     load the run beside the old one and lose no request.
 
     Returns:
-        The URL.
+        The handle of the replicas; None if another process takes the requests already.
 
     Raises:
-        P5Error: the run cannot be loaded; Ray does not start.
+        P5Error: the run cannot be loaded; Ray does not start; the port is taken.
         ConfigError: Ray Serve is not installed.
     """
+    # gRPC between processes: 30 % more requests a second than by references to objects.
+    os.environ.setdefault("RAY_SERVE_USE_GRPC_BY_DEFAULT", "1")
     serve = need("ray.serve", "serve", "p5dist serve")
     if "://" not in service.run:
         service = replace(service, run=os.path.abspath(service.run))  # noqa: PTH100
     load(service.run, stage=service.stage)  # errors here, in words, and not in a replica
+    # Ray runs its workers with niceness 15: whoever asks on this machine would starve the replicas.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     connect(Scale(address=service.address))
     serve.start(
-        proxy_location="HeadOnly",
-        http_options={"host": service.host, "port": service.port},
+        proxy_location="Disabled",
         logging_config={"log_level": "WARNING", "enable_access_log": False},
     )
-    serve.run(bind(service, os.environ.get(TOKEN)), name=NAME, route_prefix="/")
-    return f"http://{service.host}:{service.port}"
+    taken = _taken(service.host, service.port)
+    if taken and NAME not in serve.status().applications:
+        raise ConfigError(
+            "no service can listen at this address", where="--host, --port",
+            value=f"{service.host}:{service.port}", rule=taken,
+            fix="end what listens there, or name another --port",
+        )  # fmt: skip
+    handle = serve.run(replicas(service), name=NAME, route_prefix=None)
+    return None if taken else handle
 
 
-def wait_for_end() -> None:
-    """Until Ctrl-C or SIGTERM; then the service ends after the requests that it is answering."""
+def answer(service: Service, handle: Any, started: Callable[[], None]) -> None:
+    """Take requests over HTTP until Ctrl-C or SIGTERM; then end the service after the requests that
+    it is answering.
+
+    Args:
+        handle: of the replicas.
+        started: called when requests can come.
+    """
+    import uvicorn
+    import uvloop
     from ray import serve
 
-    ended = threading.Event()
-    for sign in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(sign, lambda *_: ended.set())
-    ended.wait()
-    serve.shutdown()
+    from p5dist.serving.app import make_app
+    from p5dist.serving.front import Front
+
+    class Server(uvicorn.Server):
+        async def startup(self, sockets: Any = None) -> None:
+            await super().startup(sockets)
+            if self.started:
+                started()
+
+    async def run() -> None:
+        front = Front(handle, service.batch, service.replicas)
+        _keep_what_is_there()
+        config = uvicorn.Config(
+            make_app(front, _settings(service)), host=service.host, port=service.port,
+            log_level="warning", timeout_graceful_shutdown=20, timeout_keep_alive=75,
+        )  # fmt: skip
+        await Server(config).serve()
+
+    for sign in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises them again when it has ended
+        signal.signal(sign, lambda *_: None)
+    try:
+        uvloop.run(run())
+    finally:
+        if service.address is None:
+            serve.shutdown()
+        else:
+            serve.delete(NAME)  # others may serve on the cluster
+
+
+def _taken(host: str, port: int) -> str | None:
+    """Why nothing can listen at the address; None: it is free."""
+    try:
+        with socket.create_server((host, port), family=_family(host)):
+            return None
+    except OSError as e:
+        return e.strerror or str(e)
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET

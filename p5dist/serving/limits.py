@@ -7,7 +7,9 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from starlette.responses import JSONResponse
+from starlette.responses import Response
+
+from p5dist.serving.replies import problem
 
 TOKEN = "P5DIST_SERVE_TOKEN"
 """Environment variable; if it is set, callers send ``Authorization: Bearer <token>``."""
@@ -72,17 +74,17 @@ class Limits:
 
         await self._app(scope, again, send)
 
-    def _refused(self, headers: dict[bytes, bytes]) -> JSONResponse | None:
+    def _refused(self, headers: dict[bytes, bytes]) -> Response | None:
         if self._token is not None:
             given = headers.get(b"authorization", b"")
             if not hmac.compare_digest(given, f"Bearer {self._token}".encode()):
-                return problem(
+                return _refusal(
                     401, "no or a wrong token", rule="Authorization: Bearer <token>",
                     fix=f"send the token that the service has in {TOKEN}",
                     headers={"WWW-Authenticate": "Bearer"},
                 )  # fmt: skip
         if self._bucket is not None and not self._bucket.take():
-            return problem(
+            return _refusal(
                 429, "too many requests", rule=f"{self._bucket.rate:g} requests a second",
                 fix="wait a second, or put several histories into a request",
                 headers={"Retry-After": "1"},
@@ -92,23 +94,15 @@ class Limits:
             return self._too_large()
         return None
 
-    def _too_large(self) -> JSONResponse:
-        return problem(
+    def _too_large(self) -> Response:
+        return _refusal(
             413, "the request is too large", rule=f"at most {self._most:,} bytes",
             fix="send fewer histories at once",
         )  # fmt: skip
 
 
-def problem(
-    status: int,
-    message: str,
-    *,
-    where: str | None = None,
-    value: str | None = None,
-    rule: str | None = None,
-    fix: str | None = None,
-    headers: dict[str, str] | None = None,
-) -> JSONResponse:
-    """An answer that says what is wrong (:class:`.schema.Problem`)."""
-    content = {"message": message, "where": where, "value": value, "rule": rule, "fix": fix}
-    return JSONResponse(content, status_code=status, headers=headers)
+def _refusal(
+    status: int, message: str, *, rule: str, fix: str, headers: dict[str, str] | None = None
+) -> Response:
+    reply = problem(status, message, rule=rule, fix=fix)
+    return Response(reply.body, status, headers, media_type="application/json")

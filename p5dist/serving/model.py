@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import math
 import threading
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
+from pydantic import ValidationError
+from pydantic_core import to_json
 
 from p5dist.data import columns as c
 from p5dist.environment.heap import FreeMemory
 from p5dist.errors import P5Error
 from p5dist.inference.loading import load
 from p5dist.inference.run import Run
-from p5dist.serving.schema import (
-    Health,
-    History,
-    Item,
-    Reason,
-    RecommendAnswer,
-    RecommendRequest,
-    ScoreAnswer,
-    ScoreRequest,
-)
+from p5dist.serving.replies import Reply, not_answered, not_valid
+from p5dist.serving.schema import Health, History, RecommendRequest, ScoreRequest
 
 
 class Model:
@@ -55,55 +48,66 @@ class Model:
         run = self._run
         return Health(run=self._place, stage=run.stage, items=run.number_of_items)
 
-    def recommend(self, requests: Sequence[RecommendRequest]) -> list[RecommendAnswer | P5Error]:
-        """An answer for each request; those with equal rules are ranked together. A request that
-        breaks a rule gets the error, and the others their answers."""
+    def recommend(self, bodies: Sequence[bytes]) -> list[Reply]:
+        """A reply to each :class:`.schema.RecommendRequest`; those with equal rules are ranked
+        together. A request that breaks a rule is told so, and the others get their lists."""
+        replies: dict[int, Reply] = {}
+        alike: dict[str, list[tuple[int, RecommendRequest]]] = defaultdict(list)
+        for number, body in enumerate(bodies):
+            try:
+                request = RecommendRequest.model_validate_json(body)
+                alike[request.rules()].append((number, request))
+            except ValidationError as e:
+                replies[number] = not_valid(e)
         with self._lock:
             self._memory.look()
-            answers: list[RecommendAnswer | P5Error | None] = [None] * len(requests)
-            alike: dict[str, list[int]] = defaultdict(list)
-            for number, request in enumerate(requests):
-                alike[request.rules()].append(number)
-            for numbers in alike.values():
-                found = self._together([requests[n] for n in numbers])
-                for number, answer in zip(numbers, found, strict=True):
-                    answers[number] = answer
-            return [answer for answer in answers if answer is not None]
+            for asked in alike.values():
+                found = self._together([request for _, request in asked])
+                replies |= zip([number for number, _ in asked], found, strict=True)
+        return [replies[number] for number in range(len(bodies))]
 
-    def _together(self, requests: list[RecommendRequest]) -> list[RecommendAnswer | P5Error]:
+    def _together(self, requests: list[RecommendRequest]) -> list[Reply]:
         histories = [history for request in requests for history in request.histories]
         try:
             table = _recommended(self._run, histories, requests[0])
         except P5Error as e:
             if len(requests) == 1:
-                return [e]
+                return [not_answered(e)]
             return [self._together([request])[0] for request in requests]
         lists = _lists(table, len(histories))
-        answers: list[RecommendAnswer | P5Error] = []
+        replies = []
         for request in requests:
             number = len(request.histories)
-            answers.append(RecommendAnswer(run=self._place, lists=lists[:number]))
+            replies.append(self._reply("lists", lists[:number]))
             lists = lists[number:]
-        return answers
+        return replies
 
-    def score(self, request: ScoreRequest) -> ScoreAnswer:
-        """See :meth:`.run.Run.score`.
-
-        Raises:
-            P5Error: as there.
-        """
+    def score(self, body: bytes) -> Reply:
+        """A reply to a :class:`.schema.ScoreRequest`, see :meth:`.run.Run.score`."""
+        try:
+            request = ScoreRequest.model_validate_json(body)
+        except ValidationError as e:
+            return not_valid(e)
+        given = _given(request.histories)
         with self._lock:
-            given = _given(request.histories)
-            table = self._run.score(
-                given.pop("histories"), request.items, task=request.task, at=request.at,
-                unknown=request.unknown, **given,
-            )  # fmt: skip
+            self._memory.look()
+            try:
+                table = self._run.score(
+                    given.pop("histories"), request.items, task=request.task, at=request.at,
+                    unknown=request.unknown, **given,
+                )  # fmt: skip
+            except P5Error as e:
+                return not_answered(e)
             found: list[list[float]] = [[] for _ in request.histories]
             for owner, score in zip(
                 table["history"].to_pylist(), table[c.SCORE].to_pylist(), strict=True
             ):
                 found[owner].append(score)
-            return ScoreAnswer(run=self._place, scores=found)
+            return self._reply("scores", found)
+
+    def _reply(self, name: str, found: Any) -> Reply:
+        """See :class:`.schema.RecommendAnswer` and :class:`.schema.ScoreAnswer`."""
+        return Reply(200, to_json({"run": self._place, name: found}, inf_nan_mode="null"))
 
 
 def _recommended(run: Run, histories: list[History], rules: RecommendRequest) -> pa.Table:
@@ -133,16 +137,13 @@ def _given(histories: list[History]) -> dict[str, Any]:
     return found
 
 
-def _lists(table: pa.Table, number: int) -> list[list[Item]]:
-    found: list[list[Item]] = [[] for _ in range(number)]
-    explained = c.REASONS in table.column_names
-    for row in table.to_pylist():
-        score = row[c.SCORE]
-        reasons = [Reason(**reason) for reason in row[c.REASONS]] if explained else None
-        found[row["history"]].append(
-            Item(
-                item_id=row[c.ITEM_ID], title=row[c.TITLE],
-                score=None if score is None or math.isnan(score) else score, reasons=reasons,
-            )
-        )  # fmt: skip
+def _lists(table: pa.Table, number: int) -> list[list[dict[str, Any]]]:
+    """Each a :class:`.schema.Item`; a score that is not a number becomes null."""
+    found: list[list[dict[str, Any]]] = [[] for _ in range(number)]
+    names = [c.ITEM_ID, c.TITLE, c.SCORE]
+    if c.REASONS in table.column_names:
+        names.append(c.REASONS)
+    columns = [table[name].to_pylist() for name in names]
+    for owner, *values in zip(table["history"].to_pylist(), *columns, strict=True):
+        found[owner].append(dict(zip(names, values, strict=True)))
     return found

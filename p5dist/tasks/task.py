@@ -17,7 +17,7 @@ from p5dist.config import RunConfig
 from p5dist.config.base import Column
 from p5dist.config.sections import Metric, TaskSection
 from p5dist.data.catalogue import Catalogue
-from p5dist.data.events import nearest
+from p5dist.data.events import check_events
 from p5dist.data.manifest import Manifest, Targets
 from p5dist.errors import ConfigError, DataError
 from p5dist.feed.batch_fields import BatchFields
@@ -161,20 +161,3 @@ def event_weights(manifest: Manifest, chosen: Mapping[str, float] | None = None)
     if chosen is None:
         return [1.0, *manifest.events.values()]
     return [0.0, *(chosen.get(event, 0.0) for event in manifest.events)]
-
-
-def check_events(manifest: Manifest, names: Any, key: str) -> None:
-    """Raise a ConfigError if the prepared data does not have one of the events ``names``.
-
-    Args:
-        key: key path of the setting that names them.
-    """
-    for name in names:
-        if name not in manifest.events:
-            near = nearest(name, manifest.events)
-            raise ConfigError(
-                "no such event in the prepared data", where=key, value=name,
-                rule=f"its events: {', '.join(manifest.events) or 'none'}",
-                fix=f"did you mean '{near}'?" if near is not None else
-                "name one of them; prepare.events drops events of weight 0",
-            )  # fmt: skip

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from p5dist.config.run import key_of
 from p5dist.config.train import RANKING_METRIC, Validation
-from p5dist.data import columns as c
 from p5dist.data.catalogue import Catalogue
 from p5dist.data.jagged import Array
 from p5dist.data.reader import ShardReader
@@ -192,20 +192,13 @@ def read_targets(session: Session, folder: RunFolder, config: Validation) -> lis
         ConfigError: the prepared data has no validation interactions.
     """
     job, manifest = session.job, session.manifest
-    users = manifest.users_by_split["validation"]
-    if not users:
+    if not manifest.users_by_split["validation"]:
         raise ConfigError(
             "there is nothing to validate on", where="validation",
             rule="the split keeps interactions for validation",
             fix="choose a split that does (prepare.split), or leave validation out",
         )  # fmt: skip
-    rule = Rule(
-        split=c.VALIDATION,
-        sessions=job.prepare.session_gap is not None,
-        targets=config.targets,
-        share=min(config.users / users, 1.0),
-        seed=job.seed,
-    )
+    rule = Rule.of(job, manifest, config, "validation", f"{key_of(session.stage)}.validation")
     reader = ShardReader(folder.prepare, manifest, job.history_columns())
     mine = reader.portions(_ROWS_AT_ONCE)[dist.get_rank() :: dist.get_world_size()]
     found = [Targets.find(reader.users(portion), rule) for portion in mine]

@@ -38,15 +38,7 @@ RANK, TASK, LEFT_OUT = "rank", "task", "left_out"
 
 def rule_of(job: RunConfig, config: Evaluate, manifest: Manifest) -> Rule:
     """The rule that chooses the targets of the evaluation."""
-    users = manifest.users_by_split[config.split]
-    share = 1.0 if config.users is None or not users else min(config.users / users, 1.0)
-    return Rule(
-        split=c.SPLIT_CODES[config.split],
-        sessions=job.prepare.session_gap is not None,
-        targets=config.targets,
-        share=share,
-        seed=job.seed,
-    )
+    return Rule.of(job, manifest, config, config.split, "evaluate")
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from p5dist.data.jagged import Ints
 from p5dist.data.manifest import Manifest
 from p5dist.inference.counting import Counted
 from p5dist.inference.evaluate.found import Found
-from p5dist.inference.evaluate.score import HISTORY_LENGTH
+from p5dist.inference.evaluate.score import HISTORY_LENGTH, REPEATED
 from p5dist.inference.rankers import MODEL
 from p5dist.ranking.families import families
 from p5dist.ranking.metrics import rank_values
@@ -45,7 +45,7 @@ def of_segments(
     timestamp = found.values[c.TIMESTAMP]
     for family in families(
         job, folder.prepare, manifest, counted.count, found.values[c.ITEM],
-        found.values[HISTORY_LENGTH], timestamp,
+        found.values[HISTORY_LENGTH], timestamp, found.values[REPEATED],
     ):  # fmt: skip
         by_ranker = {name: segment_metrics(v, user, family) for name, v in ranked.items()}
         segments = []

@@ -138,6 +138,9 @@ def _protocol(job: RunConfig, manifest: Manifest, found: Found) -> dict[str, Any
         "targets": len(users),
         "lists": found.lists,
         "targets_wanted": config.targets,
+        "events": None
+        if rule.events is None
+        else [list(manifest.events)[code - 1] for code in rule.events],
         "repeats": int(found.values[REPEATED].sum()) + found.left_out.get(REPEATED, 0),
         "interactions": interactions,
         "left_out": found.left_out,

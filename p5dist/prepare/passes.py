@@ -12,16 +12,15 @@ import pyarrow.parquet as pq
 from rich.progress import Progress
 
 from p5dist.config import RunConfig
-from p5dist.config.splits import LeaveOneOut, TimeSplit
+from p5dist.config.splits import TimeSplit
 from p5dist.data import columns as c
-from p5dist.data.events import nearest
 from p5dist.data.jagged import Ints
 from p5dist.data.manifest import MANIFEST, ShardFile
 from p5dist.environment.workers import Workers
 from p5dist.errors import DataError, EmptyLogError
 from p5dist.prepare import log_tasks, shard_tasks
 from p5dist.prepare.arrays import Ids
-from p5dist.prepare.events import absent_events
+from p5dist.prepare.events import absent_events, absent_held_out
 from p5dist.prepare.layout import Layout
 from p5dist.prepare.profile import ShardProfile
 from p5dist.prepare.rejects import Rejects, forms_of
@@ -180,7 +179,9 @@ class Passes:
             name: _coded_vocabulary(name, parts, self.earlier(name))
             for name, parts in coded.items()
         }
-        self._check_held_out(vocabularies)
+        if c.EVENT in vocabularies:
+            events = vocabularies[c.EVENT].external.to_pylist()
+            self.warnings += absent_held_out(self.config, events)
         return items, ids, vocabularies, [(int(h), int(u)) for h, u in before]
 
     def write(
@@ -257,21 +258,6 @@ class Passes:
             fix="set prepare.clean.keep_rejected: true to see the rows under rejected/, and "
             "correct prepare.source or prepare.clean",
         )
-
-    def _check_held_out(self, vocabularies: dict[str, Vocabulary]) -> None:
-        split = self.config.split
-        if not isinstance(split, LeaveOneOut) or split.events is None:
-            return
-        known = vocabularies[c.EVENT].external.to_pylist()
-        for event in split.events:
-            if event not in known:
-                near = nearest(event, known)
-                raise DataError(
-                    "no interaction has an event that the split holds out",
-                    where="prepare.split.events", value=event,
-                    rule=f"the events of the log: {', '.join(known)}",
-                    fix=f"did you mean '{near}'?" if near else "name one of them",
-                )  # fmt: skip
 
     def _check_trains(self, cuts: Cuts | None, train: int, interactions: int) -> None:
         if not train:

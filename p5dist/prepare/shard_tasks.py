@@ -212,7 +212,7 @@ def _histories(
         reason[np.flatnonzero(reason == 0)[after]] = _AFTER_TEST
         histories = histories.where(~after)
     unknown = np.zeros(3, np.int64)
-    if known is not None and not (keep := known[index][rows.item]).all():
+    if known is not None and not (keep := known[index][histories.rows.item]).all():
         reason[np.flatnonzero(reason == 0)[~keep]] = _UNKNOWN
         unknown += np.bincount(histories.split[~keep], minlength=3)
         histories = histories.where(keep)

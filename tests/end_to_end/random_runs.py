@@ -51,6 +51,7 @@ def random_job(draw: Random, folder: Path) -> RunConfig:
     split: dict[str, Any] = draw.choice(
         [
             {"kind": "leave_one_out"},
+            {"kind": "leave_one_out", "events": ["buy"]},
             {"kind": "ratio", "test": draw.choice([0.2, 0.29]), "validation": 0.1},
             {"kind": "time", "test": draw.choice([0.2, 0.35]), "validation": 0.1},
         ]
@@ -109,6 +110,7 @@ def random_job(draw: Random, folder: Path) -> RunConfig:
         "ranking": {"item_to_item": draw.choice([0.0, 0.0, 0.4])},
         "evaluate": {
             "k": [1, 3, 10], "bootstrap": 0, "mask_seen": draw.random() < 0.7,
+            "events": draw.choice([None, None, ["view"]]),
             "targets": draw.choice(["all", "new"]), "split": draw.choice(["test", "validation"]),
             "batch_size": draw.choice([3, 1024]),
         },
@@ -156,6 +158,12 @@ def split_log(job: RunConfig, users: dict[str, list[Event]]) -> dict[str, list[E
                     for e in history]  # fmt: skip
         if rule.kind == "ratio":
             test, held = (math.floor(n * exact(s)) for s in (rule.test, rule.validation))
+        elif rule.events:
+            last = [at for at, e in enumerate(history) if e.event in rule.events][-2:]
+            if len(last) < 2 or last[0] == 0:
+                return ["train"] * n
+            return (["train"] * last[0] + ["validation"] * (last[1] - last[0]) + ["test"]
+                    + ["after"] * (n - last[1] - 1))  # fmt: skip
         else:
             test = held = int(n >= 3)
         return ["train"] * (n - test - held) + ["validation"] * held + ["test"] * test
@@ -169,6 +177,7 @@ def split_log(job: RunConfig, users: dict[str, list[Event]]) -> dict[str, list[E
             Event(e.time, e.item, e.rating, e.event, e.session, code)
             for part in parts
             for e, code in zip(part, codes(part), strict=True)
+            if code != "after"
         ]
     trained = {e.item for events in found.values() for e in events if e.split == "train"}
     of_all = job.prepare.vocabulary.of == "all" or job.prepare.vocabulary.hashed is not None
@@ -191,10 +200,15 @@ def targets_of(job: RunConfig, users: dict[str, list[Event]]) -> tuple[list[Targ
     assert job.evaluate is not None
     splits = ["train", "validation", "test"]
     evaluated = splits.index(job.evaluate.split)
+    held: Any = job.prepare.split
+    wanted = job.evaluate.events or getattr(held, "events", None) or ["view", "buy"]
     found, left_out = [], Counter[str]()
     for user, events in users.items():
         for i, event in enumerate(events):
             if event.split != job.evaluate.split:
+                continue
+            if event.event not in wanted:
+                left_out["other_event"] += 1
                 continue
             known = [e for e in events if splits.index(e.split) < evaluated]
             history = known

@@ -59,6 +59,8 @@ def dirty(seed: int, folder: Path, size: int) -> Dirty:
         _without_times(settings, source["format"])
     if "event" in source["columns"] and draw.random() < 0.5:
         settings["events"] = draw.choice([{"view": 0}, {"*": 0, "buy": 2}, {"buy": 3}])
+    if "event" in source["columns"] and draw.random() < 0.3:
+        settings["split"] = {"kind": "leave_one_out", "events": ["buy"]}
     if "rating" in source["columns"] and draw.random() < 0.3:
         settings["clean"]["rating_range"] = [0, 5]
     writer = _Writer(draw, source)

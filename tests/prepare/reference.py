@@ -91,7 +91,11 @@ def expected(job: RunConfig, log: list[Row], test: list[Row] | None = None) -> E
     train = Counter[str]()
     for piece, codes_of in zip(cut, split_of, strict=True):
         train.update(i for i, s in zip(piece["item"], codes_of, strict=True) if s == "train")
-    known = set(train) if prepare.vocabulary.of == "train" else set(everything["item"])
+    seen = {
+        i for piece, codes_of in zip(cut, split_of, strict=True)
+        for i, s in zip(piece["item"], codes_of, strict=True) if s != "after"
+    }  # fmt: skip
+    known = set(train) if prepare.vocabulary.of == "train" else seen
     histories: dict[str, list[History]] = {}
     for piece, codes_of in zip(cut, split_of, strict=True):
         events = [
@@ -103,8 +107,10 @@ def expected(job: RunConfig, log: list[Row], test: list[Row] | None = None) -> E
         size = prepare.max_length or len(events)
         edges = sorted({0, *range(len(events), 0, -size)})
         for a, b in pairwise(edges):
-            window = [event for event in events[a:b] if event[0] in known]
-            rejected["unknown_item"] += b - a - len(window)
+            before = [event for event in events[a:b] if event[3] != "after"]
+            rejected["after_test"] += b - a - len(before)
+            window = [event for event in before if event[0] in known]
+            rejected["unknown_item"] += len(before) - len(window)
             if window:
                 histories.setdefault(piece["user"].iloc[0], []).append(window)
     numbers = all(re.fullmatch(r"-?[0-9]{1,18}", item) for item in catalogue)
@@ -142,6 +148,12 @@ def codes(piece: pd.DataFrame, everything: pd.DataFrame, rule: Any) -> list[str]
     if rule.kind == "ratio":
         tested = math.floor(n * exact(rule.test))
         validated = math.floor(n * exact(rule.validation))
+    elif rule.events:
+        last = [at for at, event in enumerate(piece["event"]) if event in rule.events][-2:]
+        if len(last) < 2 or last[0] == 0:
+            return ["train"] * n
+        return (["train"] * last[0] + ["validation"] * (last[1] - last[0]) + ["test"]
+                + ["after"] * (n - last[1] - 1))  # fmt: skip
     else:
         tested = validated = int(n >= 3)
     rest = n - tested - validated

@@ -278,7 +278,7 @@ def test_the_command_prints_tables_json_and_a_page(tmp_path: Path) -> None:
     Page(html)
     groups = sum(len(family["groups"]) for family in found["segments"])
     assert [family["name"] for family in found["segments"]] == [
-        "item", "history length", "item popularity", "item in training", "time",
+        "history length", "item popularity", "item in training", "time",
     ]  # fmt: skip
     assert "better against base" in html and html.count("<svg") == 2 * (13 + groups)
     assert "prefers-color-scheme: dark" in html and "<script" not in html

@@ -52,6 +52,11 @@ class TaskSection(Section):
         return True
 
     @property
+    def labelled_users(self) -> float:
+        """Share of the users whose histories have something to learn from."""
+        return 1.0
+
+    @property
     def own_tables(self) -> bool:
         """Whether the task has embedding tables outside the backbone."""
         return False

@@ -41,6 +41,7 @@ class Stream(IntEnum):
     CLICK_NEGATIVES = 27
     EVALUATED_USERS = 28
     SKIP_GRAM_KEPT = 29
+    LABELLED_USERS = 30
 
 
 def splitmix(x: UInts) -> UInts:

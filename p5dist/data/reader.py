@@ -75,6 +75,15 @@ class ShardReader:
         """
         return self._histories(self._read(number, [c.USER, c.ITEM, c.SPLIT, *self.columns]), number)
 
+    def group_column(self, number: int, name: str) -> Ints:
+        """[rows] a column of one row group that has a number for each history.
+
+        Raises:
+            ShardError: the shard cannot be read.
+        """
+        values: Ints = self._read(number, [name])[name].to_numpy()
+        return values
+
     def training_items(self, number: int, rows: Histories) -> tuple[Jagged, Ints]:
         """The distinct training items of every user in a row group, from all rows of the user; and
         [rows] the index of each row's user.

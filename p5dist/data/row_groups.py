@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from p5dist.data.jagged import Ints
+from p5dist.data.jagged import Ints, Jagged
 from p5dist.data.manifest import Manifest
 
 
@@ -15,13 +15,27 @@ class RowGroups:
     """Where each of G row groups is."""
 
     rows: Ints
-    """[G] histories in the group"""
+    """[G] histories of the group that are taken"""
     shard: Ints
     """[G] index of the shard"""
     in_shard: Ints
     """[G] index of the group in its file"""
     first_row: Ints
     """[G] row number of its first history"""
+    chosen: Jagged | None = None
+    """[G] offsets from the first row of the histories that are taken; None: all"""
+
+    def only(self, chosen: Jagged) -> RowGroups:
+        """The same groups with some of their histories."""
+        return replace(self, rows=np.diff(chosen.offsets), chosen=chosen)
+
+    def numbers(self, group: int) -> Ints:
+        """[rows] row numbers of the histories of a group, rising."""
+        first = int(self.first_row[group])
+        if self.chosen is None:
+            return first + np.arange(int(self.rows[group]))
+        begin, end = self.chosen.offsets[group : group + 2]
+        return first + self.chosen.values[begin:end]
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -19,7 +19,8 @@ from p5dist.config import RunConfig, parse_job
 from p5dist.config.train import Training
 from p5dist.data import columns as c
 from p5dist.data.catalogue import Catalogue
-from p5dist.data.jagged import Ints
+from p5dist.data.jagged import Ints, Jagged
+from p5dist.data.labelled import LabelledUsers
 from p5dist.data.manifest import Manifest
 from p5dist.data.randomness import Stream, hashed
 from p5dist.data.reader import ShardReader
@@ -156,10 +157,28 @@ def open_mix(job: RunConfig, stage: str, folder: RunFolder, manifest: Manifest) 
             batch_size=rows[number] * job.feed.lanes,
             seed=int(hashed(seed, Stream.DATA_SETS, number)[0] >> 1) if name else seed,
             first_row=first_row,
+            chosen=_labelled(job, training, run, its),
         )
         sets.append(DataSet(name, run, its, order))
         first_row += its.histories
     return Mix(tuple(sets))
+
+
+def _labelled(
+    job: RunConfig, training: Training, run: RunFolder, manifest: Manifest
+) -> Jagged | None:
+    """The histories of users with labels of the stage's tasks; None: of all users."""
+    share = training.learned.labelled_users
+    if share == 1:
+        return None
+    found = LabelledUsers(share, job.seed).rows(ShardReader(run.prepare, manifest))
+    if not len(found.values):
+        raise ConfigError(
+            "no user has labels", where="labels", value=share,
+            rule=f"a share of {manifest.users:,} users, chosen by a hash of seed and user",
+            fix="raise it",
+        )  # fmt: skip
+    return found
 
 
 def rows_by_weight(total: int, weights: Sequence[float]) -> list[int]:

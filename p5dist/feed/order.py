@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from p5dist.config.train import Training
-from p5dist.data.jagged import Ints
+from p5dist.data.jagged import Ints, Jagged
 from p5dist.data.manifest import Manifest
 from p5dist.data.randomness import Stream, permutation
 from p5dist.data.row_groups import RowGroups
@@ -55,10 +55,18 @@ class LaneOrder:
         batch_size: B, a multiple of C.
         seed: of the job.
         first_row: number of the data set's first row, where several are mixed.
+        chosen: the histories that are trained on, see :attr:`.RowGroups.chosen`.
     """
 
     def __init__(
-        self, manifest: Manifest, *, lanes: int, batch_size: int, seed: int, first_row: int = 0
+        self,
+        manifest: Manifest,
+        *,
+        lanes: int,
+        batch_size: int,
+        seed: int,
+        first_row: int = 0,
+        chosen: Jagged | None = None,
     ) -> None:
         if batch_size % lanes:
             raise ConfigError(
@@ -72,7 +80,8 @@ class LaneOrder:
         self.rows_per_lane = batch_size // lanes
         self.seed = seed
         self.first_row = first_row
-        self.groups = RowGroups.of(manifest, first_row)
+        groups = RowGroups.of(manifest, first_row)
+        self.groups = groups if chosen is None else groups.only(chosen)
         self._epochs: dict[int, EpochOrder] = {}
         self._begins = [0]  # first step of every epoch known so far
 
@@ -136,8 +145,9 @@ class LaneOrder:
         return epoch, step - begins[epoch]
 
     def rows_of_group(self, epoch: int, group: int) -> Ints:
-        """Order of the rows inside a group: [rows] offsets from its first row."""
-        return permutation(int(self.groups.rows[group]), self.seed, Stream.ROWS, epoch, group)
+        """[rows] row numbers of a group in the order of an epoch."""
+        rows = int(self.groups.rows[group])
+        return self.groups.numbers(group)[permutation(rows, self.seed, Stream.ROWS, epoch, group)]
 
 
 def total_steps(training: Training, order: LaneOrder) -> int:

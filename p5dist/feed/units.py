@@ -44,7 +44,7 @@ class Unit:
     def rows(self, order: LaneOrder) -> tuple[Ints, Ints]:
         """Row number and epoch [rows] of each row, by step, then by group."""
         parts = zip(self.epoch.tolist(), self.group.tolist(), strict=True)
-        rows = [order.groups.first_row[g] + order.rows_of_group(e, g) for e, g in parts]
+        rows = [order.rows_of_group(e, g) for e, g in parts]
         by_step = np.argsort(self._steps(order), kind="stable")
         epoch = np.repeat(self.epoch, order.groups.rows[self.group])
         return np.concatenate(rows)[by_step], epoch[by_step]

@@ -134,8 +134,8 @@ def _prescribed(order: LaneOrder, first: int, last: int) -> tuple[Ints, Ints]:
 
 
 def _all_rows(order: LaneOrder) -> Ints:
-    groups = zip(order.groups.first_row, order.groups.rows, strict=True)
-    return np.concatenate([np.zeros(0, np.int64), *(f + np.arange(n) for f, n in groups)])
+    numbers = (order.groups.numbers(group) for group in range(len(order.groups)))
+    return np.concatenate([np.zeros(0, np.int64), *numbers])
 
 
 def _surplus(these: tuple[Ints, Ints], those: tuple[Ints, Ints]) -> Ints:

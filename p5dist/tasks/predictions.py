@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from p5dist.data.histories import Histories
 from p5dist.data.jagged import Array, Ints, offsets_of
+from p5dist.data.labelled import LabelledUsers
 from p5dist.feed.batch_fields import BatchFields, Collated
 
 FIRST_HIT = "first_hit"
@@ -32,12 +33,19 @@ class Predictions(BatchFields):
     Args:
         weights: of targets, by event code; targets of weight 0 are left out; None: all are 1.
         ranks: the task has a loss over the catalogue.
+        labelled: users whose interactions are targets; None: all.
     """
 
     on_host = (FIRST_HIT,)
 
-    def __init__(self, weights: list[float] | None = None, *, ranks: bool) -> None:
-        self._weights, self._ranks = TargetWeights(weights or [1.0]), ranks
+    def __init__(
+        self,
+        weights: list[float] | None = None,
+        *,
+        ranks: bool,
+        labelled: LabelledUsers | None = None,
+    ) -> None:
+        self._weights, self._ranks = TargetWeights(weights or [1.0], labelled), ranks
 
     @abstractmethod
     def choose(self, batch: Collated) -> tuple[Ints, Ints]:
@@ -75,19 +83,26 @@ class ChosenInteractions(Predictions):
 
 
 class TargetWeights:
-    """Weights of targets by their event.
+    """Weights of targets by their event and user.
 
     Args:
         weights: by event code; code 0 is an interaction without event.
+        labelled: the targets of other users have weight 0; None: of no user.
     """
 
-    def __init__(self, weights: list[float]) -> None:
+    def __init__(self, weights: list[float], labelled: LabelledUsers | None = None) -> None:
         self._weights = np.asarray(weights, dtype=np.float32)
-        self._plain = all(weight == 1 for weight in weights)
+        self._labelled = labelled
+        self._plain = labelled is None and all(weight == 1 for weight in weights)
 
     def of(self, histories: Histories, target: Ints) -> npt.NDArray[np.float32] | None:
-        """[M] weights of the interactions ``target`` [M]; None where every event has weight 1."""
-        return None if self._plain else self._weights[histories.event[target]]
+        """[M] weights of the interactions ``target`` [M]; None where all weights are 1."""
+        if self._plain:
+            return None
+        weight: npt.NDArray[np.float32] = self._weights[histories.event[target]]
+        if self._labelled is None:
+            return weight
+        return weight * self._labelled(histories.user)[histories.owner()[target]]
 
 
 def before_others(histories: Histories) -> Ints:

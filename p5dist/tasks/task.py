@@ -11,13 +11,16 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field
 
 from p5dist.config import RunConfig
 from p5dist.config.base import Column
 from p5dist.config.sections import Metric, TaskSection
 from p5dist.data.catalogue import Catalogue
 from p5dist.data.events import check_events
+from p5dist.data.labelled import LabelledUsers
 from p5dist.data.manifest import Manifest, Targets
 from p5dist.errors import ConfigError, DataError
 from p5dist.feed.batch_fields import BatchFields
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Context",
+    "Labelled",
     "Metric",
     "Task",
     "check_columns",
@@ -112,6 +116,23 @@ class Task(TaskSection):
         """The evaluation of the predictions; None for a task that only ranks, or is not
         evaluated."""
         return None
+
+
+class Labelled(Task):
+    """A task that learns from labels, which may be there for some users only."""
+
+    labels: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of the users whose interactions are targets in training, chosen by a hash of seed and
+    user; the users of a smaller share are among those of a larger one. Their whole histories are
+    the input. 1: all users."""
+
+    @property
+    def labelled_users(self) -> float:
+        return self.labels
+
+    def labelled(self, context: Context) -> LabelledUsers | None:
+        """The users with labels; None: all."""
+        return None if self.labels == 1 else LabelledUsers(self.labels, context.job.seed)
 
 
 def check_targets(context: Context, key: str) -> Targets | None:

@@ -31,8 +31,7 @@ def test_batches_follow_the_definition_of_lanes(folder: RunFolder) -> None:
     order = source.order
     lanes: dict[int, list[int]] = {lane: [] for lane in range(6)}
     for place, group in enumerate(permutation(len(order.groups.rows), 3, 1, 0)):
-        first = order.groups.first_row[group]
-        lanes[place % 6] += [int(first + i) for i in order.rows_of_group(0, int(group))]
+        lanes[place % 6] += order.rows_of_group(0, int(group)).tolist()
     for step, batch in enumerate(batches(source, 1, 0, order.steps_in(0))):
         expected = {row for lane in lanes.values() for row in lane[step * 2 : step * 2 + 2]}
         assert set(batch) == expected

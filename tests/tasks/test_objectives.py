@@ -15,6 +15,7 @@ from p5dist.data.attributes import Attributes
 from p5dist.data.batch import Batch
 from p5dist.data.catalogue import Catalogue
 from p5dist.data.histories import Histories
+from p5dist.data.labelled import LabelledUsers
 from p5dist.data.labels import AttributeLabels
 from p5dist.feed.batch_fields import BatchFields
 from p5dist.feed.collate import Collate
@@ -84,6 +85,18 @@ def test_causal_weights_targets_by_their_event(weights: list[float]) -> None:
     assert mean_loss(ItemPrediction(LOSS, "next"), encoded, batch) == pytest.approx(
         expected / total, rel=1e-5
     )
+
+
+@pytest.mark.parametrize("weights", [ALIKE, [1.0, 1.0, 3.0]])
+def test_interactions_of_users_without_labels_are_no_targets(weights: list[float]) -> None:
+    first, second = given().user[:2]
+    seed = next(s for s in range(99) if LabelledUsers(0.5, s)(np.array([first, second])).tolist()
+                == [False, True])  # fmt: skip
+    some = NextInteractions(weights, ranks=True, labelled=LabelledUsers(0.5, seed))
+    batch, encoded = batch_of(next=some)
+    expected = cross_entropy(encoded.states[4], item_at(batch, 5), batch, encoded)
+    assert mean_loss(ItemPrediction(LOSS, "next"), encoded, batch) == pytest.approx(expected)
+    assert batch.fields["next"]["at"].tolist() == [4]
 
 
 @pytest.mark.parametrize("weights", [ALIKE, [0.0, 2.0, 1.0]])

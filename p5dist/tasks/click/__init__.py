@@ -13,8 +13,8 @@ from p5dist.tasks.click.examples import Examples, Label
 from p5dist.tasks.click.negatives import Unclicked
 from p5dist.tasks.task import (
     Context,
+    Labelled,
     Metric,
-    Task,
     check_columns,
     check_events,
     check_targets,
@@ -43,7 +43,7 @@ class Dcn(Section):
     """Rank of the matrix of a cross layer; left out: full."""
 
 
-class Click(Task):
+class Click(Labelled):
     """Predict whether an interaction is a click, a conversion, a like: yes or no; log loss."""
 
     metrics = {
@@ -144,6 +144,7 @@ class Click(Task):
             Label(self, context.manifest),
             self.drawn(context, context.job.training_seed),
             event_weights(context.manifest),
+            self.labelled(context),
         )
 
     def drawn(self, context: Context, seed: int) -> Unclicked | None:

@@ -24,6 +24,10 @@ class _Several(Task):
     """Base class of several objectives and of several tasks."""
 
     @property
+    def labelled_users(self) -> float:
+        return max(part.labelled_users for part in self.parts().values())
+
+    @property
     def own_parameters(self) -> bool:
         return any(part.own_parameters for part in self.parts().values())
 

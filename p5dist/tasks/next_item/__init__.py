@@ -11,7 +11,7 @@ from p5dist.config.losses import FullSoftmax, Loss
 from p5dist.errors import DataError
 from p5dist.tasks.masked.masking import Cloze
 from p5dist.tasks.predictions import ChosenInteractions, NextInteractions, Predictions
-from p5dist.tasks.task import Context, Task, check_events, check_targets, event_weights
+from p5dist.tasks.task import Context, Labelled, check_events, check_targets, event_weights
 
 if TYPE_CHECKING:
     import torch
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from p5dist.tasks.module import TaskModule
 
 
-class NextItem(Task):
+class NextItem(Labelled):
     """Rank the next item."""
 
     ranks = True
@@ -77,7 +77,8 @@ class NextItem(Task):
 
     def batch_fields(self, context: Context) -> Predictions:
         chosen = ChosenInteractions if self.by == "masked" else NextInteractions
-        return chosen(event_weights(context.manifest, self.events), ranks=True)
+        weights = event_weights(context.manifest, self.events)
+        return chosen(weights, ranks=True, labelled=self.labelled(context))
 
     def build(self, context: Context, device: torch.device) -> TaskModule:
         from p5dist.tasks.item_prediction import ItemPrediction

@@ -14,8 +14,8 @@ from p5dist.feed.batch_fields import Collated
 from p5dist.tasks.predictions import Predictions, before_others
 from p5dist.tasks.task import (
     Context,
+    Labelled,
     Metric,
-    Task,
     check_columns,
     check_targets,
     event_weights,
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from p5dist.tasks.rating.evaluation import RatingEvaluation
 
 
-class Rating(Task):
+class Rating(Labelled):
     """Predict the rating of the next interaction; squared error."""
 
     metrics = {
@@ -75,7 +75,8 @@ class Rating(Task):
             )  # fmt: skip
 
     def batch_fields(self, context: Context) -> RatedInteractions:
-        return RatedInteractions(event_weights(context.manifest), ranks=False)
+        weights = event_weights(context.manifest)
+        return RatedInteractions(weights, ranks=False, labelled=self.labelled(context))
 
     def build(self, context: Context, device: torch.device) -> TaskModule:
         from p5dist.tasks.rating.module import RatingModule

@@ -116,7 +116,7 @@ def export(
         typer.Option(help="safetensors: step of the checkpoint; left out: the best checkpoint."),
     ] = None,
     index: Annotated[
-        Literal["flat", "hnsw", "ivfpq"], typer.Option(help="faiss: kind of the index.")
+        Literal["flat", "int8", "hnsw", "ivfpq"], typer.Option(help="faiss: kind of the index.")
     ] = "hnsw",
     licence: Annotated[
         str | None, typer.Option("--license", help="torch and onnx: licence of the model card.")
@@ -142,6 +142,8 @@ def export(
             f"{made['folder']}: {made['items']:,} items, recall@10 {made['recall@10']:.4f}, "
             f"{made['ms_a_query']:.3f} ms a query (exact {made['exact_ms_a_query']:.3f} ms)"
         )
+        if "ndcg@10" in made:
+            said += f", NDCG@10 {made['ndcg@10']:.4f} (exact {made['exact_ndcg@10']:.4f})"
     else:
         from p5dist.inference.export.package import export_package
 

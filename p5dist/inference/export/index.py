@@ -1,30 +1,34 @@
-"""Item vectors as an index of FAISS: approximate search, with the recall and the latency it has
-against exact search."""
+"""Item vectors as an index of FAISS: approximate search, with the recall, the NDCG and the latency
+it has against exact search."""
 
 from __future__ import annotations
 
 import json
 import time
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from p5dist.config import RunConfig
+from p5dist.config.output import Evaluate
 from p5dist.data.histories import Histories
+from p5dist.data.jagged import Ints, Jagged
 from p5dist.data.reader import ShardReader
 from p5dist.environment.extras import need
 from p5dist.inference.export.package import Ranked, check_empty, write_items
+from p5dist.ranking.metrics import rank_values
+from p5dist.ranking.targets import Rule, Targets
 from p5dist.storage import Folder
 
+Kind = Literal["flat", "int8", "hnsw", "ivfpq"]
 INDEX, ABOUT = "index.faiss", "index.json"
 _QUERIES, _K = 1000, 10
 _Rows = npt.NDArray[np.float32]
 
 
-def export_index(
-    job: RunConfig, stage: str | None, out: Folder, *, kind: Literal["flat", "hnsw", "ivfpq"]
-) -> dict[str, Any]:
+def export_index(job: RunConfig, stage: str | None, out: Folder, *, kind: Kind) -> dict[str, Any]:
     """Write ``index.faiss``, ``items.parquet``, ``items.safetensors`` and ``index.json``.
 
     The index finds the largest inner products. HNSW walks along neighbours by distance, for which
@@ -33,11 +37,13 @@ def export_index(
     a query gets 0 as that number.
 
     Args:
-        kind: flat (exact), hnsw (Malkov and Yashunin 2020), ivfpq (Jégou et al. 2011).
+        kind: flat (exact), int8 (exact search over numbers of 8 bits), hnsw (Malkov and Yashunin
+            2020), ivfpq (Jégou et al. 2011).
 
     Returns:
         The content of ``index.json``: sizes, how a query is made, ``recall@10`` and milliseconds
-        a query against exact search, on one thread, for user vectors of the run.
+        a query against exact search, on one thread, for users of the run; if there are test
+        interactions, also ``ndcg@10`` of the index and of exact search for them.
 
     Raises:
         ConfigError: FAISS is not installed; the stage does not rank.
@@ -49,11 +55,12 @@ def export_index(
     vectors = ranked.scorer.item_vectors().cpu().numpy()
     ids = np.flatnonzero(ranked.items.has_vector)
     index, longer = build(np.ascontiguousarray(vectors[ids]), ids + 1, kind)
-    queries = _queries(ranked)
+    asked = _asked(ranked)
+    exact = np.ascontiguousarray(vectors[ids])
     found = {
         "folder": str(out), "kind": kind, "items": len(ids), "dim": vectors.shape[1],
         "query": "user vector" + (", then 0" if longer else ""), "ids": "id of items.parquet",
-        **measure(index, np.ascontiguousarray(vectors[ids]), ids + 1, queries, longer=longer),
+        **measure(index, exact, ids + 1, asked, longer=longer),
     }  # fmt: skip
     out.make()
     (out / INDEX).write_bytes(faiss.serialize_index(index).tobytes())
@@ -69,6 +76,11 @@ def build(vectors: _Rows, ids: npt.NDArray[np.int64], kind: str) -> tuple[Any, b
     longer = kind == "hnsw"
     if kind == "flat":
         index = faiss.IndexFlatIP(dim)
+    elif kind == "int8":
+        index = faiss.IndexScalarQuantizer(
+            dim, faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT
+        )
+        index.train(vectors)
     elif kind == "hnsw":
         square = np.square(vectors).sum(1)
         rest = np.sqrt(np.maximum(square.max() - square, 0.0)).astype(np.float32)
@@ -89,30 +101,64 @@ def build(vectors: _Rows, ids: npt.NDArray[np.int64], kind: str) -> tuple[Any, b
     return whole, longer
 
 
+@dataclass(frozen=True)
+class Asked:
+    """N users of whom an index is asked."""
+
+    queries: _Rows
+    """[N, dim] user vectors"""
+    target: Ints | None = None
+    """[N] a test interaction of each user; None: the run has none"""
+    seen: Jagged | None = None
+    """[N] items that are not listed; None: all are"""
+
+
 def measure(
-    index: Any, vectors: _Rows, ids: npt.NDArray[np.int64], queries: _Rows, *, longer: bool
+    index: Any, vectors: _Rows, ids: npt.NDArray[np.int64], asked: Asked, *, longer: bool
 ) -> dict[str, float]:
     """``recall@10`` and milliseconds a query, one by one on one thread, of the index and of exact
-    search."""
+    search, and ``ndcg@10`` of both if there are targets."""
     faiss = _faiss()
     threads = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(1)
     exact = faiss.IndexIDMap2(faiss.IndexFlatIP(vectors.shape[1]))
     exact.add_with_ids(vectors, ids)
     k = min(_K, len(ids))
-    asked = np.ascontiguousarray(np.pad(queries, ((0, 0), (0, int(longer)))))
+    queries = asked.queries
+    given = np.ascontiguousarray(np.pad(queries, ((0, 0), (0, int(longer)))))
     expected, exact_ms = _search(exact, queries[:200], k)
-    found, ms = _search(index, asked[:200], k)
-    more = [index.search(asked[200:], k)[1], exact.search(queries[200:], k)[1]]
+    found, ms = _search(index, given[:200], k)
+    more = [index.search(given[200:], k)[1], exact.search(queries[200:], k)[1]]
     faiss.omp_set_num_threads(threads)
     pairs = zip(np.vstack([found, more[0]]), np.vstack([expected, more[1]]), strict=True)
     hits = [len(set(a.tolist()) & set(b.tolist())) for a, b in pairs]
-    return {
+    result = {
         "recall@10": float(np.mean(hits)) / k,
         "ms_a_query": ms,
         "exact_ms_a_query": exact_ms,
         "queries": len(queries),
     }
+    if asked.target is not None:
+        result["ndcg@10"] = _ndcg(index, given, asked)
+        result["exact_ndcg@10"] = _ndcg(exact, queries, asked)
+    return result
+
+
+def _ndcg(index: Any, queries: _Rows, asked: Asked) -> float:
+    """NDCG@10 of the targets, without the items that are not listed."""
+    assert asked.target is not None
+    ranks = np.full(len(queries), _K + 1)
+    for i, query in enumerate(queries):
+        hidden = (
+            set()
+            if asked.seen is None
+            else set(asked.seen.values[slice(*asked.seen.offsets[i : i + 2])].tolist())
+        )
+        found = index.search(query[None], _K + len(hidden))[1][0].tolist()
+        listed = [item for item in found if item not in hidden][:_K]
+        if asked.target[i] in listed:
+            ranks[i] = 1 + listed.index(asked.target[i])
+    return float(rank_values(ranks, (_K,))[f"ndcg@{_K}"].mean())
 
 
 def _search(index: Any, queries: _Rows, k: int) -> tuple[npt.NDArray[np.int64], float]:
@@ -121,19 +167,34 @@ def _search(index: Any, queries: _Rows, k: int) -> tuple[npt.NDArray[np.int64], 
     return np.vstack(found), 1000 * (time.perf_counter() - began) / len(queries)
 
 
-def _queries(ranked: Ranked) -> _Rows:
-    """Vectors of the first users of the prepared data that have interactions."""
-    job = ranked.job
-    reader = ShardReader(ranked.folder.prepare, ranked.manifest, job.history_columns())
-    parts: list[Histories] = []
+def _asked(ranked: Ranked) -> Asked:
+    """The first users of the prepared data that have test interactions; of a run without any, the
+    first users with interactions."""
+    job, manifest = ranked.job, ranked.manifest
+    reader = ShardReader(ranked.folder.prepare, manifest, job.history_columns())
+    config = job.evaluate or Evaluate()
+    rule = Rule.of(job, manifest, config, "test", "evaluate")
+    tested = bool(manifest.rows_by_split["test"])
+    parts: list[tuple[Histories, Ints, Jagged]] = []
     for portion in reader.portions(_QUERIES):
-        histories = reader.users(portion).histories
-        parts.append(histories.take(np.flatnonzero(histories.lengths > 0)))
-        if sum(map(len, parts)) >= _QUERIES:
+        users = reader.users(portion)
+        if tested:
+            for batch in Targets.find(users, rule).batches(_QUERIES):
+                _, first = np.unique(batch.owner, return_index=True)
+                parts.append((batch.histories, batch.item[first], batch.seen))
+        else:
+            whole = users.histories.take(np.flatnonzero(users.histories.lengths > 0))
+            parts.append((whole, whole.item[:0], Jagged(whole.offsets, whole.item)))
+        if sum(len(part) for part, _, _ in parts) >= _QUERIES:
             break
-    together = Histories.concat(parts).between(0, min(_QUERIES, sum(map(len, parts))))
-    queries: _Rows = ranked.scorer.user_vectors(together).cpu().numpy()
-    return queries
+    together = Histories.concat([part for part, _, _ in parts])
+    number = min(_QUERIES, len(together))
+    queries: _Rows = ranked.scorer.user_vectors(together.between(0, number)).cpu().numpy()
+    if not tested:
+        return Asked(queries)
+    target = np.concatenate([item for _, item, _ in parts])[:number]
+    seen = Jagged.concat([own for _, _, own in parts])
+    return Asked(queries, target, seen if config.mask_seen else None)
 
 
 def _faiss() -> Any:

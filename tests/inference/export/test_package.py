@@ -17,9 +17,10 @@ from safetensors.torch import load_file
 
 import p5dist
 from p5dist.config import RunConfig, dump_job
+from p5dist.data.jagged import Jagged
 from p5dist.errors import ConfigError, StorageError
 from p5dist.inference.export.encoder import UserEncoder, padded, traced
-from p5dist.inference.export.index import build, export_index, measure
+from p5dist.inference.export.index import Asked, build, export_index, measure
 from p5dist.inference.export.package import export_package
 from p5dist.storage import Folder
 from tests.distributed.stages import train
@@ -120,6 +121,7 @@ def test_an_index_says_how_good_it_is(run: RunConfig, tmp_path: Path) -> None:
     out = Folder.open(str(tmp_path / "out"))
     made = export_index(run, None, out, kind="hnsw")
     assert made["recall@10"] == 1.0 and made["items"] == 30
+    assert made["ndcg@10"] == made["exact_ndcg@10"] > 0
     index = faiss.read_index(str(Path(out.path, "index.faiss")))
     vectors = load_file(Path(out.path, "items.safetensors"))["vectors"].numpy()
     query = np.append(vectors[4] + 1, 0).astype(np.float32)[None]
@@ -131,7 +133,7 @@ def test_an_index_says_how_good_it_is(run: RunConfig, tmp_path: Path) -> None:
         export_index(run, "finetune/rating", Folder.open(str(tmp_path / "no")), kind="flat")
 
 
-@pytest.mark.parametrize("kind", ["flat", "hnsw", "ivfpq"])
+@pytest.mark.parametrize("kind", ["flat", "int8", "hnsw", "ivfpq"])
 def test_recall_is_measured_against_exact_search(kind: Any) -> None:
     pytest.importorskip("faiss")
     rng = np.random.default_rng(0)
@@ -140,5 +142,11 @@ def test_recall_is_measured_against_exact_search(kind: Any) -> None:
     vectors = vectors.astype(np.float32) * rng.uniform(0.5, 2, (12_000, 1)).astype(np.float32)
     queries = centres[rng.integers(0, 50, 300)].astype(np.float32)
     index, longer = build(vectors, np.arange(1, 12_001), kind)
-    found = measure(index, vectors, np.arange(1, 12_001), queries, longer=longer)
-    assert found["recall@10"] >= {"flat": 1.0, "hnsw": 0.95, "ivfpq": 0.2}[kind]
+    best = np.argsort(-(queries @ vectors.T), axis=1)[:, :3] + 1
+    seen = Jagged(np.arange(301), best[:, 0])  # so the second best is the first of the list
+    asked = Asked(queries, np.where(np.arange(300) % 2, best[:, 2], best[:, 0]), seen)
+    found = measure(index, vectors, np.arange(1, 12_001), asked, longer=longer)
+    assert found["exact_ndcg@10"] == pytest.approx(0.5 / np.log2(3))
+    assert found["ndcg@10"] <= found["exact_ndcg@10"] + (0.01 if kind == "int8" else 0)
+    least = {"flat": 1.0, "int8": 0.9, "hnsw": 0.95, "ivfpq": 0.2}[kind]
+    assert found["recall@10"] >= least

@@ -13,11 +13,16 @@ class Ranking(Section):
     """How evaluate and recommend rank items; validation during training ignores the item-to-item
     counts."""
 
-    item_to_item: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    item_to_item: Annotated[float, Field(ge=0, lt=1)] | Literal["auto"] = "auto"
     """Share of the probability of the next item that comes from item-to-item counts of training;
-    the rest comes from the model (as in kNN-LM, Khandelwal et al. 2020). Choose the share on the
-    validation split: p5dist evaluate JOB.yaml evaluate.split=validation
-    ranking.item_to_item=0.3."""
+    the rest comes from the model (as in kNN-LM, Khandelwal et al. 2020). auto: the share 0, 0.1, …
+    0.9 with the best NDCG@10 on the validation split, under the protocol of evaluate; 0 without a
+    validation split."""
+    returns: bool | Literal["auto"] = "auto"
+    """Whether the items of a history have the probability with which users came back to such items
+    in training (by the event of the last interaction, and how many other items came since); model
+    and item-to-item counts divide the rest. auto: if that is better on the validation split; never
+    with evaluate.mask_seen, under which no own item is ranked."""
     counted: PositiveInt | None = 20_000_000
     """About the number of training interactions whose item pairs are counted, of users chosen at
     random; null: all. Counting takes 1.5 seconds of a core per million."""
@@ -32,13 +37,28 @@ class Ranking(Section):
 
     @model_validator(mode="after")
     def _exact_mixture(self) -> Ranking:
-        if self.products != "float32" and self.item_to_item:
-            raise ValueError("products: bfloat16 ranks by the model alone; set item_to_item to 0")
+        mixed = [s for s in (self.item_to_item, self.returns) if s != "auto" and s]
+        if self.products != "float32" and mixed:
+            raise ValueError(
+                "products: bfloat16 ranks by the model alone; set item_to_item to 0 and returns to "
+                "false"
+            )
         return self
+
+    @property
+    def open(self) -> bool:
+        """Whether something is to be chosen on the validation split."""
+        return "auto" in (self.item_to_item, self.returns)
 
 
 Baseline = Literal[
-    "popularity", "recent_popularity", "last_item", "last_event", "item_to_item", "ppmi_svd"
+    "popularity",
+    "recent_popularity",
+    "last_item",
+    "last_event",
+    "returns",
+    "item_to_item",
+    "ppmi_svd",
 ]
 
 
@@ -72,7 +92,8 @@ class Evaluate(Section):
     """Rankers without training to compare with; left out: all of these that the log and the
     protocol have a use for. popularity: items by training interactions; recent_popularity: of the
     last recent_days of training; last_item, last_event: the user's own items again, the latest
-    first (of each event), with mask_seen: false; item_to_item: what followed the last items;
+    first (of each event), returns: by how often users came back to such an item, all three with
+    mask_seen: false; item_to_item: what followed the last items;
     ppmi_svd: factors of item pairs."""
     recent_days: PositiveInt = 7
     """Days of recent_popularity, up to the last training interaction."""

@@ -132,12 +132,13 @@ class RunConfig(Section):
             )
         for key, task in self.tasks():
             task.check(self, key)
-        share = self.ranking.item_to_item
-        if share and not self.ranking_stages():
-            raise ValueError(
-                f"ranking.item_to_item {share} shares the ranking with a model, but no stage of "
-                "this job ranks items: set it to 0"
-            )
+        for key in ("item_to_item", "returns"):
+            value = getattr(self.ranking, key)
+            if value and value != "auto" and not self.ranking_stages():
+                raise ValueError(
+                    f"ranking.{key} {value} shares the ranking with a model, but no stage of this "
+                    "job ranks items: leave it out"
+                )
         if self.recommend is not None:
             self.recommend.check(self)
         for section in ("evaluate", "recommend"):

@@ -25,6 +25,7 @@ from p5dist.environment.workers import Workers
 from p5dist.ranking.item_to_item import pair_counts, weights_of
 from p5dist.ranking.list_metrics import user_counts
 from p5dist.ranking.popularity import recent_counts
+from p5dist.ranking.returns import count_returns
 from p5dist.storage import Folder
 from p5dist.storage.arrays import LocalCopies, write_array, write_joined
 
@@ -48,6 +49,8 @@ class Counted:
     all_users: int
     """Users with a training interaction."""
     interactions: int
+    returns: Ints | None = None
+    """Sums of :func:`.returns.count_returns`; None: not counted"""
 
 
 @dataclass(frozen=True)
@@ -59,8 +62,10 @@ class Counting:
         scratch: folder for intermediate files.
         sessions: pairs lie in one session.
         days: length of the window of the recent interactions; None: the log has no times.
-        share: pairs are counted for this share of the histories, the first ones in the order of
-            the shards (a random sample, since users are spread by a hash).
+        share: pairs and returns are counted for this share of the histories, the first ones in the
+            order of the shards (a random sample, since users are spread by a hash).
+        targets: by code of the event, whether users come back with it; the reader has the column
+            event, if the log has events. None: returns are not counted.
         histories_read: histories in memory at once.
         pairs_held: item pairs in memory at once.
     """
@@ -70,6 +75,7 @@ class Counting:
     sessions: bool
     days: int | None
     share: float
+    targets: tuple[bool, ...] | None = None
     histories_read: int = field(default_factory=lambda: HISTORIES_READ)
     pairs_held: int = field(default_factory=lambda: PAIRS_HELD)
     copies: LocalCopies = field(default_factory=LocalCopies, repr=False)
@@ -83,12 +89,13 @@ class Counting:
             end = max((time for _, time in times), default=0)
         calls = [(self, number, portions, end) for number, portions in enumerate(tasks)]
         sums = np.zeros((3, self.reader.manifest.items), dtype=np.int64)
-        users = 0
-        for _, (number, own) in workers.results(_count, calls):
+        users, returns = 0, None
+        for _, (number, own, returned) in workers.results(_count, calls):
             sums += self.copies.mapped(self.scratch / f"sums-{number:05d}.npy")
             users += own
+            returns = returned if returns is None else returns + returned
         count, with_item, recent = sums
-        return Counted(count, with_item, recent, users, int(count.sum()))
+        return Counted(count, with_item, recent, users, int(count.sum()), returns)
 
     def pairs(self) -> list[Spill]:
         """The spilled item pairs, in the order of the data."""
@@ -199,11 +206,13 @@ def _last_time(counting: Counting, portions: list[Portion]) -> int:
 
 def _count(
     counting: Counting, number: int, portions: list[Portion], end: int | None
-) -> tuple[int, int]:
-    """Write the counts and pairs of some portions; (number, users with training interactions)."""
+) -> tuple[int, int, Ints | None]:
+    """Write the counts and pairs of some portions; (number, users with training interactions,
+    returns)."""
     items = counting.reader.manifest.items
     sums = np.zeros((3, items), dtype=np.int64)
     users = spilled = 0
+    returns = None
     pairs = csr_array((items, items), dtype=np.float64)
     most = counting.share * counting.reader.manifest.histories
     first = sum(
@@ -217,6 +226,9 @@ def _count(
         if end is not None and counting.days is not None:
             sums[2] += recent_counts(trained, items, end, counting.days)
         users += int((trained.lengths > 0).sum())
+        if first < most and counting.targets is not None:
+            found = count_returns(trained, np.asarray(counting.targets))
+            returns = found if returns is None else returns + found
         if first < most:
             pairs = pairs + pair_counts(
                 _training(whole.sessions()) if counting.sessions else trained, items
@@ -228,7 +240,9 @@ def _count(
     if pairs.nnz:
         Spill(counting.scratch, f"{number:05d}-{spilled:05d}", counting.copies).write(pairs)
     write_array(counting.scratch / f"sums-{number:05d}.npy", sums)
-    return number, users
+    if counting.targets is not None and returns is None:
+        returns = count_returns(Histories.empty(), np.asarray(counting.targets))
+    return number, users, returns
 
 
 def write_range(

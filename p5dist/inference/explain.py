@@ -26,8 +26,8 @@ from p5dist.data import columns as c
 from p5dist.data.histories import Histories
 from p5dist.data.jagged import Bools, Floats, Ints, Jagged, offsets_of
 from p5dist.inference.rankers import Vectors
-from p5dist.ranking.interpolation import LogSum, Mixture
-from p5dist.ranking.item_to_item import ItemToItem
+from p5dist.ranking.interpolation import LogSum
+from p5dist.ranking.mixture import Mixture
 from p5dist.ranking.topk import placed
 
 MOST = 100
@@ -44,7 +44,7 @@ class Reasons:
     p, negative ones set to 0, divided by the sum over the history. The shares of an item sum to 1
     over the history, or are all 0 if no interaction raises the item."""
     counted: Floats
-    """[B, k] share of the item-to-item counts in p; 0 without counts."""
+    """[B, k] share of the counts (item to item, returns) in p; 0 without counts."""
 
     def top(self, histories: Histories, most: int) -> tuple[Ints, Floats]:
         """The interactions with the largest shares in every item, by falling share, then the latest
@@ -91,26 +91,22 @@ class Explainer:
 
     Args:
         model: ranks by inner products.
-        counts: item-to-item counts; None: the job ranks by the model alone.
-        mixture: of model and counts; None as ``counts``.
+        mixture: of model and counts; None: the job ranks by the model alone.
         held: bytes of item vectors that may stay in memory.
     """
 
-    def __init__(
-        self, model: Vectors, counts: ItemToItem | None, mixture: Mixture | None, held: int = 0
-    ) -> None:
-        self._model, self._counts, self._mixture = model, counts, mixture
+    def __init__(self, model: Vectors, mixture: Mixture | None, held: int = 0) -> None:
+        self._model, self._mixture = model, mixture
         self._items = model.items(held)
 
     @classmethod
-    def of(cls, config: Ranking, model: Vectors, counts: ItemToItem | None) -> Explainer:
+    def of(cls, config: Ranking, model: Vectors, mixture: Mixture | None) -> Explainer:
         """Explains what the job ranks by.
 
         Args:
             config: the section ``ranking`` of the job.
         """
-        mixture = Mixture(config.item_to_item) if config.item_to_item else None
-        return cls(model, counts, mixture, int(config.memory * (1 << 30)) // 2)
+        return cls(model, mixture, int(config.memory * (1 << 30)) // 2)
 
     def __call__(self, histories: Histories, lists: Ints) -> Reasons:
         """
@@ -156,21 +152,20 @@ class Explainer:
         log_sum = self._log_sum(users).double()
         log_p = (scores - log_sum.unsqueeze(1)).cpu().numpy()
         counted = np.zeros(items.shape)
-        if self._counts is not None and self._mixture is not None:
+        if self._mixture is not None:
             log_p, counted = self._mixed(histories, items, log_p)
         log_p[items == 0], counted[items == 0] = -np.inf, 0.0
         return log_p, counted
 
     def _mixed(self, histories: Histories, items: Ints, log_p: Floats) -> tuple[Floats, Floats]:
-        assert self._counts is not None and self._mixture is not None
-        scores = self._counts.scores(histories)
-        total = np.asarray(scores.sum(axis=1), dtype=np.float64).reshape(-1, 1)
+        assert self._mixture is not None
+        remembered = self._mixture.remembered(histories)
+        total = np.asarray(remembered.sum(axis=1), dtype=np.float64).reshape(-1, 1)
         rows = np.arange(len(items))[:, None]
-        asked = scores[np.broadcast_to(rows, items.shape), np.maximum(items - 1, 0)]
+        asked = remembered[np.broadcast_to(rows, items.shape), np.maximum(items - 1, 0)]
         found = np.asarray(asked.todense() if hasattr(asked, "todense") else asked)
-        share = self._mixture.share
-        by_counts = share * found.astype(np.float64) / np.where(total > 0, total, 1.0)
-        by_model = np.exp(log_p) * np.where(total > 0, 1 - share, 1.0)
+        by_counts = found.astype(np.float64)
+        by_model = np.exp(log_p) * (1 - total)
         p = by_counts + by_model
         return np.log(np.maximum(p, 1e-300)), by_counts / np.maximum(p, 1e-300)
 

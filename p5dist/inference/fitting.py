@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from p5dist.config import RunConfig
 from p5dist.config.output import Evaluate
+from p5dist.config.splits import LeaveOneOut
 from p5dist.data import columns as c
 from p5dist.data.catalogue import Catalogue
 from p5dist.data.histories import Histories
@@ -33,9 +34,11 @@ from p5dist.inference.counting import (
     write_range,
 )
 from p5dist.ranking.item_to_item import ItemToItem
+from p5dist.ranking.mixture import Mixture
 from p5dist.ranking.popularity import Popularity, RecentPopularity
 from p5dist.ranking.ppmi import PpmiSvd
 from p5dist.ranking.repeats import LastItem, LastOfEvent
+from p5dist.ranking.returns import Returns, returns_of
 from p5dist.ranking.topk import Ranker
 from p5dist.storage import Folder, RunFolder
 from p5dist.storage.arrays import LocalCopies, write_array
@@ -61,6 +64,7 @@ class Fitted:
     catalogue: Catalogue
     counted: Counted
     item_to_item: ItemToItem
+    returns: Returns | None
     ppmi: PpmiSvd | None
     about: dict[str, Any]
     """The content of ``fitted.json``."""
@@ -90,12 +94,16 @@ def read_fitted(job: RunConfig, folder: RunFolder, manifest: Manifest) -> Fitted
     catalogue = Catalogue.read(folder.prepare, manifest)
     count, users, recent = (copies.mapped(found / f"{name}.npy") for name in _SUMS)
     vectors: npt.NDArray[np.float32] | None = None
+    returns = None
+    if about["of"]["returns"] is not None:
+        returns = Returns(catalogue, returns_of(copies.mapped(found / "returns.npy")))
     if about["ppmi"]["fitted"]:
         vectors = copies.mapped(found / "ppmi.npy")
     return Fitted(
         catalogue,
         Counted(count, users, recent, about["all_users"], about["interactions"]),
         ItemToItem(catalogue, read_weights(found, copies)),
+        returns,
         None if vectors is None else PpmiSvd(catalogue, vectors),
         about,
         own,
@@ -134,9 +142,32 @@ def baselines(job: RunConfig, manifest: Manifest, fitted: Fitted) -> list[Ranker
     if "last_event" in wanted:
         codes = enumerate(manifest.events, 1)
         found += [LastOfEvent(catalogue, code, event) for code, event in codes]
+    if "returns" in wanted and fitted.returns is not None:
+        found.append(fitted.returns)
     if fitted.ppmi is not None:
         found.append(fitted.ppmi)
     return found
+
+
+def mixture_of(job: RunConfig, fitted: Fitted) -> Mixture | None:
+    """What the job ranks by beside the model; None: the model ranks alone.
+
+    Args:
+        job: in which nothing of the section ``ranking`` is open (see :func:`.mixing.decided`).
+    """
+    ranking = job.ranking
+    assert not ranking.open, "chosen before"
+    if not mixes(job):
+        return None
+    share = float(ranking.item_to_item)
+    return Mixture(
+        fitted.item_to_item if share else None, share, fitted.returns if ranking.returns else None
+    )
+
+
+def mixes(job: RunConfig) -> bool:
+    """Whether counts share the ranking, or may turn out to."""
+    return bool(job.ranking.item_to_item or job.ranking.returns)
 
 
 def wanted_baselines(job: RunConfig) -> tuple[str, ...]:
@@ -151,7 +182,7 @@ def wanted_baselines(job: RunConfig) -> tuple[str, ...]:
     if columns.timestamp is None:
         of_no_use.add("recent_popularity")
     if config.mask_seen:  # nothing that the user has had can be ranked
-        of_no_use |= {"last_item", "last_event"}
+        of_no_use |= {"last_item", "last_event", "returns"}
     if columns.event is None:
         of_no_use.add("last_event")
     return tuple(name for name in Evaluate.BASELINES if name not in of_no_use)
@@ -166,14 +197,27 @@ def _identity(job: RunConfig, manifest: Manifest) -> dict[str, Any]:
     """What the counts depend on."""
     days = None
     ppmi = False
+    returns = job.ranking.returns is True or (
+        job.ranking.returns == "auto" and job.evaluate is not None and not job.evaluate.mask_seen
+    )
     if job.evaluate is not None:
         wanted = wanted_baselines(job)
         ppmi = "ppmi_svd" in wanted
+        returns = returns or "returns" in wanted
         days = job.evaluate.recent_days if "recent_popularity" in wanted else None
     return {
         "data": manifest.fingerprint, "counted": job.ranking.counted, "days": days,
         "ppmi": _PPMI_DIM if ppmi else None, "seed": job.seed,
+        "returns": _returned(job, manifest) if returns else None,
     }  # fmt: skip
+
+
+def _returned(job: RunConfig, manifest: Manifest) -> list[bool]:
+    """By code of the event, whether users come back with it: the events of targets."""
+    named = None if job.evaluate is None else job.evaluate.events
+    if named is None and isinstance(job.prepare.split, LeaveOneOut):
+        named = job.prepare.split.events
+    return [named is None, *(named is None or event in named for event in manifest.events)]
 
 
 def _fit(
@@ -185,18 +229,23 @@ def _fit(
     of = _identity(job, manifest)
     trained = max(manifest.rows_by_split["train"], 1)
     share = 1.0 if job.ranking.counted is None else min(job.ranking.counted / trained, 1.0)
-    times = (c.TIMESTAMP,) if of["days"] is not None else ()
+    columns = [c.TIMESTAMP] if of["days"] is not None else []
+    if of["returns"] is not None and manifest.events:
+        columns.append(c.EVENT)
     counting = Counting(
-        ShardReader(folder.prepare, manifest, times),
+        ShardReader(folder.prepare, manifest, tuple(columns)),
         scratch,
         sessions=job.prepare.session_gap is not None,
         days=of["days"],
         share=share,
+        targets=None if of["returns"] is None else tuple(of["returns"]),
     )
     counted = counting.run(workers)
     spills = counting.pairs()
     for name in _SUMS:
         write_array(out / f"{name}.npy", getattr(counted, name))
+    if counted.returns is not None:
+        write_array(out / "returns.npy", counted.returns)
     ppmi: dict[str, Any] = {"fitted": False}
     if of["ppmi"] is not None:
         pairs = int(sum(spill.pairs_of_items().sum() for spill in spills)) // 2

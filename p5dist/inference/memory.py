@@ -37,13 +37,14 @@ def of_scoring_process(job: RunConfig, manifest: Manifest) -> dict[str, int]:
     vectors = vectors_bytes(job, manifest)
     half = int(job.ranking.memory * (1 << 30)) // 2
     columns = min(manifest.items, BLOCK)
-    counts = bool(job.ranking.item_to_item) or job.evaluate is not None
+    mixed = bool(job.ranking.item_to_item or job.ranking.returns)
+    counts = mixed or job.evaluate is not None
     popularity = 0 if job.evaluate is None else 2
     return {
         "process": _PROCESS,
         "item vectors": vectors if vectors <= half else 4 * BLOCK * job.model.dim,
         "waiting users": half if vectors > half else 0,
-        "scores": TILE["cpu"] * columns * (9 if job.ranking.item_to_item else 5),
+        "scores": TILE["cpu"] * columns * (9 if mixed else 5),
         "encoder": int(4 * _ACTIVATIONS * batch * length * job.model.dim),
         "counts": _TERM * TERMS if counts else 0,
         "popularity": popularity * _PER_ITEM * manifest.items,

@@ -15,8 +15,8 @@ from p5dist.data.catalogue import Catalogue
 from p5dist.data.histories import Histories
 from p5dist.data.jagged import Ints, Jagged
 from p5dist.ranking.diversity import diversified
-from p5dist.ranking.interpolation import Mixture
 from p5dist.ranking.item_to_item import ItemToItem
+from p5dist.ranking.mixture import Mixture
 from p5dist.ranking.products import rank_products
 from p5dist.ranking.rough import HEAD, with_exact_head
 from p5dist.ranking.sparse import rank_and_list_sparse
@@ -79,23 +79,23 @@ class Rankers:
     Args:
         config: the section ``ranking`` of the job.
         model: None: the baselines only.
-        counts: item-to-item counts; may be None if ``ranking.item_to_item`` is 0.
+        mixture: of the model with counts; None: the model ranks alone.
         baselines: other than item to item.
-        compared: also rank by the model alone, if the ranking uses counts, and by the counts.
+        compared: item-to-item counts: also rank by them, and by the model alone if there is a
+            mixture; None: rank only by what the job ranks by.
     """
 
     def __init__(
         self,
         config: Ranking,
         model: Vectors | None,
-        counts: ItemToItem | None,
+        mixture: Mixture | None,
         baselines: Sequence[Ranker] = (),
         *,
-        compared: bool,
+        compared: ItemToItem | None = None,
     ) -> None:
-        self._model, self._counts, self._baselines = model, counts, baselines
+        self._model, self._mixture, self._baselines = model, mixture, baselines
         self._compared = compared
-        self._mixture = Mixture(config.item_to_item) if config.item_to_item else None
         self._rounds = config.products == "bfloat16"
         half = int(config.memory * _GIB) // 2
         self._waiting = half
@@ -143,17 +143,18 @@ class Rankers:
             for baseline in self._baselines
         }
         counted = None
-        if self._counts is not None and (self._mixture is not None or self._compared):
-            counted = self._counts.scores(histories)
-            if self._compared:
-                found[self._counts.name] = rank_and_list_sparse(
-                    counted, self._counts.catalogue, owner, target, k, seen=request.seen
-                )
+        if self._compared is not None:
+            counted = self._compared.scores(histories)
+            found[self._compared.name] = rank_and_list_sparse(
+                counted, self._compared.catalogue, owner, target, k, seen=request.seen
+            )
         if self._model is None:
             return None, found
         users = self._model.user_vectors(histories)
-        counted = counted if self._mixture is not None else None
-        return Query(users, owner, target, request.seen, counted), found
+        remembered = None
+        if self._mixture is not None:
+            remembered = self._mixture.remembered(histories, counted)
+        return Query(users, owner, target, request.seen, remembered), found
 
     def _finish(
         self, waiting: list[tuple[Query | None, dict[str, Ranked]]], k: int, rules: ListRules
@@ -163,11 +164,11 @@ class Rankers:
         names: list[str] = []
         if queries:
             assert self._items is not None
-            alone = self._mixture is None or self._compared
+            alone = self._mixture is None or self._compared is not None
             depth = max(k, rules.depth)
             ranked = rank_products(
                 queries, self._items, depth * HEAD if self._rounds else depth,
-                mixture=self._mixture, alone=alone,
+                mixture=self._mixture is not None, alone=alone,
                 targets=any(len(query.target) for query in queries), offset=rules.offset,
                 precision=torch.bfloat16 if self._rounds else torch.float32,
             )  # fmt: skip

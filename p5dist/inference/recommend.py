@@ -18,7 +18,7 @@ from p5dist.environment.workers import Here, workers_for
 from p5dist.errors import ConfigError
 from p5dist.inference.evaluate.score import Load
 from p5dist.inference.fidelity import FIDELITY, fidelity_of
-from p5dist.inference.fitting import fit
+from p5dist.inference.fitting import fit, mixes
 from p5dist.inference.lists.inputs import NEW_PEOPLE, record
 from p5dist.inference.lists.new_people import ROWS, NewPeople, sort_table
 from p5dist.inference.lists.parts import Parts
@@ -26,6 +26,7 @@ from p5dist.inference.lists.people import portions_with
 from p5dist.inference.lists.plan import Plan, make_plan
 from p5dist.inference.lists.writer import OFFSET, USERS, ListWriterFactory
 from p5dist.inference.memory import of_scoring_process
+from p5dist.inference.mixing import decided
 from p5dist.inference.scorer import load_scorer
 from p5dist.inference.scoring import (
     HISTORIES,
@@ -78,6 +79,9 @@ def run(job: RunConfig, folder: RunFolder, *, load: Load = load_scorer) -> dict[
     parts = Parts(folder.recommend)
     kept = parts.claim(_key(job, manifest, trained, files))
     _compute(job, folder, manifest, trained)
+    asked = job
+    job, chosen = decided(job, folder, manifest, stage, load)
+    assert job.recommend is not None
     reader, portions, more = _to_do(job, folder, manifest, plan, parts)
     parts.expect(len(portions))
     done = parts.done()
@@ -104,7 +108,9 @@ def run(job: RunConfig, folder: RunFolder, *, load: Load = load_scorer) -> dict[
         "files": files,
         "ranking_from": stage,
         "ranking_item_to_item": job.ranking.item_to_item,
-        **provenance(job, "recommend", data=manifest.fingerprint, seconds=time.time() - began),
+        "ranking_returns": job.ranking.returns,
+        "ranking_chosen": chosen,
+        **provenance(asked, "recommend", data=manifest.fingerprint, seconds=time.time() - began),
     }
     (folder.recommend / RESULT).write_json(result)
     parts.scratch.remove()
@@ -116,7 +122,7 @@ def _compute(
 ) -> None:
     """What all scoring processes read: counts, and the vectors of the stage."""
     with closing(workers_for_counts(job, manifest, "recommend")) as workers:
-        if job.ranking.item_to_item:
+        if mixes(job):
             fit(job, folder, manifest, workers)
         if trained is not None:
             make_vectors(trained, workers)

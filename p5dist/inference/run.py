@@ -22,7 +22,7 @@ from p5dist.data.jagged import Ints, Jagged
 from p5dist.data.manifest import Manifest
 from p5dist.errors import ConfigError, DataError, RunFolderError
 from p5dist.inference.explain import Explainer
-from p5dist.inference.fitting import read_fitted
+from p5dist.inference.fitting import mixes, mixture_of, read_fitted
 from p5dist.inference.given import (
     Lists,
     check_k,
@@ -34,10 +34,11 @@ from p5dist.inference.items import Id, Items, id_text, known_items
 from p5dist.inference.lists.candidates import Rules
 from p5dist.inference.lists.given import AT_ONCE, GivenRules, given_lists
 from p5dist.inference.lookup import Lookup
+from p5dist.inference.mixing import decided_here
 from p5dist.inference.rankers import Rankers
 from p5dist.inference.scorer import Scorer, load_scorer
 from p5dist.prepare.arrays import one_array
-from p5dist.ranking.item_to_item import ItemToItem
+from p5dist.ranking.mixture import Mixture
 from p5dist.ranking.products import HeldItems, rank_products
 from p5dist.ranking.tiles import Query
 from p5dist.storage import RunFolder
@@ -385,19 +386,20 @@ class Run:
         return self._scorer(self._ranking_stage()).item_vectors().cpu()
 
     @cached_property
-    def _counts(self) -> ItemToItem | None:
-        if not self.job.ranking.item_to_item:
+    def _mixture(self) -> Mixture | None:
+        stage = self._ranking_stage()
+        job = decided_here(self.job, self._folder, self._manifest, stage, self._scorer(stage))
+        if not mixes(job):
             return None
-        return read_fitted(self.job, self._folder, self._manifest).item_to_item
+        return mixture_of(job, read_fitted(job, self._folder, self._manifest))
 
     @cached_property
     def _rankers(self) -> Rankers:
-        model = self._scorer(self._ranking_stage())
-        return Rankers(self.job.ranking, model, self._counts, compared=False)
+        return Rankers(self.job.ranking, self._scorer(self._ranking_stage()), self._mixture)
 
     @cached_property
     def _explainer(self) -> Explainer:
-        return Explainer.of(self.job.ranking, self._scorer(self._ranking_stage()), self._counts)
+        return Explainer.of(self.job.ranking, self._scorer(self._ranking_stage()), self._mixture)
 
     def _ranking_stage(self) -> str:
         if self.stage is None:

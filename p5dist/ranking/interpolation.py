@@ -1,51 +1,45 @@
-"""Interpolation of a model and item-to-item counts."""
+"""Interpolation of the probabilities of a model with remembered ones, see :mod:`.mixture`."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-
+import numpy as np
 import torch
+from scipy.sparse import csr_array
 from torch import Tensor
 
+from p5dist.ranking.csr import csr32
 
-@dataclass(frozen=True)
-class Mixture:
-    """Interpolates two distributions over the next item: p = (1 - λ) · softmax(scores of the model)
-    + λ · counts / Σ counts, as kNN-LM does (Khandelwal et al. 2020).
 
-    A model of limited width generalises; counts remember pairs exactly. Scores are log p. For a
-    user without any count, they are the log softmax of the model alone.
+def shared(counted: csr_array, share: float | np.ndarray) -> csr_array:
+    """[B, L] float32: counts [B, L], divided by the sum of their row, times ``share`` [B]."""
+    rows = counted.shape[0]
+    lengths = np.diff(counted.indptr)
+    row = np.repeat(np.arange(rows), lengths)
+    total = np.bincount(row, counted.data, rows)
+    factor = np.broadcast_to(share, (rows,)) / np.where(total > 0, total, 1.0)
+    values = counted.data * np.repeat(factor, lengths)
+    return csr32(counted.indptr, counted.indices, values, counted.shape)
 
-    log p differs from the score of the model by a constant of the user, except for items with a
-    count. So items are ranked by the score of the model, in which :meth:`raised` replaces the
-    scores of the items with a count.
+
+def constant(log_sum: Tensor, total: Tensor) -> Tensor:
+    """[b] what is subtracted from a score to give log p.
 
     Args:
-        share: λ, 0 < λ < 1.
+        log_sum: [b] logarithm of the sum of exp(score) over the catalogue.
+        total: [b] Σ r.
     """
+    return log_sum - torch.log1p(-total)
 
-    share: float
 
-    def constant(self, log_sum: Tensor, total: Tensor) -> Tensor:
-        """[b] what is subtracted from a score to give log p.
+def raised(scores: Tensor, probability: Tensor, constant: Tensor) -> Tensor:
+    """[E] scores of remembered items.
 
-        Args:
-            log_sum: [b] logarithm of the sum of exp(score) over the catalogue.
-            total: [b] Σ counts.
-        """
-        return log_sum - torch.where(total > 0, math.log1p(-self.share), 0.0)
-
-    def raised(self, scores: Tensor, counts: Tensor, constant: Tensor, total: Tensor) -> Tensor:
-        """[E] scores of items with a count.
-
-        Args:
-            scores: [E] of the model.
-            counts: [E] positive.
-            constant, total: [E] of the user of each item.
-        """
-        remembered = (counts / total).log_().add_(math.log(self.share)).add_(constant)
-        return torch.logaddexp(scores, remembered)
+    Args:
+        scores: [E] of the model.
+        probability: [E] r, positive.
+        constant: [E] of the user of each item.
+    """
+    return torch.logaddexp(scores, probability.log().add_(constant))
 
 
 class LogSum:

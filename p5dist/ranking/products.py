@@ -23,7 +23,6 @@ from torch import Tensor
 from p5dist.data.catalogue import Catalogue
 from p5dist.data.matrix import BLOCK
 from p5dist.errors import TrainingError
-from p5dist.ranking.interpolation import Mixture
 from p5dist.ranking.tiles import Query, Room, Tile
 from p5dist.ranking.topk import Lists, Ranked, placed
 
@@ -70,7 +69,7 @@ def rank_products(
     items: ItemBlocks,
     k: int,
     *,
-    mixture: Mixture | None = None,
+    mixture: bool = False,
     alone: bool = True,
     targets: bool = True,
     offset: Tensor | None = None,
@@ -80,7 +79,7 @@ def rank_products(
     the items (two, if they are several blocks).
 
     Args:
-        mixture: also rank by the interpolation with the counts of the queries.
+        mixture: also rank by the interpolation with what is remembered of the queries.
         alone: rank by the products alone.
         targets: whether a query has targets; the same for all workers that share the items.
         offset: [largest id] what is added to the score of each item, after the probabilities of
@@ -103,7 +102,7 @@ def rank_products(
     finite = [torch.isfinite(query.users).all() for query in queries]
     room = Room(device)
     passes = [(True, True)] if single else [(True, False), (False, True)]
-    if not targets and mixture is None:
+    if not targets and not mixture:
         passes = [(False, True)]
     for look, rank in passes:
         for first, vectors in items if single else _strips(items, device):
@@ -126,7 +125,7 @@ def rank_products(
                     tile.rank(scores, first, room)
     _check(finite)
     return [
-        [_joined([tile.result(i) for tile in part], k) for i in range(alone + bool(mixture))]
+        [_joined([tile.result(i) for tile in part], k) for i in range(alone + mixture)]
         for part in tiles
     ]
 
@@ -145,7 +144,7 @@ def rank_given(
     absent = torch.from_numpy(catalogue.absent - 1)
     results = []
     for rows in _tiles(query):
-        tile = Tile(query, rows, k, None, True, True)
+        tile = Tile(query, rows, k, False, True, True)
         found = scores(rows).index_fill_(1, absent, -torch.inf)
         tile.hide(found, 1)
         tile.look_at_targets(found, 1)

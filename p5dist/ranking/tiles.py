@@ -13,7 +13,7 @@ from torch import Tensor
 
 from p5dist.data.jagged import Array, Ints, Jagged
 from p5dist.ranking.csr import csr_rows
-from p5dist.ranking.interpolation import LogSum, Mixture
+from p5dist.ranking.interpolation import LogSum, constant, raised
 from p5dist.ranking.topk import MISSED, Lists, Ranked, RunningLists, before, placed
 
 _ROWS_AT_LEAST = 64  # BLAS multiplies thin matrices with another order of sums
@@ -32,7 +32,7 @@ class Query:
     seen: Jagged | None
     """[B]"""
     counted: csr_array | None = None
-    """[B, L] positive counts, of item id j + 1 in column j, for the mixture."""
+    """[B, L] what is remembered, see :class:`.mixture.Mixture`; for the mixture."""
 
 
 class Room:
@@ -117,7 +117,7 @@ class Tile:
         query: Query,
         rows: slice,
         k: int,
-        mixture: Mixture | None,
+        mixture: bool,
         alone: bool,
         single: bool,
         offset: Tensor | None = None,
@@ -137,11 +137,11 @@ class Tile:
             offsets = query.seen.offsets
             items = query.seen.values[offsets[rows.start] : offsets[rows.stop]]
             self._seen = _Cells(owner, items, items, self._device, single=single)
-        if mixture is not None:
+        if mixture:
             assert query.counted is not None
             counted = csr_rows(query.counted, rows)
-            self._counts = _Counts(counted, mixture, single, offset, self._device)
-        kinds = alone + (mixture is not None)
+            self._counts = _Counts(counted, single, offset, self._device)
+        kinds = alone + mixture
         nothing = torch.zeros(len(self._row), dtype=torch.int64, device=self._device)
         self._before = [nothing] * kinds
         exact = precision == torch.float32
@@ -149,7 +149,7 @@ class Tile:
 
     def look(self, scores: Tensor, first: int, room: Room) -> None:
         """What the mixture needs to know of the whole catalogue."""
-        if self._mixture is not None:
+        if self._mixture:
             self._counts.look(scores, first, room)
 
     def hide(self, scores: Tensor, first: int) -> None:
@@ -176,7 +176,7 @@ class Tile:
         if self._alone:
             self._add(kind, scores, first, self._wanted, room)
             kind += 1
-        if self._mixture is not None:
+        if self._mixture:
             self._counts.raise_scores(scores, first)
             self.hide(scores, first)
             self._add(kind, scores, first, self._raised_wanted(scores, first), room)
@@ -185,7 +185,7 @@ class Tile:
         """Ranks and lists of the alone (0) or the mixture (the last)."""
         missed = torch.isneginf(self._wanted).cpu().numpy()
         lists = self._lists[kind].lists()
-        if self._mixture is not None and kind == len(self._lists) - 1:
+        if self._mixture and kind == len(self._lists) - 1:
             constant = self._counts.constant.cpu().numpy()[:, None]
             lists = Lists(lists.ids, lists.scores - constant)
         return np.where(missed, MISSED, self._before[kind].cpu().numpy() + 1), lists
@@ -208,7 +208,7 @@ class Tile:
 
 
 class _Counts:
-    """The counts of the users of a tile, and the scores that they raise.
+    """What is remembered of the users of a tile, and the scores that it raises.
 
     Args:
         counted: [b, L]
@@ -218,7 +218,6 @@ class _Counts:
     def __init__(
         self,
         counted: csr_array,
-        mixture: Mixture,
         single: bool,
         offset: Tensor | None,
         device: torch.device,
@@ -228,7 +227,7 @@ class _Counts:
         item = counted.indices.astype(np.int64) + 1
         self._cells = cells = _Cells(row, item, counted.data, device, single=single)
         self._offset = None if offset is None else offset[placed(cells.item - 1, device)]
-        self._mixture, self._device = mixture, device
+        self._device = device
         self._scores = torch.empty(len(row), device=device)
         total = np.bincount(row, counted.data, rows)
         self._total = placed(total.astype(np.float32), device)
@@ -257,18 +256,17 @@ class _Counts:
 
     @cached_property
     def constant(self) -> Tensor:
-        """[b] see :meth:`.Mixture.constant`; known after the last block."""
-        return self._mixture.constant(self._log_sum.value(), self._total)
+        """[b] see :func:`.interpolation.constant`; known after the last block."""
+        return constant(self._log_sum.value(), self._total)
 
     @cached_property
     def _raised(self) -> Tensor:
         """[E] the raised score of every cell; in double precision, since the last bits of
         functions depend on the place in an array, and equal items must have equal scores."""
         row = self._cells.rows
-        counts = placed(self._cells.value.astype(np.float64), self._device)
-        constant, total = self.constant[row].double(), self._total[row].double()
-        raised = self._mixture.raised(self._scores.double(), counts, constant, total).float()
-        return raised if self._offset is None else raised + self._offset
+        probability = placed(self._cells.value.astype(np.float64), self._device)
+        found = raised(self._scores.double(), probability, self.constant[row].double()).float()
+        return found if self._offset is None else found + self._offset
 
 
 def _padded(users: Tensor) -> Tensor:

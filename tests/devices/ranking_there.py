@@ -15,7 +15,7 @@ from p5dist.data.catalogue import Catalogue
 from p5dist.data.histories import Histories
 from p5dist.data.jagged import Jagged, offsets_of
 from p5dist.inference.scorer import Scorer
-from p5dist.ranking.interpolation import Mixture
+from p5dist.ranking.interpolation import shared
 from p5dist.ranking.products import HeldItems, rank_products
 from p5dist.ranking.rough import with_exact_head
 from p5dist.ranking.tiles import Query
@@ -51,10 +51,10 @@ def everything(device: torch.device) -> list[Any]:
     target = rng.choice(catalogue.ids, 100)
     counted = random_array((USERS, ITEMS), density=0.02, format="csr", rng=rng).astype(np.float32)
     offset = torch.from_numpy(rng.integers(0, 2, ITEMS).astype(np.float32)).to(device)
-    query = Query(users, owner, target, seen, counted)
+    query = Query(users, owner, target, seen, shared(counted, 0.3))
     found = []
     for items in (HeldItems(vectors, catalogue), Blocks(vectors, catalogue)):
-        for mixture in (None, Mixture(0.3)):
+        for mixture in (False, True):
             ((*ranked,),) = rank_products([query], items, K, mixture=mixture, offset=offset)
             found += [as_lists(one) for one in ranked]
     # With few ties: of equal candidates any may be chosen by rounded products.

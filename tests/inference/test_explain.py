@@ -14,8 +14,8 @@ from p5dist.data.histories import Histories
 from p5dist.data.jagged import Ints
 from p5dist.inference.explain import MOST, Explainer
 from p5dist.inference.fidelity import fidelity, fidelity_of
-from p5dist.ranking.interpolation import Mixture
 from p5dist.ranking.item_to_item import ItemToItem
+from p5dist.ranking.mixture import Mixture
 from p5dist.ranking.products import HeldItems
 from tests.data.test_histories import histories
 
@@ -64,8 +64,8 @@ def test_shares_are_those_worked_out_by_hand(mixed: bool) -> None:
     given, model = histories(lists), Summing()
     wanted = np.asarray([[8, 2, 12], [1, 5, 0], [10, 11, 6], [1, 2, 3]])
     counts = ItemToItem.fit([histories([[1, 4, 8], [7, 2, 12, 4], [3, 1]])], CATALOGUE)
-    counts, mixture = (counts, Mixture(0.4)) if mixed else (None, None)
-    found = Explainer(model, counts, mixture)(given, wanted)
+    mixture = Mixture(counts, 0.4) if mixed else None
+    found = Explainer(model, mixture)(given, wanted)
     at = 0
     for row, own in enumerate(lists):
         for column, item in enumerate(wanted[row].tolist()):
@@ -73,9 +73,10 @@ def test_shares_are_those_worked_out_by_hand(mixed: bool) -> None:
             if not item:
                 assert not got.any()
                 continue
-            whole = log_p(model, own, item, counts, 0.4)
+            known = counts if mixed else None
+            whole = log_p(model, own, item, known, 0.4)
             falls = [
-                max(whole - log_p(model, own[:j] + own[j + 1 :], item, counts, 0.4), 0.0)
+                max(whole - log_p(model, own[:j] + own[j + 1 :], item, known, 0.4), 0.0)
                 for j in range(len(own))
             ]
             expected = [fall / (sum(falls) or 1.0) for fall in falls]
@@ -96,7 +97,7 @@ def test_the_parts_of_a_long_history_add_up_too() -> None:
     items = rng.choice(CATALOGUE.ids, 400).tolist()
     given, model = histories([items, [1, 2]]), Summing()
     model.inputs *= 0.02
-    share = Explainer(model, None, None)(given, np.asarray([[4], [5]])).share[:400, 0]
+    share = Explainer(model, None)(given, np.asarray([[4], [5]])).share[:400, 0]
     assert share.sum() == pytest.approx(1.0)
     assert MOST == 100
     blocks = share[:320].reshape(20, 16)
@@ -113,7 +114,7 @@ def test_named_interactions_cost_more_than_random_ones() -> None:
     others = [i for i in CATALOGUE.ids.tolist() if i not in (4, 7)]
     lists = [[*rng.choice(others, 6).tolist(), 7] for _ in range(200)]
     given = histories([rng.permutation(own).tolist() for own in lists])
-    explainer = Explainer(model, None, None)
+    explainer = Explainer(model, None)
 
     def listed(kept: Histories, of: Ints, items: Ints) -> np.ndarray:
         there = np.bincount(kept.owner(), kept.item == 7, len(kept))

@@ -15,7 +15,7 @@ from p5dist.data.catalogue import Catalogue
 from p5dist.data.jagged import Jagged, offsets_of
 from p5dist.errors import TrainingError
 from p5dist.ranking import products
-from p5dist.ranking.interpolation import Mixture
+from p5dist.ranking.interpolation import shared
 from p5dist.ranking.products import HeldItems, rank_products
 from p5dist.ranking.tiles import Query
 from p5dist.ranking.topk import MISSED
@@ -67,7 +67,7 @@ class Case:
         return (self.users @ self.vectors.T).numpy()
 
     def query(self) -> Query:
-        counted = csr_array(self.counts)
+        counted = shared(csr_array(self.counts), 0.4)
         return Query(self.users, self.owner, self.target, self.seen, counted)
 
 
@@ -98,9 +98,9 @@ def test_blocks_tiles_and_queries_change_nothing(
         cut = Cut(case.vectors, case.catalogue, size)
         queries = [
             case.query(),
-            Query(case.users[:0], NONE, NONE, None, csr_array(case.counts[:0])),
+            Query(case.users[:0], NONE, NONE, None, shared(csr_array(case.counts[:0]), 0.4)),
         ]
-        found, empty = rank_products(queries, cut, case.k, mixture=Mixture(0.4))
+        found, empty = rank_products(queries, cut, case.k, mixture=True)
         assert [len(ranks) for ranks, _ in empty] == [0, 0]
         results.append([(r.tolist(), one.ids.tolist(), one.scores) for r, one in found])
     for other in results[1:]:
@@ -115,10 +115,9 @@ def probabilities(share: float, scores: np.ndarray, counts: list[list[float]]) -
     items = HeldItems(
         torch.from_numpy(scores.T.astype(np.float32).copy()), Catalogue(scores.shape[1])
     )
-    query = Query(users, NONE, NONE, None, csr_array(np.array(counts, dtype=np.float32)))
-    (((_, lists),),) = rank_products(
-        [query], items, scores.shape[1], mixture=Mixture(share), alone=False
-    )
+    remembered = shared(csr_array(np.array(counts, dtype=np.float32)), share)
+    query = Query(users, NONE, NONE, None, remembered)
+    (((_, lists),),) = rank_products([query], items, scores.shape[1], mixture=True, alone=False)
     order = np.argsort(lists.ids, axis=1)
     found: np.ndarray = np.exp(np.take_along_axis(lists.scores, order, 1))
     return found
@@ -143,17 +142,19 @@ def test_ids_that_no_item_has_have_no_probability() -> None:
     # Without item 3 the softmax of the model is 1/3, 2/3; the counts are 3/4 and 1/4.
     vectors = torch.tensor([[0.0], [np.log(2.0)], [9.0]]).float()
     items = HeldItems(vectors, Catalogue(3, np.array([3])))
-    query = Query(torch.ones(1, 1), NONE, NONE, None, csr_array(np.array([[3.0, 1, 0]])))
-    (((_, lists),),) = rank_products([query], items, 3, mixture=Mixture(0.4), alone=False)
+    remembered = shared(csr_array(np.array([[3.0, 1, 0]])), 0.4)
+    query = Query(torch.ones(1, 1), NONE, NONE, None, remembered)
+    (((_, lists),),) = rank_products([query], items, 3, mixture=True, alone=False)
     assert lists.ids.tolist() == [[1, 2]]
     assert np.exp(lists.scores[0]) == pytest.approx([0.6 / 3 + 0.4 * 3 / 4, 0.6 * 2 / 3 + 0.1])
 
 
 def test_ranks_by_both() -> None:
     items = HeldItems(torch.tensor([[0.0], [0.7], [1.6]]), Catalogue(3))
-    query = Query(torch.ones(1, 1), NONE, NONE, None, csr_array(np.array([[3.0, 0.0, 1.0]])))
     for share, expected in {0.01: [3, 2, 1], 0.9: [1, 3, 2]}.items():
-        (((_, lists),),) = rank_products([query], items, 3, mixture=Mixture(share), alone=False)
+        remembered = shared(csr_array(np.array([[3.0, 0.0, 1.0]])), share)
+        query = Query(torch.ones(1, 1), NONE, NONE, None, remembered)
+        (((_, lists),),) = rank_products([query], items, 3, mixture=True, alone=False)
         assert lists.ids.tolist() == [expected]
 
 
@@ -203,11 +204,11 @@ def test_offsets_of_items_like_a_plain_sort(seed: int, size: int) -> None:
                                            np.intersect1d(left, case.catalogue.ids)))  # fmt: skip
     cut = Cut(case.vectors, case.catalogue, size)
     ((alone, mixed),) = rank_products(
-        [case.query()], cut, case.k, mixture=Mixture(0.4), offset=torch.from_numpy(offset)
+        [case.query()], cut, case.k, mixture=True, offset=torch.from_numpy(offset)
     )
     every = len(case.catalogue)
     (((_, whole),),) = rank_products(
-        [replace(case.query(), seen=None)], cut, every, mixture=Mixture(0.4), alone=False
+        [replace(case.query(), seen=None)], cut, every, mixture=True, alone=False
     )
     log_p = np.full((len(case.users), size_of), -np.inf)
     np.put_along_axis(log_p, whole.ids - 1, whole.scores, axis=1)

@@ -125,6 +125,8 @@ def rounded(value: Any) -> Any:
     """Sums in another order are rounded differently."""
     if isinstance(value, dict):
         return {key: rounded(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [rounded(inner) for inner in value]
     return round(value, 9) if isinstance(value, float) else value
 
 

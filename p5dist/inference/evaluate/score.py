@@ -19,7 +19,13 @@ from p5dist.data.users import Users
 from p5dist.inference import memory
 from p5dist.inference.evaluate.audit_counts import AuditCounts, Known, known_of
 from p5dist.inference.evaluate.listed import Distances, Lister, distances_of, one_row
-from p5dist.inference.fitting import baselines, read_fitted, task_evaluations, wanted_baselines
+from p5dist.inference.fitting import (
+    baselines,
+    mixture_of,
+    read_fitted,
+    task_evaluations,
+    wanted_baselines,
+)
 from p5dist.inference.rankers import Rankers, Request
 from p5dist.inference.scoring import value_of
 from p5dist.ranking.targets import Rule, TargetBatch, Targets
@@ -69,9 +75,11 @@ class TargetScorerFactory:
             rankers = Rankers(
                 self.job.ranking,
                 stage(self.ranking),
-                fitted.item_to_item,
+                mixture_of(self.job, fitted),
                 baselines(self.job, self.manifest, fitted),
-                compared="item_to_item" in wanted_baselines(self.job),
+                compared=fitted.item_to_item
+                if "item_to_item" in wanted_baselines(self.job)
+                else None,
             )
         paths = self.job.predicting_tasks()
         tasks = {

@@ -35,6 +35,7 @@ from p5dist.inference.evaluate.score import (
 from p5dist.inference.evaluate.segments import of_segments
 from p5dist.inference.fitting import fit, fit_tasks, fitted_on, read_fitted, task_evaluations
 from p5dist.inference.memory import of_scoring_process
+from p5dist.inference.mixing import decided
 from p5dist.inference.rankers import MODEL
 from p5dist.inference.scorer import load_scorer
 from p5dist.inference.scoring import run_task, score_all, workers_for_counts
@@ -82,6 +83,9 @@ def run(job: RunConfig, folder: RunFolder, *, load: Load = load_scorer) -> dict[
         if load is load_scorer:
             for stage in _stages(job, ranking):
                 make_vectors(Trained(job, folder, stage), workers)
+    asked, chosen = job, None
+    if ranking is not None:
+        job, chosen = decided(job, folder, manifest, ranking, load)
     task_baselines = run_task(job, fit_tasks, job, folder, manifest)
     found = Found(Catalogue.read(folder.prepare, manifest), tuple(sorted(set(config.k))))
     make_scorer = TargetScorerFactory(job, folder, manifest, ranking, task_baselines, load)
@@ -107,11 +111,14 @@ def run(job: RunConfig, folder: RunFolder, *, load: Load = load_scorer) -> dict[
         "tasks": tasks,
         "metric_info": metric_info(job, evaluations),
         "protocol": _protocol(job, manifest, found)
-        | {"baselines_fitted_on": fitted_on(job, manifest, fitted) if fitted else {}},
+        | {
+            "ranking_chosen": chosen,
+            "baselines_fitted_on": fitted_on(job, manifest, fitted) if fitted else {},
+        },
         "memory": {"planned": of_scoring_process(job, manifest), "measured": found.memory},
         "audit": checks(found.audit, job, folder, manifest, ranks=found.ranks()),
         **(of_segments(job, folder, manifest, found, fitted.counted) if fitted else {}),
-        **provenance(job, "evaluate", data=manifest.fingerprint, seconds=time.time() - began),
+        **provenance(asked, "evaluate", data=manifest.fingerprint, seconds=time.time() - began),
     }
     (folder.evaluate / RESULT).write_json(result)
     return result
@@ -149,6 +156,7 @@ def _protocol(job: RunConfig, manifest: Manifest, found: Found) -> dict[str, Any
         "skipped": found.skipped,
         "ranking_from": _ranking_stage(job),
         "ranking_item_to_item": job.ranking.item_to_item,
+        "ranking_returns": job.ranking.returns,
         "diversity_by": config.diversity_by,
         **_sources(job),
     }

@@ -50,6 +50,8 @@ def _about(group: results.Group, protocol: dict[str, Any]) -> str:
         about += f" that share {protocol['ranked_ids']:,} ids"
     if protocol["ranking_item_to_item"]:
         about += f", {protocol['ranking_item_to_item']:.0%} by item to item"
+    if protocol.get("ranking_returns"):
+        about += ", own items by returns"
     return about
 
 

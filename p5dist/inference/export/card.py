@@ -47,11 +47,13 @@ def model_card(
         "attributes are not exported.",
         "- Items that training has never seen have a vector only if the model reads attributes.",
     ]  # fmt: skip
-    if job.ranking.item_to_item:
+    share, returns = (((result or {}).get("protocol") or {}).get(f"ranking_{name}")
+                      for name in ("item_to_item", "returns"))  # fmt: skip
+    if share or returns:
+        counts = f"item-to-item counts (share {share:g})" if share else "counts of returns"
         lines.append(
-            f"- The run mixes the model with item-to-item counts (share "
-            f"{job.ranking.item_to_item:g}); the export is the model alone, and the figures above "
-            "are those of the mixture."
+            f"- The run mixes the model with {counts}; the export is the model alone, and the "
+            "figures above are those of the mixture."
         )
     return f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n\n" + "\n".join(lines) + "\n"
 

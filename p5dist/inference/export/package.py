@@ -212,6 +212,5 @@ def _config(ranked: Ranked, encoder: UserEncoder) -> dict[str, Any]:
         "events": {name: code for code, name in enumerate(manifest.events, 1)},
         "timestamp_unit": "us", "score": "inner product of user and item vector",
         "knows_users": False,
-        "item_to_item": job.ranking.item_to_item,
         "model": job.model.model_dump(mode="json"),
     }  # fmt: skip

@@ -20,7 +20,7 @@ from p5dist.inference import memory
 from p5dist.inference.evaluate.score import Load
 from p5dist.inference.explain import Explainer, reason_columns
 from p5dist.inference.fidelity import fidelity
-from p5dist.inference.fitting import read_fitted
+from p5dist.inference.fitting import mixes, mixture_of, read_fitted
 from p5dist.inference.items import ItemIds
 from p5dist.inference.lists.candidates import fill_with_popular
 from p5dist.inference.lists.new_people import Counts, Shard, histories_of
@@ -51,13 +51,13 @@ class ListWriterFactory:
 
     def __call__(self) -> ListWriter:
         model = self.load(self.job, self.folder, self.stage)
-        counts = None
-        if self.job.ranking.item_to_item:
-            counts = read_fitted(self.job, self.folder, self.manifest).item_to_item
-        rankers = Rankers(self.job.ranking, model, counts, compared=False)
+        mixture = None
+        if mixes(self.job):
+            mixture = mixture_of(self.job, read_fitted(self.job, self.folder, self.manifest))
+        rankers = Rankers(self.job.ranking, model, mixture)
         explainer = None
         if self.job.recommend is not None and self.job.recommend.explain:
-            explainer = Explainer.of(self.job.ranking, model, counts)
+            explainer = Explainer.of(self.job.ranking, model, mixture)
         return ListWriter(self, rankers, explainer)
 
 

@@ -46,6 +46,7 @@ prepare:
 feed: {{lanes: 2, unit_rows: 8}}
 model: {{dim: 8}}
 pretrain: {{steps: 1, batch_size: 8}}
+ranking: {{item_to_item: 0, returns: false}}
 evaluate: {{k: [40, 1, 10, 3], bootstrap: 50, batch_size: 5}}
 scale: {{actors: 1}}
 """
@@ -258,7 +259,8 @@ def segments_of(made: Made, target: Target) -> dict[str, set[str]]:
     lengths = {"1–4": 1, "5–9": 5, "10–19": 10, "20–49": 20, "50+": 50}
     genres = GENRES[external_ids(made)[target.item - 1]]
     day = datetime.fromtimestamp(target.time / 1e6, timezone.utc)
-    return {
+    repeated = {"item": {"had before" if target.item in target.seen else "new to the user"}}
+    return repeated | {
         "history length": {[label for label, least in lengths.items() if length >= least][-1]},
         "item popularity": {"head" if before < 0.2 else part},
         "item in training": {"warm" if count[target.item] else "cold"},

@@ -93,13 +93,15 @@ RECOMMENDATION = pa.schema(
         (SCORE, pa.float32()),
     ]
 )
-REASONS, COUNTED = "reasons", "counted"
+REASONS, COUNTED, ATTRIBUTES = "reasons", "counted", "attributes"
 REASON = pa.struct([(ITEM_ID, pa.string()), ("share", pa.float32())])
+ATTRIBUTE = pa.struct([("attribute", pa.string()), ("share", pa.float32())])
 EXPLAINED = pa.schema(
     [
         *RECOMMENDATION,
         (REASONS, pa.list_(REASON)),  # by falling share
-        (COUNTED, pa.float32()),  # share of item-to-item counts in the probability
+        (COUNTED, pa.float32()),  # share of counts in the probability
+        (ATTRIBUTES, pa.list_(ATTRIBUTE)),  # of the item, by falling share
     ]
 )
 

@@ -7,6 +7,8 @@ positions and times of the other interactions are those of the shorter history. 
 histories of a batch are encoded together. (Leaving out as explanation: Robnik-Šikonja and Kononenko
 2008.)
 
+Of an item, also the attributes are named that add to its score (:mod:`.attributed`).
+
 A history has at most :data:`MOST` parts: the latest interactions each on its own, earlier ones
 together in blocks of equal size, whose interactions share what the block was worth. So the work
 grows with the number of parts, and not with the square of the length of long histories.
@@ -25,6 +27,7 @@ from p5dist.config.output import Ranking
 from p5dist.data import columns as c
 from p5dist.data.histories import Histories
 from p5dist.data.jagged import Bools, Floats, Ints, Jagged, offsets_of
+from p5dist.inference.attributed import AttributeVectors
 from p5dist.inference.rankers import Vectors
 from p5dist.ranking.interpolation import LogSum
 from p5dist.ranking.mixture import Mixture
@@ -45,6 +48,10 @@ class Reasons:
     over the history, or are all 0 if no interaction raises the item."""
     counted: Floats
     """[B, k] share of the counts (item to item, returns) in p; 0 without counts."""
+    attributes: tuple[str, ...] = ()
+    """Names of the attributes that the model reads."""
+    attributed: Floats | None = None
+    """[B, k, attributes] see :meth:`.attributed.AttributeVectors.shares`"""
 
     def top(self, histories: Histories, most: int) -> tuple[Ints, Floats]:
         """The interactions with the largest shares in every item, by falling share, then the latest
@@ -66,7 +73,8 @@ class Reasons:
 def reason_columns(
     reasons: Reasons, histories: Histories, listed: Bools, names: pa.Array, most: int
 ) -> list[pa.Array]:
-    """The columns :data:`.columns.REASONS` and :data:`.columns.COUNTED` of listed items.
+    """The columns :data:`.columns.REASONS`, :data:`.columns.COUNTED` and
+    :data:`.columns.ATTRIBUTES` of listed items.
 
     Args:
         listed: [B, k] items that have a row.
@@ -83,7 +91,23 @@ def reason_columns(
     )
     offsets = offsets_of(there.sum(1)).astype(np.int32)
     lists = pa.ListArray.from_arrays(pa.array(offsets), values)
-    return [lists, pa.array(reasons.counted[listed].astype(np.float32))]
+    counted = pa.array(reasons.counted[listed].astype(np.float32))
+    return [lists, counted, _attribute_column(reasons, listed)]
+
+
+def _attribute_column(reasons: Reasons, listed: Bools) -> pa.Array:
+    """The attributes with a share, by falling share."""
+    size = int(listed.sum())
+    share = np.zeros((size, 0)) if reasons.attributed is None else reasons.attributed[listed]
+    order = np.argsort(-share, axis=1, kind="stable")
+    share = np.take_along_axis(share, order, axis=1)
+    there = share > 0
+    names = pa.array(reasons.attributes, pa.string()).take(pa.array(order[there]))
+    values = pa.StructArray.from_arrays(
+        [names, pa.array(share[there].astype(np.float32))], fields=list(c.ATTRIBUTE)
+    )
+    offsets = offsets_of(there.sum(1)).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), values)
 
 
 class Explainer:
@@ -93,20 +117,33 @@ class Explainer:
         model: ranks by inner products.
         mixture: of model and counts; None: the job ranks by the model alone.
         held: bytes of item vectors that may stay in memory.
+        attributes: of the model's items; None: items are not explained by attributes.
     """
 
-    def __init__(self, model: Vectors, mixture: Mixture | None, held: int = 0) -> None:
-        self._model, self._mixture = model, mixture
+    def __init__(
+        self,
+        model: Vectors,
+        mixture: Mixture | None,
+        held: int = 0,
+        attributes: AttributeVectors | None = None,
+    ) -> None:
+        self._model, self._mixture, self._attributes = model, mixture, attributes
         self._items = model.items(held)
 
     @classmethod
-    def of(cls, config: Ranking, model: Vectors, mixture: Mixture | None) -> Explainer:
+    def of(
+        cls,
+        config: Ranking,
+        model: Vectors,
+        mixture: Mixture | None,
+        attributes: AttributeVectors | None,
+    ) -> Explainer:
         """Explains what the job ranks by.
 
         Args:
             config: the section ``ranking`` of the job.
         """
-        return cls(model, mixture, int(config.memory * (1 << 30)) // 2)
+        return cls(model, mixture, int(config.memory * (1 << 30)) // 2, attributes)
 
     def __call__(self, histories: Histories, lists: Ints) -> Reasons:
         """
@@ -123,7 +160,23 @@ class Explainer:
         np.add.at(total, parts.owner, fall)
         share = fall / np.where(total > 0, total, 1.0)[parts.owner]
         share = share / parts.size[:, None]
-        return Reasons(share[parts.of], counted)
+        if self._attributes is None:
+            return Reasons(share[parts.of], counted)
+        attributed = self._attributed(self._attributes, histories, lists)
+        return Reasons(share[parts.of], counted, self._attributes.names, attributed)
+
+    def _attributed(self, parts: AttributeVectors, histories: Histories, lists: Ints) -> Floats:
+        """[B, k, attributes]"""
+        found = [np.zeros((0, lists.shape[1], len(parts.names)))]
+        for begin in range(0, len(histories), _ROWS):
+            some = histories.between(begin, min(begin + _ROWS, len(histories)))
+            items = np.maximum(lists[begin : begin + _ROWS], 1)
+            distinct, place = np.unique(items, return_inverse=True)
+            users = self._model.user_vectors(some)
+            vectors = self._model.item_vectors(distinct)
+            own = vectors[placed(place.reshape(items.shape), vectors.device)]
+            found.append(parts.shares(users, items, own))
+        return np.concatenate(found)
 
     def log_p(self, histories: Histories, items: Ints) -> Floats:
         """[B, k] log p of the items [B, k]; id 0 has -inf."""

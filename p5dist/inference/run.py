@@ -21,6 +21,7 @@ from p5dist.data.histories import Histories
 from p5dist.data.jagged import Ints, Jagged
 from p5dist.data.manifest import Manifest
 from p5dist.errors import ConfigError, DataError, RunFolderError
+from p5dist.inference.attributed import AttributeVectors
 from p5dist.inference.explain import Explainer
 from p5dist.inference.fitting import mixes, mixture_of, read_fitted
 from p5dist.inference.given import (
@@ -37,6 +38,7 @@ from p5dist.inference.lookup import Lookup
 from p5dist.inference.mixing import decided_here
 from p5dist.inference.rankers import Rankers
 from p5dist.inference.scorer import Scorer, load_scorer
+from p5dist.inference.vectors import Trained
 from p5dist.prepare.arrays import one_array
 from p5dist.ranking.mixture import Mixture
 from p5dist.ranking.products import HeldItems, rank_products
@@ -154,8 +156,9 @@ class Run:
             Columns ``history`` (int64, from 0), ``rank`` (from 1), ``item_id``, ``title`` (null
             without a title) and ``score``; rows by history, then rank. With ``explain`` also
             ``reasons``, for each item the interactions without which it would be less likely, as
-            ``item_id`` and ``share``, and ``counted``, the share of the item-to-item counts in the
-            probability of the item. The metadata counts
+            ``item_id`` and ``share``; ``counted``, the share of counts in the probability of the
+            item; and ``attributes``, as ``attribute`` and ``share``, those that add to its score.
+            The metadata counts
             ``p5dist.interactions_skipped`` and ``p5dist.histories_without_items``, and, if items
             are filtered, ``p5dist.candidate_items`` and ``p5dist.unknown_filter_ids``.
 
@@ -399,7 +402,9 @@ class Run:
 
     @cached_property
     def _explainer(self) -> Explainer:
-        return Explainer.of(self.job.ranking, self._scorer(self._ranking_stage()), self._mixture)
+        stage = self._ranking_stage()
+        attributes = AttributeVectors.of(Trained(self.job, self._folder, stage))
+        return Explainer.of(self.job.ranking, self._scorer(stage), self._mixture, attributes)
 
     def _ranking_stage(self) -> str:
         if self.stage is None:

@@ -61,6 +61,8 @@ class Recommended:
     because: list[tuple[str, float]]
     """Titles of the interactions that brought the item about, and their shares; empty where the run
     explains nothing."""
+    attributes: list[tuple[str, float]]
+    """Attributes of the item that add to its score, and their shares."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,7 @@ def shown_users(job: RunConfig, folder: RunFolder, manifest: Manifest) -> list[S
                 line[c.ITEM_ID] in held_out,
                 [(known.get(r[c.ITEM_ID], r[c.ITEM_ID]), r["share"])
                  for r in line.get(c.REASONS) or ()],
+                [(a["attribute"], a["share"]) for a in line.get(c.ATTRIBUTES) or ()],
             )
             for line in lists
             if line[c.USER_ID] == user

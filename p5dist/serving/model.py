@@ -142,7 +142,7 @@ def _lists(table: pa.Table, number: int) -> list[list[dict[str, Any]]]:
     found: list[list[dict[str, Any]]] = [[] for _ in range(number)]
     names = [c.ITEM_ID, c.TITLE, c.SCORE]
     if c.REASONS in table.column_names:
-        names.append(c.REASONS)
+        names += [c.REASONS, c.ATTRIBUTES]
     columns = [table[name].to_pylist() for name in names]
     for owner, *values in zip(table["history"].to_pylist(), *columns, strict=True):
         found[owner].append(dict(zip(names, values, strict=True)))

@@ -72,6 +72,13 @@ class Reason(BaseModel):
     share: float
 
 
+class Attribute(BaseModel):
+    """An attribute of the item that adds to its score."""
+
+    attribute: str
+    share: float
+
+
 class Item(BaseModel):
     """One line of a list."""
 
@@ -80,6 +87,7 @@ class Item(BaseModel):
     score: float | None
     """None: a popular item for a person without known items."""
     reasons: list[Reason] | None = None
+    attributes: list[Attribute] | None = None
 
 
 class RecommendAnswer(BaseModel):

@@ -133,7 +133,7 @@ def given_lists(
             assert rules.section.explain is not None
             names, reasons = items.external, explainer(part, lists.ids)
             made = reason_columns(reasons, part, lists.ids > 0, names, rules.section.explain)
-            for name, column in zip((c.REASONS, c.COUNTED), made, strict=True):
+            for name, column in zip((c.REASONS, c.COUNTED, c.ATTRIBUTES), made, strict=True):
                 table = table.append_column(name, column)
         tables.append(table)
     return pa.concat_tables(tables)

@@ -17,6 +17,7 @@ from p5dist.data.manifest import Manifest
 from p5dist.data.reader import Portion
 from p5dist.data.users import Users
 from p5dist.inference import memory
+from p5dist.inference.attributed import AttributeVectors
 from p5dist.inference.evaluate.score import Load
 from p5dist.inference.explain import Explainer, reason_columns
 from p5dist.inference.fidelity import fidelity
@@ -26,6 +27,8 @@ from p5dist.inference.lists.candidates import fill_with_popular
 from p5dist.inference.lists.new_people import Counts, Shard, histories_of
 from p5dist.inference.lists.parts import Parts
 from p5dist.inference.rankers import MODEL, ListRules, Rankers, Request
+from p5dist.inference.scorer import load_scorer
+from p5dist.inference.vectors import Trained
 from p5dist.ranking.topk import Lists
 from p5dist.storage import Folder, RunFolder
 from p5dist.storage.arrays import LocalCopies
@@ -57,7 +60,10 @@ class ListWriterFactory:
         rankers = Rankers(self.job.ranking, model, mixture)
         explainer = None
         if self.job.recommend is not None and self.job.recommend.explain:
-            explainer = Explainer.of(self.job.ranking, model, mixture)
+            attributes = None
+            if self.load is load_scorer:
+                attributes = AttributeVectors.of(Trained(self.job, self.folder, self.stage))
+            explainer = Explainer.of(self.job.ranking, model, mixture, attributes)
         return ListWriter(self, rankers, explainer)
 
 

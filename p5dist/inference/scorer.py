@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -29,8 +29,9 @@ from p5dist.inference.vectors import (
     with_stored_vectors,
 )
 from p5dist.storage import Folder, RunFolder
-from p5dist.tasks.build import Model
+from p5dist.tasks.build import Model, offsets_of
 from p5dist.tasks.module import Asked
+from p5dist.tasks.task import Offset
 
 
 class Scorer:
@@ -45,6 +46,7 @@ class Scorer:
         max_length: number of last interactions of a history that the encoder sees.
         device: of the model; vectors are on it, predictions are arrays.
         shuffled: tasks predict from histories in random order, as in training.
+        offsets: by task what is added to the predictions of its module.
     """
 
     def __init__(
@@ -56,9 +58,10 @@ class Scorer:
         *,
         device: torch.device = torch.device("cpu"),  # noqa: B008
         shuffled: bool = False,
+        offsets: Mapping[str, Offset] | None = None,
     ) -> None:
         self.own_files: tempfile.TemporaryDirectory[str] | None = None
-        self.device, self.shuffled = device, shuffled
+        self.device, self.shuffled, self.offsets = device, shuffled, offsets or {}
         self.model = model.eval()
         # A masked model predicts at a hidden interaction after the history: one position less.
         masked = model.backbone.bidirectional
@@ -117,6 +120,7 @@ class Scorer:
         Raises:
             TrainingError: a prediction is not a number.
         """
+        given = histories
         if self.shuffled:  # by user id, so the order does not depend on the rows of the user
             by_user = replace(histories, row=histories.user)
             histories = by_user.shuffled(self.collate.seed, 0)
@@ -137,6 +141,8 @@ class Scorer:
             end=last[history],
         )
         predicted: Floats = module.predict(asked).double().cpu().numpy()
+        if name in self.offsets:
+            predicted = predicted + self.offsets[name].predict(given, owner, item)
         if np.isnan(predicted).any():
             raise TrainingError(
                 "predictions are not numbers (NaN)", where=name or None,
@@ -227,6 +233,7 @@ def load_scorer(job: RunConfig, folder: RunFolder, stage: str) -> Scorer:
         job.feed.max_length,
         device=device,
         shuffled=training.shuffled,
+        offsets=offsets_of(job, stage, manifest, folder.prepare),
     )
     scorer.own_files = own
     return scorer

@@ -30,6 +30,8 @@ class Biases:
     mean: float
     item: Floats
     """[items] b_i of each id 1…items; 0 for an item without ratings."""
+    count: Ints
+    """[items] n_i"""
 
     @classmethod
     def fit(cls, parts: Iterable[Histories], items: int) -> Biases | None:
@@ -48,7 +50,7 @@ class Biases:
         for _ in range(_SWEEPS):
             item_bias = np.bincount(item, rating - mean - user_bias[user], items) / by_item
             user_bias = np.bincount(user, rating - mean - item_bias[item], starts[-1]) / by_user
-        return cls(mean, item_bias)
+        return cls(mean, item_bias, np.bincount(item, minlength=items))
 
     def predict(self, histories: Histories, owner: Ints, item: Ints) -> Floats:
         """[M] rating of item id ``item[m]`` by the user of history ``owner[m]``."""
@@ -57,6 +59,29 @@ class Biases:
         total = np.bincount(rated.owner(), residual, len(histories))
         user_bias = total / (rated.lengths + USER_SHRINKAGE)
         predicted: Floats = self.mean + user_bias[owner] + self.item[item - 1]
+        return predicted
+
+    def of_training(self, histories: Histories, at: Ints, target: Ints) -> Floats:
+        """[M] the ratings of interactions that the biases were fitted on, as if they had not been:
+        the user's bias is that of the history up to ``at``, and the target is taken out of the bias
+        of its item, b_i' = ((3 + n_i) · b_i - (r - μ - b_u)) / (3 + n_i - 1).
+
+        Args:
+            histories: [B] with T interactions.
+            at: [M] the last interaction that is known before the target.
+            target: [M] an interaction of the same history, with a rating.
+        """
+        rated = ~np.isnan(histories.rating)
+        residual = np.where(rated, histories.rating - self.mean - self.item[histories.item - 1], 0)
+        first = histories.offsets[:-1][histories.owner()[at]]
+        sums, counts = (np.append(0, np.cumsum(values)) for values in (residual, rated))
+        user_bias = (sums[at + 1] - sums[first]) / (counts[at + 1] - counts[first] + USER_SHRINKAGE)
+        item = histories.item[target] - 1
+        number = self.count[item] + ITEM_SHRINKAGE
+        own = histories.rating[target] - self.mean - user_bias
+        without = (number * self.item[item] - own) / (number - 1)
+        item_bias = np.where(self.count[item] > 0, without, self.item[item])
+        predicted: Floats = self.mean + user_bias + item_bias
         return predicted
 
 

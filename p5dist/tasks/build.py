@@ -22,7 +22,7 @@ from p5dist.models.adapters import choose_trained, dense_parameters
 from p5dist.models.backbone import Backbone
 from p5dist.storage import Folder, RunFolder
 from p5dist.tasks.module import TaskModule
-from p5dist.tasks.task import Context, Task
+from p5dist.tasks.task import Context, Offset, Task
 
 
 class Model(nn.Module):
@@ -107,6 +107,19 @@ def task_of(job: RunConfig, stage: str, name: str) -> Task:
     task = job.trainings()[stage].tasks()[name]
     assert isinstance(task, Task)
     return task
+
+
+def offsets_of(
+    job: RunConfig, stage: str, manifest: Manifest, prepare: Folder
+) -> dict[str, Offset]:
+    """By name of the task what is added to the predictions of its module."""
+    found = {}
+    for name, task in job.trainings()[stage].tasks().items():
+        assert isinstance(task, Task)
+        offset = task.offset(Context(job, manifest, prepare, name))
+        if offset is not None:
+            found[name] = offset
+    return found
 
 
 def catalogue_loss(job: RunConfig, stage: str) -> Loss | None:

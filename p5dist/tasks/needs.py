@@ -41,3 +41,15 @@ def check_training(job: RunConfig, stage: str, folder: RunFolder) -> None:
             rule="validation during training predicts interactions of the validation split",
             fix=f"give prepare.split a validation part, or set {key}.validation to null",
         )  # fmt: skip
+
+
+def prepare_tasks(job: RunConfig, stage: str, folder: RunFolder) -> None:
+    """Write what the tasks of a stage read beside the prepared data (:meth:`.task.Task.prepare`).
+
+    Raises:
+        DataError: the data does not have it.
+    """
+    manifest = Manifest.read(folder.prepare)
+    for _, name, section in job.tasks_of(stage):
+        assert isinstance(section, Task)
+        section.prepare(Context(job, manifest, folder.prepare, name))

@@ -11,7 +11,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 from pydantic import Field
 
@@ -20,6 +20,8 @@ from p5dist.config.base import Column
 from p5dist.config.sections import Metric, TaskSection
 from p5dist.data.catalogue import Catalogue
 from p5dist.data.events import check_events
+from p5dist.data.histories import Histories
+from p5dist.data.jagged import Floats, Ints
 from p5dist.data.labelled import LabelledUsers
 from p5dist.data.manifest import Manifest, Targets
 from p5dist.errors import ConfigError, DataError
@@ -37,6 +39,7 @@ __all__ = [
     "Context",
     "Labelled",
     "Metric",
+    "Offset",
     "Task",
     "check_columns",
     "check_events",
@@ -66,6 +69,14 @@ class Context:
     def catalogue(self) -> Catalogue:
         """The items of the prepared data."""
         return Catalogue.read(self.folder, self.manifest)
+
+
+class Offset(Protocol):
+    """A prediction without training that a module learns to improve."""
+
+    def predict(self, histories: Histories, owner: Ints, item: Ints) -> Floats:
+        """[E] for item id ``item[e]`` by the user of history ``owner[e]``."""
+        ...
 
 
 class Task(TaskSection):
@@ -100,6 +111,18 @@ class Task(TaskSection):
             DataError: there is nothing to predict (see :func:`check_targets`).
             ConfigError: the data does not fit the settings.
         """
+
+    def prepare(self, context: Context) -> None:
+        """Write what workers and scoring processes read beside the prepared data; called once
+        before workers are started.
+
+        Args:
+            context: with the prepare folder.
+        """
+
+    def offset(self, context: Context) -> Offset | None:
+        """What is added to the predictions of the module; None: nothing."""
+        return None
 
     @abstractmethod
     def build(self, context: Context, device: torch.device) -> TaskModule:

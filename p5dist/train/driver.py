@@ -29,7 +29,7 @@ from p5dist.feed.order import total_steps
 from p5dist.observe.events import Callback, Closed, Failed, Stopping, tell
 from p5dist.observe.metrics_log import read_metrics
 from p5dist.storage import Folder, RunFolder
-from p5dist.tasks.needs import check_training
+from p5dist.tasks.needs import check_training, prepare_tasks
 from p5dist.train.callbacks.errors_log import ErrorsLog
 from p5dist.train.callbacks.summary import Summary
 from p5dist.train.callbacks.terminal import LogLines, ProgressBar
@@ -73,6 +73,7 @@ def run(
     stage_folder = folder.training(stage).make()
     manifest = Manifest.load(folder.prepare)
     check_training(job, stage, folder)
+    prepare_tasks(job, stage, folder)
     check_start(job, stage, folder)
     resources = worker_resources(job.scale)
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)

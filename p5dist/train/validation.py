@@ -27,7 +27,7 @@ from p5dist.ranking.products import rank_products
 from p5dist.ranking.targets import Rule, TargetBatch, Targets
 from p5dist.ranking.tiles import Query
 from p5dist.storage import RunFolder
-from p5dist.tasks.build import task_of
+from p5dist.tasks.build import offsets_of, task_of
 from p5dist.tasks.evaluation import MODEL, Evaluation
 from p5dist.tasks.task import Context
 from p5dist.train.session import Session
@@ -43,6 +43,7 @@ def make_validator(session: Session, folder: RunFolder) -> Validator | None:
         return None
     targets = read_targets(session, folder, config)
     catalogue = Catalogue.read(folder.prepare, session.manifest)
+    offsets = offsets_of(session.job, session.stage, session.manifest, folder.prepare)
 
     def scorer() -> Scorer:
         return Scorer(
@@ -52,6 +53,7 @@ def make_validator(session: Session, folder: RunFolder) -> Validator | None:
             session.job.feed.max_length,
             device=session.device,
             shuffled=session.training.shuffled,
+            offsets=offsets,
         )
 
     metric: Metric = RankingMetric(config)

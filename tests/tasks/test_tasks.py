@@ -174,7 +174,7 @@ def test_cross_network_by_hand(rank: int | None) -> None:
 @pytest.mark.parametrize("score", ["dot", "mlp", "both"])
 def test_rating_scores_by_hand(score: str) -> None:
     torch.manual_seed(0)
-    config = Rating.model_validate({"kind": "rating", "score": score, "dropout": 0})
+    config = Rating.model_validate({"kind": "rating", "score": score, "dropout": 0, "base": "mean"})
     device = torch.device("cpu")
     head = RatingModule(config, "", MANIFEST, dim=DIM, user_attributes=(), device=device)
     batch, encoded = batch_of(RatedInteractions(ranks=False))
@@ -203,7 +203,7 @@ def test_rating_scores_by_hand(score: str) -> None:
 
 def test_ratings_are_weighted_by_their_event() -> None:
     torch.manual_seed(0)
-    config = Rating.model_validate({"kind": "rating", "dropout": 0})
+    config = Rating.model_validate({"kind": "rating", "dropout": 0, "base": "mean"})
     weights = [1.0, 0.5, 3.0]
     device = torch.device("cpu")
     head = RatingModule(config, "", MANIFEST, dim=DIM, user_attributes=(), device=device)

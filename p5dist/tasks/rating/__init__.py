@@ -8,10 +8,13 @@ import numpy as np
 from pydantic import Field, PositiveInt
 
 from p5dist.config import RunConfig
-from p5dist.data.jagged import Ints
+from p5dist.data.jagged import Array, Ints
+from p5dist.data.labelled import LabelledUsers
 from p5dist.errors import DataError
 from p5dist.feed.batch_fields import Collated
+from p5dist.ranking.baselines import Biases
 from p5dist.tasks.predictions import Predictions, before_others
+from p5dist.tasks.rating.biases import make_biases, read_biases
 from p5dist.tasks.task import (
     Context,
     Labelled,
@@ -37,8 +40,11 @@ class Rating(Labelled):
     }
     kind: Literal["rating"]
     score: Literal["dot", "mlp", "both"] = "both"
-    """The mean rating plus, for dot: biases of user and item and the product of their vectors; for
-    mlp: a network over both vectors; for both: the sum of dot and mlp."""
+    """The base plus, for dot: biases of user and item and the product of their vectors; for mlp: a
+    network over both vectors; for both: the sum of dot and mlp."""
+    base: Literal["biases", "mean"] = "biases"
+    """biases: of user and item, fitted on training ratings by alternating ridge regression (Koren
+    2008); the model learns what is left and begins at zero. mean: the mean rating."""
     user_table: bool = True
     """Give every user an embedding row in addition to the state of the encoder; needed for a bias
     of users whose history says little."""
@@ -74,9 +80,19 @@ class Rating(Labelled):
                 fix="correct prepare.source.columns.rating, or prepare.clean.rating_range",
             )  # fmt: skip
 
+    def prepare(self, context: Context) -> None:
+        if self.base == "biases":
+            make_biases(context, self.labelled(context))
+
     def batch_fields(self, context: Context) -> RatedInteractions:
-        weights = event_weights(context.manifest)
-        return RatedInteractions(weights, ranks=False, labelled=self.labelled(context))
+        labelled = self.labelled(context)
+        base = read_biases(context, labelled) if self.base == "biases" else None
+        return RatedInteractions(
+            event_weights(context.manifest), ranks=False, labelled=labelled, base=base
+        )
+
+    def offset(self, context: Context) -> Biases | None:
+        return read_biases(context, self.labelled(context)) if self.base == "biases" else None
 
     def build(self, context: Context, device: torch.device) -> TaskModule:
         from p5dist.tasks.rating.module import RatingModule
@@ -97,7 +113,30 @@ class Rating(Labelled):
 
 
 class RatedInteractions(Predictions):
-    """Every interaction predicts the next one of its history that has a rating."""
+    """Every interaction predicts the next one of its history that has a rating. With biases also
+    the field ``base`` [M] float32: the ratings by the biases alone.
+
+    Args:
+        base: the biases; None: no such field.
+    """
+
+    def __init__(
+        self,
+        weights: list[float] | None = None,
+        *,
+        ranks: bool,
+        labelled: LabelledUsers | None = None,
+        base: Biases | None = None,
+    ) -> None:
+        super().__init__(weights, ranks=ranks, labelled=labelled)
+        self._base = base
+
+    def arrays(self, batch: Collated) -> dict[str, Array]:
+        found = super().arrays(batch)
+        if self._base is None:
+            return found
+        base = self._base.of_training(batch.histories, found["at"], found["target"])
+        return found | {"base": base.astype(np.float32)}
 
     def choose(self, batch: Collated) -> tuple[Ints, Ints]:
         at = before_others(batch.histories)

@@ -15,7 +15,8 @@ from p5dist.tasks.rating import Rating
 
 
 class RatingModule(TaskModule):
-    """Mean rating + biased product of user and item factors, or + an MLP, or + both.
+    """A base + biased product of user and item factors, or + an MLP, or + both. All of them are 0
+    before training where the base are fitted biases (see :mod:`.biases`).
 
     The input of the user is the state of the encoder before the item and, with ``user_table``, the
     user's embedding row plus the pooled user attributes; biased matrix factorisation (Koren, Bell
@@ -44,6 +45,9 @@ class RatingModule(TaskModule):
     ) -> None:
         super().__init__()
         self.name, self.mean = name, manifest.rating_mean or 0.0
+        fitted = config.base == "biases"
+        if fitted:
+            self.mean = 0.0  # it is in the biases
         width = config.user_dim
         attributes = {name: manifest.user_attributes[name] for name in user_attributes}
         self.users = (
@@ -51,6 +55,8 @@ class RatingModule(TaskModule):
         )
         user_width = dim + (width if config.user_table else 0)
         self.product = None if config.score == "mlp" else BiasedProduct(user_width, dim, width)
+        if self.product is not None and fitted:
+            self.product.begin_at_zero()
         self.mlp = None if config.score == "dot" else Mlp(user_width + dim, 2 * width)
         self.state_dropout = HashedDropout(config.dropout, site=Site.RATING_STATE)
         self.item_dropout = HashedDropout(config.dropout, site=Site.RATING_ITEM)
@@ -67,7 +73,9 @@ class RatingModule(TaskModule):
             self.item_dropout(encoded.items[batch.token[target]], key),
             None if users is None else self.user_dropout(users[batch.owner[now]], key),
         )
-        error = (predicted - batch.rating[target]).square()
+        base = made.get("base")
+        wanted = batch.rating[target] if base is None else batch.rating[target] - base
+        error = (predicted - wanted).square()
         weight = made.get("weight")
         return (error.sum() if weight is None else error @ weight).reshape(1)
 
@@ -76,15 +84,15 @@ class RatingModule(TaskModule):
         return None if self.users is None else self.users(batch.users)
 
     def predict(self, asked: Asked) -> Tensor:
-        """[E] ratings, not clipped"""
+        """[E] ratings, not clipped; with fitted biases, what is added to them"""
         users = self.rows_of_users(asked.batch)
         return self.ratings(
             asked.last(asked.states), asked.items, None if users is None else users[asked.history]
         )
 
     def ratings(self, states: Tensor, items: Tensor, users: Tensor | None) -> Tensor:
-        """Ratings [M] of items [M, dim] by users with states [M, dim] and vectors [M, user_dim]
-        (None without a user table)."""
+        """Ratings, or what is added to the fitted biases, [M] of items [M, dim] by users with
+        states [M, dim] and vectors [M, user_dim] (None without a user table)."""
         user = states if users is None else torch.cat([states, users], dim=1)
         predicted = torch.full((len(states),), self.mean, device=states.device)
         if self.product is not None:
@@ -109,6 +117,13 @@ class BiasedProduct(nn.Module):
         self.item_bias = nn.Linear(item_width, 1, bias=False)
         self.user_factor = nn.Linear(user_width, factors)
         self.item_factor = nn.Linear(item_width, factors, bias=False)
+
+    def begin_at_zero(self) -> None:
+        """Set weights so that every score is 0 and all weights have a gradient but for the user's
+        factors, which get one after the first step."""
+        for weight in (self.user_bias.weight, self.user_bias.bias, self.item_bias.weight,
+                       self.item_factor.weight):  # fmt: skip
+            nn.init.zeros_(weight)
 
     def forward(self, user: Tensor, item: Tensor) -> Tensor:
         """[M, user_width], [M, item_width] → [M]"""

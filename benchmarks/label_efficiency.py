@@ -84,7 +84,7 @@ def _arm(a: argparse.Namespace, base: Any, arm: str, share: float, seed: int) ->
     if arm == "pretrained":
         start = Path(a.storage, f"{base.name}-base-seed-{seed}", "pretrain").resolve()
         return [*only, f"{stage}.init_from={start}", f"{stage}.task.labels={share}"]
-    only += [f"{stage}.init_from=null", f"{stage}.lr_scale=null", f"{stage}.frozen_tables=false",
+    only += [f"{stage}.init_from=null", f"{stage}.lr_scale={{}}", f"{stage}.frozen_tables=false",
              f"{stage}.tables.lr={base.pretrain.tables.lr}"]  # fmt: skip
     if arm == "scratch":
         return [*only, f"{stage}.task.labels={share}"]

@@ -150,6 +150,8 @@ async def _open(port: int, bodies: list[bytes], rate: float, seconds: float) -> 
 
     async def one() -> None:
         began = time.perf_counter()
+        while idle and idle[-1][0].at_eof():  # closed by the service, since it was idle for long
+            idle.pop()
         pair = idle.pop() if idle else await _connection(port)
         bad[0] += await _ask(pair, random.choice(bodies)) != 200
         times.append(time.perf_counter() - began)

@@ -149,11 +149,17 @@ async def _open(port: int, bodies: list[bytes], rate: float, seconds: float) -> 
     bad, tasks = [0], []
 
     async def one() -> None:
-        began = time.perf_counter()
-        while idle and idle[-1][0].at_eof():  # closed by the service, since it was idle for long
-            idle.pop()
-        pair = idle.pop() if idle else await _connection(port)
-        bad[0] += await _ask(pair, random.choice(bodies)) != 200
+        began, body = time.perf_counter(), random.choice(bodies)
+        kept = bool(idle)
+        pair = idle.pop() if kept else await _connection(port)
+        try:
+            status = await _ask(pair, body)
+        except (OSError, asyncio.IncompleteReadError):
+            status = 0
+            if kept:  # it may have been closed by the service, since it was idle for long
+                pair = await _connection(port)
+                status = await _ask(pair, body)
+        bad[0] += status != 200
         times.append(time.perf_counter() - began)
         idle.append(pair)
 

@@ -12,6 +12,8 @@ from typing import Any
 
 from p5dist.config import RunConfig, dump_job, load_job
 from p5dist.config.notes import notes
+from p5dist.data.events import check_events
+from p5dist.data.manifest import Manifest
 from p5dist.environment.ray_session import connect
 from p5dist.environment.redact import redact, redact_text
 from p5dist.errors import ConfigError, P5Error, RunFolderError, StoppedError
@@ -77,6 +79,8 @@ def run(job: RunConfig, wanted: list[str], *, fresh: bool = False) -> dict[str, 
                     continue
                 if stage != "prepare" and not checked:
                     _check_trainings(job, folder, stages)
+                    if "evaluate" in stages:
+                        _check_evaluated(job, folder)
                     if lists:
                         check_values(job, folder.prepare)
                     checked = True
@@ -206,6 +210,12 @@ def _check_trainings(job: RunConfig, folder: RunFolder, stages: list[str]) -> No
 
     for stage in _to_train(job, folder, stages):
         check_training(job, stage, folder)
+
+
+def _check_evaluated(job: RunConfig, folder: RunFolder) -> None:
+    """Check, before the first training, that the events of targets are there."""
+    if job.evaluate is not None and job.evaluate.events is not None:
+        check_events(Manifest.read(folder.prepare), job.evaluate.events, "evaluate.events")
 
 
 def _without_secrets(job: RunConfig) -> str:

@@ -178,6 +178,19 @@ class RunConfig(Section):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _events(self) -> RunConfig:
+        sections: dict[str, Any] = {"evaluate": self.evaluate}
+        for stage, training in self.trainings().items():
+            sections[f"{key_of(stage)}.validation"] = training.validation
+        for key, section in sections.items():
+            named = None if section is None else section.events
+            if named is not None and self.prepare.source.columns.event is None:
+                raise ValueError(
+                    f"{key}.events names events, but prepare.source.columns.event names no column"
+                )
+        return self
+
     @property
     def training_seed(self) -> int:
         """``train_seed``; left out, ``seed``."""

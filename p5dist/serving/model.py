@@ -33,13 +33,13 @@ class Model:
     """
 
     def __init__(self, run: str, stage: str | None = None) -> None:
-        self._place, self._run = run, load(run, stage=stage)
+        self._place, self._run = run, _ready(run, stage)
         self._lock, self._memory = threading.Lock(), FreeMemory()
 
     def swap(self, run: str, stage: str | None = None) -> None:
         """Load another run beside this one, then answer with it; requests that are being answered
         keep the run they began with. If it cannot be loaded, nothing changes."""
-        found = load(run, stage=stage)
+        found = _ready(run, stage)
         with self._lock:
             self._place, self._run = run, found
 
@@ -108,6 +108,14 @@ class Model:
     def _reply(self, name: str, found: Any) -> Reply:
         """See :class:`.schema.RecommendAnswer` and :class:`.schema.ScoreAnswer`."""
         return Reply(200, to_json({"run": self._place, name: found}, inf_nan_mode="null"))
+
+
+def _ready(place: str, stage: str | None) -> Run:
+    """A run that has read all that an answer needs."""
+    run = load(place, stage=stage)
+    if run.stage is not None:
+        run.recommend([[]], 1, times=[[]], events=[[]], ratings=[[]])
+    return run
 
 
 def _recommended(run: Run, histories: list[History], rules: RecommendRequest) -> pa.Table:

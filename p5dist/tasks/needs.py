@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from p5dist.config import RunConfig
+from p5dist.data.events import check_events
 from p5dist.data.manifest import Manifest
 from p5dist.errors import DataError
 from p5dist.feed.mix import open_mix
@@ -33,7 +34,10 @@ def check_training(job: RunConfig, stage: str, folder: RunFolder) -> None:
         else:
             assert problem is not None
             raise problem
-    if job.trainings()[stage].validation is not None and not manifest.rows_by_split["validation"]:
+    validation = job.trainings()[stage].validation
+    if validation is not None and validation.events is not None:
+        check_events(manifest, validation.events, f"{stage.replace('/', '.')}.validation.events")
+    if validation is not None and not manifest.rows_by_split["validation"]:
         key = stage.replace("/", ".")
         raise DataError(
             "nothing to validate on: no interaction is in the validation split",

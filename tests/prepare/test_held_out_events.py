@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from p5dist.config import RunConfig
 from p5dist.config.splits import LeaveOneOut
 from p5dist.errors import ConfigError
+from p5dist.pipeline import run_job
 from p5dist.prepare.split import AFTER_TEST, split_codes
 from tests.prepare.reference import in_seconds, written
 from tests.prepare.runs import COLUMNS, make_job, prepared
@@ -77,3 +79,19 @@ def test_a_dropped_event_cannot_be_held_out(tmp_path: Path) -> None:
         purchases(tmp_path, {"x": "vbvb"}, events={"b": 0})
     with pytest.raises(ValidationError, match=r"split\.events needs source\.columns\.event"):
         make_job(tmp_path, {"files": "x"}, split={"kind": "leave_one_out", "events": ["b"]})
+
+
+def test_events_of_targets_are_checked_before_anything_is_trained(tmp_path: Path) -> None:
+    job = purchases(tmp_path, dict.fromkeys("xyz", "vbvb"))
+    wrong = job.model_dump(mode="json") | {
+        "pretrain": {"steps": 1, "batch_size": 64}, "evaluate": {"events": ["buys"]},
+    }  # fmt: skip
+    with pytest.raises(ConfigError, match=r"evaluate\.events(.|\n)*buys"):
+        run_job(RunConfig.model_validate(wrong))
+    assert not (tmp_path / "run/pretrain").exists()
+    without = {"source": {"files": "x", "columns": COLUMNS}}
+    base = {"name": "run", "prepare": without, "pretrain": {"steps": 1}}
+    training = {"steps": 1, "validation": {"every": 1, "events": ["b"]}}
+    for section in ({"evaluate": {"events": ["b"]}}, {"pretrain": training}):
+        with pytest.raises(ValidationError, match="names events, but prepare"):
+            RunConfig.model_validate(base | section)

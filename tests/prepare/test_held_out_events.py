@@ -82,7 +82,7 @@ def test_a_dropped_event_cannot_be_held_out(tmp_path: Path) -> None:
 
 
 def test_events_of_targets_are_checked_before_anything_is_trained(tmp_path: Path) -> None:
-    job = purchases(tmp_path, dict.fromkeys("xyz", "vbvb"))
+    job = purchases(tmp_path, dict.fromkeys("xyz", "vvvbvb"))
     wrong = job.model_dump(mode="json") | {
         "pretrain": {"steps": 1, "batch_size": 64}, "evaluate": {"events": ["buys"]},
     }  # fmt: skip

@@ -64,7 +64,8 @@ def test_without_the_target_is_what_a_fit_without_it_gives() -> None:
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[object, object]:
     job = small_job(
         tmp_path_factory.mktemp("biases"), "pretrain=null", "model.inputs={rating: false}",
-        "finetune.rating.init_from=null", "finetune.rating.task={kind: rating, user_dim: 8, history: time, base: biases}",
+        "finetune.rating.init_from=null",
+        "finetune.rating.task={kind: rating, user_dim: 8, history: time, base: biases}",
         "finetune.rating.dense.lr=1e-9", "finetune.rating.tables.lr=1e-9", "evaluate.bootstrap=0",
     )  # fmt: skip
     run = write_small_data(job, users=80)

@@ -65,6 +65,8 @@ def decided(
     """
     if not job.ranking.open:
         return job, None
+    if len(options := _options(job)) == 1:
+        return _with(job, options[0]), None
     file = folder.training(stage) / CHOSEN
     of = _identity(job, folder, manifest, stage, load)
     found = file.read_json() if file.exists() else {}
@@ -83,6 +85,8 @@ def decided_here(
     Ray."""
     if not job.ranking.open:
         return job
+    if len(options := _options(job)) == 1:
+        return _with(job, options[0])
     file = folder.training(stage) / CHOSEN
     found = file.read_json() if file.exists() else {}
     if found.get("of") != _identity(job, folder, manifest, stage, load_scorer):
@@ -116,8 +120,6 @@ def _choose(
 ) -> dict[str, Any]:
     options = _options(job)
     first = {"item_to_item": options[0][0], "returns": options[0][1]}
-    if len(options) == 1:
-        return {**first, "why": "nothing is open"}
     if not manifest.rows_by_split["validation"]:
         return {**first, "why": "no interaction is in the validation split"}
     reader, portions = all_portions(job, folder, manifest)

@@ -379,7 +379,7 @@ def test_reasons_are_interactions_of_the_history(run: p5dist.Run) -> None:
     given = [["i3", "i9", "i4"], [], ["i7", "i7"]]
     stars = [[3.0, 4.0, 5.0], [], [1.0, 2.0]]
     table = run.recommend(given, k=4, ratings=stars, explain=2)
-    assert table.column_names[-2:] == ["reasons", "counted"]
+    assert table.column_names[-3:] == ["reasons", "counted", "attributes"]
     plain = run.recommend(given, k=4, ratings=stars)
     for name in ("history", "rank", "item_id"):
         assert table[name].equals(plain[name])

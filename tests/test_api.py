@@ -394,3 +394,9 @@ def test_reasons_are_interactions_of_the_history(run: p5dist.Run) -> None:
     assert some > 4
     with pytest.raises(ConfigError, match="explain"):
         run.recommend(given, ratings=stars, explain=0)
+
+
+def test_one_id_is_no_list_of_ids(run: p5dist.Run) -> None:
+    for call in (run.similar_items, run.item_vectors):
+        with pytest.raises(DataError, match="must be a list of item ids"):
+            call("i12")

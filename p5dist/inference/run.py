@@ -351,6 +351,11 @@ class Run:
         return self._users(text) + 1
 
     def _with_vectors(self, items: Sequence[Id], where: str) -> Ints:
+        if isinstance(items, str | bytes):
+            raise DataError(
+                f"{where} must be a list of item ids", where=where, value=repr(items),
+                rule="a list of external ids", fix=f"{where}=[{items!r}]",
+            )  # fmt: skip
         ids = known_items(self._items, items, where)
         without = np.flatnonzero(~self._items.has_vector[ids - 1])
         if len(without):

@@ -19,7 +19,7 @@ _OF_SEVERAL_TARGETS = ("precision", "recall", "map", "list_ndcg")
 _REASONS = {
     NO_HISTORY: "without an earlier interaction to predict from",
     REPEATED: "repeats (evaluate.targets: new)",
-    OTHER_EVENT: "of events that evaluate.events does not name",
+    OTHER_EVENT: "of other events than targets (evaluate.events, prepare.split.events)",
     NOT_CHOSEN: "of users that evaluate.users does not choose",
 }
 # Title, label and direction of metrics, for results of earlier versions, which do not have them.

@@ -88,7 +88,10 @@ def count_returns(histories: Histories, targets: Bools) -> Ints:
 
 
 def returns_of(counts: Ints) -> Floats:
-    """The table of :class:`Returns` from the sums of :func:`count_returns`."""
+    """The table of :class:`Returns` from the sums of :func:`count_returns`. Where all interactions
+    have an event, one that is given without event (code 0) is described by its place alone."""
+    if not counts[0, 0].any():
+        counts = np.concatenate([counts.sum(axis=1, keepdims=True), counts[:, 1:]], axis=1)
     table: Floats = counts[1] / (counts[0] + _PRIOR)
     return table
 

@@ -89,6 +89,16 @@ def test_the_table_by_hand() -> None:
     assert table[0, :3].tolist() == pytest.approx([0 / 3, 1 / 2, 0])
 
 
+def test_an_item_without_event_is_described_by_its_place() -> None:
+    made = random_histories(2)
+    made = replace(made, event=np.maximum(made.event, 1).astype(np.int8))
+    counts = count_returns(made, np.ones(3, dtype=bool))
+    table = returns_of(counts)
+    pooled = counts[1].sum(axis=0) / (counts[0].sum(axis=0) + 1)
+    assert not counts[0, 0].any() and table[0].tolist() == pytest.approx(pooled.tolist())
+    assert table[1:].tolist() == returns_of(counts)[1:].tolist()
+
+
 def test_returns_come_first_and_counts_divide_what_they_leave() -> None:
     catalogue = Catalogue(4)
     counts = ItemToItem.fit([histories([[1, 2], [1, 3], [1, 3]])], catalogue)

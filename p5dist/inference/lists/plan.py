@@ -57,8 +57,14 @@ def make_plan(job: RunConfig, folder: RunFolder, manifest: Manifest) -> Plan:
         order.append(f"popularity penalty {section.popularity_penalty:g}")
     if section.diversity:
         order.append(f"diversity {section.diversity:g} among {section.depth:,} items")
-    lines = (f"for {people}", f"from {candidates.in_words()}", "; ".join(order))
-    return Plan(items, candidates, chosen, new_rows, lines)
+    lines = [f"for {people}", f"from {candidates.in_words()}", "; ".join(order)]
+    after = manifest.rows_rejected.get("after_test", 0)
+    if after and section.histories is None:
+        lines.append(
+            f"warning: {after:,} interactions after the test interactions are in no history: "
+            "prepare.split.events drops them; give the latest histories by recommend.histories"
+        )
+    return Plan(items, candidates, chosen, new_rows, tuple(lines))
 
 
 def plan_lines(job: RunConfig, folder: RunFolder, *, prepared: bool) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from p5dist.data.attributes import Attributes
@@ -18,10 +19,14 @@ class AttributeVectors:
     """The vector of an item is the sum of its id row and of the mean row of its values of each
     attribute; these are the means."""
 
-    names: tuple[str, ...]
     attributes: Attributes
     rows: tuple[Tensor, ...]
     """By attribute [values + 1, dim]"""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the attributes."""
+        return self.attributes.names
 
     @classmethod
     def of(cls, trained: Trained) -> AttributeVectors | None:
@@ -46,21 +51,17 @@ class AttributeVectors:
         trained.load(dict(weights))
         by_name = {name.split(".")[-2]: values for name, values in weights.items()}
         rows = tuple(by_name[f"item_{name}"] for name in names)
-        return cls(names, attributes, rows)
+        return cls(attributes, rows)
 
     def __call__(self, ids: Ints) -> Tensor:
         """[n, attributes, dim] of the items ``ids`` [n]; zero for an item without value."""
-        parts = []
-        for offsets, values, rows in zip(
-            self.attributes.offsets, self.attributes.values, self.rows, strict=True
-        ):
-            length = offsets[ids + 1] - offsets[ids]
-            owner = np.repeat(np.arange(len(ids)), length)
-            first = np.repeat(offsets[ids] - (np.cumsum(length) - length), length)
-            found = rows[torch.from_numpy(values[first + np.arange(len(owner))])]
-            total = torch.zeros(len(ids), rows.shape[1])
-            total.index_add_(0, torch.from_numpy(owner), found)
-            parts.append(total / torch.from_numpy(np.maximum(length, 1))[:, None])
+        values, lengths = (torch.from_numpy(x) for x in self.attributes.of(ids))
+        parts, begin = [], 0
+        for rows, length in zip(self.rows, lengths.view(-1, len(ids)), strict=True):
+            end = begin + int(length.sum())
+            first = torch.cumsum(length, 0) - length
+            parts.append(F.embedding_bag(values[begin:end], rows, first, mode="mean"))
+            begin = end
         return torch.stack(parts, dim=1)
 
     def shares(self, users: Tensor, items: Ints, vectors: Tensor) -> Floats:

@@ -16,7 +16,6 @@ import numpy.typing as npt
 
 from p5dist.config import RunConfig
 from p5dist.config.output import Evaluate
-from p5dist.config.splits import LeaveOneOut
 from p5dist.data import columns as c
 from p5dist.data.catalogue import Catalogue
 from p5dist.data.histories import Histories
@@ -39,6 +38,7 @@ from p5dist.ranking.popularity import Popularity, RecentPopularity
 from p5dist.ranking.ppmi import PpmiSvd
 from p5dist.ranking.repeats import LastItem, LastOfEvent
 from p5dist.ranking.returns import Returns, returns_of
+from p5dist.ranking.targets import events_of_targets
 from p5dist.ranking.topk import Ranker
 from p5dist.storage import Folder, RunFolder
 from p5dist.storage.arrays import LocalCopies, write_array
@@ -155,13 +155,16 @@ def mixture_of(job: RunConfig, fitted: Fitted) -> Mixture | None:
     Args:
         job: in which nothing of the section ``ranking`` is open (see :func:`.mixing.decided`).
     """
-    ranking = job.ranking
-    assert not ranking.open, "chosen before"
-    if not mixes(job):
+    assert not job.ranking.open, "chosen before"
+    return mixture(fitted, float(job.ranking.item_to_item), bool(job.ranking.returns))
+
+
+def mixture(fitted: Fitted, share: float, returns: bool) -> Mixture | None:
+    """The mixture with these settings of the section ``ranking``; None: the model alone."""
+    if not share and not returns:
         return None
-    share = float(ranking.item_to_item)
     return Mixture(
-        fitted.item_to_item if share else None, share, fitted.returns if ranking.returns else None
+        fitted.item_to_item if share else None, share, fitted.returns if returns else None
     )
 
 
@@ -214,9 +217,7 @@ def _identity(job: RunConfig, manifest: Manifest) -> dict[str, Any]:
 
 def _returned(job: RunConfig, manifest: Manifest) -> list[bool]:
     """By code of the event, whether users come back with it: the events of targets."""
-    named = None if job.evaluate is None else job.evaluate.events
-    if named is None and isinstance(job.prepare.split, LeaveOneOut):
-        named = job.prepare.split.events
+    named = events_of_targets(job, job.evaluate)
     return [named is None, *(named is None or event in named for event in manifest.events)]
 
 

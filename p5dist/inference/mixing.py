@@ -23,17 +23,16 @@ from p5dist.data.manifest import Manifest
 from p5dist.data.reader import Portion
 from p5dist.data.users import Users
 from p5dist.environment.console import console
-from p5dist.inference.fitting import read_fitted
+from p5dist.inference.fitting import mixture, read_fitted
 from p5dist.inference.rankers import Vectors
 from p5dist.inference.scorer import load_scorer
 from p5dist.inference.scoring import all_portions, score_portions
 from p5dist.inference.vectors import Trained
 from p5dist.ranking.metrics import rank_values
-from p5dist.ranking.mixture import Mixture
 from p5dist.ranking.products import rank_products
 from p5dist.ranking.targets import Rule, Targets
 from p5dist.ranking.tiles import Query
-from p5dist.storage import RunFolder
+from p5dist.storage import Folder, RunFolder
 
 CHOSEN = "mixture.json"
 SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -63,19 +62,15 @@ def decided(
     Raises:
         TrainingError: vectors are not numbers.
     """
-    if not job.ranking.open:
-        return job, None
-    if len(options := _options(job)) == 1:
-        return _with(job, options[0]), None
-    file = folder.training(stage) / CHOSEN
-    of = _identity(job, folder, manifest, stage, load)
-    found = file.read_json() if file.exists() else {}
-    if found.get("of") != of:
+    if (settled := _settled(job)) is not None:
+        return settled, None
+    file, of = folder.training(stage) / CHOSEN, _identity(job, folder, manifest, stage, load)
+    found = _written(file, of)
+    if found is None:
         found = {"of": of, **_choose(job, folder, manifest, stage, load)}
         file.write_json(found)
         _say(found)
-    about = {name: found[name] for name in ("why", "users", "options") if name in found}
-    return _with(job, (found["item_to_item"], found["returns"])), about
+    return _chosen(job, found), {name: found[name] for name in ("why", "options") if name in found}
 
 
 def decided_here(
@@ -83,16 +78,32 @@ def decided_here(
 ) -> RunConfig:
     """The job of :func:`decided`, for a run that may lie where nothing can be written; without
     Ray."""
-    if not job.ranking.open:
-        return job
-    if len(options := _options(job)) == 1:
-        return _with(job, options[0])
-    file = folder.training(stage) / CHOSEN
-    found = file.read_json() if file.exists() else {}
-    if found.get("of") != _identity(job, folder, manifest, stage, load_scorer):
+    if (settled := _settled(job)) is not None:
+        return settled
+    of = _identity(job, folder, manifest, stage, load_scorer)
+    found = _written(folder.training(stage) / CHOSEN, of)
+    if found is None:
         scale = job.scale.model_copy(update={"workers": 1, "actors": 1, "address": None})
         alone = job.model_copy(update={"scale": scale})
         found = _choose(alone, folder, manifest, stage, lambda *_: scorer)
+    return _chosen(job, found)
+
+
+def _settled(job: RunConfig) -> RunConfig | None:
+    """The job if it leaves no choice; else None."""
+    if not job.ranking.open:
+        return job
+    options = _options(job)
+    return _with(job, options[0]) if len(options) == 1 else None
+
+
+def _written(file: Folder, of: dict[str, Any]) -> dict[str, Any] | None:
+    """The choice that was made for the same model and protocol."""
+    found: dict[str, Any] = file.read_json() if file.exists() else {}
+    return found if found.get("of") == of else None
+
+
+def _chosen(job: RunConfig, found: dict[str, Any]) -> RunConfig:
     return _with(job, (found["item_to_item"], found["returns"]))
 
 
@@ -128,20 +139,20 @@ def _choose(
     some = portions[: math.ceil(rule.share * len(portions))]
     rule = replace(rule, share=min(rule.share * len(portions) / len(some), 1.0))
     make = ChoiceFactory(job, folder, manifest, stage, load, options, rule)
-    total, users = np.zeros(len(options)), 0
+    total, targets = np.zeros(len(options)), 0
     for row in score_portions(make, job, reader, some, "choose the mixture"):
         total += row["gains"][0].as_py()
-        users += row["targets"][0].as_py()
-    if not users:
+        targets += row["targets"][0].as_py()
+    if not targets:
         return {**first, "why": "no validation interaction is a target"}
     best = options[int(np.argmax(total))]
     means = [
-        {"item_to_item": share, "returns": own, _METRIC: float(gain / users)}
+        {"item_to_item": share, "returns": own, _METRIC: float(gain / targets)}
         for (share, own), gain in zip(options, total, strict=True)
     ]
     return {
         "item_to_item": best[0], "returns": best[1],
-        "why": f"the largest {_METRIC} on {users:,} validation interactions", "options": means,
+        "why": f"the largest {_METRIC} on {targets:,} validation interactions", "options": means,
     }  # fmt: skip
 
 
@@ -161,12 +172,7 @@ class ChoiceFactory:
     def __call__(self) -> Callable[[Portion, Users], pa.Table]:
         model: Vectors = self.load(self.job, self.folder, self.stage)
         fitted = read_fitted(self.job, self.folder, self.manifest)
-        mixtures = [
-            Mixture(fitted.item_to_item if share else None, share, fitted.returns if own else None)
-            if share or own
-            else None
-            for share, own in self.options
-        ]
+        mixtures = [mixture(fitted, share, own) for share, own in self.options]
         config = self.job.evaluate or Evaluate()
         items = model.items(int(self.job.ranking.memory * _GIB) // 2)
 
@@ -178,13 +184,13 @@ class ChoiceFactory:
                 seen = batch.seen if config.mask_seen else None
                 counted = fitted.item_to_item.scores(batch.histories)
                 targets += len(batch.item)
-                for number, mixture in enumerate(mixtures):
+                for number, mixed in enumerate(mixtures):
                     remembered = None
-                    if mixture is not None:
-                        remembered = mixture.remembered(batch.histories, counted)
+                    if mixed is not None:
+                        remembered = mixed.remembered(batch.histories, counted)
                     query = Query(vectors, batch.owner, batch.item, seen, remembered)
                     (((ranks, _),),) = rank_products(
-                        [query], items, 1, mixture=mixture is not None, alone=mixture is None
+                        [query], items, 1, mixture=mixed is not None, alone=mixed is None
                     )
                     gains[number] += rank_values(ranks, (_K,))[_METRIC].sum()
             return pa.table({"gains": [gains.tolist()], "targets": [targets]})

@@ -41,6 +41,17 @@ OTHER_EVENT = "other_event"
 """Why an interaction of the evaluated split is no target."""
 
 
+def events_of_targets(
+    job: RunConfig, section: Evaluate | Validation | None
+) -> tuple[str, ...] | None:
+    """The events whose held-out interactions are targets: those that the section names, or those
+    that the split holds out; None: all."""
+    if section is not None and section.events is not None:
+        return section.events
+    split = job.prepare.split
+    return split.events if isinstance(split, LeaveOneOut) else None
+
+
 @dataclass(frozen=True)
 class Rule:
     """Which held-out interactions are targets.
@@ -80,9 +91,7 @@ class Rule:
             ConfigError: the prepared data has no such event.
         """
         users = manifest.users_by_split[split]
-        events = section.events
-        if events is None and isinstance(job.prepare.split, LeaveOneOut):
-            events = job.prepare.split.events
+        events = events_of_targets(job, section)
         return cls(
             split=c.SPLIT_CODES[split],
             sessions=job.prepare.session_gap is not None,

@@ -34,14 +34,16 @@ class Front:
         return reply
 
     async def score(self, body: bytes) -> Reply:
-        return Reply(*await self._ask("score", body))
+        reply: Reply = await self._ask("score", body)
+        return reply
 
     async def health(self) -> Health:
         found: Health = await self._ask("health")
         return found
 
     async def _together(self, bodies: list[bytes]) -> list[Reply]:
-        return [Reply(*reply) for reply in await self._ask("recommend", bodies)]
+        replies: list[Reply] = await self._ask("recommend", bodies)
+        return replies
 
     async def _ask(self, name: str, *arguments: Any) -> Any:
         for left in reversed(range(_TRIES)):

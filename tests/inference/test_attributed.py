@@ -31,7 +31,7 @@ def test_shares_by_hand() -> None:
     )
     genre = torch.tensor([[9.0, 9.0], [1.0, 0.0], [3.0, 2.0]])  # row 0 is padding
     brand = torch.tensor([[9.0, 9.0], [-1.0, 5.0], [4.0, 0.0]])
-    parts = AttributeVectors(("genre", "brand"), attributes, (genre, brand))
+    parts = AttributeVectors(attributes, (genre, brand))
     assert parts(np.array([1, 2])).tolist() == [[[2, 1], [-1, 5]], [[0, 0], [4, 0]]]
     # The user reads the first number: genre adds 2, brand -1, and of the score 7 the row adds 6.
     users, items = torch.tensor([[1.0, 0.0]]), np.array([[1, 2]])

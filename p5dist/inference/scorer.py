@@ -88,7 +88,7 @@ class Scorer:
         for first in range(0, max(len(ids), 1), BLOCK):
             batch = self._batch(Histories.empty(), candidates=ids[first : first + BLOCK])
             parts.append(compute(batch)[batch.candidates])
-        return torch.cat(parts)
+        return torch.cat(parts) if len(parts) > 1 else parts[0]
 
     def items(self, held: int = 0) -> ItemVectors:
         """The vectors of all items in blocks, see :class:`.products.ItemBlocks`.

@@ -344,6 +344,7 @@ def check_ranks(
         k=len(ids),
         times=[[e.time for e in target.history] for target in targets],
         ratings=[[e.rating for e in target.history] for target in targets],
+        events=[[e.event for e in target.history] for target in targets],
         users=[target.user for target in targets],
         mask_seen=False,
     )

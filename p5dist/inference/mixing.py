@@ -38,9 +38,11 @@ CHOSEN = "mixture.json"
 SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 _K = 10
 _METRIC = f"ndcg@{_K}"
-_PRODUCTS = 2_000_000_000
+_PRODUCTS = 1_000_000_000
 """Pairs of user and item that are scored for the choice, about."""
 _USERS = 1000, 20_000
+_PORTIONS = 16
+"""That are scored in parallel, if there are so many."""
 _GIB = 1 << 30
 
 Option = tuple[float, bool]
@@ -136,7 +138,7 @@ def _choose(
     reader, portions = all_portions(job, folder, manifest)
     rule = _rule(job, manifest, len(options))
     # Users are spread over the shards by a hash: the first portions are a random sample.
-    some = portions[: math.ceil(rule.share * len(portions))]
+    some = portions[: max(math.ceil(rule.share * len(portions)), _PORTIONS)]
     rule = replace(rule, share=min(rule.share * len(portions) / len(some), 1.0))
     make = ChoiceFactory(job, folder, manifest, stage, load, options, rule)
     total, targets = np.zeros(len(options)), 0

@@ -208,6 +208,7 @@ def _bytes(query: Query | None, k: int) -> int:
     size = 4 * users * width + 24 * users * k + 32 * len(query.target)
     if query.seen is not None:
         size += 24 * len(query.seen.values)
-    if query.counted is not None:
-        size += 40 * query.counted.nnz
+    counted = query.counted
+    if counted is not None:
+        size += counted.nbytes if isinstance(counted, np.ndarray) else 40 * counted.nnz
     return size

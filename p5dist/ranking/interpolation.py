@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from scipy.sparse import csr_array
 from torch import Tensor
 
-from p5dist.ranking.csr import csr32
+from p5dist.ranking.counts import Counts, csr32, row_pieces, row_sums
 
 
-def shared(counted: csr_array, share: float | np.ndarray) -> csr_array:
+def shared(counted: Counts, share: float | np.ndarray) -> Counts:
     """[B, L] float32: counts [B, L], divided by the sum of their row, times ``share`` [B]."""
-    rows = counted.shape[0]
-    lengths = np.diff(counted.indptr)
-    row = np.repeat(np.arange(rows), lengths)
-    total = np.bincount(row, counted.data, rows)
-    factor = np.broadcast_to(share, (rows,)) / np.where(total > 0, total, 1.0)
-    values = counted.data * np.repeat(factor, lengths)
+    total = row_sums(counted)
+    factor = np.broadcast_to(share, total.shape) / np.where(total > 0, total, 1.0)
+    if isinstance(counted, np.ndarray):
+        return counted * factor.astype(np.float32)[:, None]
+    values = np.empty(counted.nnz, dtype=np.float32)
+    for rows in row_pieces(counted):
+        ends = counted.indptr[rows.start : rows.stop + 1]
+        at = slice(ends[0], ends[-1])
+        of_entry = np.repeat(factor[rows], np.diff(ends))
+        np.multiply(counted.data[at], of_entry, out=values[at], casting="same_kind")
     return csr32(counted.indptr, counted.indices, values, counted.shape)
 
 
@@ -35,11 +38,11 @@ def raised(scores: Tensor, probability: Tensor, constant: Tensor) -> Tensor:
     """[E] scores of remembered items.
 
     Args:
-        scores: [E] of the model.
+        scores: [E] of the model, in double precision: exp(score - constant) is a probability.
         probability: [E] r, positive.
         constant: [E] of the user of each item.
     """
-    return torch.logaddexp(scores, probability.log().add_(constant))
+    return (scores - constant).exp_().add_(probability).log_().add_(constant)
 
 
 class LogSum:

@@ -8,12 +8,16 @@ from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
+import numpy.typing as npt
+import torch
 from scipy.sparse import csr_array, vstack
+from torch import Tensor
 
 from p5dist.data.catalogue import Catalogue
 from p5dist.data.histories import Histories
 from p5dist.data.jagged import Floats, Ints, Jagged, offsets_of, ranges
-from p5dist.ranking.csr import csr32
+from p5dist.data.matrix import BLOCK
+from p5dist.ranking.counts import DENSE, Counts, csr32, csr_tensor
 from p5dist.ranking.sparse import rank_and_list_sparse
 from p5dist.ranking.topk import Ranked
 
@@ -52,7 +56,6 @@ class ItemToItem:
     Its arrays may be memory-mapped: only the rows of the last items of histories are read."""
 
     name = "item_to_item"
-    fitted_on = "item pairs of training histories"
     fitted_on = f"item pairs at most {WINDOW} interactions apart in training histories"
 
     @classmethod
@@ -66,8 +69,11 @@ class ItemToItem:
         weight = weights_of(slice(0, items), forward, forward.T.tocsr(), count)
         return cls(catalogue, weight)
 
-    def scores(self, histories: Histories) -> csr_array:
-        """[B, L] float32, the items of a score above 0; the columns of a row are in no order."""
+    def scores(self, histories: Histories) -> Counts:
+        """[B, L] float32. Sparse unless items have so many neighbours that an array takes less
+        time; the columns of a row are in no order then."""
+        if self._mostly_full:
+            return self._whole(histories)
         parts = list(self._parts(histories))
         if len(parts) == 1:
             return parts[0]
@@ -81,23 +87,46 @@ class ItemToItem:
         scores = self.scores(histories)
         return rank_and_list_sparse(scores, self.catalogue, owner, target, k, seen=seen)
 
+    @cached_property
+    def _mostly_full(self) -> bool:
+        """Whether the scores of a history are many, on average; the same for all histories, since
+        the last bits depend on it."""
+        items = self.catalogue.largest
+        return items <= BLOCK and LAST * self.weight.nnz * DENSE > items * items
+
+    def _whole(self, histories: Histories) -> npt.NDArray[np.float32]:
+        recent = histories.last(LAST)
+        shape = len(recent), self.catalogue.largest
+        share, weight = csr32(recent.offsets, recent.item - 1, _shares(recent), shape), self._small
+        assert weight is not None
+        if not torch._C.has_mkl or not share.nnz:
+            product: npt.NDArray[np.float32] = (share @ weight).toarray()
+            return product
+        out = torch.empty(shape)
+        torch.addmm(out, csr_tensor(share), self._factor, beta=0, out=out)
+        return out.numpy()
+
+    @cached_property
+    def _factor(self) -> Tensor:
+        assert self._small is not None
+        return csr_tensor(self._small)
+
     def _parts(self, histories: Histories) -> Iterator[csr_array]:
         """The scores of some histories at a time, made of at most TERMS terms (but of one history
         at least)."""
         recent = histories.last(LAST)
-        age = recent.lengths[recent.owner()] - 1 - recent.position()
         start, end = self.weight.indptr[recent.item - 1], self.weight.indptr[recent.item]
+        shares = _shares(recent)
         terms = np.cumsum(np.append(0, end.astype(np.int64) - start))[recent.offsets[1:]]
         for rows in _cuts(terms, TERMS):
             t = slice(recent.offsets[rows.start], recent.offsets[rows.stop])
             offsets = recent.offsets[rows.start : rows.stop + 1] - recent.offsets[rows.start]
-            share = (AGE_DECAY ** age[t]).astype(np.float32)
             column, weight = recent.item[t] - 1, self._small
             if weight is None:
                 used, column = np.unique(column, return_inverse=True)
                 weight = self._rows(used)
             shape = rows.stop - rows.start, weight.shape[0]
-            yield csr32(offsets, column, share, shape) @ weight
+            yield csr32(offsets, column, shares[t], shape) @ weight
 
     @cached_property
     def _small(self) -> csr_array | None:
@@ -143,6 +172,13 @@ def weights_of(
     weight.data /= (of_row + 1) ** FROM_POWER
     weight.data /= (count[weight.indices] + 1) ** TO_POWER
     return weight
+
+
+def _shares(recent: Histories) -> npt.NDArray[np.float32]:
+    """[T] the weights of interactions by their age."""
+    age = recent.lengths[recent.owner()] - 1 - recent.position()
+    found: npt.NDArray[np.float32] = (AGE_DECAY**age).astype(np.float32)
+    return found
 
 
 def _cuts(total: Ints, limit: int) -> Iterator[slice]:

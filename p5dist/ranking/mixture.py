@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.sparse import csr_array
 
 from p5dist.data.histories import Histories
+from p5dist.ranking.counts import Counts, row_sums
 from p5dist.ranking.interpolation import shared
 from p5dist.ranking.item_to_item import ItemToItem
 from p5dist.ranking.returns import Returns
@@ -33,7 +33,7 @@ class Mixture:
     share: float = 0.0
     returns: Returns | None = None
 
-    def remembered(self, histories: Histories, counted: csr_array | None = None) -> csr_array:
+    def remembered(self, histories: Histories, counted: Counts | None = None) -> Counts:
         """[B, L] float32 r of item id j + 1 in column j; rows sum to less than 1.
 
         Args:
@@ -46,5 +46,9 @@ class Mixture:
         counted = self.item_to_item.scores(histories) if counted is None else counted
         if own is None:
             return shared(counted, self.share)
-        left = 1 - np.asarray(own.sum(axis=1)).reshape(-1)
-        return (own + shared(counted, self.share * left)).tocsr()
+        following = shared(counted, self.share * (1 - row_sums(own)))
+        if isinstance(following, np.ndarray):
+            row = np.repeat(np.arange(len(following)), np.diff(own.indptr))
+            following[row, own.indices] += own.data  # distinct places
+            return following
+        return (own + following).tocsr()

@@ -14,7 +14,7 @@ from scipy.sparse import csr_array
 from p5dist.data.catalogue import Catalogue
 from p5dist.data.histories import Histories
 from p5dist.data.jagged import Floats, Ints, Jagged
-from p5dist.ranking.csr import csr_tensor
+from p5dist.ranking.counts import csr_tensor
 from p5dist.ranking.products import HeldItems, rank_products
 from p5dist.ranking.tiles import Query
 from p5dist.ranking.topk import Ranked

@@ -11,7 +11,7 @@ from scipy.sparse import csr_array
 from p5dist.data.catalogue import Catalogue
 from p5dist.data.histories import Histories
 from p5dist.data.jagged import Bools, Floats, Ints, Jagged
-from p5dist.ranking.csr import csr32
+from p5dist.ranking.counts import csr32
 from p5dist.ranking.sparse import rank_and_list_sparse
 from p5dist.ranking.topk import Ranked
 

@@ -20,7 +20,7 @@ from scipy.sparse import csr_array
 from p5dist.data.catalogue import Catalogue
 from p5dist.data.jagged import Bools, Ints, Jagged, contains, distinct, ranges
 from p5dist.errors import TrainingError
-from p5dist.ranking.csr import csr_rows
+from p5dist.ranking.counts import DENSE, Counts, whole_rows
 from p5dist.ranking.products import rank_given
 from p5dist.ranking.tiles import Query
 from p5dist.ranking.topk import MISSED, Lists, Ranked
@@ -29,12 +29,10 @@ CELLS = 1 << 18
 """Entries compared at once (2 MB of keys, for the sake of the processor's cache); one row is never
 split."""
 _LOW = 1 << 32
-_DENSE = 8
-"""An array of all scores takes less time where more than one score in so many is not zero."""
 
 
 def rank_and_list_sparse(
-    scores: csr_array,
+    scores: Counts,
     catalogue: Catalogue,
     owner: Ints,
     target: Ints,
@@ -61,12 +59,12 @@ def rank_and_list_sparse(
         TrainingError: a score is negative or NaN.
     """
     k = min(k, len(catalogue))
-    if not (scores.data >= 0).all():
+    if not ((scores if isinstance(scores, np.ndarray) else scores.data) >= 0).all():
         raise TrainingError(
             "sparse scores are negative or not numbers (NaN)",
             rule="items without entry have the score 0 and come last",
         )
-    if scores.nnz * _DENSE > scores.shape[0] * scores.shape[1]:
+    if isinstance(scores, np.ndarray) or scores.nnz * DENSE > scores.shape[0] * scores.shape[1]:
         return _rank_dense(scores, catalogue, owner, target, k, seen)
     hidden = _Hidden.of(seen, scores.shape[0], catalogue)
     column = target - 1
@@ -92,13 +90,11 @@ def rank_and_list_sparse(
 
 
 def _rank_dense(
-    scores: csr_array, catalogue: Catalogue, owner: Ints, target: Ints, k: int, seen: Jagged | None
+    scores: Counts, catalogue: Catalogue, owner: Ints, target: Ints, k: int, seen: Jagged | None
 ) -> Ranked:
     """The same with an array of all scores of some rows at a time."""
     query = Query(torch.empty(scores.shape[0], 0), owner, target, seen)
-    return rank_given(
-        query, lambda rows: torch.from_numpy(csr_rows(scores, rows).toarray()), catalogue, k
-    )
+    return rank_given(query, lambda rows: torch.from_numpy(whole_rows(scores, rows)), catalogue, k)
 
 
 def free_places(taken: Ints, rows: int, size: int, wanted: Ints) -> Ints:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,10 @@ def everything(device: torch.device) -> list[Any]:
         for mixture in (False, True):
             ((*ranked,),) = rank_products([query], items, K, mixture=mixture, offset=offset)
             found += [as_lists(one) for one in ranked]
+    whole = replace(query, counted=shared(counted.toarray(), 0.3))
+    one_block = HeldItems(vectors, catalogue)
+    ((*ranked,),) = rank_products([whole], one_block, K, mixture=True, offset=offset)
+    found += [as_lists(one) for one in ranked]
     # With few ties: of equal candidates any may be chosen by rounded products.
     noise = rng.normal(size=(ITEMS, DIM)).astype(np.float32)
     vectors = vectors + torch.from_numpy(noise).to(device)

@@ -13,7 +13,7 @@ from tests.processes import run_distributed
 
 def test_ranks_and_lists_are_those_of_the_cpu(tmp_path: Path) -> None:
     (found,) = run_distributed(results, 1, tmp_path)
-    assert len(found["here"]) == 8
+    assert len(found["here"]) == 10
     for here, there in zip(found["here"], found["there"], strict=True):
         assert here == there
     assert "not on the device" in found["mistake"]

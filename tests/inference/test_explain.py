@@ -18,6 +18,7 @@ from p5dist.ranking.item_to_item import ItemToItem
 from p5dist.ranking.mixture import Mixture
 from p5dist.ranking.products import HeldItems
 from tests.data.test_histories import histories
+from tests.ranking.plain import whole
 
 ITEMS, DIM = 12, 5
 CATALOGUE = Catalogue(ITEMS, np.asarray([9]))  # there is no item 9
@@ -52,7 +53,7 @@ def log_p(model: Summing, items: list[int], wanted: int, counts: Any, share: flo
     softmax = math.exp(scores[wanted]) / sum(map(math.exp, scores.values()))
     if counts is None:
         return math.log(softmax)
-    row = counts.scores(histories([items])).toarray()[0]
+    row = whole(counts.scores(histories([items])))[0]
     if not row.sum():
         return math.log(softmax)
     return math.log((1 - share) * softmax + share * row[wanted - 1] / row.sum())

@@ -20,6 +20,7 @@ from p5dist.ranking.item_to_item import ItemToItem
 from p5dist.storage import RunFolder
 from tests.fake_scorer import FakeScorer, item_matrix, load_fake
 from tests.ranking.histories_of import histories
+from tests.ranking.plain import whole
 from tests.small_data import small_job, write_small_data
 
 ITEMS, K = 24, 12  # some users have seen more than half of the catalogue
@@ -55,7 +56,7 @@ def expected_rows(
     for user, history in histories_of(folder).items():
         scores = matrix @ matrix[np.array(history) - 1].sum(0)
         if share:
-            counted = counts.scores(histories([history])).toarray()
+            counted = whole(counts.scores(histories([history])))
             learned = np.exp(scores - scores.max()) / np.exp(scores - scores.max()).sum()
             remembered = counted[0] / counted.sum()
             scores = np.log((1 - share) * learned + share * remembered)

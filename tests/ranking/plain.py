@@ -6,7 +6,14 @@ import numpy as np
 
 from p5dist.data.catalogue import Catalogue
 from p5dist.data.jagged import Ints, Jagged
+from p5dist.ranking.counts import Counts
 from p5dist.ranking.topk import MISSED, Lists, Ranked
+
+
+def whole(counts: Counts) -> np.ndarray:
+    """[B, L]"""
+    found: np.ndarray = counts if isinstance(counts, np.ndarray) else counts.toarray()
+    return found
 
 
 def rank_plainly(

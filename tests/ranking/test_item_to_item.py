@@ -14,11 +14,11 @@ from p5dist.data.histories import Histories
 from p5dist.ranking import item_to_item
 from p5dist.ranking.item_to_item import ItemToItem, pair_counts, weights_of
 from tests.ranking.histories_of import histories, items_of
-from tests.ranking.plain import rank_plainly
+from tests.ranking.plain import rank_plainly, whole
 
 
 def scores_of(ranker: ItemToItem, users: Histories) -> np.ndarray:
-    return ranker.scores(users).toarray()
+    return whole(ranker.scores(users))
 
 
 def test_item_to_item_by_hand() -> None:
@@ -53,8 +53,13 @@ def slow_item_to_item(train: list[list[int]], users: list[list[int]], items: int
     return scores
 
 
+@pytest.mark.parametrize("sparse", [False, True])
 @pytest.mark.parametrize("small", [False, True])
-def test_item_to_item_like_the_formula(small: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_item_to_item_like_the_formula(
+    small: bool, sparse: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if sparse:
+        monkeypatch.setattr(item_to_item, "DENSE", 0)
     if small:  # pairs are counted, and histories scored, a few at once
         monkeypatch.setattr(item_to_item, "_PAIRS", 300)
         monkeypatch.setattr(item_to_item, "TERMS", 20)
@@ -65,7 +70,8 @@ def test_item_to_item_like_the_formula(small: bool, monkeypatch: pytest.MonkeyPa
     expected = slow_item_to_item(train, users, 12)
     assert scores_of(fitted, histories(users)) == pytest.approx(expected, rel=1e-5)
     found = fitted.scores(histories(users))
-    assert found.dtype == np.float32 and found.toarray() == pytest.approx(expected, rel=1e-5)
+    assert isinstance(found, csr_array if sparse else np.ndarray) and found.dtype == np.float32
+    assert not scores_of(fitted, histories([[], []])).any()
 
 
 def random_log(seed: int, users: int = 40, items: int = 30) -> Histories:
@@ -87,12 +93,14 @@ def test_ranges_of_rows_are_finished_apart() -> None:
     assert weight.toarray() == pytest.approx(whole.toarray(), rel=1e-12)
 
 
-@pytest.mark.parametrize("terms", [30, 1 << 23])
+@pytest.mark.parametrize("terms", [None, 30, 1 << 23])
 @pytest.mark.parametrize("mask", [True, False])
 def test_ranks_and_lists_as_from_all_scores(
-    mask: bool, terms: int, monkeypatch: pytest.MonkeyPatch
+    mask: bool, terms: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(item_to_item, "TERMS", terms)
+    if terms is not None:
+        monkeypatch.setattr(item_to_item, "DENSE", 0)
+        monkeypatch.setattr(item_to_item, "TERMS", terms)
     fitted = ItemToItem.fit([random_log(2, 15)], Catalogue(30, np.array([4, 30])))
 
     users, rng = random_log(3), np.random.default_rng(4)
@@ -129,5 +137,5 @@ def test_a_weight_in_a_file_is_never_copied(tmp_path: Path) -> None:
     dense = np.zeros((items, items), np.float32)
     dense[:, ::3] = arrays["data"].reshape(items, each)
     expected = [dense[2998] + 0.6 * dense[6], np.zeros(items), dense[2999]]
-    assert found.toarray() == pytest.approx(np.array(expected), rel=1e-6)
+    assert whole(found) == pytest.approx(np.array(expected), rel=1e-6)
     assert peak < 1 << 20 < arrays["data"].nbytes / 4

@@ -189,6 +189,27 @@ def test_a_penalty_by_hand() -> None:
     assert lists.scores[0, :3].tolist() == pytest.approx([2, 1.3487, 0.6974], abs=1e-4)
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_whole_counts_rank_like_sparse_ones(seed: int) -> None:
+    """With seen items, ties, ids without item and offsets; of one block."""
+    case, rng = Case(seed), np.random.default_rng(seed)
+    items = HeldItems(case.vectors, case.catalogue)
+    offset = rng.integers(-2, 1, case.catalogue.largest).astype(np.float32)
+    offset[rng.random(len(offset)) < 0.2] = -np.inf
+    sparse = case.query()
+    whole = replace(sparse, counted=shared(case.counts, 0.4))
+    assert isinstance(whole.counted, np.ndarray)
+    for added in (None, torch.from_numpy(offset)):
+        found, expected = (
+            rank_products([query], items, case.k, mixture=True, offset=added)[0]
+            for query in (whole, sparse)
+        )
+        for (ranks, lists), (ranks_2, lists_2) in zip(found, expected, strict=True):
+            assert ranks.tolist() == ranks_2.tolist()
+            assert lists.ids.tolist() == lists_2.ids.tolist()
+            np.testing.assert_allclose(lists.scores, lists_2.scores, rtol=1e-6)
+
+
 @pytest.mark.parametrize("size", [1, 7, 1000])
 @pytest.mark.parametrize("seed", range(6))
 def test_offsets_of_items_like_a_plain_sort(seed: int, size: int) -> None:

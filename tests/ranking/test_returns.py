@@ -10,10 +10,12 @@ import pytest
 
 from p5dist.data.catalogue import Catalogue
 from p5dist.data.histories import Histories
+from p5dist.ranking import item_to_item
 from p5dist.ranking.item_to_item import ItemToItem
 from p5dist.ranking.mixture import Mixture
 from p5dist.ranking.returns import PLACES, Returns, count_returns, returns_of
 from tests.data.test_histories import histories
+from tests.ranking.plain import whole
 
 EVENTS = 2
 ITEMS = 12
@@ -99,14 +101,19 @@ def test_an_item_without_event_is_described_by_its_place() -> None:
     assert table[1:].tolist() == returns_of(counts)[1:].tolist()
 
 
-def test_returns_come_first_and_counts_divide_what_they_leave() -> None:
+@pytest.mark.parametrize("sparse", [False, True])
+def test_returns_come_first_and_counts_divide_what_they_leave(
+    sparse: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if sparse:
+        monkeypatch.setattr(item_to_item, "DENSE", 0)
     catalogue = Catalogue(4)
     counts = ItemToItem.fit([histories([[1, 2], [1, 3], [1, 3]])], catalogue)
     table = np.zeros((1, PLACES))
     table[0, 0] = 0.2
     given = histories([[1], [4], []])
-    found = Mixture(counts, 0.5, Returns(catalogue, table)).remembered(given).toarray()
-    score = counts.scores(given).toarray()[0]
+    found = whole(Mixture(counts, 0.5, Returns(catalogue, table)).remembered(given))
+    score = whole(counts.scores(given))[0]
     first = 0.8 * 0.5 * score / score.sum()
     first[0] += 0.2
     assert found[0].tolist() == pytest.approx(first.tolist(), rel=1e-5)

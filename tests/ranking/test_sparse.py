@@ -22,7 +22,7 @@ NONE = np.zeros(0, dtype=np.int64)
 @pytest.fixture(autouse=True, params=[0, 8])
 def _arrays_of_all_scores(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Never (0), or for rows with many entries."""
-    monkeypatch.setattr(sparse, "_DENSE", request.param)
+    monkeypatch.setattr(sparse, "DENSE", request.param)
 
 
 def jagged(lists: list[list[int]]) -> Jagged:

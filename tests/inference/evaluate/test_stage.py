@@ -25,6 +25,7 @@ from p5dist.storage import RunFolder
 from p5dist.tasks.rating.evaluation import RatingEvaluation
 from tests.fake_scorer import FakeScorer, click_of, item_matrix, load_broken, load_fake, rating_of
 from tests.ranking.histories_of import histories
+from tests.ranking.plain import whole
 from tests.small_data import small_job, write_small_data
 
 ITEMS = 30
@@ -138,7 +139,7 @@ def test_counts_share_the_ranking(tmp_path: Path) -> None:
     counts = ItemToItem.fit([histories(train)], Catalogue(ITEMS))
     ranks: dict[str, list[int | None]] = {"model": [], "model_alone": []}
     for _, history, target, _ in cases(folder, c.TEST):
-        counted = counts.scores(histories([history])).toarray()
+        counted = whole(counts.scores(histories([history])))
         remembered = counted[0].astype(np.float64)
         logits = model_scores(history).astype(np.float64)
         learned = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()

@@ -205,6 +205,7 @@ def _evaluate(a: argparse.Namespace) -> dict[str, Any]:
     for _ in range(min(a.runs, 3)):
         shutil.rmtree(place / "runs/bench/prepare/fitted", ignore_errors=True)
         shutil.rmtree(place / "runs/bench/pretrain/vectors", ignore_errors=True)
+        (place / "runs/bench/pretrain/mixture.json").unlink(missing_ok=True)
         words = ["run", str(path), "evaluate", "--fresh"]
         measured = measure([*P5DIST, *words], a.data / "w")
         runs.append({"seconds": measured.seconds, "memory_bytes": measured.memory_bytes})

@@ -189,7 +189,7 @@ class ChoiceFactory:
                 for number, mixed in enumerate(mixtures):
                     remembered = None
                     if mixed is not None:
-                        remembered = mixed.remembered(batch.histories, counted)
+                        remembered = mixed.remembered(batch.histories, counted, in_place=False)
                     query = Query(vectors, batch.owner, batch.item, seen, remembered)
                     (((ranks, _),),) = rank_products(
                         [query], items, 1, mixture=mixed is not None, alone=mixed is None

@@ -9,13 +9,18 @@ from torch import Tensor
 from p5dist.ranking.counts import Counts, csr32, row_pieces, row_sums
 
 
-def shared(counted: Counts, share: float | np.ndarray) -> Counts:
-    """[B, L] float32: counts [B, L], divided by the sum of their row, times ``share`` [B]."""
+def shared(counted: Counts, share: float | np.ndarray, *, in_place: bool = False) -> Counts:
+    """[B, L] float32: counts [B, L], divided by the sum of their row, times ``share`` [B].
+
+    Args:
+        in_place: the counts may be overwritten.
+    """
     total = row_sums(counted)
     factor = np.broadcast_to(share, total.shape) / np.where(total > 0, total, 1.0)
     if isinstance(counted, np.ndarray):
-        return counted * factor.astype(np.float32)[:, None]
-    values = np.empty(counted.nnz, dtype=np.float32)
+        out = counted if in_place else np.empty_like(counted)
+        return np.multiply(counted, factor.astype(np.float32)[:, None], out=out)
+    values = counted.data if in_place else np.empty(counted.nnz, dtype=np.float32)
     for rows in row_pieces(counted):
         ends = counted.indptr[rows.start : rows.stop + 1]
         at = slice(ends[0], ends[-1])

@@ -33,11 +33,14 @@ class Mixture:
     share: float = 0.0
     returns: Returns | None = None
 
-    def remembered(self, histories: Histories, counted: Counts | None = None) -> Counts:
+    def remembered(
+        self, histories: Histories, counted: Counts | None = None, *, in_place: bool = True
+    ) -> Counts:
         """[B, L] float32 r of item id j + 1 in column j; rows sum to less than 1.
 
         Args:
             counted: the scores of ``item_to_item``, where they are there already.
+            in_place: they may be overwritten.
         """
         own = None if self.returns is None else self.returns.scores(histories)
         if self.item_to_item is None:
@@ -45,8 +48,9 @@ class Mixture:
             return own
         counted = self.item_to_item.scores(histories) if counted is None else counted
         if own is None:
-            return shared(counted, self.share)
-        following = shared(counted, self.share * (1 - row_sums(own)))
+            return shared(counted, self.share, in_place=in_place)
+        left = self.share * (1 - row_sums(own))
+        following = shared(counted, left, in_place=in_place)
         if isinstance(following, np.ndarray):
             row = np.repeat(np.arange(len(following)), np.diff(own.indptr))
             following[row, own.indices] += own.data  # distinct places

@@ -25,6 +25,8 @@ from p5dist.storage import Folder
 Kind = Literal["flat", "int8", "hnsw", "ivfpq"]
 INDEX, ABOUT = "index.faiss", "index.json"
 _QUERIES, _K = 1000, 10
+_RECALL, _SEARCHED = 0.95, (64, 128, 256, 512, 1024, 2048)
+"""``efSearch`` of HNSW: the first with this recall, else the last."""
 _Rows = npt.NDArray[np.float32]
 
 
@@ -57,10 +59,13 @@ def export_index(job: RunConfig, stage: str | None, out: Folder, *, kind: Kind) 
     index, longer = build(np.ascontiguousarray(vectors[ids]), ids + 1, kind)
     asked = _asked(ranked)
     exact = np.ascontiguousarray(vectors[ids])
+    search = {}
+    if kind == "hnsw":
+        search = {"ef_search": widen(index, exact, ids + 1, asked.queries)}
     found = {
         "folder": str(out), "kind": kind, "items": len(ids), "dim": vectors.shape[1],
         "query": "user vector" + (", then 0" if longer else ""), "ids": "id of items.parquet",
-        **measure(index, exact, ids + 1, asked, longer=longer),
+        **search, **measure(index, exact, ids + 1, asked, longer=longer),
     }  # fmt: skip
     out.make()
     (out / INDEX).write_bytes(faiss.serialize_index(index).tobytes())
@@ -86,7 +91,7 @@ def build(vectors: _Rows, ids: npt.NDArray[np.int64], kind: str) -> tuple[Any, b
         rest = np.sqrt(np.maximum(square.max() - square, 0.0)).astype(np.float32)
         vectors = np.ascontiguousarray(np.hstack([vectors, rest[:, None]]))
         index = faiss.IndexHNSWFlat(dim + 1, 32)
-        index.hnsw.efConstruction, index.hnsw.efSearch = 200, 128
+        index.hnsw.efConstruction, index.hnsw.efSearch = 200, _SEARCHED[0]
     else:
         lists = max(min(int(4 * count**0.5), count // 40), 1)
         parts = next(p for p in (dim // 4, dim // 2, dim) if p and dim % p == 0)
@@ -99,6 +104,28 @@ def build(vectors: _Rows, ids: npt.NDArray[np.int64], kind: str) -> tuple[Any, b
     whole = faiss.IndexIDMap2(index)
     whole.add_with_ids(vectors, ids)
     return whole, longer
+
+
+def widen(index: Any, vectors: _Rows, ids: npt.NDArray[np.int64], queries: _Rows) -> int:
+    """Let an HNSW index look at more candidates until its recall@10 is 0.95.
+
+    Args:
+        index: of :func:`build`.
+        vectors: [n, dim] all items.
+        queries: [N, dim]
+
+    Returns:
+        The candidates (``efSearch``), which the index keeps.
+    """
+    faiss = _faiss()
+    exact, k = _exact(vectors, ids), min(_K, len(ids))
+    expected = exact.search(queries, k)[1]
+    given = np.ascontiguousarray(np.pad(queries, ((0, 0), (0, 1))))
+    graph = faiss.downcast_index(index.index).hnsw
+    for graph.efSearch in _SEARCHED:
+        if _recall(index.search(given, k)[1], expected) >= _RECALL:
+            break
+    return int(graph.efSearch)
 
 
 @dataclass(frozen=True)
@@ -121,19 +148,14 @@ def measure(
     faiss = _faiss()
     threads = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(1)
-    exact = faiss.IndexIDMap2(faiss.IndexFlatIP(vectors.shape[1]))
-    exact.add_with_ids(vectors, ids)
-    k = min(_K, len(ids))
-    queries = asked.queries
+    exact, k, queries = _exact(vectors, ids), min(_K, len(ids)), asked.queries
     given = np.ascontiguousarray(np.pad(queries, ((0, 0), (0, int(longer)))))
     expected, exact_ms = _search(exact, queries[:200], k)
     found, ms = _search(index, given[:200], k)
     more = [index.search(given[200:], k)[1], exact.search(queries[200:], k)[1]]
     faiss.omp_set_num_threads(threads)
-    pairs = zip(np.vstack([found, more[0]]), np.vstack([expected, more[1]]), strict=True)
-    hits = [len(set(a.tolist()) & set(b.tolist())) for a, b in pairs]
     result = {
-        "recall@10": float(np.mean(hits)) / k,
+        "recall@10": _recall(np.vstack([found, more[0]]), np.vstack([expected, more[1]])),
         "ms_a_query": ms,
         "exact_ms_a_query": exact_ms,
         "queries": len(queries),
@@ -142,6 +164,20 @@ def measure(
         result["ndcg@10"] = _ndcg(index, given, asked)
         result["exact_ndcg@10"] = _ndcg(exact, queries, asked)
     return result
+
+
+def _exact(vectors: _Rows, ids: npt.NDArray[np.int64]) -> Any:
+    """An index that looks at every vector."""
+    faiss = _faiss()
+    exact = faiss.IndexIDMap2(faiss.IndexFlatIP(vectors.shape[1]))
+    exact.add_with_ids(vectors, ids)
+    return exact
+
+
+def _recall(found: Ints, expected: Ints) -> float:
+    """The share of the expected items [N, k] that were found [N, k]."""
+    hits = [len(set(a) & set(b)) for a, b in zip(found.tolist(), expected.tolist(), strict=True)]
+    return float(np.mean(hits)) / expected.shape[1]
 
 
 def _ndcg(index: Any, queries: _Rows, asked: Asked) -> float:

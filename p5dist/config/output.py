@@ -84,7 +84,7 @@ class Evaluate(Section):
     events: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     """Events whose held-out interactions are targets; left out: the events that
     prepare.split.events holds out, or all."""
-    batch_size: PositiveInt = 1024
+    batch_size: PositiveInt = 512
     """Histories that a scoring process encodes at once."""
     ranking_from: str | None = None
     """Stage whose model ranks; left out: the last training stage that ranks items."""

@@ -63,7 +63,7 @@ class Recommend(Section):
     k: PositiveInt = 20
     mask_seen: bool = True
     """true: items that the user has had before are not listed."""
-    batch_size: PositiveInt = 1024
+    batch_size: PositiveInt = 512
     ranking_from: str | None = None
     """As in evaluate."""
     users: Files | None = None

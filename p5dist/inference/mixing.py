@@ -38,7 +38,7 @@ CHOSEN = "mixture.json"
 SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 _K = 10
 _METRIC = f"ndcg@{_K}"
-_PRODUCTS = 1_000_000_000
+_PRODUCTS = 500_000_000
 """Pairs of user and item that are scored for the choice, about."""
 _USERS = 1000, 20_000
 _PORTIONS = 16

@@ -176,8 +176,8 @@ def _exact(vectors: _Rows, ids: npt.NDArray[np.int64]) -> Any:
 
 def _recall(found: Ints, expected: Ints) -> float:
     """The share of the expected items [N, k] that were found [N, k]."""
-    hits = [len(set(a) & set(b)) for a, b in zip(found.tolist(), expected.tolist(), strict=True)]
-    return float(np.mean(hits)) / expected.shape[1]
+    hits = (len(set(a) & set(b)) for a, b in zip(found.tolist(), expected.tolist(), strict=True))
+    return sum(hits) / expected.size
 
 
 def _ndcg(index: Any, queries: _Rows, asked: Asked) -> float:

@@ -20,7 +20,7 @@ from p5dist.config import RunConfig, dump_job
 from p5dist.data.jagged import Jagged
 from p5dist.errors import ConfigError, StorageError
 from p5dist.inference.export.encoder import UserEncoder, padded, traced
-from p5dist.inference.export.index import Asked, build, export_index, measure
+from p5dist.inference.export.index import Asked, build, export_index, measure, widen
 from p5dist.inference.export.package import export_package
 from p5dist.storage import Folder
 from tests.distributed.stages import train
@@ -120,7 +120,7 @@ def test_an_index_says_how_good_it_is(run: RunConfig, tmp_path: Path) -> None:
     faiss = pytest.importorskip("faiss")
     out = Folder.open(str(tmp_path / "out"))
     made = export_index(run, None, out, kind="hnsw")
-    assert made["recall@10"] == 1.0 and made["items"] == 30
+    assert made["recall@10"] == 1.0 and made["items"] == 30 and made["ef_search"] == 64
     assert made["ndcg@10"] == made["exact_ndcg@10"] > 0
     index = faiss.read_index(str(Path(out.path, "index.faiss")))
     vectors = load_file(Path(out.path, "items.safetensors"))["vectors"].numpy()
@@ -131,6 +131,21 @@ def test_an_index_says_how_good_it_is(run: RunConfig, tmp_path: Path) -> None:
     assert ids[0].tolist() == order[:5]
     with pytest.raises(ConfigError, match="no stage that ranks"):
         export_index(run, "finetune/rating", Folder.open(str(tmp_path / "no")), kind="flat")
+
+
+def test_a_graph_is_searched_until_its_recall_is_enough() -> None:
+    """Of vectors without any structure, of which a graph finds few."""
+    faiss = pytest.importorskip("faiss")
+    rng = np.random.default_rng(1)
+    vectors, ids = rng.normal(size=(6000, 48)).astype(np.float32), np.arange(1, 6001)
+    queries = rng.normal(size=(100, 48)).astype(np.float32)
+    index, _ = build(vectors, ids, "hnsw")
+    asked = Asked(queries)
+    before = measure(index, vectors, ids, asked, longer=True)["recall@10"]
+    candidates = widen(index, vectors, ids, queries)
+    written = faiss.deserialize_index(faiss.serialize_index(index))
+    after = measure(written, vectors, ids, asked, longer=True)["recall@10"]
+    assert before < 0.95 <= after and candidates > 64
 
 
 @pytest.mark.parametrize("kind", ["flat", "int8", "hnsw", "ivfpq"])
@@ -144,6 +159,8 @@ def test_recall_is_measured_against_exact_search(kind: Any) -> None:
     index, longer = build(vectors, np.arange(1, 12_001), kind)
     best = np.argsort(-(queries @ vectors.T), axis=1)[:, :3] + 1
     seen = Jagged(np.arange(301), best[:, 0])  # so the second best is the first of the list
+    if kind == "hnsw":
+        assert widen(index, vectors, np.arange(1, 12_001), queries) in (64, 128, 256)
     asked = Asked(queries, np.where(np.arange(300) % 2, best[:, 2], best[:, 0]), seen)
     found = measure(index, vectors, np.arange(1, 12_001), asked, longer=longer)
     assert found["exact_ndcg@10"] == pytest.approx(0.5 / np.log2(3))

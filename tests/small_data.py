@@ -13,6 +13,7 @@ from p5dist.config import RunConfig, parse_job
 from p5dist.data import columns as c
 from p5dist.data.histories import Histories
 from p5dist.data.manifest import Manifest, ShardFile
+from p5dist.data.supplied import vectors_of
 from p5dist.storage import Folder, RunFolder
 
 JOB = """
@@ -38,6 +39,14 @@ ranking: {{item_to_item: 0, returns: false}}
 finetune:
   rating: {{task: {{kind: rating, user_dim: 8}}, steps: 10, batch_size: 12, log_every: 1}}
 """
+
+
+VECTORS = (
+    "prepare.items.attributes.look={kind: vector}", "model.item_vectors=[look]",
+    "prepare.users={files: users.tsv, id: user_id, attributes: {look: {kind: vector}}}",
+    "model.user_vectors=[look]", "model.inputs={rating: true, user_attributes: true}",
+)  # fmt: skip
+"""Settings with which the model reads the vectors that :func:`write_small_data` writes."""
 
 
 def small_job(storage: Path, *overrides: str) -> RunConfig:
@@ -81,6 +90,8 @@ def write_small_data(
     (folder.prepare / "attributes/item.parquet").write_table(
         pa.table({c.ID: np.arange(1, items + 1), c.TITLE: titles, "genre": genres})
     )
+    widths = {side: write_vectors(folder.prepare, side, n) for side, n in
+              (("item", items), ("user", users))}  # fmt: skip
     Manifest(
         fingerprint="small",
         shards=files,
@@ -97,6 +108,8 @@ def write_small_data(
         },
         items=items,
         item_attributes={"genre": 3},
+        item_vectors={"look": widths["item"]},
+        user_vectors={"look": widths["user"]},
         events={"view": 1.0, "buy": 1.0},
         longest_history=20,
         rating_mean=3.0,
@@ -126,6 +139,17 @@ def _write_shards(
         )
         first += len(rows)
     return tuple(files)
+
+
+def write_vectors(prepare: Folder, side: str, ids: int) -> int:
+    """Random vectors of length 1 under the name ``look``; every fifth id has none. The width."""
+    rows = np.random.default_rng(len(side) + ids).normal(size=(ids + 1, 5))
+    rows /= np.linalg.norm(rows, axis=1)[:, None]
+    rows[::5] = 0
+    matrix = vectors_of(prepare, side, "look", ids, 5)
+    for block in range(matrix.blocks):
+        matrix.write(block, rows[slice(*matrix.range_of(block))].astype(np.float32))
+    return 5
 
 
 def _write_vocabulary(prepare: Folder, side: str, counts: np.ndarray) -> None:

@@ -21,6 +21,7 @@ from p5dist.inference.memory import of_scoring_process, vectors_bytes
 from p5dist.storage import RunFolder
 
 _VALUES = 1000  # of an attribute, without a manifest
+_WIDTH = 768  # of vectors, where data is not prepared
 
 
 def run(
@@ -106,6 +107,8 @@ def counts(
         rows_by_split={},
         longest_history=0, split="", rating_mean=3.0, rating_range=(1.0, 5.0),
         item_attributes=item, user_attributes=user,
+        item_vectors=dict.fromkeys(job.model.item_vectors, _WIDTH),
+        user_vectors=dict.fromkeys(job.model.user_vectors, _WIDTH),
     )  # fmt: skip
     return _with_histories(found, histories or _expected_histories(job, found))
 

@@ -29,12 +29,12 @@ class Inputs(Section):
     user_id: bool = False
     """The embedding row of the user; users who come after training have none."""
     user_attributes: bool = False
-    """The pooled attributes of the user, see model.user_attributes."""
+    """What describes the user: see model.user_attributes and model.user_vectors."""
     item_dropout: Dropout = 0.0
     """Probability in training that the encoder does not see the item of an interaction."""
     id_dropout: Dropout = 0.0
     """Probability in training that the vector of an item has only its attributes in a step, so that
-    attributes learn to represent unseen items; needs model.item_attributes."""
+    attributes learn to represent unseen items; needs model.item_attributes or item_vectors."""
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -63,6 +63,11 @@ class Model(Section):
     user_attributes: tuple[str, ...] = ()
     """Attributes (names under prepare.users.attributes) that tasks over users and
     inputs.user_attributes read."""
+    item_vectors: tuple[str, ...] = ()
+    """Attributes of kind vector (names under prepare.items.attributes) that are added to the item
+    vector, each by a matrix that is trained. An item that training has never seen has them too."""
+    user_vectors: tuple[str, ...] = ()
+    """The same of users (prepare.users.attributes), for those who read model.user_attributes."""
     cosine_temperature: PositiveFloat | None = None
     """Score items by cosine / temperature (0.05 is usual); left out: by the inner product."""
     init_scale: Annotated[float, Field(gt=0)] = 0.02
@@ -76,8 +81,8 @@ class Model(Section):
     @model_validator(mode="after")
     def _inputs(self) -> Model:
         for name, needed in (
-            ("id_dropout", self.item_attributes),
-            ("user_attributes", self.user_attributes),
+            ("id_dropout", self.item_attributes + self.item_vectors),
+            ("user_attributes", self.user_attributes + self.user_vectors),
         ):
             if getattr(self.inputs, name) and not needed:
                 what = "item_attributes" if name == "id_dropout" else name

@@ -45,7 +45,10 @@ def _attributes(job: RunConfig) -> Iterator[str]:
         table = getattr(job.prepare, side)
         for name, attribute in ({} if table is None else table.attributes).items():
             key = f"prepare.{side}.attributes.{name}"
-            if not attribute.for_models:
+            if attribute.is_vector:
+                if name not in getattr(job.model, f"{side[:-1]}_vectors"):
+                    yield f"{key}: not named in model.{side[:-1]}_vectors"
+            elif not attribute.for_models:
                 yield f"{key}: no model of this job reads attributes of kind {attribute.kind}"
             elif name not in names:
                 yield f"{key}: named neither in model.{side[:-1]}_attributes nor by an objective"
@@ -58,11 +61,12 @@ def _model(job: RunConfig) -> Iterator[str]:
     reads = model.inputs.user_attributes or any(
         task.reads_user_attributes or not _is_ours(task) for task in tasks
     )
-    if model.user_attributes and not reads:
-        yield (
-            "model.user_attributes: neither model.inputs.user_attributes nor a task with a user "
-            "table reads them"
-        )
+    for name in ("user_attributes", "user_vectors"):
+        if getattr(model, name) and not reads:
+            yield (
+                f"model.{name}: neither model.inputs.user_attributes nor a task with a user "
+                "table reads them"
+            )
     if not any(task.reads_states for task in tasks):
         for name in ("encoder", "inputs"):
             if name in model.model_fields_set:

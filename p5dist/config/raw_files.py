@@ -21,15 +21,17 @@ class Attribute(Section):
 
     kind: str
     """category: one value; multi: several values, split at ``separator``; words: the words of a
-    text (runs of letters and digits) in lower case; numeric: binned at ``bins``; text: text for
-    display, not for models; or ``package.module:Class``."""
+    text (runs of letters and digits) in lower case; numeric: binned at ``bins``; vector: a list of
+    numbers; text: text for display, not for models; or ``package.module:Class``."""
     column: str | None = None
     """Column that the attribute is read from. Left out: the column with the attribute's name."""
     min_count: PositiveInt = 1
     """Values that occur in fewer rows are left out."""
 
     for_models: ClassVar[bool] = True
-    """Whether models can read the attribute: its values are counted and get ids."""
+    """Whether the attribute has values that are counted and get ids, which models can read."""
+    is_vector: ClassVar[bool] = False
+    """Whether the attribute is a vector, which models can read."""
     for_context: ClassVar[bool] = False
     """Whether the attribute can describe the context of an interaction (one value per column)."""
 

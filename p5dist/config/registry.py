@@ -267,7 +267,7 @@ ATTRIBUTES = Registry(
     "p5dist.prepare.attribute_kinds.kind:AttributeKind",
     {
         name: f"p5dist.prepare.attribute_kinds.{name}:{name.capitalize()}"
-        for name in ("category", "multi", "words", "numeric", "text")
+        for name in ("category", "multi", "words", "numeric", "vector", "text")
     },
 )
 FORMATS = Registry(

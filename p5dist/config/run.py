@@ -14,6 +14,7 @@ from p5dist.config.feed import Feed
 from p5dist.config.model import Model
 from p5dist.config.output import Evaluate, Ranking, Report
 from p5dist.config.prepare import Prepare
+from p5dist.config.raw_files import Attribute
 from p5dist.config.recommend import Recommend
 from p5dist.config.registry import ENCODERS
 from p5dist.config.scale import Scale
@@ -107,8 +108,17 @@ class RunConfig(Section):
                 if name not in known:
                     raise ValueError(
                         f"model.{side[:-1]}_attributes names '{name}', which prepare.{side}."
-                        f"attributes {'has as text only' if name in named else 'does not define'} "
+                        f"attributes {_why_not(named.get(name))} "
                         f"(it has: {', '.join(known) or 'none'})"
+                    )
+        for side, used in (("items", self.model.item_vectors), ("users", self.model.user_vectors)):
+            known = self.vectors_of(side)
+            for name in used:
+                if name not in known:
+                    raise ValueError(
+                        f"model.{side[:-1]}_vectors names '{name}', which is no attribute of "
+                        f"prepare.{side}.attributes of kind vector (it has: "
+                        f"{', '.join(known) or 'none'})"
                     )
         known = self.readable_attributes("items")
         for key, name in [] if self.evaluate is None else self.evaluate.named_attributes():
@@ -231,11 +241,16 @@ class RunConfig(Section):
             )
 
     def readable_attributes(self, side: str) -> list[str]:
-        """Names of the attributes of ``items`` or ``users`` that models can read: all except
-        texts."""
+        """Names of the attributes of ``items`` or ``users`` that have values."""
         table = getattr(self.prepare, side)
         named = {} if table is None else table.attributes
         return [name for name, attribute in named.items() if attribute.for_models]
+
+    def vectors_of(self, side: str) -> list[str]:
+        """Names of the attributes of ``items`` or ``users`` that are vectors."""
+        table = getattr(self.prepare, side)
+        named = {} if table is None else table.attributes
+        return [name for name, attribute in named.items() if attribute.is_vector]
 
     def trainings(self) -> dict[str, Training]:
         """Training stages by folder name, in the order in which they run."""
@@ -321,6 +336,17 @@ class RunConfig(Section):
 def key_of(stage: str) -> str:
     """Key path in the job file of a training stage."""
     return stage.replace("/", ".")
+
+
+def _why_not(attribute: Attribute | None) -> str:
+    """Why a model cannot read values of an attribute."""
+    if attribute is None:
+        return "does not define"
+    return (
+        "has as a vector (name it in model.…_vectors)"
+        if attribute.is_vector
+        else ("has as text only")
+    )
 
 
 def _section(job: dict[str, Any], stage: str) -> dict[str, Any]:

@@ -43,7 +43,7 @@ class Batch:
     items: KeyedJaggedTensor
     """Key ``item``, one bag: the U distinct item ids of history and candidates."""
     item_attributes: KeyedJaggedTensor | None
-    """One key an attribute, U bags."""
+    """One key an attribute, U bags"""
     users: KeyedJaggedTensor
     """Key ``user`` and one an attribute, B + 1 bags; the last is empty, so that a worker without
     a history takes part in the exchange."""
@@ -83,6 +83,10 @@ class Batch:
     """B"""
     rows: npt.NDArray[np.int64]
     """[B] row numbers, for messages"""
+    item_vectors: Tensor | None = None
+    """[U, sum of widths] the supplied vectors of the items"""
+    user_vectors: Tensor | None = None
+    """[B, sum of widths] the supplied vectors of the users"""
     hidden: Tensor | None = None
     """[T] bool: the encoder sees the position only; None: nothing is hidden"""
     valid: Tensor | None = None

@@ -112,6 +112,9 @@ class Manifest(BaseModel):
     item_attributes: dict[str, int] = {}
     """Number of values of each item attribute; value ids are 1…n."""
     user_attributes: dict[str, int] = {}
+    item_vectors: dict[str, int] = {}
+    """Width of each vector of items."""
+    user_vectors: dict[str, int] = {}
     item_rows: dict[str, int] = {}
     """Rows of the table about items: ``in``, ``kept`` (the first row of each id), and the rows that
     are left out by reason (malformed, null_id, repeated_id)."""

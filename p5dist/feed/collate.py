@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from p5dist.data.attributes import Attributes
@@ -15,6 +16,7 @@ from p5dist.data.batch import ITEM_FEATURE, USER_FEATURE, Batch, Bucket
 from p5dist.data.histories import Histories
 from p5dist.data.jagged import Bools, Ints, offsets_of
 from p5dist.data.randomness import Stream, hashed
+from p5dist.data.supplied import Supplied
 from p5dist.feed.batch_fields import BatchFields, Collated
 from p5dist.feed.masking import Hidden, Masking, known_times, with_masked_next
 
@@ -26,6 +28,7 @@ class Collate:
     Args:
         seed: of the job.
         item_attributes, user_attributes: attribute tables, or None where the model has none.
+        item_vectors, user_vectors: supplied vectors, or None where the model reads none.
         masking: hides interactions from the encoder in training.
         fields: by task the extra batch fields of training.
         masked_next: put a hidden interaction at the end of every history, at which a masked model
@@ -38,6 +41,8 @@ class Collate:
     masking: Masking | None = None
     fields: Mapping[str, BatchFields] = field(default_factory=dict)
     masked_next: bool = False
+    item_vectors: Supplied | None = None
+    user_vectors: Supplied | None = None
     unseen: Bools | None = None
     """[items + 1] items whose id row is never trained: they are looked up as padding, so that only
     their attributes contribute."""
@@ -48,7 +53,10 @@ class Collate:
 
     def for_stored_vectors(self) -> Collate:
         """The same for a model that reads the vectors of items and users from files."""
-        return replace(self, item_attributes=None, user_attributes=None, unseen=None)
+        return replace(
+            self, item_attributes=None, user_attributes=None, item_vectors=None, user_vectors=None,
+            unseen=None,
+        )  # fmt: skip
 
     def __call__(
         self,
@@ -102,11 +110,14 @@ class Collate:
         position = histories.position()
         listed = np.concatenate(rest[:2])
         buckets, slot = make_buckets(lengths, position)
-        items, item_attributes = self.item_lookup(ids)
+        items, item_attributes, item_vectors = self.item_lookup(ids)
+        users, user_vectors = self.user_lookup(histories.user)
         return Batch(
             items=items,
             item_attributes=item_attributes,
-            users=self.user_lookup(histories.user),
+            users=users,
+            item_vectors=item_vectors,
+            user_vectors=user_vectors,
             token=torch.from_numpy(token),
             seen=torch.from_numpy(token if hidden is None else seen),
             candidates=torch.from_numpy(listed),
@@ -143,7 +154,7 @@ class Collate:
 
     def item_lookup(
         self, ids: Ints, first: int = 1
-    ) -> tuple[KeyedJaggedTensor, KeyedJaggedTensor | None]:
+    ) -> tuple[KeyedJaggedTensor, KeyedJaggedTensor | None, Tensor | None]:
         """What :class:`.tables.ItemTables` looks up for the item ids ``ids`` [U].
 
         Args:
@@ -155,9 +166,10 @@ class Collate:
             names = list(self.item_attributes.names)
             attributes = _kjt(names, *self.item_attributes.of(ids), len(ids))
         rows = _rows_from(rows, first)
-        return _kjt([ITEM_FEATURE], rows, np.asarray([len(ids)]), 1), attributes
+        items = _kjt([ITEM_FEATURE], rows, np.asarray([len(ids)]), 1)
+        return items, attributes, _of(self.item_vectors, ids)
 
-    def user_lookup(self, ids: Ints, first: int = 1) -> KeyedJaggedTensor:
+    def user_lookup(self, ids: Ints, first: int = 1) -> tuple[KeyedJaggedTensor, Tensor | None]:
         """What :class:`.tables.UserTables` looks up for the user ids ``ids`` [B]; as
         :meth:`item_lookup`."""
         users = len(ids)
@@ -170,7 +182,11 @@ class Collate:
             padded = np.zeros((len(names) - 1, users + 1), dtype=np.int64)
             padded[:, :users] = bag_lengths.reshape(len(names) - 1, users)
             lengths = np.concatenate([lengths, padded.reshape(-1)])
-        return _kjt(names, values, lengths, users + 1)
+        return _kjt(names, values, lengths, users + 1), _of(self.user_vectors, ids)
+
+
+def _of(supplied: Supplied | None, ids: Ints) -> Tensor | None:
+    return None if supplied is None else torch.from_numpy(supplied.of(ids))
 
 
 def _rows_from(ids: Ints, first: int) -> Ints:

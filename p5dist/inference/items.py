@@ -17,6 +17,7 @@ from p5dist.data import columns as c
 from p5dist.data.catalogue import Catalogue
 from p5dist.data.jagged import Bools, Ints, contains
 from p5dist.data.manifest import Manifest
+from p5dist.data.supplied import has_vectors, vectors_of
 from p5dist.errors import DataError
 from p5dist.inference.lookup import Lookup
 from p5dist.prepare.arrays import one_array, stable_hash
@@ -93,6 +94,9 @@ class Items(ItemIds):
                 described |= (
                     np.asarray(pc.list_value_length(one_array(read[name])).fill_null(0)) > 0
                 )
+        for name in job.model.item_vectors:
+            width = manifest.item_vectors[name]
+            described |= has_vectors(vectors_of(prepare, "item", name, manifest.items, width))
         return cls(ids.external, ids.count, ids.hashed, ids.catalogue, titles, described)
 
     @property

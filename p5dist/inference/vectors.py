@@ -197,5 +197,5 @@ def _write_blocks(trained: Trained, out: Folder, path: str, begin: int, end: int
             if isinstance(part, ItemTables):
                 computed = part(*collate.item_lookup(ids, first))
             else:
-                computed = part(collate.user_lookup(ids, first))
+                computed = part(*collate.user_lookup(ids, first))
         matrix.write(block, computed.numpy())

@@ -14,7 +14,7 @@ from p5dist.data.manifest import Manifest
 from p5dist.models.dropout import Site, hashed_bytes, threshold
 from p5dist.models.encoders.encoder import Encoder
 from p5dist.models.inputs import Inputs
-from p5dist.models.tables import ItemTables
+from p5dist.models.tables import ItemTables, sizes
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,14 @@ class Backbone(nn.Module):
         bidirectional: bool = False,
     ) -> None:
         super().__init__()
-        attributes = {name: manifest.item_attributes[name] for name in config.item_attributes}
-        self.items = ItemTables(manifest.items, attributes, config.dim, device)
+        self.items = ItemTables(
+            manifest.items,
+            sizes(manifest.item_attributes, config.item_attributes),
+            config.dim,
+            device,
+            vectors=sizes(manifest.item_vectors, config.item_vectors),
+            scale=config.init_scale,
+        )
         self.inputs = Inputs(config, manifest, device=device, hides=bidirectional)
         assert isinstance(config.encoder, Encoder)
         self.encoder = config.encoder.build(
@@ -76,7 +82,7 @@ class Backbone(nn.Module):
         dropped = None
         if self.training and self.id_threshold:
             dropped = hashed_bytes(batch.item_key, 1, Site.ITEM_IDS) < self.id_threshold
-        rows: Tensor = self.items(batch.items, batch.item_attributes, dropped)
+        rows: Tensor = self.items(batch.items, batch.item_attributes, batch.item_vectors, dropped)
         return rows
 
 

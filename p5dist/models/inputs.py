@@ -12,7 +12,7 @@ from p5dist.data.columns import SECOND
 from p5dist.data.manifest import Manifest
 from p5dist.models.dropout import Site, hashed_bytes, threshold
 from p5dist.models.encoders.bias import INTERVALS, interval_class
-from p5dist.models.tables import UserTables
+from p5dist.models.tables import UserTables, sizes
 
 _EVENTS = 128  # codes are int8
 _HOUR, _DAY = 3600 * SECOND, 86_400 * SECOND
@@ -45,13 +45,18 @@ class Inputs(nn.Module):
         self.gap = _table(INTERVALS + 1, dim) if inputs.time_gap else None
         self.hour = _table(24, dim) if inputs.calendar else None
         self.weekday = _table(7, dim) if inputs.calendar else None
-        named = config.user_attributes if inputs.user_attributes else ()
-        attributes = {name: manifest.user_attributes[name] for name in named}
-        self.users = (
-            UserTables(manifest.users, attributes, dim, device, ids=inputs.user_id)
-            if inputs.user_id or attributes
-            else None
-        )
+        self.users: UserTables | None = None
+        described = inputs.user_attributes
+        if inputs.user_id or described:
+            self.users = UserTables(
+                manifest.users,
+                sizes(manifest.user_attributes, config.user_attributes if described else ()),
+                dim,
+                device,
+                ids=inputs.user_id,
+                vectors=sizes(manifest.user_vectors, config.user_vectors if described else ()),
+                scale=config.init_scale,
+            )
         self.hidden = nn.Parameter(torch.empty(dim)) if hides else None
         if self.hidden is not None:
             nn.init.normal_(self.hidden, std=_STD * self.scale)
@@ -78,7 +83,8 @@ class Inputs(nn.Module):
             assert self.hidden is not None, "only a bidirectional backbone hides interactions"
             x = torch.where(batch.hidden.unsqueeze(1), self.hidden, x)
         if self.users is not None:
-            x = x + F.embedding(batch.owner, self.users(batch.users)) * self.scale
+            users = self.users(batch.users, batch.user_vectors)
+            x = x + F.embedding(batch.owner, users) * self.scale
         inputs: Tensor = x
         return inputs
 

@@ -1,6 +1,9 @@
-"""Embedding tables (TorchRec) of items and users, with the attributes of both."""
+"""Embedding tables (TorchRec) of items and users, with what describes both: values of attributes,
+which have rows, and supplied vectors."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import torch
@@ -13,8 +16,32 @@ from p5dist.data.batch import ITEM_FEATURE, USER_FEATURE
 from p5dist.data.matrix import Matrix
 
 
+class Projected(nn.ModuleDict):
+    """Supplied vectors, each times a trained matrix, added up.
+
+    Args:
+        widths: by name of the vector.
+        dim: width of the result.
+        scale: standard deviation of the elements that a vector of length 1 gives at the start.
+    """
+
+    def __init__(self, widths: dict[str, int], dim: int, scale: float) -> None:
+        layers = {name: nn.Linear(width, dim, bias=False) for name, width in widths.items()}
+        super().__init__(layers)
+        self.widths = widths
+        for layer in layers.values():
+            nn.init.normal_(layer.weight, std=scale)
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        """[n, sum of widths], one vector after the other → [n, dim]"""
+        parts = torch.split(vectors, list(self.widths.values()), dim=1)
+        total: Tensor = sum(layer(part) for layer, part in zip(self.values(), parts, strict=True))
+        return total
+
+
 class ItemTables(nn.Module):
-    """Item vectors: the id row plus the pooled attributes, so that an unseen item has a vector.
+    """Item vectors: the id row plus the pooled attributes and the projected vectors, so that an
+    unseen item has a vector.
 
     An item without a trained row is looked up as id 0, whose row is zero and stays so.
 
@@ -22,14 +49,24 @@ class ItemTables(nn.Module):
         items: largest item id; row 0 is padding.
         attributes: number of values of each attribute.
         dim: width of the vectors.
-        device: of the weights; ``meta`` if DistributedModelParallel makes the shards.
+        device: of the tables; ``meta`` if DistributedModelParallel makes the shards.
+        vectors: width of each supplied vector.
+        scale: as of :class:`Projected`.
     """
 
     def __init__(
-        self, items: int, attributes: dict[str, int], dim: int, device: torch.device
+        self,
+        items: int,
+        attributes: dict[str, int],
+        dim: int,
+        device: torch.device,
+        *,
+        vectors: dict[str, int] | None = None,
+        scale: float = 0.02,
     ) -> None:
         super().__init__()
         self.rows, self.attributes, self.dim = items + 1, attributes, dim
+        self.widths, self.scale = vectors or {}, scale
         self.ids = EmbeddingCollection(
             tables=[
                 EmbeddingConfig(
@@ -42,6 +79,7 @@ class ItemTables(nn.Module):
             device=device,
         )
         self.bags = _bags(ITEM_FEATURE, attributes, dim, device) if attributes else None
+        self.projected = Projected(self.widths, dim, scale) if self.widths else None
         self.frozen = False  # no gradient reaches the tables
 
     own_rows = f"ids.embeddings.{ITEM_FEATURE}.weight"
@@ -49,36 +87,44 @@ class ItemTables(nn.Module):
 
     def with_rows(self, rows: int) -> ItemTables:
         """Other tables with ``rows`` id rows, on CPU."""
-        return ItemTables(rows - 1, self.attributes, self.dim, torch.device("cpu"))
+        cpu = torch.device("cpu")
+        return ItemTables(rows - 1, self.attributes, self.dim, cpu, vectors=self.widths)
 
     def forward(
         self,
         items: KeyedJaggedTensor,
         attributes: KeyedJaggedTensor | None,
+        supplied: Tensor | None = None,
         dropped: Tensor | None = None,
     ) -> Tensor:
         """Vectors [U, dim] of the U ids in ``items``.
 
         Args:
-            dropped: [U, 1] bool: items without their id row, so only their attributes contribute.
+            supplied: [U, sum of widths] the supplied vectors.
+            dropped: [U, 1] bool: items without their id row, so only what describes them
+                contributes.
         """
         vectors: Tensor = self.ids(items)[ITEM_FEATURE].values()
-        if self.bags is not None:
+        if self.bags is not None or self.projected is not None:
             without = (items.values() == 0).unsqueeze(1)
             without = without if dropped is None else without | dropped
             vectors = vectors.masked_fill(without, 0.0)
+        if self.bags is not None:
             pooled = self.bags(attributes).values()
             vectors = vectors + pooled.view(len(vectors), -1, vectors.shape[1]).sum(1)
+        if self.projected is not None:
+            assert supplied is not None
+            vectors = vectors + self.projected(supplied)
         return vectors.detach() if self.frozen else vectors
 
 
 class UserTables(nn.Module):
-    """User vectors: the user's id row plus the pooled attributes.
+    """User vectors: the user's id row plus the pooled attributes and the projected vectors.
 
     Args:
         users: largest user id.
         attributes: number of values of each attribute.
-        dim, device: as for :class:`ItemTables`.
+        dim, device, vectors, scale: as for :class:`ItemTables`.
         ids: users have id rows.
     """
 
@@ -90,12 +136,16 @@ class UserTables(nn.Module):
         device: torch.device,
         *,
         ids: bool = True,
+        vectors: dict[str, int] | None = None,
+        scale: float = 0.02,
     ) -> None:
         super().__init__()
         self.rows, self.attributes, self.dim = users + 1, attributes, dim
-        self.has_ids = ids
+        self.has_ids, self.widths = ids, vectors or {}
         own = {"": users} if ids else {}
-        self.bags = _bags(USER_FEATURE, own | attributes, dim, device)
+        named = own | attributes
+        self.bags = _bags(USER_FEATURE, named, dim, device) if named else None
+        self.projected = Projected(self.widths, dim, scale) if self.widths else None
         self.frozen = False  # no gradient reaches the tables
 
     own_rows = f"bags.embedding_bags.{USER_FEATURE}.weight"
@@ -104,13 +154,30 @@ class UserTables(nn.Module):
     def with_rows(self, rows: int) -> UserTables:
         """As of :class:`ItemTables`."""
         cpu = torch.device("cpu")
-        return UserTables(rows - 1, self.attributes, self.dim, cpu, ids=self.has_ids)
+        return UserTables(
+            rows - 1, self.attributes, self.dim, cpu, ids=self.has_ids, vectors=self.widths
+        )
 
-    def forward(self, users: KeyedJaggedTensor) -> Tensor:
-        """Vectors [B, dim] of users; the last bag of ``users``, which is empty, is dropped."""
-        pooled = self.bags(users).values()
-        vectors: Tensor = pooled.view(len(pooled), -1, self.dim).sum(1)
-        return vectors[:-1].detach() if self.frozen else vectors[:-1]
+    def forward(self, users: KeyedJaggedTensor, supplied: Tensor | None = None) -> Tensor:
+        """Vectors [B, dim] of users; the last bag of ``users``, which is empty, is dropped.
+
+        Args:
+            supplied: [B, sum of widths] the supplied vectors.
+        """
+        parts = []
+        if self.bags is not None:
+            pooled = self.bags(users).values()
+            parts.append(pooled.view(len(pooled), -1, self.dim).sum(1)[:-1])
+        if self.projected is not None:
+            assert supplied is not None
+            parts.append(self.projected(supplied))
+        vectors: Tensor = sum(parts)
+        return vectors.detach() if self.frozen else vectors
+
+
+def sizes(all_sizes: Mapping[str, int], names: Iterable[str]) -> dict[str, int]:
+    """The sizes of the attributes or vectors that a model reads."""
+    return {name: all_sizes[name] for name in names}
 
 
 class _Stored(nn.Module):
@@ -153,17 +220,18 @@ class StoredItems(_Stored):
         self,
         items: KeyedJaggedTensor,
         attributes: KeyedJaggedTensor | None = None,
+        supplied: Tensor | None = None,
         dropped: Tensor | None = None,
     ) -> Tensor:
-        """As :meth:`ItemTables.forward`; the attributes are in the vectors."""
+        """As :meth:`ItemTables.forward`; what describes an item is in its vector."""
         return self.look_up(items.values())
 
 
 class StoredUsers(_Stored):
     """Stands in the place of :class:`UserTables` after training."""
 
-    def forward(self, users: KeyedJaggedTensor) -> Tensor:
-        """As :meth:`UserTables.forward`; the attributes are in the vectors."""
+    def forward(self, users: KeyedJaggedTensor, supplied: Tensor | None = None) -> Tensor:
+        """As :meth:`UserTables.forward`; what describes a user is in the vector."""
         return self.look_up(users.values())
 
 

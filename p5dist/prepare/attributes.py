@@ -19,6 +19,7 @@ from p5dist.prepare.reading import read_range
 from p5dist.prepare.rejects import shown
 from p5dist.prepare.sources import cut_files
 from p5dist.prepare.values import as_text, is_null
+from p5dist.prepare.vectors import write_vectors
 from p5dist.prepare.vocabulary import Vocabulary
 from p5dist.storage import Folder
 
@@ -42,7 +43,9 @@ class WrittenTable:
     """What became of a table about items or users."""
 
     sizes: dict[str, int] = field(default_factory=dict)
-    """Number of values of each attribute that models can read."""
+    """Number of values of each attribute that has values."""
+    widths: dict[str, int] = field(default_factory=dict)
+    """Numbers of each vector."""
     rows: dict[str, int] = field(default_factory=dict)
     """See :attr:`.Manifest.item_rows`."""
     warnings: list[str] = field(default_factory=list)
@@ -56,7 +59,8 @@ def write_attributes(
     prepare: Folder,
     earlier: Callable[[str], Ids | None],
 ) -> WrittenTable:
-    """Write attributes/<side>.parquet and vocabulary/<side>.<attribute>.parquet.
+    """Write attributes/<side>.parquet, vocabulary/<side>.<attribute>.parquet and
+    vectors/<side>.<attribute>-<block>.npy.
 
     Rows without an id, or with one that came before, are left out. Value ids go from 1 by falling
     count over the rest of the table (ids that the log does not have count too), ties by value;
@@ -86,6 +90,8 @@ def write_attributes(
         columns[c.TITLE] = shown_text(c.TITLE) if table.title else pa.nulls(len(ids), pa.string())
     sizes = {}
     for name, attribute in table.attributes.items():
+        if attribute.is_vector:
+            continue
         if not attribute.for_models:
             columns[name] = shown_text(f"attribute.{name}")
             continue
@@ -98,10 +104,12 @@ def write_attributes(
         warnings += _about_values(
             knob, attribute, values, len(values.take(first).value), sizes[name]
         )
-    texts = [name for name, attribute in table.attributes.items() if not attribute.for_models]
-    schema = c.attribute_schema(tuple(table.attributes), title=side == "item", text=texts)
+    written = {name: a for name, a in table.attributes.items() if not a.is_vector}
+    texts = [name for name, attribute in written.items() if not attribute.for_models]
+    schema = c.attribute_schema(tuple(written), title=side == "item", text=texts)
     (prepare / f"attributes/{side}.parquet").write_table(pa.table(columns, schema=schema))
-    return WrittenTable(sizes, counts, warnings)
+    widths, more = write_vectors(table, files, side, ids, prepare)
+    return WrittenTable(sizes, widths, counts, [*warnings, *more])
 
 
 def _kept(found: Described, side: str) -> tuple[Ints, dict[str, int], list[str]]:
@@ -153,7 +161,9 @@ def _about_values(
 
 
 def _read(table: AttributeTable, files: list[SourceFile], side: str) -> Described:
-    layout = Layout.of_attributes(table, f"prepare.{side}s")
+    layout = Layout.of_attributes(table, f"prepare.{side}s").without(
+        f"attribute.{name}" for name, a in table.attributes.items() if a.is_vector
+    )
     counted = {name: a for name, a in kinds_of(table.attributes).items() if a.for_models}
     values: dict[str, list[Values]] = {name: [] for name in counted}
     texts, malformed, example = [], 0, None

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from p5dist.errors import DataError
 
-Role = Literal["id", "time", "iso", "number", "label", "labels"]
+Role = Literal["id", "time", "iso", "number", "label", "labels", "vector"]
 """The use of a column. iso: a time written as text, so that numbers are no times."""
 
 Kind = Literal[
@@ -26,6 +26,7 @@ _ALLOWED: dict[Role, tuple[Kind, ...]] = {
     "number": (*_NUMBERS, "text"),
     "label": _LABELS,
     "labels": (*_LABELS, "list"),
+    "vector": ("list",),
 }
 _NOUNS: dict[Role, str] = {
     "id": "an id",
@@ -34,6 +35,7 @@ _NOUNS: dict[Role, str] = {
     "number": "a number",
     "label": "a category",
     "labels": "a category or several",
+    "vector": "a vector",
 }
 _WORDS: dict[Kind, str] = {
     "integer": "integers",
@@ -74,10 +76,14 @@ def kind_of(type_: pa.DataType) -> Kind:
 def check_type(type_: pa.DataType, role: Role, column: str, url: str, knob: str) -> None:
     """Raises DataError if a column of type ``type_`` cannot have the role ``role``."""
     allowed = _ALLOWED[role]
-    if kind_of(type_) not in (*allowed, "null"):
+    known = kind_of(type_) in (*allowed, "null")
+    if known and role == "vector" and kind_of(type_) == "list":
+        known = kind_of(plain(type_).value_type) in _NUMBERS
+    if not known:
+        words = [_WORDS[kind] for kind in allowed]
         raise DataError(
             f"column '{column}' cannot be {_NOUNS[role]}", where=url, value=str(type_),
-            rule="one of: " + ", ".join(_WORDS[kind] for kind in allowed),
+            rule="one of: " + ", ".join(words) if role != "vector" else "lists of numbers",
             fix=f"correct {knob}, or convert the column",
         )  # fmt: skip
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -89,6 +89,12 @@ class Layout:
             table.format, table.names, table.delimiter, table.quote, table.encoding,
             columns, roles, knobs, section,
         )  # fmt: skip
+
+    def without(self, names: Iterable[str]) -> Layout:
+        """The same without some columns (our names)."""
+        left_out = set(names)
+        columns = {ours: name for ours, name in self.columns.items() if ours not in left_out}
+        return replace(self, columns=columns)
 
     @property
     def source_format(self) -> SourceFormat:

@@ -127,6 +127,8 @@ def _build(passes: Passes, files: Future[tuple[InputFile, ...]]) -> tuple[Manife
         unnamed_items=items.unnamed,
         item_attributes=tables["item"].sizes,
         user_attributes=tables["user"].sizes,
+        item_vectors=tables["item"].widths,
+        user_vectors=tables["user"].widths,
         item_rows=tables["item"].rows,
         user_rows=tables["user"].rows,
         context={name: len(v) for name, v in coded.items() if name != c.EVENT},

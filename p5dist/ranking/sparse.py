@@ -59,7 +59,8 @@ def rank_and_list_sparse(
         TrainingError: a score is negative or NaN.
     """
     k = min(k, len(catalogue))
-    if not ((scores if isinstance(scores, np.ndarray) else scores.data) >= 0).all():
+    values = scores if isinstance(scores, np.ndarray) else scores.data
+    if values.size and not values.min() >= 0:  # also of NaN
         raise TrainingError(
             "sparse scores are negative or not numbers (NaN)",
             rule="items without entry have the score 0 and come last",

@@ -13,6 +13,7 @@ from p5dist.data.attributes import Attributes
 from p5dist.data.batch import Batch
 from p5dist.data.jagged import Bools
 from p5dist.data.manifest import Manifest
+from p5dist.data.supplied import Supplied
 from p5dist.errors import ConfigError
 from p5dist.feed.batch_fields import BatchFields
 from p5dist.feed.collate import Collate
@@ -86,7 +87,7 @@ def make_collate(
         ConfigError: two tasks hide different interactions.
     """
     unseen = None
-    if job.model.item_attributes:
+    if job.model.item_attributes or job.model.item_vectors:
         if trained is None:
             first = next(iter(job.trainings()))
             trained = open_mix(job, first, folder, manifest).item_counts() > 0
@@ -98,6 +99,12 @@ def make_collate(
         Attributes.load(folder.prepare, "user", job.model.user_attributes),
         masking=masking,
         fields=fields,
+        item_vectors=Supplied.open(
+            folder.prepare, "item", job.model.item_vectors, manifest.items, manifest.item_vectors
+        ),
+        user_vectors=Supplied.open(
+            folder.prepare, "user", job.model.user_vectors, manifest.users, manifest.user_vectors
+        ),
         unseen=unseen,
     )
 

@@ -184,7 +184,7 @@ def _candidates(job: RunConfig, stage: str, mix: Mix, host: HostGroup) -> Candid
         mix.item_counts(),
         mix.catalogue(),
         job.training_seed,
-        only_seen=bool(job.model.item_attributes),
+        only_seen=bool(job.model.item_attributes or job.model.item_vectors),
         met=met,
         gather=host.gather,
     )

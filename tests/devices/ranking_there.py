@@ -119,7 +119,7 @@ def scored(folder: Path) -> dict[str, list[Any]]:
         with torch.no_grad():
             own = getattr(model.head, "users", None)
             if own is not None:
-                rows = own(here.collate.user_lookup(users))
+                rows = own(*here.collate.user_lookup(users))
                 model.head.users = Held(torch.cat([rows[:1] * 0, rows]))
             model.backbone.items = Held(torch.cat([vectors[:1] * 0, vectors]))
         tag(model)

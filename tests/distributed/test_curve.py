@@ -11,7 +11,7 @@ import torch
 from p5dist.config import RunConfig
 from tests.distributed.stages import local_state, train, whole
 from tests.processes import run_distributed
-from tests.small_data import small_job, write_small_data
+from tests.small_data import VECTORS, small_job, write_small_data
 
 SAMPLED = "pretrain.objective.loss={kind: sampled_softmax, negatives: 12}"
 
@@ -48,6 +48,14 @@ def test_two_and_three_workers_have_the_curve_of_one(
     assert curve[-1][1] < curve[0][1], "nothing was learned, so equal curves would prove nothing"
     for workers in (2, 3):
         assert_same_curve(curve, losses(job_in(tmp_path / str(workers)), workers))
+
+
+def test_supplied_vectors_have_the_same_curve(
+    one_worker: tuple[Path, list[tuple[int, float]]], tmp_path: Path
+) -> None:
+    curve = losses(job_in(tmp_path / "1", *VECTORS), 1)
+    assert curve[0] != one_worker[1][0]
+    assert_same_curve(curve, losses(job_in(tmp_path / "2", *VECTORS), 2))
 
 
 def test_sampled_negatives_belong_to_the_global_batch(tmp_path: Path) -> None:

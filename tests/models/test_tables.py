@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
+from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from p5dist.config.losses import FullSoftmax
 from p5dist.config.model import Model
@@ -16,6 +17,7 @@ from p5dist.data.manifest import Manifest
 from p5dist.feed.collate import Collate
 from p5dist.feed.negatives import Candidates
 from p5dist.models.backbone import Backbone
+from p5dist.models.tables import ItemTables
 from p5dist.tasks.item_prediction import ItemPrediction
 from p5dist.tasks.predictions import NextInteractions
 from tests.data.test_histories import histories
@@ -55,6 +57,23 @@ def trained() -> tuple[Backbone, Collate]:
         (head(model, batch).sum() / head.counts(batch)[0]).backward()
         optimizer.step()
     return model.eval(), collate
+
+
+def test_what_describes_an_item_is_added_to_its_row() -> None:
+    """Two supplied vectors, each times its matrix; an item without row has them only."""
+    tables = ItemTables(3, {}, 2, torch.device("cpu"), vectors={"text": 2, "image": 1})
+    text, image = (layer.weight for layer in tables.projected.values())  # type: ignore[union-attr]
+    with torch.no_grad():
+        tables.ids.embeddings["item"].weight.copy_(torch.tensor([[0, 0], [1, 2], [3, 4], [5, 6]]))
+        text.copy_(torch.tensor([[1.0, 0], [0, 10]]))
+        image.copy_(torch.tensor([[100.0], [0]]))
+    items = KeyedJaggedTensor(
+        keys=["item"], values=torch.tensor([1, 0, 3]), lengths=torch.tensor([3]), stride=1
+    )
+    supplied = torch.tensor([[1.0, 1, 0], [0, 0.5, 1], [0, 0, 0]])
+    assert tables(items, None, supplied).tolist() == [[2, 12], [100, 5], [5, 6]]
+    dropped = torch.tensor([[True], [False], [False]])
+    assert tables(items, None, supplied, dropped).tolist() == [[1, 10], [100, 5], [5, 6]]
 
 
 def test_an_unseen_item_is_near_the_items_of_its_attributes_and_ranked_with_them(

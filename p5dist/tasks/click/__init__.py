@@ -159,7 +159,7 @@ class Click(Labelled):
             context.name,
             context.manifest,
             dim=context.job.model.dim,
-            user_attributes=context.job.model.user_attributes,
+            model=context.job.model,
             device=device,
         )
 

@@ -8,11 +8,12 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
+from p5dist.config.model import Model
 from p5dist.data.batch import Batch, in_seconds
 from p5dist.data.manifest import Manifest
 from p5dist.models.backbone import Encoded
 from p5dist.models.dropout import HashedDropout, Site
-from p5dist.models.tables import UserTables
+from p5dist.models.tables import UserTables, sizes
 from p5dist.tasks.click import Click, Dcn
 from p5dist.tasks.click.interactions import CrossNetwork, DotInteraction, mlp
 from p5dist.tasks.module import Asked, TaskModule
@@ -31,7 +32,7 @@ class ClickModule(TaskModule):
         name: of the task.
         manifest: events, mean rating and id spaces.
         dim: width of item vectors and states.
-        user_attributes: names of the user attributes.
+        model: the section, whose user_attributes and user_vectors describe users.
         device: of the tables.
     """
 
@@ -42,7 +43,7 @@ class ClickModule(TaskModule):
         manifest: Manifest,
         *,
         dim: int,
-        user_attributes: tuple[str, ...],
+        model: Model,
         device: torch.device,
     ) -> None:
         super().__init__()
@@ -50,10 +51,16 @@ class ClickModule(TaskModule):
         self.name = name
         self.facts = HistoryFacts(manifest.rating_mean or 0.0)
         self.reads_states = config.state
-        attributes = {name: manifest.user_attributes[name] for name in user_attributes}
-        self.users = (
-            UserTables(manifest.users, attributes, width, device) if config.user_table else None
-        )
+        self.users: UserTables | None = None
+        if config.user_table:
+            self.users = UserTables(
+                manifest.users,
+                sizes(manifest.user_attributes, model.user_attributes),
+                width,
+                device,
+                vectors=sizes(manifest.user_vectors, model.user_vectors),
+                scale=model.init_scale,
+            )
         self.dense = mlp(_DENSE, 2 * width, width)
         self.item = nn.Linear(dim, width)
         self.state = nn.Linear(dim, width) if config.state else None
@@ -85,7 +92,7 @@ class ClickModule(TaskModule):
 
     def rows_of_users(self, batch: Batch) -> Tensor | None:
         """[B, dim of the task]; None without a user table."""
-        return None if self.users is None else self.users(batch.users)
+        return None if self.users is None else self.users(batch.users, batch.user_vectors)
 
     def predict(self, asked: Asked) -> Tensor:
         """[E] probabilities of a yes, float64"""

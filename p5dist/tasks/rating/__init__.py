@@ -104,7 +104,7 @@ class Rating(Labelled):
             context.name,
             context.manifest,
             dim=context.job.model.dim,
-            user_attributes=context.job.model.user_attributes,
+            model=context.job.model,
             device=device,
         )
 

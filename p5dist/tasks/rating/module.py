@@ -5,11 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from p5dist.config.model import Model
 from p5dist.data.batch import Batch
 from p5dist.data.manifest import Manifest
 from p5dist.models.backbone import Encoded
 from p5dist.models.dropout import HashedDropout, Site
-from p5dist.models.tables import UserTables
+from p5dist.models.tables import UserTables, sizes
 from p5dist.tasks.module import Asked, TaskModule
 from p5dist.tasks.rating import Rating
 
@@ -27,7 +28,7 @@ class RatingModule(TaskModule):
         name: of the task.
         manifest: mean rating and id spaces.
         dim: width of item vectors and states.
-        user_attributes: names of the user attributes.
+        model: the section, whose user_attributes and user_vectors describe users.
         device: of the tables.
     """
 
@@ -40,7 +41,7 @@ class RatingModule(TaskModule):
         manifest: Manifest,
         *,
         dim: int,
-        user_attributes: tuple[str, ...],
+        model: Model,
         device: torch.device,
     ) -> None:
         super().__init__()
@@ -49,10 +50,16 @@ class RatingModule(TaskModule):
         if fitted:
             self.mean = 0.0  # it is in the biases
         width = config.user_dim
-        attributes = {name: manifest.user_attributes[name] for name in user_attributes}
-        self.users = (
-            UserTables(manifest.users, attributes, width, device) if config.user_table else None
-        )
+        self.users: UserTables | None = None
+        if config.user_table:
+            self.users = UserTables(
+                manifest.users,
+                sizes(manifest.user_attributes, model.user_attributes),
+                width,
+                device,
+                vectors=sizes(manifest.user_vectors, model.user_vectors),
+                scale=model.init_scale,
+            )
         user_width = dim + (width if config.user_table else 0)
         self.product = None if config.score == "mlp" else BiasedProduct(user_width, dim, width)
         if self.product is not None and fitted:
@@ -81,7 +88,7 @@ class RatingModule(TaskModule):
 
     def rows_of_users(self, batch: Batch) -> Tensor | None:
         """[B, user_dim]; None without a user table."""
-        return None if self.users is None else self.users(batch.users)
+        return None if self.users is None else self.users(batch.users, batch.user_vectors)
 
     def predict(self, asked: Asked) -> Tensor:
         """[E] ratings, not clipped; with fitted biases, what is added to them"""

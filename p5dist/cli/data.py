@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import json
+from typing import Annotated, Literal
 
 import typer
 
@@ -28,6 +29,35 @@ def get(name: Annotated[str, typer.Argument(help="Name of the data set.")]) -> N
     from p5dist.datasets import public as known
 
     print(known.get(name))
+
+
+@app.command()
+def embed(
+    source: Annotated[str, typer.Argument(metavar="TABLE", help="A file or a folder of files.")],
+    out: Annotated[str, typer.Argument(metavar="OUT", help="A folder or URL.")],
+    column: Annotated[list[str], typer.Option(help="Column with text; may be given repeatedly.")],
+    model: Annotated[
+        str, typer.Option(help="Folder, or name, of a model of sentence-transformers.")
+    ] = "all-MiniLM-L6-v2",
+    vector: Annotated[str, typer.Option(help="Name of the new column.")] = "vector",
+    form: Annotated[
+        Literal["parquet", "csv", "tsv", "jsonl"] | None,
+        typer.Option("--format", help="Left out: by the name of the file."),
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Texts encoded at once.")] = 64,
+    actors: Annotated[
+        int | None, typer.Option(min=1, help="Processes; left out: one a core or a GPU.")
+    ] = None,
+    address: Annotated[str | None, typer.Option(help="Ray cluster to join.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Write a table again as Parquet, with vectors of its texts (the extra embed)."""
+    from p5dist.datasets import embedding
+
+    wanted = embedding.Embedding(tuple(column), model, vector, batch_size)
+    found = embedding.run(source, out, wanted, form=form, actors=actors, address=address)
+    if as_json:
+        print(json.dumps(found))
 
 
 @app.command()

@@ -57,6 +57,9 @@ class Model(Section):
     )
     """The encoder; a transformer if no kind is given."""
     inputs: Inputs = Inputs()
+    item_ids: bool = True
+    """false: an item has no embedding row of its own, so that its vector is what describes it only
+    (item_attributes, item_vectors), as for models that move to other catalogues."""
     item_attributes: tuple[str, ...] = ()
     """Attributes (names under prepare.items.attributes) whose pooled embeddings are added to the
     item vector. An item that training has never seen then has the vector of its attributes."""
@@ -87,6 +90,11 @@ class Model(Section):
             if getattr(self.inputs, name) and not needed:
                 what = "item_attributes" if name == "id_dropout" else name
                 raise ValueError(f"inputs.{name} needs model.{what}, which is empty")
+        if not self.item_ids:
+            if not self.item_attributes + self.item_vectors:
+                raise ValueError("item_ids: false needs item_attributes or item_vectors")
+            if self.inputs.id_dropout:
+                raise ValueError("inputs.id_dropout: there are no ids to drop; remove it")
         return self
 
     @property

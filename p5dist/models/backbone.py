@@ -56,6 +56,7 @@ class Backbone(nn.Module):
             sizes(manifest.item_attributes, config.item_attributes),
             config.dim,
             device,
+            ids=config.item_ids,
             vectors=sizes(manifest.item_vectors, config.item_vectors),
             scale=config.init_scale,
         )

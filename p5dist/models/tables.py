@@ -35,8 +35,7 @@ class Projected(nn.ModuleDict):
     def forward(self, vectors: Tensor) -> Tensor:
         """[n, sum of widths], one vector after the other → [n, dim]"""
         parts = torch.split(vectors, list(self.widths.values()), dim=1)
-        total: Tensor = sum(layer(part) for layer, part in zip(self.values(), parts, strict=True))
-        return total
+        return _added([layer(part) for layer, part in zip(self.values(), parts, strict=True)])
 
 
 class ItemTables(nn.Module):
@@ -50,6 +49,7 @@ class ItemTables(nn.Module):
         attributes: number of values of each attribute.
         dim: width of the vectors.
         device: of the tables; ``meta`` if DistributedModelParallel makes the shards.
+        ids: items have id rows.
         vectors: width of each supplied vector.
         scale: as of :class:`Projected`.
     """
@@ -61,23 +61,14 @@ class ItemTables(nn.Module):
         dim: int,
         device: torch.device,
         *,
+        ids: bool = True,
         vectors: dict[str, int] | None = None,
         scale: float = 0.02,
     ) -> None:
         super().__init__()
         self.rows, self.attributes, self.dim = items + 1, attributes, dim
-        self.widths, self.scale = vectors or {}, scale
-        self.ids = EmbeddingCollection(
-            tables=[
-                EmbeddingConfig(
-                    name=ITEM_FEATURE,
-                    embedding_dim=dim,
-                    num_embeddings=items + 1,
-                    feature_names=[ITEM_FEATURE],
-                )
-            ],
-            device=device,
-        )
+        self.has_ids, self.widths = ids, vectors or {}
+        self.ids = _rows(items + 1, dim, device) if ids else None
         self.bags = _bags(ITEM_FEATURE, attributes, dim, device) if attributes else None
         self.projected = Projected(self.widths, dim, scale) if self.widths else None
         self.frozen = False  # no gradient reaches the tables
@@ -88,7 +79,9 @@ class ItemTables(nn.Module):
     def with_rows(self, rows: int) -> ItemTables:
         """Other tables with ``rows`` id rows, on CPU."""
         cpu = torch.device("cpu")
-        return ItemTables(rows - 1, self.attributes, self.dim, cpu, vectors=self.widths)
+        return ItemTables(
+            rows - 1, self.attributes, self.dim, cpu, ids=self.has_ids, vectors=self.widths
+        )
 
     def forward(
         self,
@@ -104,17 +97,22 @@ class ItemTables(nn.Module):
             dropped: [U, 1] bool: items without their id row, so only what describes them
                 contributes.
         """
-        vectors: Tensor = self.ids(items)[ITEM_FEATURE].values()
-        if self.bags is not None or self.projected is not None:
-            without = (items.values() == 0).unsqueeze(1)
-            without = without if dropped is None else without | dropped
-            vectors = vectors.masked_fill(without, 0.0)
+        described = self.bags is not None or self.projected is not None
+        parts = []
+        if self.ids is not None:
+            rows = self.ids(items)[ITEM_FEATURE].values()
+            if described:
+                without = (items.values() == 0).unsqueeze(1)
+                without = without if dropped is None else without | dropped
+                rows = rows.masked_fill(without, 0.0)
+            parts.append(rows)
         if self.bags is not None:
             pooled = self.bags(attributes).values()
-            vectors = vectors + pooled.view(len(vectors), -1, vectors.shape[1]).sum(1)
+            parts.append(pooled.view(len(pooled), -1, self.dim).sum(1))
         if self.projected is not None:
             assert supplied is not None
-            vectors = vectors + self.projected(supplied)
+            parts.append(self.projected(supplied))
+        vectors = _added(parts)
         return vectors.detach() if self.frozen else vectors
 
 
@@ -171,7 +169,7 @@ class UserTables(nn.Module):
         if self.projected is not None:
             assert supplied is not None
             parts.append(self.projected(supplied))
-        vectors: Tensor = sum(parts)
+        vectors = _added(parts)
         return vectors.detach() if self.frozen else vectors
 
 
@@ -233,6 +231,27 @@ class StoredUsers(_Stored):
     def forward(self, users: KeyedJaggedTensor, supplied: Tensor | None = None) -> Tensor:
         """As :meth:`UserTables.forward`; what describes a user is in the vector."""
         return self.look_up(users.values())
+
+
+def _added(parts: list[Tensor]) -> Tensor:
+    total = parts[0]
+    for part in parts[1:]:
+        total = total + part
+    return total
+
+
+def _rows(rows: int, dim: int, device: torch.device) -> EmbeddingCollection:
+    return EmbeddingCollection(
+        tables=[
+            EmbeddingConfig(
+                name=ITEM_FEATURE,
+                embedding_dim=dim,
+                num_embeddings=rows,
+                feature_names=[ITEM_FEATURE],
+            )
+        ],
+        device=device,
+    )
 
 
 def _bags(

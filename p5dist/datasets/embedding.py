@@ -74,6 +74,7 @@ def run(
             "the folder has files", where=out, rule="nothing is overwritten",
             fix="name another folder, or empty this one",
         )  # fmt: skip
+    load_encoder(embedding.model, "cpu")  # a mistake is an error here, not the death of an actor
     connect(Scale(address=address))
     import ray
 

@@ -31,6 +31,7 @@ def job_of(tmp: Path, table: pa.Table, parts: int = 1, **model: Any) -> RunConfi
         "prepare": {
             "source": {"files": str(tmp / "log.csv"), "columns": {"user": "user", "item": "item"}},
             "items": {"files": str(tmp / "items"), "format": "parquet", "id": "id",
+                      "title": "name",
                       "attributes": {"text": {"kind": "vector", "column": "embedding"},
                                      "brand": {"kind": "category"}}},
             "vocabulary": {"of": "all"},
@@ -42,7 +43,9 @@ def job_of(tmp: Path, table: pa.Table, parts: int = 1, **model: Any) -> RunConfi
 def table_of(vectors: list[Any], kind: pa.DataType, ids: list[int] | None = None) -> pa.Table:
     ids = [3, 100, 7, 3, 9, 5] if ids is None else ids
     brands = [f"b{i % 2}" for i in ids]
-    return pa.table({"id": ids, "brand": brands, "embedding": pa.array(vectors, kind)})
+    return pa.table(
+        {"id": ids, "name": brands, "brand": brands, "embedding": pa.array(vectors, kind)}
+    )
 
 
 def rows_of(job: RunConfig, manifest: Manifest, folder: Path) -> dict[str, list[float]]:

@@ -63,7 +63,11 @@ class Parquet(SourceFormat):
     def read(self, part: FileRange) -> Iterator[tuple[pa.Table, int]]:
         fs, path = open_filesystem(part.file.url)
         layout = self.layout
-        few = [layout.columns[ours] for ours in part.file.types if layout.roles[ours] == "label"]
+        few = [
+            theirs
+            for ours, theirs in layout.columns.items()
+            if ours in part.file.types and layout.roles[ours] == "label"
+        ]
         with pq.ParquetFile(
             path, filesystem=fs, coerce_int96_timestamp_unit="us", read_dictionary=few,
             pre_buffer=not isinstance(fs, pafs.LocalFileSystem),

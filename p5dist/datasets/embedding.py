@@ -23,8 +23,13 @@ from p5dist.environment.ray_session import connect
 from p5dist.errors import ConfigError, DataError, P5Error, StorageError
 from p5dist.storage import Folder, open_filesystem
 
-_FORMATS = {".parquet": "parquet", ".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl"}
 Format = Literal["parquet", "csv", "tsv", "jsonl"]
+_FORMATS: dict[str, Format] = {
+    ".parquet": "parquet",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".jsonl": "jsonl",
+}
 _FILE_ROWS = 100_000
 
 
@@ -74,12 +79,13 @@ def run(
             "the folder has files", where=out, rule="nothing is overwritten",
             fix="name another folder, or empty this one",
         )  # fmt: skip
+    form = form or _format_of(source)
     load_encoder(embedding.model, "cpu")  # a mistake is an error here, not the death of an actor
     connect(Scale(address=address))
     import ray
 
     with errors_as_raised("embed"):
-        table = _read(source, form or _format_of(source))
+        table = _read(source, form)
         schema = table.schema()
         names = [] if schema is None else list(schema.names)
         _check(names, embedding, source)
@@ -197,7 +203,7 @@ def _read(source: str, form: str) -> Any:
     return ray.data.read_csv(path, **options, **where)
 
 
-def _format_of(source: str) -> str:
+def _format_of(source: str) -> Format:
     for end, form in _FORMATS.items():
         if source.rstrip("/").removesuffix(".gz").endswith(end):
             return form

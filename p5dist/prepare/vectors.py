@@ -17,8 +17,7 @@ from p5dist.data.jagged import Bools
 from p5dist.data.supplied import vectors_of
 from p5dist.errors import DataError
 from p5dist.prepare.arrays import one_array
-from p5dist.prepare.attribute_kinds.kind import kinds_of
-from p5dist.prepare.attribute_kinds.vector import Vector, WidthsError
+from p5dist.prepare.attribute_kinds.kind import WidthsError, kinds_of
 from p5dist.prepare.layout import Layout, SourceFile
 from p5dist.prepare.reading import read_range
 from p5dist.prepare.sources import cut_files
@@ -46,9 +45,7 @@ def write_vectors(
     Raises:
         DataError: vectors of two lengths.
     """
-    kinds = {
-        name: kind for name, kind in kinds_of(table.attributes).items() if isinstance(kind, Vector)
-    }
+    kinds = {name: kind for name, kind in kinds_of(table.attributes).items() if kind.is_vector}
     if not kinds:
         return {}, []
     layout = Layout.of_attributes(table, f"prepare.{side}s")

@@ -125,7 +125,7 @@ def test_wrong_values_name_path_value_and_knob() -> None:
          "leave_one_out, time, ratio, given"),
         ("prepare.items={files: i.csv, id: i, attributes: {g: {kind: multy}}}",
          "prepare.items.attributes.g.kind: unknown attribute kind",
-         "category, multi, words, numeric, text"),
+         "category, multi, words, numeric, vector, text"),
         ("prepare.source.format=cvs", "prepare.source.format: unknown source format",
          "csv, tsv, jsonl, parquet, sequences"),
         ("prepare.items={files: i.csv, id: i, format: cvs}",

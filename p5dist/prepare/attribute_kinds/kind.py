@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar, cast
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -15,6 +16,10 @@ from p5dist.data.jagged import Array, Bools, Ints, ranges
 from p5dist.prepare.arrays import one_array
 from p5dist.prepare.column_types import Role, kind_of
 from p5dist.prepare.values import as_text, coded, is_null
+
+
+class WidthsError(Exception):
+    """Vectors of two lengths; says which."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +60,8 @@ class AttributeKind(Attribute):
     A job file names a kind by its name in :data:`p5dist.config.registry.ATTRIBUTES` or as
     ``kind: package.module:Class``. A kind of your own adds its settings as fields, and overrides
     :meth:`label` (another text for each value) or :meth:`split` (several values a row); methods
-    that it does not override work as in ``category``. ``for_models`` and ``for_context``:
-    see :class:`p5dist.config.raw_files.Attribute`.
+    that it does not override work as in ``category``. A kind with ``is_vector`` overrides
+    :meth:`vectors`. ``for_models``, ``for_context``, ``is_vector``: see :class:`p5dist.config.raw_files.Attribute`.
     """
 
     role: ClassVar[Role] = "label"
@@ -90,6 +95,15 @@ class AttributeKind(Attribute):
         row, text = row[first], text.filter(pa.array(first))
         lengths = np.bincount(row, minlength=len(column)).astype(np.int64)
         return Values(lengths, text, int(unread.sum()), str(example[0]))
+
+    def vectors(self, column: pa.ChunkedArray) -> tuple[npt.NDArray[np.float32], Bools]:
+        """The vectors [n, width] of all rows, of length 1, and [n] whether the row has one; width
+        is 0 if no row has a list. For kinds with ``is_vector``.
+
+        Raises:
+            WidthsError: two lengths.
+        """
+        raise NotImplementedError(f"{type(self).__name__} is no vector")
 
     def context(self, column: pa.ChunkedArray) -> pa.StringArray:
         """[n] the value of every interaction, "" where there is none (of a kind with one value)."""

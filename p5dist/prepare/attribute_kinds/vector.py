@@ -11,12 +11,8 @@ import pyarrow.compute as pc
 
 from p5dist.data.jagged import Bools
 from p5dist.prepare.arrays import one_array
-from p5dist.prepare.attribute_kinds.kind import AttributeKind
+from p5dist.prepare.attribute_kinds.kind import AttributeKind, WidthsError
 from p5dist.prepare.column_types import Role
-
-
-class WidthsError(Exception):
-    """Vectors of two lengths; says which."""
 
 
 class Vector(AttributeKind):
@@ -30,12 +26,6 @@ class Vector(AttributeKind):
     is_vector: ClassVar[bool] = True
 
     def vectors(self, column: pa.ChunkedArray) -> tuple[npt.NDArray[np.float32], Bools]:
-        """The vectors [n, width] of all rows, and [n] whether the row has one; width is 0 if no
-        row has a list.
-
-        Raises:
-            WidthsError: two lengths.
-        """
         lists = one_array(column)
         valid = np.asarray(pc.is_valid(lists))
         lengths = np.asarray(pc.fill_null(pc.list_value_length(lists), 0)).astype(np.int64)

@@ -247,6 +247,7 @@ OBJECTIVES = Registry(
         "masked": "p5dist.tasks.masked:Masked",
         "skip_gram": "p5dist.tasks.skip_gram:SkipGram",
         "attributes": "p5dist.tasks.attributes:Attributes",
+        "contrastive": "p5dist.tasks.contrastive:Contrastive",
         "multi": "p5dist.tasks.multi:MultiObjective",
     },
 )

@@ -89,6 +89,10 @@ class Batch:
     """[B, sum of widths] the supplied vectors of the users"""
     hidden: Tensor | None = None
     """[T] bool: the encoder sees the position only; None: nothing is hidden"""
+    views: tuple[Batch, ...] = ()
+    """Further histories of the same users, whose indices are into the items of this batch."""
+    of: Tensor | None = None
+    """[B] of a view: the index of each history in the batch that has the view"""
     valid: Tensor | None = None
     """[B, L] bool: of a batch that is one rectangle, the interactions that are no padding; None:
     the batch has no padding (see :mod:`p5dist.inference.export.encoder`)"""
@@ -119,6 +123,7 @@ class Batch:
             for f in fields(self)
             if isinstance(value := getattr(self, f.name), (Tensor, KeyedJaggedTensor))
         }
+        changed["views"] = tuple(view.each(change) for view in self.views)
         changed["fields"] = {
             name: {
                 key: change(value) if isinstance(value, Tensor) else value

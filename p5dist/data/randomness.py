@@ -42,6 +42,8 @@ class Stream(IntEnum):
     EVALUATED_USERS = 28
     SKIP_GRAM_KEPT = 29
     LABELLED_USERS = 30
+    VIEWS = 31
+    VIEW_DROPOUT = 32
 
 
 def splitmix(x: UInts) -> UInts:

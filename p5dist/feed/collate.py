@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,7 @@ from p5dist.data.randomness import Stream, hashed
 from p5dist.data.supplied import Supplied
 from p5dist.feed.batch_fields import BatchFields, Collated
 from p5dist.feed.masking import Hidden, Masking, known_times, with_masked_next
+from p5dist.feed.views import Views
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,8 @@ class Collate:
     masking: Masking | None = None
     fields: Mapping[str, BatchFields] = field(default_factory=dict)
     masked_next: bool = False
+    views: Views | None = None
+    """Of training."""
     item_vectors: Supplied | None = None
     user_vectors: Supplied | None = None
     unseen: Bools | None = None
@@ -49,7 +53,7 @@ class Collate:
 
     def for_inference(self, *, masked_next: bool) -> Collate:
         """The same without masking and extra fields."""
-        return replace(self, masking=None, fields={}, masked_next=masked_next)
+        return replace(self, masking=None, fields={}, views=None, masked_next=masked_next)
 
     def for_stored_vectors(self) -> Collate:
         """The same for a model that reads the vectors of items and users from files."""
@@ -82,7 +86,6 @@ class Collate:
             histories, hidden = with_masked_next(histories)
         elif self.masking is not None:
             hidden = self.masking(histories, step)
-        lengths = histories.lengths
         asked = {
             (task, name): items
             for task, makes in self.fields.items()
@@ -107,9 +110,7 @@ class Collate:
             task: makes.arrays(Collated(histories, step, ids, token, predicted, drawn, found[task]))
             for task, makes in self.fields.items()
         }
-        position = histories.position()
         listed = np.concatenate(rest[:2])
-        buckets, slot = make_buckets(lengths, position)
         items, item_attributes, item_vectors = self.item_lookup(ids)
         users, user_vectors = self.user_lookup(histories.user)
         return Batch(
@@ -123,25 +124,12 @@ class Collate:
             candidates=torch.from_numpy(listed),
             candidates_are_items=np.array_equal(listed, np.arange(len(ids))),
             candidate_log_q=None if candidate_log_q is None else torch.from_numpy(candidate_log_q),
-            owner=torch.from_numpy(histories.owner()),
-            position=torch.from_numpy(position),
-            offsets=torch.from_numpy(histories.offsets),
-            ends=torch.from_numpy(histories.offsets[1:][lengths > 0] - 1),
             timestamp=torch.from_numpy(np.ascontiguousarray(time)),
-            event=torch.from_numpy(histories.event.astype(np.int64)),
-            rating=torch.from_numpy(np.ascontiguousarray(histories.rating)),
-            dropout_key=torch.from_numpy(
-                hashed(
-                    self.seed, Stream.DROPOUT, step, np.repeat(histories.row, lengths), position
-                ).view(np.int64)
-            ),
+            **self._arranged(histories, (Stream.DROPOUT, step)),
+            views=self._views(histories, step, ids),
             item_key=torch.from_numpy(
                 hashed(self.seed, Stream.ITEM_DROPOUT, step, ids).view(np.int64)
             ),
-            slot=torch.from_numpy(slot),
-            buckets=buckets,
-            histories=len(histories),
-            rows=histories.row,
             hidden=None if hidden is None else torch.from_numpy(hidden.hidden),
             fields={
                 task: {
@@ -151,6 +139,58 @@ class Collate:
                 for task, arrays in made.items()
             },
         )
+
+    def _arranged(self, histories: Histories, drawn_for: tuple[int, ...]) -> dict[str, Any]:
+        """The fields of a batch that say which interaction is where, and those of single
+        interactions.
+
+        Args:
+            histories: of falling length.
+            drawn_for: coordinates of the keys of dropout.
+        """
+        lengths, position = histories.lengths, histories.position()
+        buckets, slot = make_buckets(lengths, position)
+        key = hashed(self.seed, *drawn_for, np.repeat(histories.row, lengths), position)
+        return {
+            "owner": torch.from_numpy(histories.owner()),
+            "position": torch.from_numpy(position),
+            "offsets": torch.from_numpy(histories.offsets),
+            "ends": torch.from_numpy(histories.offsets[1:][lengths > 0] - 1),
+            "event": torch.from_numpy(histories.event.astype(np.int64)),
+            "rating": torch.from_numpy(np.ascontiguousarray(histories.rating)),
+            "dropout_key": torch.from_numpy(key.view(np.int64)),
+            "slot": torch.from_numpy(slot),
+            "buckets": buckets,
+            "histories": len(histories),
+            "rows": histories.row,
+        }
+
+    def _views(self, histories: Histories, step: int, ids: Ints) -> tuple[Batch, ...]:
+        """The views of a batch with the items ``ids``; they look nothing up themselves."""
+        made = []
+        none = torch.zeros(0, dtype=torch.int64)
+        nothing = _kjt([ITEM_FEATURE], np.zeros(0, np.int64), np.zeros(1, np.int64), 1)
+        for number, view in enumerate(() if self.views is None else self.views(histories, step)):
+            order = np.argsort(-view.lengths, kind="stable")
+            view = view.take(order)
+            token = torch.from_numpy(np.searchsorted(ids, view.item))
+            made.append(
+                Batch(
+                    items=nothing,
+                    item_attributes=None,
+                    users=nothing,
+                    token=token,
+                    seen=token,
+                    candidates=none,
+                    candidates_are_items=False,
+                    candidate_log_q=None,
+                    timestamp=torch.from_numpy(np.ascontiguousarray(view.timestamp)),
+                    item_key=none,
+                    of=torch.from_numpy(order),
+                    **self._arranged(view, (Stream.VIEW_DROPOUT, step, number)),
+                )
+            )
+        return tuple(made)
 
     def item_lookup(
         self, ids: Ints, first: int = 1

@@ -26,6 +26,9 @@ class Encoded:
     items: Tensor
     """[U, dim] vectors of the distinct items of the batch; likely next items have a large inner
     product with the state"""
+    views: tuple[Tensor, ...] = ()
+    """[B, dim] of each of the batch's views the last state of every history, in the order of the
+    histories of the batch; zero for an empty one"""
 
 
 class Backbone(nn.Module):
@@ -71,9 +74,21 @@ class Backbone(nn.Module):
 
     def forward(self, batch: Batch) -> Encoded:
         """States of all interactions and vectors of all items of ``batch``."""
-        items = self._rows(batch)
-        states = self.encoder(self.inputs(items, batch), batch).float()
-        return Encoded(compared(states, self.temperature), compared(items, self.temperature))
+        items, users = self._rows(batch), self.inputs.user_rows(batch)
+        states = self.encoder(self.inputs(items, batch, users), batch).float()
+        views = tuple(self._last(items, users, view) for view in batch.views)
+        t = self.temperature
+        return Encoded(compared(states, t), compared(items, t), views)
+
+    def _last(self, items: Tensor, users: Tensor | None, view: Batch) -> Tensor:
+        """[B, dim] see :attr:`Encoded.views`"""
+        assert view.of is not None
+        own = None if users is None else users[view.of]
+        states = self.encoder(self.inputs(items, view, own), view).float()
+        last = states[view.ends]
+        found = last.new_zeros(view.histories, last.shape[1])
+        placed: Tensor = found.index_copy(0, view.of[: len(last)], last)
+        return placed
 
     def item_vectors(self, batch: Batch) -> Tensor:
         """[U, dim] :attr:`Encoded.items`, without encoding the histories."""

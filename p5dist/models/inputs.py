@@ -61,9 +61,20 @@ class Inputs(nn.Module):
         if self.hidden is not None:
             nn.init.normal_(self.hidden, std=_STD * self.scale)
 
-    def forward(self, items: Tensor, batch: Batch) -> Tensor:
+    def user_rows(self, batch: Batch) -> Tensor | None:
+        """[B, dim] what is added for the user of each history; None: nothing."""
+        if self.users is None:
+            return None
+        rows: Tensor = self.users(batch.users, batch.user_vectors)
+        return rows
+
+    def forward(self, items: Tensor, batch: Batch, users: Tensor | None) -> Tensor:
         """Inputs [T, dim] from the vectors ``items`` [U, dim] of the batch's items; a hidden
-        interaction is the mask vector and its user."""
+        interaction is the mask vector and its user.
+
+        Args:
+            users: [B, dim] of :meth:`user_rows`.
+        """
         # F.embedding instead of indexing: its gradient is a plain sum, without sorting indices.
         x = F.embedding(batch.seen, items) * self.scale
         if self.training and self.item_threshold:
@@ -82,8 +93,7 @@ class Inputs(nn.Module):
         if batch.hidden is not None:
             assert self.hidden is not None, "only a bidirectional backbone hides interactions"
             x = torch.where(batch.hidden.unsqueeze(1), self.hidden, x)
-        if self.users is not None:
-            users = self.users(batch.users, batch.user_vectors)
+        if users is not None:
             x = x + F.embedding(batch.owner, users) * self.scale
         inputs: Tensor = x
         return inputs

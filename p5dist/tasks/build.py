@@ -19,6 +19,7 @@ from p5dist.feed.batch_fields import BatchFields
 from p5dist.feed.collate import Collate
 from p5dist.feed.masking import Masking
 from p5dist.feed.mix import open_mix
+from p5dist.feed.views import Views
 from p5dist.models.adapters import choose_trained, dense_parameters
 from p5dist.models.backbone import Backbone
 from p5dist.storage import Folder, RunFolder
@@ -92,13 +93,14 @@ def make_collate(
             first = next(iter(job.trainings()))
             trained = open_mix(job, first, folder, manifest).item_counts() > 0
         unseen = np.append(False, ~trained)
-    masking, fields = _training_extras(job, folder.prepare, manifest, training)
+    masking, views, fields = _training_extras(job, folder.prepare, manifest, training)
     return Collate(
         job.training_seed,
         Attributes.load(folder.prepare, "item", job.model.item_attributes),
         Attributes.load(folder.prepare, "user", job.model.user_attributes),
         masking=masking,
         fields=fields,
+        views=views,
         item_vectors=Supplied.open(
             folder.prepare, "item", job.model.item_vectors, manifest.items, manifest.item_vectors
         ),
@@ -137,8 +139,9 @@ def catalogue_loss(job: RunConfig, stage: str) -> Loss | None:
 
 def _training_extras(
     job: RunConfig, prepare: Folder, manifest: Manifest, training: Training
-) -> tuple[Masking | None, dict[str, BatchFields]]:
+) -> tuple[Masking | None, Views | None, dict[str, BatchFields]]:
     masking: Masking | None = None
+    views: Views | None = None
     fields = {}
     for name, task in training.tasks().items():
         assert isinstance(task, Task)
@@ -151,7 +154,15 @@ def _training_extras(
                 fix="give both tasks the same masking, or train them in separate stages",
             )  # fmt: skip
         masking = masking or own
+        made = task.make_views(context)
+        if made is not None and views is not None and made != views:
+            raise ConfigError(
+                "two objectives make different views of the same batch", where=name,
+                rule="all objectives of a stage read the same states",
+                fix="give both the same settings of views, or keep one",
+            )  # fmt: skip
+        views = views or made
         added = task.batch_fields(context)
         if added is not None:
             fields[name] = added
-    return masking, fields
+    return masking, views, fields

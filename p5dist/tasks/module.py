@@ -59,6 +59,9 @@ class TaskModule(nn.Module):
     """Whether the losses read the states of the encoder."""
     ranks = False
     """Whether :meth:`user_vectors` rank items."""
+    compares_histories = False
+    """Whether :meth:`losses` compare the histories of all workers, which exchange what that takes;
+    the losses of other modules are sums over histories."""
     squared_error = False
     """Whether the loss is a squared error, as of a normal distribution."""
 

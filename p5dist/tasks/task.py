@@ -27,6 +27,7 @@ from p5dist.data.manifest import Manifest, Targets
 from p5dist.errors import ConfigError, DataError
 from p5dist.feed.batch_fields import BatchFields
 from p5dist.feed.masking import Masking
+from p5dist.feed.views import Views
 from p5dist.storage import Folder
 
 if TYPE_CHECKING:
@@ -93,6 +94,10 @@ class Task(TaskSection):
 
     def masking(self, context: Context) -> Masking | None:
         """The interactions that the encoder does not see in training; None: it sees all."""
+        return None
+
+    def make_views(self, context: Context) -> Views | None:
+        """Further histories that the encoder reads in training; None: no others."""
         return None
 
     def batch_fields(self, context: Context) -> BatchFields | None:

@@ -44,9 +44,13 @@ def inputs(*, hides: bool = False, **settings: Any) -> Inputs:
     return Inputs(config, MANIFEST, device=torch.device("cpu"), hides=hides).eval()
 
 
+def of(module: Inputs, batch: Batch) -> torch.Tensor:
+    return module(ITEMS, batch, module.user_rows(batch))
+
+
 def added(module: Inputs) -> torch.Tensor:
     """[5, DIM] what the module adds to the item vectors."""
-    return module(ITEMS, batch()) - ITEMS * DIM**0.5
+    return of(module, batch()) - ITEMS * DIM**0.5
 
 
 def test_items_alone() -> None:
@@ -92,16 +96,16 @@ def test_of_a_hidden_interaction_only_the_user_is_seen() -> None:
     object.__setattr__(one, "hidden", hidden)
     assert module.hidden is not None and module.users is not None
     user = module.users.bags.embedding_bags["user"].weight[10] * DIM**0.5
-    x = module(ITEMS, one)
+    x = of(module, one)
     assert torch.allclose(x[1], module.hidden + user, atol=1e-5)
-    assert torch.allclose(x[~hidden], module(ITEMS, batch())[~hidden])
+    assert torch.allclose(x[~hidden], of(module, batch())[~hidden])
 
 
 def test_item_dropout_hides_whole_items_in_training_only() -> None:
     module = inputs(item_dropout=0.5)
     assert not added(module).any()
     module.train()
-    seen = torch.stack([module(ITEMS + 1, batch(step)) for step in range(400)])
+    seen = torch.stack([module(ITEMS + 1, batch(step), None) for step in range(400)])
     kept = (seen > 0).all(2)
     assert torch.equal(kept, (seen > 0).any(2))
     assert (kept.float().mean(0) - 0.5).abs().max() < 0.13

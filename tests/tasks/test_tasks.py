@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from p5dist.config.model import Model
 from p5dist.data.batch import Batch
 from p5dist.data.catalogue import Catalogue
 from p5dist.data.jagged import Jagged
@@ -65,7 +66,7 @@ def click(
     drawn = Unclicked(config.negatives, Catalogue(9), 1) if config.negatives else None
     batch, encoded = batch_of(Examples(Label(config, MANIFEST), drawn, list(weights)))
     cpu = torch.device("cpu")
-    head = ClickModule(config, "", MANIFEST, dim=DIM, user_attributes=(), device=cpu)
+    head = ClickModule(config, "", MANIFEST, dim=DIM, model=Model(), device=cpu)
     return head, batch, encoded
 
 
@@ -176,7 +177,7 @@ def test_rating_scores_by_hand(score: str) -> None:
     torch.manual_seed(0)
     config = Rating.model_validate({"kind": "rating", "score": score, "dropout": 0, "base": "mean"})
     device = torch.device("cpu")
-    head = RatingModule(config, "", MANIFEST, dim=DIM, user_attributes=(), device=device)
+    head = RatingModule(config, "", MANIFEST, dim=DIM, model=Model(), device=device)
     batch, encoded = batch_of(RatedInteractions(ranks=False))
     table = head.users.bags.embedding_bags["user"].weight  # type: ignore[union-attr]
     if head.mlp is not None:
@@ -206,7 +207,7 @@ def test_ratings_are_weighted_by_their_event() -> None:
     config = Rating.model_validate({"kind": "rating", "dropout": 0, "base": "mean"})
     weights = [1.0, 0.5, 3.0]
     device = torch.device("cpu")
-    head = RatingModule(config, "", MANIFEST, dim=DIM, user_attributes=(), device=device)
+    head = RatingModule(config, "", MANIFEST, dim=DIM, model=Model(), device=device)
     batch, encoded = batch_of(RatedInteractions(weights, ranks=False))
     users = head.rows_of_users(batch)
     assert users is not None

@@ -61,7 +61,8 @@ class AttributeKind(Attribute):
     ``kind: package.module:Class``. A kind of your own adds its settings as fields, and overrides
     :meth:`label` (another text for each value) or :meth:`split` (several values a row); methods
     that it does not override work as in ``category``. A kind with ``is_vector`` overrides
-    :meth:`vectors`. ``for_models``, ``for_context``, ``is_vector``: see :class:`p5dist.config.raw_files.Attribute`.
+    :meth:`vectors`. ``for_models``, ``for_context``, ``is_vector``: see
+    :class:`p5dist.config.raw_files.Attribute`.
     """
 
     role: ClassVar[Role] = "label"

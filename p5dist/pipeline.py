@@ -231,11 +231,16 @@ def _noted(folder: RunFolder) -> Iterator[None]:
     note = {"state": "running", "since": time.time(), "error": None}
     state_file.write_json(note)
     try:
-        yield
+        try:
+            yield
+        except KeyboardInterrupt as e:
+            raise StoppedError(
+                "stopped as asked", where=str(folder.root),
+                fix="the same command goes on: what is complete is not done again",
+            ) from e  # fmt: skip
     except BaseException as e:
-        stopped = isinstance(e, (StoppedError, KeyboardInterrupt))
-        name = type(e).__name__
-        note |= {"state": "stopped" if stopped else "failed", "error": redact_text(f"{name}: {e}")}
+        state, name = "stopped" if isinstance(e, StoppedError) else "failed", type(e).__name__
+        note |= {"state": state, "error": redact_text(f"{name}: {e}")}
         with suppress(P5Error, OSError):  # if storage failed, the original error is the message
             state_file.write_json(note)
         raise

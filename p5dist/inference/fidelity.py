@@ -45,7 +45,8 @@ class Fidelity:
 
 def fidelity_of(sums: Mapping[str, float]) -> dict[str, Any]:
     """Means over the explained histories from the sums of :meth:`Fidelity.sums`; the margin of
-    named over random interactions, and the control, with intervals of 95 %."""
+    named over random interactions, and the control, with intervals of 95 % (None: of one history
+    there is none)."""
     number = max(sums["explained"], 1.0)
     found: dict[str, Any] = {"histories": int(sums["explained"])}
     for name in ("named", "random", "dealt"):
@@ -54,9 +55,11 @@ def fidelity_of(sums: Mapping[str, float]) -> dict[str, Any]:
         found[f"still_listed_{name}"] = sums[f"{name}_listed"] / number
     for name in ("margin", "control"):
         mean = sums[name] / number
-        spread = max(sums[f"{name}_squares"] / number - mean * mean, 0.0)
-        half = 1.96 * (spread / number) ** 0.5
-        found[name] = {"value": mean, "low": mean - half, "high": mean + half}
+        found[name] = {"value": mean, "low": None, "high": None}
+        if number > 1:
+            spread = max(sums[f"{name}_squares"] - number * mean * mean, 0.0) / (number - 1)
+            half = 1.96 * (spread / number) ** 0.5
+            found[name] |= {"low": mean - half, "high": mean + half}
     return found
 
 

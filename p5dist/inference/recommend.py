@@ -83,6 +83,13 @@ def run(job: RunConfig, folder: RunFolder, *, load: Load = load_scorer) -> dict[
     job, chosen = decided(job, folder, manifest, stage, load)
     assert job.recommend is not None
     reader, portions, more = _to_do(job, folder, manifest, plan, parts)
+    if rejected := more.get("rejected"):
+        reasons = ", ".join(f"{reason} {n:,}" for reason, n in rejected.items())
+        console.print(
+            f"  warning: {sum(rejected.values()):,} rows of recommend.histories are rejected: "
+            f"{reasons}",
+            markup=False, highlight=False, soft_wrap=True,
+        )  # fmt: skip
     parts.expect(len(portions))
     done = parts.done()
     if kept and done:

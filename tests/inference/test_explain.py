@@ -131,3 +131,6 @@ def test_named_interactions_cost_more_than_random_ones() -> None:
     assert found["margin"]["low"] > 0.5 * fall
     assert found["control"]["low"] < 0 < found["control"]["high"]
     assert found["still_listed_named"] == 0 and found["still_listed_random"] > 0.7
+    one = fidelity_of(fidelity(explainer, given.take(np.array([0])), np.full((1, 1), 4), listed,
+                               most=1, seed=3).sums())  # fmt: skip
+    assert one["margin"] == {"value": pytest.approx(fall), "low": None, "high": None}

@@ -40,6 +40,7 @@ from p5dist.inference.rankers import MODEL
 from p5dist.inference.scorer import load_scorer
 from p5dist.inference.scoring import run_task, score_all, workers_for_counts
 from p5dist.inference.vectors import Trained, make_vectors
+from p5dist.ranking.targets import OTHER_EVENT
 from p5dist.ranking.topk import MISSED
 from p5dist.storage import RunFolder
 from p5dist.tasks.build import task_of
@@ -224,9 +225,17 @@ def _write_targets(folder: RunFolder, evaluations: dict[str, Evaluation], found:
 def _no_targets(job: RunConfig, manifest: Manifest, left_out: dict[str, int]) -> DataError:
     assert job.evaluate is not None
     counted = ", ".join(f"{reason} {n:,}" for reason, n in left_out.items())
+    value = manifest.split + (f"; left out: {counted}" if counted else "")
+    if set(left_out) == {OTHER_EVENT}:
+        wanted = ", ".join(job.evaluate.events or getattr(job.prepare.split, "events", None) or ())
+        return DataError(
+            f"no {job.evaluate.split} interaction is of the events that are evaluated",
+            where="evaluate.events", value=f"{wanted}; {value}",
+            rule="targets are the held-out interactions of these events",
+            fix="name other events in evaluate.events, or hold these out: prepare.split.events",
+        )  # fmt: skip
     return DataError(
-        f"no {job.evaluate.split} interactions to evaluate", where="evaluate.split",
-        value=manifest.split + (f"; left out: {counted}" if counted else ""),
+        f"no {job.evaluate.split} interactions to evaluate", where="evaluate.split", value=value,
         rule="a target needs earlier interactions of its user",
         fix="set evaluate.split to another split, or change prepare.split",
     )  # fmt: skip

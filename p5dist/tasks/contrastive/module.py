@@ -72,9 +72,10 @@ class ContrastiveModule(TaskModule):
 
     def _room(self, histories: int) -> int:
         """The most histories that a worker has; without other workers, those of the batch."""
-        if not dist.is_initialized():
+        workers = dist.get_world_size() if dist.is_initialized() else 1
+        if workers == 1:
             return histories
-        lanes = -(-self.lanes // dist.get_world_size())
+        lanes = -(-self.lanes // workers)
         room = lanes * -(-self.batch_size // self.lanes)
         assert histories <= room, "a worker has whole lanes of a batch"
         return room

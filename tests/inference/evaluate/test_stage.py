@@ -313,3 +313,14 @@ def test_users_chosen_by_chance_of_whom_none_has_a_target(tmp_path: Path) -> Non
     with pytest.raises(DataError, match="none of the users chosen by chance") as caught:
         stage.run(job, write_small_data(job), load=load_fake)
     assert "raise evaluate.users" in str(caught.value)
+
+
+def test_without_targets_of_the_events_the_error_names_both_settings(tmp_path: Path) -> None:
+    job = small_job(
+        tmp_path, "prepare.source.columns.event=event", "evaluate={events: [buy]}",
+        "prepare.split={kind: leave_one_out, events: [view]}",
+    )  # fmt: skip
+    folder = write_small_data(job)
+    said = str(stage._no_targets(job, Manifest.load(folder.prepare), {"other_event": 9}))
+    assert "where: evaluate.events" in said and "prepare.split.events" in said
+    assert "value: buy; leave one out; left out: other_event 9" in said

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from p5dist.config import RunConfig
 from p5dist.data.manifest import MANIFEST, Manifest
-from p5dist.errors import EmptyLogError
 from p5dist.inference.items import ItemIds
 from p5dist.inference.lists.candidates import Candidates, choose_by_job
 from p5dist.inference.lists.inputs import HISTORIES, check_files
@@ -37,7 +36,6 @@ def make_plan(job: RunConfig, folder: RunFolder, manifest: Manifest) -> Plan:
     Raises:
         DataError: see :func:`.candidates.choose_by_job` and :func:`.people.chosen_users`; a file
             cannot be read.
-        EmptyLogError: the table of histories has no row.
         MissingColumnError: a column that the job names is not in a table.
     """
     section = job.recommend
@@ -53,11 +51,6 @@ def make_plan(job: RunConfig, folder: RunFolder, manifest: Manifest) -> Plan:
     elif section.histories is not None:
         layout = Layout.of_log(section.histories, section=HISTORIES)
         new_rows = estimate_rows(find_files(section.histories.files, layout), layout)
-        if not new_rows:
-            raise EmptyLogError(
-                "no interaction of new people", where=HISTORIES, value=str(section.histories.files),
-                rule="at least one row", fix=f"correct {HISTORIES}.files",
-            )  # fmt: skip
         people = f"new people with about {new_rows:,} interactions"
     order = [f"lists of {section.k}" + ("" if section.mask_seen else ", seen items too")]
     if section.popularity_penalty:

@@ -80,6 +80,17 @@ class Backbone(nn.Module):
         t = self.temperature
         return Encoded(compared(states, t), compared(items, t), views)
 
+    def last_states(self, batch: Batch) -> Tensor:
+        """[E, dim] the states at ``batch.ends``, as in :attr:`Encoded.states`."""
+        items, users = self._rows(batch), self.inputs.user_rows(batch)
+        x = self.inputs(items, batch, users)
+        states_at = getattr(self.encoder, "states_at", None)
+        if states_at is None:
+            states = self.encoder(x, batch)[batch.ends]
+        else:
+            states = states_at(x, batch, batch.ends)
+        return compared(states.float(), self.temperature)
+
     def _last(self, items: Tensor, users: Tensor | None, view: Batch) -> Tensor:
         """[B, dim] see :attr:`Encoded.views`"""
         assert view.of is not None

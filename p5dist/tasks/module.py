@@ -102,7 +102,7 @@ class TaskModule(nn.Module):
     def user_vectors(self, backbone: Backbone, batch: Batch) -> Tensor:
         """[B, dim] user vectors, whose inner products with item vectors rank items: the last state
         of each history; zero for an empty history."""
-        last = self.encode(backbone, batch).states[batch.ends]
+        last = backbone.last_states(batch)
         return F.pad(last, (0, 0, 0, batch.histories - last.shape[0]))
 
     def predict(self, asked: Asked) -> Tensor:

@@ -170,3 +170,16 @@ def test_no_interaction_at_all_still_has_gradients(name: str) -> None:
     empty = Collate(1)(histories([[]]).take(np.zeros(0, dtype=np.int64)))
     model(torch.zeros(0, DIM), empty).sum().backward()
     assert all(p.grad is not None for p in model.parameters())
+
+
+@pytest.mark.parametrize("name", list(ALL))
+def test_states_at_some_interactions_are_those_of_all(name: str) -> None:
+    module, batch = build(ALL[name]), batch_of(LENGTHS)
+    if not hasattr(module, "states_at"):
+        pytest.skip("the encoder has no such method")
+    x = torch.randn(len(batch.owner), DIM, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        found, whole = module.states_at(x, batch, batch.ends), module(x, batch)
+        nothing = module.states_at(x, batch, batch.ends[:0])
+    torch.testing.assert_close(found, whole[batch.ends], rtol=1e-5, atol=1e-5)
+    assert nothing.shape == (0, DIM)

@@ -27,6 +27,10 @@ class Encoder(EncoderSection):
         :class:`p5dist.models.dropout.HashedDropout`), so that the losses do not depend on the
         number of workers.
 
+        A module may also have ``states_at(x, batch, at)``, which gives the states of the
+        interactions ``at`` [n] in less time than forward gives those of all: the vectors of users
+        are last states.
+
         Args:
             dim: width of inputs and states.
             max_length: interactions of the longest history.

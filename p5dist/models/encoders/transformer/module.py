@@ -41,12 +41,17 @@ class TransformerEncoder(nn.Module):
     def forward(self, x: Tensor, batch: Batch) -> Tensor:
         """States [T, dim] of interactions with vectors ``x`` [T, dim]; the state at t depends on
         the interactions of the same history, up to t if causal."""
+        return self.states_at(x, batch, None)
+
+    def states_at(self, x: Tensor, batch: Batch, at: Tensor | None) -> Tensor:
+        """[n, dim] the states of the interactions ``at`` [n]; None: of all. What the last layer
+        does after attention is done for these only."""
         if self.positions is not None:
             x = self.positions(x, batch)
         x = self.dropout(x, batch.dropout_key)
         intervals = IntervalClasses(batch, causal=self.causal) if self.time_intervals else None
-        for layer in self.layers:
-            x = layer(x, batch, intervals)
+        for number, layer in enumerate(self.layers, 1):
+            x = layer(x, batch, intervals, at if number == len(self.layers) else None)
         states: Tensor = self.norm(x)
         return states
 
@@ -67,12 +72,21 @@ class Layer(nn.Module):
         self.attention_dropout = HashedDropout(config.dropout, site=Site.ENCODER + 2 * number + 1)
         self.ffn_dropout = HashedDropout(config.dropout, site=Site.ENCODER + 2 * number + 2)
 
-    def forward(self, x: Tensor, batch: Batch, intervals: IntervalClasses | None) -> Tensor:
-        """[T, dim] → [T, dim]"""
-        attended = self.attention(self.attention_norm(x), batch, intervals)
-        x = x + self.attention_dropout(attended, batch.dropout_key)
+    def forward(
+        self,
+        x: Tensor,
+        batch: Batch,
+        intervals: IntervalClasses | None,
+        at: Tensor | None = None,
+    ) -> Tensor:
+        """[T, dim] → [T, dim], or [n, dim] of the interactions ``at`` [n]."""
+        attended = self.attention(self.attention_norm(x), batch, intervals, at)
+        key = batch.dropout_key
+        if at is not None:
+            x, key = x[at], key[at]
+        x = x + self.attention_dropout(attended, key)
         hidden = self.down(F.gelu(self.up(self.ffn_norm(x))))
-        out: Tensor = x + self.ffn_dropout(hidden, batch.dropout_key)
+        out: Tensor = x + self.ffn_dropout(hidden, key)
         return out
 
 
@@ -92,8 +106,14 @@ class Attention(nn.Module):
         )
         self.interval_bias = IntervalBias(config.heads) if config.time_intervals else None
 
-    def forward(self, x: Tensor, batch: Batch, intervals: IntervalClasses | None) -> Tensor:
-        """[T, dim] → [T, dim]"""
+    def forward(
+        self,
+        x: Tensor,
+        batch: Batch,
+        intervals: IntervalClasses | None,
+        at: Tensor | None = None,
+    ) -> Tensor:
+        """[T, dim] → [T, dim], or [n, dim] of the interactions ``at`` [n]."""
         qkv = self.qkv(x)
         if self.rotary is not None:
             qkv = self.rotary(qkv, self.heads, batch.position)
@@ -101,5 +121,5 @@ class Attention(nn.Module):
             qkv, batch, heads=self.heads, activation="softmax", causal=self.causal,
             interval=self.interval_bias, intervals=intervals,
         )  # fmt: skip
-        out: Tensor = self.out(attended)
+        out: Tensor = self.out(attended if at is None else attended[at])
         return out

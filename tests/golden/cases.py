@@ -23,6 +23,8 @@ OBJECTIVES = {
     "attributes of items": f"{{{GENRES}, of: item}}",
     "causal and attributes": "{kind: multi, weights: {genres: 0.2}, objectives: "
     f"{{next: {{kind: causal}}, genres: {{{GENRES}}}}}}}",
+    "causal and contrastive": "{kind: multi, weights: {alike: 0.1}, objectives: "
+    "{next: {kind: causal}, alike: {kind: contrastive, same_item: positive}}}",
     "masked, attributes, skip-gram": "{kind: multi, weights: learned, objectives: "
     f"{{cloze: {{kind: masked}}, genres: {{{GENRES}, of: masked}}, near: {{kind: skip_gram}}}}}}",
 }

@@ -14,6 +14,8 @@ import numpy.typing as npt
 
 from p5dist.storage.folder import Folder
 
+_OPEN = 8
+
 
 class LocalCopies:
     """Local copies of files on an object store, for as long as this object lives."""
@@ -39,9 +41,21 @@ class LocalCopies:
         return str(copy)
 
     def mapped(self, file: Folder) -> npt.NDArray[Any]:
-        """The array in a file."""
-        found: npt.NDArray[Any] = np.load(self.path(file), mmap_mode="r", allow_pickle=False)
+        """The array in a file. The last _OPEN ones stay mapped: opening a file takes as long as
+        reading a hundred rows of it."""
+        path = self.path(file)
+        found = self._open.pop(path, None)
+        if found is None:
+            found = np.load(path, mmap_mode="r", allow_pickle=False)
+        self._open[path] = found
+        if len(self._open) > _OPEN:
+            del self._open[next(iter(self._open))]
         return found
+
+    @cached_property
+    def _open(self) -> dict[str, npt.NDArray[Any]]:
+        """By path, the one that was asked for last at the end."""
+        return {}
 
 
 def write_array(file: Folder, values: npt.NDArray[Any]) -> None:

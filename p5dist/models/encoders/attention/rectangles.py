@@ -18,13 +18,18 @@ from p5dist.data.batch import Batch, Bucket
 
 def to_rectangles(x: Tensor, batch: Batch) -> list[Tensor]:
     """``x`` [T, w] as one tensor [histories, length, w] per bucket; padding is zero."""
-    flat: Tensor = _Spread.apply(x, batch.slot, batch.area)  # type: ignore[no-untyped-call]
+    if torch.is_grad_enabled():
+        flat: Tensor = _Spread.apply(x, batch.slot, batch.area)  # type: ignore[no-untyped-call]
+    else:
+        flat = x.new_zeros(batch.area, x.shape[1]).index_copy_(0, batch.slot, x)
     return [flat[b.area].view(b.histories, b.length, -1) for b in batch.buckets]
 
 
 def from_rectangles(parts: list[Tensor], batch: Batch) -> Tensor:
     """[T, w], the inverse of :func:`to_rectangles`; there is at least one bucket."""
     flat = torch.cat([part.reshape(-1, part.shape[-1]) for part in parts])
+    if not torch.is_grad_enabled():
+        return flat.index_select(0, batch.slot)
     gathered: Tensor = _Gather.apply(flat, batch.slot)  # type: ignore[no-untyped-call]
     return gathered
 

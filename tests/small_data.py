@@ -55,9 +55,19 @@ def small_job(storage: Path, *overrides: str) -> RunConfig:
 
 
 def write_small_data(
-    job: RunConfig, *, users: int = 50, items: int = 30, shards: int = 3, group_rows: int = 4
+    job: RunConfig,
+    *,
+    users: int = 50,
+    items: int = 30,
+    shards: int = 3,
+    group_rows: int = 4,
+    events: int = 2,
 ) -> RunFolder:
-    """Histories of 1 to 20 random interactions; the last is test, the one before validation."""
+    """Histories of 1 to 20 random interactions; the last is test, the one before validation.
+
+    Args:
+        events: of the two events of the data, as many occur.
+    """
     folder = RunFolder.of(job.storage, job.name)
     rng = np.random.default_rng(0)
     lengths = rng.integers(1, 21, users)
@@ -73,7 +83,7 @@ def write_small_data(
         rating=rng.integers(1, 6, total).astype(np.float32),
         split=np.zeros(total, dtype=np.int8),
     )
-    everyone = replace(everyone, event=rng.integers(1, 3, total).astype(np.int8))
+    everyone = replace(everyone, event=rng.integers(1, events + 1, total).astype(np.int8))
     left = np.repeat(lengths, lengths) - everyone.position()
     long = np.repeat(lengths, lengths) >= 3
     everyone.split[long & (left == 1)] = c.TEST

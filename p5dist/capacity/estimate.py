@@ -105,6 +105,8 @@ def estimate(
     # A row is fetched once per worker and step; repeated ids are counted as different rows. A
     # table on some of the workers is looked up by all workers there.
     rows = min(tokens + candidates, float(manifest.items)) * workers / tables.holders
+    if not job.model.item_ids:
+        rows = 0.0
     ids, vectors = 8.0 * rows, 4.0 * rows * dim
     sent = vectors if training.tables.exchange == "fp32" else vectors / 2
     gradients = 4.0 * tables.dense

@@ -104,7 +104,8 @@ def plan_tables(
         for part in entry["shards"]:
             (first, last), (left, right) = part["rows"], part["columns"]
             by_worker[part["rank"]] += share * (last - first) * row_bytes(kind, right - left)
-    holders = next(len(entry["ranks"]) for entry in entries if entry["table"] == ITEM_FEATURE)
+    of_items = (len(entry["ranks"]) for entry in entries if entry["table"] == ITEM_FEATURE)
+    holders = next(of_items, workers)  # a model may have no rows of items
     return Tables(entries, None, by_worker, rows, dense, holders, on_host)
 
 

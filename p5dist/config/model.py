@@ -33,8 +33,9 @@ class Inputs(Section):
     item_dropout: Dropout = 0.0
     """Probability in training that the encoder does not see the item of an interaction."""
     id_dropout: Dropout = 0.0
-    """Probability in training that the vector of an item has only its attributes in a step, so that
-    attributes learn to represent unseen items; needs model.item_attributes or item_vectors."""
+    """Probability in training that the vector of an item lacks its own row in a step, so that what
+    describes the item learns to represent unseen items; needs model.item_attributes or
+    item_vectors."""
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -83,13 +84,12 @@ class Model(Section):
 
     @model_validator(mode="after")
     def _inputs(self) -> Model:
-        for name, needed in (
-            ("id_dropout", self.item_attributes + self.item_vectors),
-            ("user_attributes", self.user_attributes + self.user_vectors),
-        ):
-            if getattr(self.inputs, name) and not needed:
-                what = "item_attributes" if name == "id_dropout" else name
-                raise ValueError(f"inputs.{name} needs model.{what}, which is empty")
+        for name, side in (("id_dropout", "item"), ("user_attributes", "user")):
+            keys = f"{side}_attributes", f"{side}_vectors"
+            if getattr(self.inputs, name) and not any(getattr(self, key) for key in keys):
+                raise ValueError(
+                    f"inputs.{name} needs model.{keys[0]} or model.{keys[1]}: both are empty"
+                )
         if not self.item_ids:
             if not self.item_attributes + self.item_vectors:
                 raise ValueError("item_ids: false needs item_attributes or item_vectors")

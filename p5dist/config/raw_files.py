@@ -185,6 +185,17 @@ class AttributeTable(RawFiles):
             )
         return format
 
+    @model_validator(mode="after")
+    def _vectors(self) -> AttributeTable:
+        for name, attribute in self.attributes.items():
+            if attribute.is_vector and not FORMATS.find(self.format).has_lists:
+                raise ValueError(
+                    f"'{name}' is of kind '{attribute.kind}', but format '{self.format}' has no "
+                    f"columns of lists of numbers: use {FORMATS.ours_with('has_lists', 'or')} "
+                    "(p5dist embed writes it)"
+                )
+        return self
+
     @field_validator("attributes")
     @classmethod
     def _not_taken(cls, attributes: dict[str, AnyAttribute]) -> dict[str, AnyAttribute]:

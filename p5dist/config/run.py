@@ -98,27 +98,22 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _attributes(self) -> RunConfig:
-        for side, table, used in (
-            ("items", self.prepare.items, self.model.item_attributes),
-            ("users", self.prepare.users, self.model.user_attributes),
-        ):
-            named = {} if table is None else table.attributes
-            known = self.readable_attributes(side)
-            for name in used:
-                if name not in known:
-                    raise ValueError(
-                        f"model.{side[:-1]}_attributes names '{name}', which prepare.{side}."
-                        f"attributes {_why_not(named.get(name))} "
-                        f"(it has: {', '.join(known) or 'none'})"
+        for side in ("items", "users"):
+            named = self._attributes_of(side)
+            for what, known in (
+                ("attributes", self.readable_attributes(side)),
+                ("vectors", self.vectors_of(side)),
+            ):
+                key = f"{side[:-1]}_{what}"
+                for name in getattr(self.model, key):
+                    if name in known:
+                        continue
+                    has = (
+                        f"has as kind '{named[name].kind}'" if name in named else "does not define"
                     )
-        for side, used in (("items", self.model.item_vectors), ("users", self.model.user_vectors)):
-            known = self.vectors_of(side)
-            for name in used:
-                if name not in known:
                     raise ValueError(
-                        f"model.{side[:-1]}_vectors names '{name}', which is no attribute of "
-                        f"prepare.{side}.attributes of kind vector (it has: "
-                        f"{', '.join(known) or 'none'})"
+                        f"model.{key} names '{name}', which prepare.{side}.attributes {has} "
+                        f"(it has: {', '.join(known) or 'none'})"
                     )
         known = self.readable_attributes("items")
         for key, name in [] if self.evaluate is None else self.evaluate.named_attributes():
@@ -242,15 +237,15 @@ class RunConfig(Section):
 
     def readable_attributes(self, side: str) -> list[str]:
         """Names of the attributes of ``items`` or ``users`` that have values."""
-        table = getattr(self.prepare, side)
-        named = {} if table is None else table.attributes
-        return [name for name, attribute in named.items() if attribute.for_models]
+        return [n for n, attribute in self._attributes_of(side).items() if attribute.for_models]
 
     def vectors_of(self, side: str) -> list[str]:
         """Names of the attributes of ``items`` or ``users`` that are vectors."""
+        return [n for n, attribute in self._attributes_of(side).items() if attribute.is_vector]
+
+    def _attributes_of(self, side: str) -> dict[str, Attribute]:
         table = getattr(self.prepare, side)
-        named = {} if table is None else table.attributes
-        return [name for name, attribute in named.items() if attribute.is_vector]
+        return {} if table is None else table.attributes
 
     def trainings(self) -> dict[str, Training]:
         """Training stages by folder name, in the order in which they run."""
@@ -336,17 +331,6 @@ class RunConfig(Section):
 def key_of(stage: str) -> str:
     """Key path in the job file of a training stage."""
     return stage.replace("/", ".")
-
-
-def _why_not(attribute: Attribute | None) -> str:
-    """Why a model cannot read values of an attribute."""
-    if attribute is None:
-        return "does not define"
-    return (
-        "has as a vector (name it in model.…_vectors)"
-        if attribute.is_vector
-        else ("has as text only")
-    )
 
 
 def _section(job: dict[str, Any], stage: str) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from p5dist.environment.console import console, progress
 from p5dist.environment.extras import need
 from p5dist.environment.ray_errors import errors_as_raised
 from p5dist.environment.ray_session import connect
-from p5dist.errors import ConfigError, DataError, P5Error, StorageError
+from p5dist.errors import ConfigError, DataError, StorageError
 from p5dist.storage import Folder, open_filesystem
 
 Format = Literal["parquet", "csv", "tsv", "jsonl"]
@@ -102,7 +102,11 @@ def run(
         )
         made.context.raise_original_map_exception = True
         made.context.execution_options.preserve_order = True
-        result = _write(made, folder, embedding.vector)
+        try:
+            result = _write(made, folder, embedding.vector)
+        except BaseException:  # Ctrl-C too: part of a table is taken for the whole
+            folder.remove()
+            raise
     console.print(
         f"  {result['rows']:,} rows, {result['embedded']:,} with a vector of {result['width']} "
         f"numbers: {out}",
@@ -158,8 +162,6 @@ def load_encoder(model: str, device: str | None) -> Any:
             trust_remote_code=False,
             model_kwargs={"use_safetensors": True},
         )
-    except P5Error:
-        raise
     except Exception as e:  # of many libraries
         raise ConfigError(
             "the model cannot be loaded", where="--model", value=model,

@@ -16,8 +16,8 @@ from p5dist.inference.vectors import Trained
 
 @dataclass(frozen=True)
 class AttributeVectors:
-    """The vector of an item is the sum of its id row and of the mean row of its values of each
-    attribute; these are the means."""
+    """The vector of an item is the sum of its id row, of the mean row of its values of each
+    attribute, and of its projected supplied vectors; these are the means."""
 
     attributes: Attributes
     rows: tuple[Tensor, ...]
@@ -67,7 +67,7 @@ class AttributeVectors:
     def shares(self, users: Tensor, items: Ints, vectors: Tensor) -> Floats:
         """[B, k, attributes] what each attribute adds to the score of an item: the inner product of
         the user with the attribute's part of the vector, negative ones set to 0, divided by the sum
-        over the attributes and the id row.
+        over the attributes and the rest of the vector.
 
         Args:
             users: [B, dim]

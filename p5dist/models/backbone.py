@@ -82,21 +82,24 @@ class Backbone(nn.Module):
 
     def last_states(self, batch: Batch) -> Tensor:
         """[E, dim] the states at ``batch.ends``, as in :attr:`Encoded.states`."""
-        items, users = self._rows(batch), self.inputs.user_rows(batch)
+        last = self._ends(self._rows(batch), self.inputs.user_rows(batch), batch)
+        return compared(last, self.temperature)
+
+    def _ends(self, items: Tensor, users: Tensor | None, batch: Batch) -> Tensor:
+        """[E, dim] the states at ``batch.ends``."""
         x = self.inputs(items, batch, users)
         states_at = getattr(self.encoder, "states_at", None)
         if states_at is None:
-            states = self.encoder(x, batch)[batch.ends]
+            states: Tensor = self.encoder(x, batch)[batch.ends]
         else:
             states = states_at(x, batch, batch.ends)
-        return compared(states.float(), self.temperature)
+        return states.float()
 
     def _last(self, items: Tensor, users: Tensor | None, view: Batch) -> Tensor:
         """[B, dim] see :attr:`Encoded.views`"""
         assert view.of is not None
         own = None if users is None else users[view.of]
-        states = self.encoder(self.inputs(items, view, own), view).float()
-        last = states[view.ends]
+        last = self._ends(items, own, view)
         found = last.new_zeros(view.histories, last.shape[1])
         placed: Tensor = found.index_copy(0, view.of[: len(last)], last)
         return placed

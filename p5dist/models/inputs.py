@@ -12,7 +12,7 @@ from p5dist.data.columns import SECOND
 from p5dist.data.manifest import Manifest
 from p5dist.models.dropout import Site, hashed_bytes, threshold
 from p5dist.models.encoders.bias import INTERVALS, interval_class
-from p5dist.models.tables import UserTables, sizes
+from p5dist.models.tables import UserTables
 
 _EVENTS = 128  # codes are int8
 _HOUR, _DAY = 3600 * SECOND, 86_400 * SECOND
@@ -48,14 +48,8 @@ class Inputs(nn.Module):
         self.users: UserTables | None = None
         described = inputs.user_attributes
         if inputs.user_id or described:
-            self.users = UserTables(
-                manifest.users,
-                sizes(manifest.user_attributes, config.user_attributes if described else ()),
-                dim,
-                device,
-                ids=inputs.user_id,
-                vectors=sizes(manifest.user_vectors, config.user_vectors if described else ()),
-                scale=config.init_scale,
+            self.users = UserTables.of(
+                config, manifest, dim, device, ids=inputs.user_id, described=described
             )
         self.hidden = nn.Parameter(torch.empty(dim)) if hides else None
         if self.hidden is not None:

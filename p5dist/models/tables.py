@@ -12,7 +12,9 @@ from torchrec.modules.embedding_configs import EmbeddingBagConfig, EmbeddingConf
 from torchrec.modules.embedding_modules import EmbeddingBagCollection, EmbeddingCollection
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
+from p5dist.config.model import Model
 from p5dist.data.batch import ITEM_FEATURE, USER_FEATURE
+from p5dist.data.manifest import Manifest
 from p5dist.data.matrix import Matrix
 
 
@@ -145,6 +147,29 @@ class UserTables(nn.Module):
         self.bags = _bags(USER_FEATURE, named, dim, device) if named else None
         self.projected = Projected(self.widths, dim, scale) if self.widths else None
         self.frozen = False  # no gradient reaches the tables
+
+    @classmethod
+    def of(
+        cls,
+        model: Model,
+        manifest: Manifest,
+        dim: int,
+        device: torch.device,
+        *,
+        ids: bool = True,
+        described: bool = True,
+    ) -> UserTables:
+        """The tables of a model of this section; without ``described`` its attributes and vectors
+        are left out."""
+        return cls(
+            manifest.users,
+            sizes(manifest.user_attributes, model.user_attributes if described else ()),
+            dim,
+            device,
+            ids=ids,
+            vectors=sizes(manifest.user_vectors, model.user_vectors if described else ()),
+            scale=model.init_scale,
+        )
 
     own_rows = f"bags.embedding_bags.{USER_FEATURE}.weight"
     """As of :class:`ItemTables`; not there without ids."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import io
 import tempfile
-from collections.abc import Iterable, Iterator
-from functools import cached_property
+from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -41,21 +41,14 @@ class LocalCopies:
         return str(copy)
 
     def mapped(self, file: Folder) -> npt.NDArray[Any]:
-        """The array in a file. The last _OPEN ones stay mapped: opening a file takes as long as
-        reading a hundred rows of it."""
-        path = self.path(file)
-        found = self._open.pop(path, None)
-        if found is None:
-            found = np.load(path, mmap_mode="r", allow_pickle=False)
-        self._open[path] = found
-        if len(self._open) > _OPEN:
-            del self._open[next(iter(self._open))]
-        return found
+        """The array in a file. The last _OPEN arrays stay mapped, since opening a file takes as
+        long as reading a hundred rows of it."""
+        return self._load(self.path(file))
 
     @cached_property
-    def _open(self) -> dict[str, npt.NDArray[Any]]:
-        """By path, the one that was asked for last at the end."""
-        return {}
+    def _load(self) -> Callable[[str], npt.NDArray[Any]]:
+        """The array in the file of a path; may be called from several threads."""
+        return lru_cache(_OPEN)(partial(np.load, mmap_mode="r", allow_pickle=False))
 
 
 def write_array(file: Folder, values: npt.NDArray[Any]) -> None:

@@ -127,6 +127,17 @@ def test_a_table_on_one_worker_is_looked_up_there_by_all() -> None:
         assert one.parts[part] - latency == pytest.approx(4 * (even.parts[part] - latency))
 
 
+def test_items_without_rows_are_not_looked_up() -> None:
+    items = "{files: i.parquet, format: parquet, id: i, attributes: {text: {kind: vector}}}"
+    of_items = planned(4, f"prepare.items={items}", "model.item_vectors=[text]")
+    assert of_items.memory["tables"] == planned(4).memory["tables"]
+    found = planned(
+        4, f"prepare.items={items}", "model.item_vectors=[text]", "model.item_ids=false"
+    )
+    assert found.memory["tables"] == found.parts["lookup"] == 0
+    assert found.memory["dense"] > planned(4).memory["dense"], "the matrix of the vectors"
+
+
 @pytest.mark.parametrize("items", [2e4, 524_289, 3e6])
 def test_the_memory_of_logits_is_the_buffer_of_the_loss(items: float) -> None:
     """A full softmax over any catalogue holds a chunk of 4 MB on CPU; 1,280 interactions a worker

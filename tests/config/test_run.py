@@ -99,7 +99,7 @@ def _job(*overrides: str) -> RunConfig:
         ),
         (
             ["prepare.items.attributes.genre={kind: text}", "model.item_attributes=[genre]"],
-            "prepare.items.attributes has as text only (it has: none)",
+            "prepare.items.attributes has as kind 'text' (it has: none)",
         ),
         (
             ["pretrain.objective={kind: attributes, attributes: [brand]}"],

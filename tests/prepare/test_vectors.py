@@ -101,6 +101,14 @@ def test_vectors_of_two_lengths(tmp_path: Path, parts: int) -> None:
     assert "parquet, column 'embedding'" in str(caught.value) and "3 numbers" in str(caught.value)
 
 
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+def test_formats_without_lists_of_numbers(tmp_path: Path, form: str) -> None:
+    job = job_of(tmp_path, table_of([[1, 2]] * 6, pa.list_(pa.float32()))).model_dump(mode="json")
+    job["prepare"]["items"]["format"] = form
+    with pytest.raises(ValueError, match=f"format '{form}' has no columns of lists.*use parquet"):
+        RunConfig.model_validate(job)
+
+
 @pytest.mark.parametrize("kind", [pa.string(), pa.list_(pa.string())])
 def test_text_is_no_vector(tmp_path: Path, kind: pa.DataType) -> None:
     text: list[Any] = ["0.1 0.2"] * 6 if kind == pa.string() else [["a"]] * 6
@@ -112,8 +120,8 @@ def test_text_is_no_vector(tmp_path: Path, kind: pa.DataType) -> None:
 def test_names_are_checked(tmp_path: Path) -> None:
     table = table_of([[1, 2]] * 6, pa.list_(pa.float32()))
     for wrong, match in (
-        ({"item_vectors": ["brand"]}, "no attribute of prepare.items.attributes of kind vector"),
-        ({"item_attributes": ["text"]}, "has as a vector"),
+        ({"item_vectors": ["brand"]}, "has as kind 'category'"),
+        ({"item_attributes": ["text"]}, "has as kind 'vector'"),
         ({"user_vectors": ["text"]}, "it has: none"),
     ):
         with pytest.raises((ConfigError, ValueError), match=match):

@@ -37,6 +37,8 @@ class SourceFormat(ABC):
     """Whether a record may lack columns, so that one file may lack a column that others have."""
     in_order_of_time: ClassVar[bool] = True
     """Whether the records of a log without times are in the order of time over all users."""
+    has_lists: ClassVar[bool] = False
+    """Whether columns may be lists of numbers, as vectors are."""
     describes: ClassVar[bool] = True
     """Whether the tables about items and users may have this format."""
 

@@ -19,6 +19,8 @@ _BATCH_ROWS = 1 << 18
 class Parquet(SourceFormat):
     """Columns have types, and a file says how many rows it has. Edges of ranges are row groups."""
 
+    has_lists = True
+
     def columns(self, url: str) -> tuple[str, ...]:
         fs, path = open_filesystem(url)
         return tuple(pq.read_schema(path, filesystem=fs).names)

@@ -13,7 +13,7 @@ from p5dist.data.batch import Batch, in_seconds
 from p5dist.data.manifest import Manifest
 from p5dist.models.backbone import Encoded
 from p5dist.models.dropout import HashedDropout, Site
-from p5dist.models.tables import UserTables, sizes
+from p5dist.models.tables import UserTables
 from p5dist.tasks.click import Click, Dcn
 from p5dist.tasks.click.interactions import CrossNetwork, DotInteraction, mlp
 from p5dist.tasks.module import Asked, TaskModule
@@ -53,14 +53,7 @@ class ClickModule(TaskModule):
         self.reads_states = config.state
         self.users: UserTables | None = None
         if config.user_table:
-            self.users = UserTables(
-                manifest.users,
-                sizes(manifest.user_attributes, model.user_attributes),
-                width,
-                device,
-                vectors=sizes(manifest.user_vectors, model.user_vectors),
-                scale=model.init_scale,
-            )
+            self.users = UserTables.of(model, manifest, width, device)
         self.dense = mlp(_DENSE, 2 * width, width)
         self.item = nn.Linear(dim, width)
         self.state = nn.Linear(dim, width) if config.state else None

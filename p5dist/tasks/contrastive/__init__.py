@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field, PositiveFloat, model_validator
 
 from p5dist.errors import DataError
-from p5dist.tasks.contrastive.fields import HistoryPairs
+from p5dist.tasks.contrastive.fields import LastItems
 from p5dist.tasks.contrastive.views import RandomViews
 from p5dist.tasks.task import Context, Task
 
@@ -72,8 +72,8 @@ class Contrastive(Task):
             self.views, self.crop, self.drop, self.reorder, context.job.training_seed
         )
 
-    def batch_fields(self, context: Context) -> HistoryPairs:
-        return HistoryPairs()
+    def batch_fields(self, context: Context) -> LastItems:
+        return LastItems()
 
     def build(self, context: Context, device: torch.device) -> TaskModule:
         from p5dist.tasks.contrastive.module import ContrastiveModule

@@ -115,7 +115,7 @@ class _Gather(torch.autograd.Function):
         (gradient,) = gradients
         if not dist.is_initialized():
             return gradient
-        total = gradient.contiguous()
+        total = gradient.clone(memory_format=torch.contiguous_format)
         dist.all_reduce(total)
         first = dist.get_rank() * ctx.rows
         return total[:, first : first + ctx.rows]

@@ -10,7 +10,7 @@ from p5dist.data.batch import Batch
 from p5dist.data.manifest import Manifest
 from p5dist.models.backbone import Encoded
 from p5dist.models.dropout import HashedDropout, Site
-from p5dist.models.tables import UserTables, sizes
+from p5dist.models.tables import UserTables
 from p5dist.tasks.module import Asked, TaskModule
 from p5dist.tasks.rating import Rating
 
@@ -52,14 +52,7 @@ class RatingModule(TaskModule):
         width = config.user_dim
         self.users: UserTables | None = None
         if config.user_table:
-            self.users = UserTables(
-                manifest.users,
-                sizes(manifest.user_attributes, model.user_attributes),
-                width,
-                device,
-                vectors=sizes(manifest.user_vectors, model.user_vectors),
-                scale=model.init_scale,
-            )
+            self.users = UserTables.of(model, manifest, width, device)
         user_width = dim + (width if config.user_table else 0)
         self.product = None if config.score == "mlp" else BiasedProduct(user_width, dim, width)
         if self.product is not None and fitted:

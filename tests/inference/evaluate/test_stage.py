@@ -320,7 +320,9 @@ def test_without_targets_of_the_events_the_error_names_both_settings(tmp_path: P
         tmp_path, "prepare.source.columns.event=event", "evaluate={events: [buy]}",
         "prepare.split={kind: leave_one_out, events: [view]}",
     )  # fmt: skip
-    folder = write_small_data(job)
-    said = str(stage._no_targets(job, Manifest.load(folder.prepare), {"other_event": 9}))
+    folder = write_small_data(job, events=1)
+    with pytest.raises(DataError, match="is of the events that are evaluated") as caught:
+        stage.run(job, folder, load=load_fake)
+    said = str(caught.value)
     assert "where: evaluate.events" in said and "prepare.split.events" in said
-    assert "value: buy; leave one out; left out: other_event 9" in said
+    assert "value: buy; leave one out; left out: other_event " in said

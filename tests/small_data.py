@@ -42,8 +42,9 @@ finetune:
 
 
 VECTORS = (
-    "prepare.items.attributes.look={kind: vector}", "model.item_vectors=[look]",
-    "prepare.users={files: users.tsv, id: user_id, attributes: {look: {kind: vector}}}",
+    "prepare.items.format=parquet", "prepare.items.attributes.look={kind: vector}",
+    "prepare.users={files: users, format: parquet, id: u, attributes: {look: {kind: vector}}}",
+    "model.item_vectors=[look]",
     "model.user_vectors=[look]", "model.inputs={rating: true, user_attributes: true}",
 )  # fmt: skip
 """Settings with which the model reads the vectors that :func:`write_small_data` writes."""

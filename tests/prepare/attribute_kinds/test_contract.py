@@ -28,7 +28,7 @@ def kind(request: pytest.FixtureRequest) -> AttributeKind:
 
 def attribute(kind: str, **settings: Any) -> AttributeKind:
     values = {"kind": kind, **SETTINGS.get(kind, {}), **settings}
-    table = {"files": "x", "id": "i", "attributes": {"a": values}}
+    table = {"files": "x", "format": "parquet", "id": "i", "attributes": {"a": values}}
     found = kinds_of(AttributeTable.model_validate(table).attributes)["a"]
     assert isinstance(found, AttributeKind) and found.kind == kind
     return found
@@ -96,7 +96,7 @@ def test_only_what_models_read_is_counted(kind: AttributeKind) -> None:
 
 
 def test_what_is_written_is_read_again(kind: AttributeKind) -> None:
-    table = {"files": "x", "id": "i", "attributes": {"a": kind}}
+    table = {"files": "x", "format": "parquet", "id": "i", "attributes": {"a": kind}}
     found = AttributeTable.model_validate(table)
     for defaults in (True, False):
         values = found.model_dump(mode="json", exclude_unset=not defaults)

@@ -42,6 +42,43 @@ def run(
 
 
 @app.command()
+def advance(
+    job: Job,
+    words: Words = None,
+    files: Annotated[
+        int | None,
+        typer.Option(min=1, help="The most new files of a period, in the order of the log."),
+    ] = None,
+    each: Annotated[
+        bool, typer.Option("--each", help="A period of its own for every --files new files.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the new files and the stages; run nothing.")
+    ] = False,
+) -> None:
+    """Go on from a complete run with the new files of its log: run NAME-period-0001, and so on."""
+    from p5dist.advance import next_period
+    from p5dist.pipeline import run as run_stages
+
+    stages, overrides = split_words(words)
+    loaded, done = load_checked(job, overrides), 0
+    most = files or (1 if each else None)
+    while (period := next_period(loaded, most)) is not None:
+        print(f"{period.job.name}: {len(period.files):,} new files, from {period.files[0]}")
+        if dry_run:
+            _dry_run(period.job, stages, fresh=False, as_json=False)
+            return
+        with redirect_stdout(sys.stderr):  # Ray prints the output of its nodes
+            results = run_stages(period.job, stages)
+        _summary(period.job, results)
+        done += 1
+        if not each:
+            return
+    if not done:
+        print(f"{loaded.name}: no new file of the log")
+
+
+@app.command()
 def prepare(
     job: Job, overrides: Overrides = None, fresh: Fresh = False, as_json: Json = False
 ) -> None:

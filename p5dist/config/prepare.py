@@ -91,6 +91,12 @@ class Prepare(Section):
     clean: Clean = Clean()
     vocabulary: ItemVocabulary = ItemVocabulary()
     split: Split = LeaveOneOut()
+    continues: str | None = None
+    """Folder or URL of an earlier run whose histories this log goes on with (``p5dist advance``).
+    The users of the log, and those with interactions that the earlier run held out, have their
+    earlier interactions before the new ones. Training predicts what the earlier run did not: what
+    it held out, and new interactions before ``split.test``; earlier ones are input. Items keep
+    their ids."""
     session_gap: PositiveInt | None = None
     """Seconds without an interaction after which a new history (session) of the user begins. Left
     out: one history per user."""
@@ -123,6 +129,26 @@ class Prepare(Section):
                     f"split.events holds out '{event}', whose interactions prepare.events drops: "
                     "give it a weight above 0, or hold out other events"
                 )
+
+    @model_validator(mode="after")
+    def _goes_on(self) -> Prepare:
+        if self.continues is None:
+            return self
+        vocabulary, split = self.vocabulary, self.split
+        timed = isinstance(split, TimeSplit) and isinstance(split.test, datetime)
+        for wrong, rule in (
+            (not timed, "split.kind time, with a time as split.test"),
+            (
+                vocabulary.of != "all",
+                "vocabulary.of all: what is held out now trains later",
+            ),
+            (vocabulary.extend is not None, "no vocabulary.extend: items keep their ids anyway"),
+            (vocabulary.hashed is not None, "a vocabulary that is not hashed"),
+            (self.source.columns.timestamp is None, "source.columns.timestamp"),
+        ):
+            if wrong:
+                raise ValueError(f"continues needs {rule}")
+        return self
 
     @model_validator(mode="after")
     def _columns(self) -> Prepare:

@@ -20,7 +20,7 @@ from p5dist.config.registry import ENCODERS
 from p5dist.config.scale import Scale
 from p5dist.config.sections import TaskSection
 from p5dist.config.tracking import Tracking
-from p5dist.config.train import Finetune, Pretrain, Training
+from p5dist.config.train import Advance, Finetune, Pretrain, Training
 
 _HOW_TO_READ = ("in_memory", "unit_rows", "read_ahead")
 
@@ -59,6 +59,7 @@ class RunConfig(Section):
     pretrain: Pretrain | None = None
     finetune: dict[FolderName, Finetune] = {}
     """One entry per fine-tuning stage; its name is the folder under finetune/."""
+    advance: Advance = Advance()
     ranking: Ranking = Ranking()
     evaluate: Evaluate | None = Evaluate()
     recommend: Recommend | None = Recommend()
@@ -276,6 +277,8 @@ class RunConfig(Section):
         source = self.prepare.source.columns
         wanted: list[Column] = ["rating", "event"]
         wanted += [column for _, task in self.tasks() for column in task.columns]
+        if self.prepare.continues is not None:  # what trains is decided by its time
+            wanted.append("timestamp")
         there = [name for name in wanted if getattr(source, name) is not None]
         return tuple(dict.fromkeys((*there, *self.model.columns)))
 

@@ -145,6 +145,16 @@ class Profile(Section):
     """Steps before the trace, which also serve as warm-up."""
 
 
+class Advance(Section):
+    """How ``p5dist advance`` trains on the interactions of a new period: every training stage goes
+    on from its checkpoint in the period before, with its own settings except for these."""
+
+    epochs: PositiveFloat = 1.0
+    """Passes over the histories that have new interactions."""
+    schedule: Schedule = Schedule(warmup_steps=10)
+    """In place of the schedule of each stage."""
+
+
 class Training(Section):
     """The settings that pre-training and fine-tuning share."""
 

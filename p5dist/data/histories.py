@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -55,7 +56,7 @@ class Histories:
     def __len__(self) -> int:
         return len(self.user)
 
-    @property
+    @cached_property
     def lengths(self) -> Ints:
         """[B]"""
         return np.diff(self.offsets)

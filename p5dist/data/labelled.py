@@ -6,10 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from p5dist.data import columns as c
-from p5dist.data.jagged import Bools, Ints, Jagged, offsets_of
+from p5dist.data.jagged import Bools, Ints
 from p5dist.data.randomness import Stream, uniform
-from p5dist.data.reader import ShardReader
 
 
 @dataclass(frozen=True)
@@ -32,16 +30,3 @@ class LabelledUsers:
             user: [B] internal ids.
         """
         return np.asarray(uniform(self.seed, Stream.LABELLED_USERS, user) < self.share)
-
-    def rows(self, reader: ShardReader) -> Jagged:
-        """[G] for every row group the offsets of the histories of these users, rising.
-
-        Raises:
-            ShardError: a shard cannot be read.
-        """
-        found = [
-            np.flatnonzero(self(reader.group_column(number, c.USER)))
-            for number in range(len(reader.groups))
-        ]
-        lengths = np.array([len(rows) for rows in found], dtype=np.int64)
-        return Jagged(offsets_of(lengths), np.concatenate([np.zeros(0, np.int64), *found]))

@@ -100,6 +100,9 @@ class Manifest(BaseModel):
     unknown_items_by_split: dict[str, int] = {}
     """Interactions that were rejected as ``unknown_item``, by the split that they would be in;
     empty: not counted, in data of an earlier version."""
+    rows_earlier: int = 0
+    """Interactions of the run that this one continues; rows_in + rows_earlier = rows_kept +
+    rejected rows."""
     users: int
     users_by_split: dict[str, int]
     """Users with at least one interaction of a split."""
@@ -125,6 +128,18 @@ class Manifest(BaseModel):
     """Weight in training of each event, in the order of their codes from 1."""
     targets: Targets | None = None
     """What training can predict; None: not counted."""
+    shard_number: int = 0
+    """Shards that users are spread over by a hash of their id; some may be empty and have no file.
+    0: in data of an earlier version."""
+    id_types: dict[str, str] = {}
+    """Arrow type of the ids of users and items, which decides about the hash."""
+    since: int | None = None
+    """Training predicts the interactions from this time on (microseconds since 1970); earlier ones
+    are input. None: all."""
+    held_out_from: int | None = None
+    """With a split by time: time from which on interactions do not train."""
+    last_time: int | None = None
+    """Time of the latest interaction; None in a log without times."""
     longest_history: int
     rating_mean: float | None = None
     """Mean rating of the training interactions; None where the log has no ratings."""

@@ -16,15 +16,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from p5dist.config import RunConfig, parse_job
+from p5dist.config.base import Column
 from p5dist.config.train import Training
 from p5dist.data import columns as c
 from p5dist.data.catalogue import Catalogue
-from p5dist.data.jagged import Ints, Jagged
+from p5dist.data.jagged import Ints, Jagged, offsets_of
 from p5dist.data.labelled import LabelledUsers
 from p5dist.data.manifest import Manifest
 from p5dist.data.randomness import Stream, hashed
 from p5dist.data.reader import ShardReader
-from p5dist.errors import ConfigError
+from p5dist.errors import ConfigError, DataError
 from p5dist.feed.order import LaneOrder
 from p5dist.feed.units import UnitReader
 from p5dist.storage import Folder, RunFolder
@@ -157,21 +158,43 @@ def open_mix(job: RunConfig, stage: str, folder: RunFolder, manifest: Manifest) 
             batch_size=rows[number] * job.feed.lanes,
             seed=int(hashed(seed, Stream.DATA_SETS, number)[0] >> 1) if name else seed,
             first_row=first_row,
-            chosen=_labelled(job, training, run, its),
+            chosen=_chosen(job, training, run, its),
         )
         sets.append(DataSet(name, run, its, order))
         first_row += its.histories
     return Mix(tuple(sets))
 
 
-def _labelled(
+def _chosen(
     job: RunConfig, training: Training, run: RunFolder, manifest: Manifest
 ) -> Jagged | None:
-    """The histories of users with labels of the stage's tasks; None: of all users."""
-    share = training.learned.labelled_users
-    if share == 1:
+    """For every row group the offsets of the histories that have something to learn: those of users
+    with labels of the stage's tasks, those with training interactions since the time from which on
+    the data trains. None: all histories."""
+    share, since = training.learned.labelled_users, manifest.since
+    if share == 1 and since is None:
         return None
-    found = LabelledUsers(share, job.seed).rows(ShardReader(run.prepare, manifest))
+    labelled = LabelledUsers(share, job.seed)
+    columns: list[Column] = [] if since is None else ["timestamp"]
+    reader = ShardReader(run.prepare, manifest, tuple(columns))
+    rows = []
+    for number in range(len(reader.groups)):
+        if since is None:
+            chosen = labelled(reader.group_column(number, c.USER))
+        else:
+            histories = reader.group(number)
+            new = (histories.split == c.TRAIN) & (histories.timestamp >= since)
+            chosen = labelled(histories.user) & (histories.where(new).lengths > 0)
+        rows.append(np.flatnonzero(chosen))
+    lengths = np.array([len(some) for some in rows], dtype=np.int64)
+    found = Jagged(offsets_of(lengths), np.concatenate([np.zeros(0, np.int64), *rows]))
+    if not len(found.values) and share == 1:
+        raise DataError(
+            "no history has something to learn", where=f"{run.prepare}",
+            rule="training predicts interactions that the earlier run did not train on, and there "
+            "is none before prepare.split.test",
+            fix="advance with files that have later interactions",
+        )  # fmt: skip
     if not len(found.values):
         raise ConfigError(
             "no user has labels", where="labels", value=share,

@@ -33,11 +33,12 @@ class ShardHistories:
         return np.cumsum(self.lengths) - self.lengths
 
     def targets(self) -> Bools:
-        """[T] training interactions after another training interaction of their history."""
+        """[T] training interactions after another training interaction of their history, without
+        those that earlier runs have trained on."""
         train = self.split == c.TRAIN
         before = np.cumsum(train) - train
         later: Bools = train & (before > np.repeat(before[self.starts()], self.lengths))
-        return later
+        return later if self.rows.trained is None else later & ~self.rows.trained
 
     def where(self, keep: Bools) -> ShardHistories:
         """The interactions with ``keep`` [T]; histories without any go."""
@@ -67,6 +68,8 @@ def build(
     starts = _starts(rows, prepare.session_gap)
     lengths = np.diff(starts, append=len(rows))
     split = split_codes(prepare.split, lengths, rows, cuts, held_out)
+    if rows.trained is not None:  # whatever the cut says
+        split[rows.trained] = c.TRAIN
     session = np.arange(len(starts))
     if prepare.max_length is not None:
         session = np.repeat(session, -(-lengths // prepare.max_length))

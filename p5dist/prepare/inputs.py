@@ -18,6 +18,7 @@ from p5dist.data.manifest import InputFile, Manifest
 from p5dist.datasets.public import SCHEME, resolve
 from p5dist.environment.redact import redact_text
 from p5dist.errors import DataError, P5Error
+from p5dist.prepare.earlier import Earlier
 from p5dist.prepare.layout import SourceFile
 from p5dist.prepare.listing import Listed, list_files, once
 from p5dist.prepare.sources import Inputs, digest, partition_of
@@ -39,9 +40,12 @@ def record(inputs: Inputs, prepare: Prepare) -> tuple[InputFile, ...]:
     )  # fmt: skip
 
 
-def fingerprint(job: RunConfig, files: Iterable[InputFile]) -> str:
-    """SHA-256 (16 hex digits) of the job's settings for this stage and of the files."""
+def fingerprint(job: RunConfig, files: Iterable[InputFile], earlier: Earlier | None) -> str:
+    """SHA-256 (16 hex digits) of the job's settings for this stage, of the files, and of the run
+    that the log continues."""
     state = sha256(job.fingerprint("prepare").encode())
+    if earlier is not None:
+        state.update(f"|{earlier.newest.fingerprint}".encode())
     for file in files:
         state.update(f"|{file.setting} {file.digest}".encode())
     return state.hexdigest()[:16]
@@ -99,6 +103,37 @@ def differences(prepare: Prepare, manifest: Manifest, folder: str | None = None)
         common = sorted(then.keys() & now.keys())
         changed += [url for url in common if differs(then[url], now[url])]
     return Differences(tuple(added), tuple(removed), tuple(changed), tuple(unseen))
+
+
+def new_files(prepare: Prepare, taken: Iterable[Manifest]) -> list[str]:
+    """The files of the log that no earlier run has read, in the order of the log.
+
+    Args:
+        taken: manifests of the earlier runs.
+
+    Raises:
+        DataError: a file that an earlier run has read was changed since; no file is there.
+    """
+    files = prepare.source.files
+    patterns = (files,) if isinstance(files, str) else files
+    key = "prepare.source.files"
+    listed = list(once(file for pattern in patterns for file in list_files(pattern, key)))
+    now = {redact_text(file.url): file for file in listed}
+    base, read = str(Path.cwd()), dict[str, InputFile]()
+    for manifest in taken:
+        for file in manifest.inputs:
+            if file.setting == key:
+                read[_place(file.url, manifest.inputs_from, base, now)] = file
+    changed = [url for url in sorted(read.keys() & now.keys()) if differs(read[url], now[url])]
+    if changed:
+        raise DataError(
+            "files of the log that were read before have changed", where=key,
+            value=", ".join(changed[:_NAMED]),
+            rule="new interactions come in new files: what was trained is not trained again",
+            fix="write the new interactions into files of their own, and restore these; or run "
+            "the job anew",
+        )  # fmt: skip
+    return [file.url for shown, file in now.items() if shown not in read]
 
 
 def _patterns(prepare: Prepare) -> dict[str, tuple[str, ...]]:

@@ -25,6 +25,8 @@ from p5dist.prepare.cleaning import RAW, USER_REASONS
 
 ROW = "row"
 PART = "part"
+TRAINED = "trained"
+"""Column: whether the runs that this one continues trained on the interaction."""
 
 Floats = npt.NDArray[np.float32]
 _SAMPLED_USERS = 1000
@@ -47,6 +49,8 @@ class Interactions:
     """Event and context: index into :attr:`Names.coded`."""
     raw: pa.Table | None
     """Fields as they were read, with clean.keep_rejected."""
+    trained: Bools | None = None
+    """Whether the runs that this one continues trained on it."""
 
     def __len__(self) -> int:
         return len(self.user)
@@ -63,6 +67,7 @@ class Interactions:
         return Interactions(
             self.user[index], self.item[index], self.time[index], some(self.rating),
             some(self.part), {name: codes[index] for name, codes in self.coded.items()}, raw,
+            some(self.trained),
         )  # fmt: skip
 
     def tied(self) -> Bools:
@@ -77,6 +82,8 @@ class Interactions:
             columns[c.RATING] = self.rating
         if self.part is not None:
             columns[PART] = self.part
+        if self.trained is not None:
+            columns[TRAINED] = self.trained
         table = pa.table(columns | dict(self.coded))
         if self.raw is not None:
             table = table.append_column(RAW, self.raw[RAW])
@@ -93,7 +100,7 @@ class Interactions:
         return cls(
             array(c.USER), array(c.ITEM), array(c.TIMESTAMP), array(c.RATING), array(PART),
             {name: array(name) for name in coded},
-            table.select([RAW]) if RAW in table.column_names else None,
+            table.select([RAW]) if RAW in table.column_names else None, array(TRAINED),
         )  # fmt: skip
 
 
@@ -142,6 +149,7 @@ def sort(
         part=rows[PART].to_numpy() if PART in rows.column_names else None,
         coded={name: codes for name, (_, codes) in coded.items()},
         raw=rows.select([RAW]) if RAW in rows.column_names else None,
+        trained=rows[TRAINED].to_numpy() if TRAINED in rows.column_names else None,
     )
     keys: list[Any] = [found.time, found.user]
     if prepare.ties == "shuffled":

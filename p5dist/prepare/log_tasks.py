@@ -21,9 +21,11 @@ from p5dist.data import columns as c
 from p5dist.data.jagged import Array
 from p5dist.prepare.arrays import hash_ids
 from p5dist.prepare.cleaning import USER_REASONS, clean
+from p5dist.prepare.earlier import Earlier
 from p5dist.prepare.interactions import (
     PART,
     ROW,
+    TRAINED,
     judge,
     rejected,
     sort,
@@ -50,6 +52,8 @@ class Stage:
     """prepare/ of the run"""
     compressed: bool = False
     """Whether scratch files are compressed"""
+    earlier: Earlier | None = None
+    """The runs that the log continues"""
 
     @property
     def scratch(self) -> Scratch:
@@ -88,6 +92,10 @@ class ShardCounts:
     rejected: dict[str, int]
     backwards: tuple[int, int]
     """Of a sample of users, see :func:`.interactions.sort`."""
+    earlier: int = 0
+    """Interactions that come from the runs that the log continues."""
+    late: int = 0
+    """New interactions from before the time since which the earlier runs have not trained."""
 
 
 def read(stage: Stage, part: FileRange, number: int) -> RangeCounts:
@@ -147,7 +155,11 @@ def group(stage: Stage, shard: int, ranges: list[tuple[int, int]]) -> ShardCount
     scratch, done = stage.shard(shard), "group.json"
     if scratch.has(done):
         return ShardCounts(**scratch.read_json(done))
-    rows, names, backwards = sort(_gather(stage, shard, ranges), stage.prepare, stage.seed)
+    table, earlier = _gather(stage, shard, ranges), 0
+    if stage.earlier is not None:
+        table = _with_earlier(stage.earlier, shard, new := table)
+        earlier = len(table) - len(new)
+    rows, names, backwards = sort(table, stage.prepare, stage.seed)
     reason = judge(rows, stage.prepare.clean)
     stage.write_rejected(f"shard-{shard:05d}-0", rejected(rows, reason))
     items = names.items
@@ -160,7 +172,10 @@ def group(stage: Stage, shard: int, ranges: list[tuple[int, int]]) -> ShardCount
     scratch.write_table("items.arrow", pa.table({c.ITEM: items, c.COUNT: count}))
     for name, values in names.coded.items():
         scratch.write_table(f"{name}.arrow", pa.table({name: values}))
-    found = ShardCounts(len(rows), by_reason(reason), backwards)
+    late = 0
+    if rows.trained is not None and stage.earlier is not None:
+        late = int((~rows.trained & (rows.time < stage.earlier.since)).sum())
+    found = ShardCounts(len(rows), by_reason(reason), backwards, earlier, late)
     scratch.write_json(done, asdict(found))
     return found
 
@@ -204,6 +219,14 @@ def _gather(stage: Stage, shard: int, ranges: list[tuple[int, int]]) -> pa.Table
             table = table.append_column(PART, pa.repeat(pa.scalar(part, pa.int8()), len(table)))
         tables.append(table)
     return pa.concat_tables(tables)
+
+
+def _with_earlier(earlier: Earlier, shard: int, new: pa.Table) -> pa.Table:
+    """The new rows of a shard after the earlier interactions of their users."""
+    users = pc.unique(new[c.USER])
+    before = list(earlier.rows(shard, users, new.schema))
+    not_trained = pa.repeat(pa.scalar(False), len(new))
+    return pa.concat_tables([*before, new.append_column(TRAINED, not_trained)])
 
 
 def by_reason(reason: Array) -> dict[str, int]:

@@ -8,18 +8,21 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from rich.progress import Progress
 
 from p5dist.config import RunConfig
 from p5dist.config.splits import TimeSplit
 from p5dist.data import columns as c
-from p5dist.data.jagged import Ints
+from p5dist.data.jagged import Bools, Ints
 from p5dist.data.manifest import MANIFEST, ShardFile
 from p5dist.environment.workers import Workers
 from p5dist.errors import DataError, EmptyLogError
 from p5dist.prepare import log_tasks, shard_tasks
 from p5dist.prepare.arrays import Ids
+from p5dist.prepare.earlier import Earlier, id_types_of
 from p5dist.prepare.events import absent_events, absent_held_out
 from p5dist.prepare.layout import Layout
 from p5dist.prepare.profile import ShardProfile
@@ -52,7 +55,9 @@ class Passes:
     ) -> None:  # fmt: skip
         self.job, self.inputs, self.prepare, self.bar = job, inputs, prepare, bar
         self.workers, self.config = workers, job.prepare
-        layout = Layout.of_log(self.config.source, inputs.id_types)
+        self.before = Earlier.find(job)
+        self.id_types = id_types_of(inputs, self.before)
+        layout = Layout.of_log(self.config.source, self.id_types)
         self.ranges = [
             file_range
             for part, files in enumerate((inputs.log, inputs.validation, inputs.test))
@@ -60,16 +65,24 @@ class Passes:
         ]
         rows = estimate_rows(inputs.rows, layout)
         self.shards = self.config.shards or max(_LEAST_SHARDS, -(-rows // _SHARD_ROWS))
+        if self.before is not None:
+            self.shards = self.before.newest.shard_number
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         compressed = not prepare.is_local or rows * _SCRATCH_ROW > memory // 4
         self.stage = log_tasks.Stage(
-            self.config, job.seed, self.shards, layout, prepare, compressed
+            self.config, job.seed, self.shards, layout, prepare, compressed, self.before
         )
         self.shared = workers.share(self.stage)
         self.catalogue: Any = None
         self.rejects = Rejects()
         self.warnings: list[str] = []
         self.unknown: Ints = np.zeros(3, np.int64)
+        self.rows_earlier = 0
+
+    @property
+    def timed(self) -> bool:
+        """Whether the log has times."""
+        return self.config.source.columns.timestamp is not None
 
     def read(self) -> list[log_tasks.RangeCounts]:
         calls = [(self.shared, part, i) for i, part in enumerate(self.ranges)]
@@ -90,6 +103,8 @@ class Passes:
         shards = self._all("sort", log_tasks.group, self._shard_calls(ranges))
         for shard in shards:
             self.rejects.add(shard.rejected)
+            self.rows_earlier += shard.earlier
+        self._late_note(sum(shard.late for shard in shards))
         self._backwards_note(np.sum([shard.backwards for shard in shards], axis=0))
         scratch = self.stage.scratch
         (scratch / "read").folder.remove()
@@ -102,7 +117,7 @@ class Passes:
             calls = [(self.shared, *call) for call in zip(parts, files, strict=True)]
             self._all("merge", log_tasks.merge_items, calls)
         merged = scratch.read_table(files[0]).combine_chunks()
-        catalogue = scratch.read_column(files[0])
+        catalogue = self._catalogue = scratch.read_column(files[0])
         self.catalogue = self.workers.share(catalogue)
         return catalogue, merged[c.COUNT].to_numpy()
 
@@ -113,8 +128,9 @@ class Passes:
             seen: the same before.
         """
         clean, rounds, seen = self.config.clean, 0, seen.copy()
+        known = self._known_items(len(seen))
         while True:
-            rare = (seen > 0) & (seen < clean.min_item_interactions)
+            rare = (seen > 0) & (seen < clean.min_item_interactions) & ~known
             if not rare.any() and (rounds or clean.min_user_interactions == 1):
                 return rounds, seen
             rounds += 1
@@ -168,6 +184,8 @@ class Passes:
                     coded.setdefault(name, []).append(part)
             self._check_trains(left.cuts, int(train.sum()), int(seen.sum()))
             items, ids = item_vocabulary(self.config.vocabulary, catalogue, train, seen, earlier)
+            if self.before is not None:
+                items.count[: len(earlier or ())] += self.before.item_counts()
             if known is not None or not (seen[ids == 0] > 0).any():
                 break
             known = self.workers.share(
@@ -215,6 +233,9 @@ class Passes:
 
     def earlier(self, name: str) -> Ids | None:
         """The vocabulary that ``vocabulary.extend`` extends."""
+        if self.before is not None:
+            file = self.before.prepares[0] / f"vocabulary/{name}.parquet"
+            return Vocabulary.of_table(file.read_table()).external if file.exists() else None
         rule = self.config.vocabulary.extend
         if rule is None:
             return None
@@ -227,6 +248,22 @@ class Passes:
             )  # fmt: skip
         file = prepare / f"vocabulary/{name}.parquet"
         return Vocabulary.of_table(file.read_table()).external if file.exists() else None
+
+    def _known_items(self, number: int) -> Bools:
+        """[number] items of the catalogue that the earlier runs have."""
+        ids = self.earlier("item")
+        if ids is None or self.before is None:
+            return np.zeros(number, dtype=bool)
+        text = self._catalogue.cast(pa.string())
+        found: Bools = np.asarray(pc.is_in(text, value_set=ids))
+        return found
+
+    def _late_note(self, late: int) -> None:
+        if late:
+            self.warnings.append(
+                f"{late:,} new interactions are older than what the earlier run held out: they are "
+                "input of training, which does not predict them"
+            )
 
     def _backwards_note(self, sample: Ints) -> None:
         back, of = sample.tolist()

@@ -37,6 +37,7 @@ class ShardProfile:
     """Histories by length."""
     days: Counts
     """Interactions by days since 1970."""
+    last_time: int
     ratings: Counts
     """Interactions by rating; interactions without a rating are left out."""
     splits: Ints
@@ -73,6 +74,7 @@ def profile_shard(histories: ShardHistories, names: Names, rank: Array) -> Shard
     return ShardProfile(
         lengths=_counts(histories.lengths),
         days=_counts(rows.time // _DAY),
+        last_time=int(rows.time.max()),
         ratings=_counts(rating[rated]),
         splits=np.bincount(histories.split, minlength=3).astype(np.int64),
         users_by_split=np.array(
@@ -100,8 +102,14 @@ def build_profile(
     prepare: Prepare,
     rejected: dict[str, int],
     warnings: list[str],
+    *,
+    earlier: int = 0,
 ) -> dict[str, Any]:
-    """profile.json; ``warnings`` follow the warnings about the log itself."""
+    """profile.json; ``warnings`` follow the warnings about the log itself.
+
+    Args:
+        earlier: interactions that come from the runs that the log continues.
+    """
     lengths, by_length = merge_counts(s.lengths for s in shards)
     histories, interactions = int(by_length.sum()), int((lengths * by_length).sum())
     counts = np.sort(items.count[items.named])[::-1]
@@ -118,7 +126,7 @@ def build_profile(
         "histories": histories,
         "items": number,
         "density": interactions / (users * number),
-        "rows_in": interactions + sum(rejected.values()),
+        "rows_in": interactions + sum(rejected.values()) - earlier,
         "rows_rejected": rejected,
         "lengths": _length_histogram(lengths, by_length),
         "item_counts": _popularity(counts),

@@ -16,7 +16,7 @@ from p5dist.data.manifest import ShardFile
 from p5dist.prepare.arrays import Codes, Ids
 from p5dist.prepare.cleaning import USER_REASONS
 from p5dist.prepare.histories import ShardHistories, build, over_length, train_counts
-from p5dist.prepare.interactions import Interactions, Names, rejected
+from p5dist.prepare.interactions import TRAINED, Interactions, Names, rejected
 from p5dist.prepare.log_tasks import Stage, by_reason
 from p5dist.prepare.profile import ShardProfile, profile_shard
 from p5dist.prepare.scratch import Scratch
@@ -75,7 +75,8 @@ def drop_rare(
     rare_here = rare[index]
     if core_round > 1 and not rare_here.any():
         return (np.zeros(0, np.int32), np.zeros(0, np.int32)), {}
-    rows = scratch.read_table("rows.arrow", [c.USER, c.ITEM])
+    read = [c.USER, c.ITEM, *([] if stage.earlier is None else [TRAINED])]
+    rows = scratch.read_table("rows.arrow", read)
     user, item = rows[c.USER].to_numpy(), rows[c.ITEM].to_numpy()
     before, written = _reasons(scratch, core_round - 1, len(user))
     reason = before.copy()
@@ -84,6 +85,8 @@ def drop_rare(
     gone = user[np.flatnonzero(reason)]
     left = np.bincount(user, minlength=users) - np.bincount(gone, minlength=users)
     few = left < stage.prepare.clean.min_user_interactions
+    if TRAINED in rows.column_names:
+        few[user[rows[TRAINED].to_numpy()]] = False
     if few.any():
         reason[(reason == 0) & few[user]] = _RARE_USER
     scratch.write_array(f"reason-{core_round}.npy", reason)
@@ -112,6 +115,8 @@ def count(stage: Stage, shard: int, left: Left, catalogue: Ids, known: Bools | N
     scratch = stage.shard(shard)
     histories, index, _, _ = _histories(stage, shard, left, catalogue, known)
     train = histories.split == c.TRAIN
+    if histories.rows.trained is not None:  # counted by the earlier runs
+        train &= ~histories.rows.trained
 
     def counted(code: Any, size: int) -> tuple[Ints, Ints]:
         return np.bincount(code[train], minlength=size), np.bincount(code, minlength=size)

@@ -27,6 +27,11 @@ from p5dist.storage import open_filesystem
 
 RANGE_BYTES = 64 << 20
 
+_KEYS = {
+    "log": "prepare.source.files",
+    "validation": "prepare.split.validation",
+    "test": "prepare.split.test",
+}
 _HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 
 
@@ -45,14 +50,11 @@ class Inputs:
         """Raises MissingColumnError and DataError before any work is done."""
         layout = Layout.of_log(prepare.source)
         split = prepare.split
+        parts = {"log": prepare.source.files}
+        if isinstance(split, GivenSplit):
+            parts |= {"validation": split.validation or (), "test": split.test}
         found = cls(
-            log=find_files(prepare.source.files, layout),
-            **{
-                part: find_files(files, layout, f"prepare.split.{part}")
-                if isinstance(split, GivenSplit) and (files := getattr(split, part)) is not None
-                else []
-                for part in ("validation", "test")
-            },
+            **_find_parts(parts, layout),
             **{
                 side: find_files(table.files, Layout.of_attributes(table, f"prepare.{side}"))
                 if (table := getattr(prepare, side)) is not None
@@ -60,13 +62,7 @@ class Inputs:
                 for side in ("items", "users")
             },
         )
-        _check_apart(
-            {
-                "prepare.source.files": found.log,
-                "prepare.split.validation": found.validation,
-                "prepare.split.test": found.test,
-            }
-        )
+        _check_apart({key: getattr(found, part) for part, key in _KEYS.items()})
         for ours, theirs in layout.columns.items():
             check_same(
                 ((f.url, f.types[ours]) for f in found.rows if ours in f.types),
@@ -106,8 +102,26 @@ def find_files(
             fit.
         MissingColumnError: a column that the job names is not in a file.
     """
+    found = _inspected(files, layout, key or f"{layout.section}.files")
+    return _with_columns(found, layout)
+
+
+def _find_parts(
+    parts: Mapping[str, str | tuple[str, ...]], layout: Layout
+) -> dict[str, list[SourceFile]]:
+    """:func:`find_files` of the log and of the validation and test files of a given split. Where
+    records may lack columns, a column that is in any file is in all."""
+    found = {
+        part: _inspected(files, layout, _KEYS[part]) if files else []
+        for part, files in parts.items()
+    }
+    every = iter(_with_columns([file for files in found.values() for file in files], layout))
+    none: dict[str, list[SourceFile]] = {part: [] for part in _KEYS}
+    return none | {part: [next(every) for _ in files] for part, files in found.items()}
+
+
+def _inspected(files: str | tuple[str, ...], layout: Layout, key: str) -> list[SourceFile]:
     patterns = (files,) if isinstance(files, str) else files
-    key = key or f"{layout.section}.files"
     listed = once(file for pattern in patterns for file in list_files(pattern, key))
     with ThreadPoolExecutor(16) as pool:
         found = list(pool.map(lambda file: _inspect(file, layout), listed))
@@ -116,7 +130,7 @@ def find_files(
             "the file is empty" if len(found) == 1 else "all files are empty",
             where=found[0].url, fix=f"correct {key}",
         )  # fmt: skip
-    return _with_columns(found, layout)
+    return found
 
 
 def cut_files(

@@ -87,7 +87,8 @@ def run(
 def _claim(passes: Passes) -> None:
     """Remove the files of other runs, keep the files of this run from before an interruption."""
     settings = passes.job.fingerprint("prepare")
-    state = (__version__, settings, passes.ranges, passes.shards)
+    before = None if passes.before is None else passes.before.newest.fingerprint
+    state = (__version__, settings, passes.ranges, passes.shards, before)
     if not passes.stage.scratch.claim(sha256(repr(state).encode()).hexdigest()):
         (passes.prepare / "rejected").remove()
     for name in ("fitted", "shards", "vocabulary", "attributes", "profile.json", "result.json"):
@@ -110,18 +111,22 @@ def _build(passes: Passes, files: Future[tuple[InputFile, ...]]) -> tuple[Manife
     tables = _attributes(passes, items)
     rejected = passes.rejects.by_reason()
     warnings = passes.warnings + [w for table in tables.values() for w in table.warnings]
-    profile = build_profile(profiles, items, users, config, rejected, warnings)
+    profile = build_profile(
+        profiles, items, users, config, rejected, warnings, earlier=passes.rows_earlier
+    )
     (prepare / "profile.json").write_json(profile)
     kept = int(sum(p.splits.sum() for p in profiles))
-    assert rows_in == kept + sum(rejected.values()), "rows in = rows kept + rows rejected"
+    rows = rows_in + passes.rows_earlier
+    assert rows == kept + sum(rejected.values()), "rows in = rows kept + rows rejected"
     manifest = Manifest(
-        fingerprint=fingerprint(passes.job, files.result()),
+        fingerprint=fingerprint(passes.job, files.result(), passes.before),
         inputs=files.result(),
         inputs_from=str(Path.cwd()),
         shards=tuple(shards),
         rows_in=rows_in,
         rows_kept=kept,
         rows_rejected=rejected,
+        rows_earlier=passes.rows_earlier,
         users=users,
         items=len(items),
         unnamed_items=items.unnamed,
@@ -133,6 +138,11 @@ def _build(passes: Passes, files: Future[tuple[InputFile, ...]]) -> tuple[Manife
         user_rows=tables["user"].rows,
         context={name: len(v) for name, v in coded.items() if name != c.EVENT},
         events=_event_weights(passes, coded[c.EVENT]) if c.EVENT in coded else {},
+        shard_number=passes.shards,
+        id_types={side: str(kind) for side, kind in passes.id_types.items()},
+        since=None if passes.before is None else passes.before.since,
+        held_out_from=None if left.cuts is None else left.cuts.validation,
+        last_time=max(p.last_time for p in profiles) if passes.timed else None,
         longest_history=max(int(p.lengths[0][-1]) for p in profiles),
         split=describe(config, left.cuts),
         made_from=knows(config),

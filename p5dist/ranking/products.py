@@ -99,14 +99,14 @@ def rank_products(
         [Tile(q, rows, k, mixture, alone, single, offset, precision) for rows in _tiles(q)]
         for q in queries
     ]
-    finite = [torch.isfinite(query.users).all() for query in queries]
+    sums = [query.users.sum(dtype=torch.float64) for query in queries]
     room = Room(device)
     passes = [(True, True)] if single else [(True, False), (False, True)]
     if not targets and not mixture:
         passes = [(False, True)]
     for look, rank in passes:
         for first, vectors in items if single else _strips(items, device):
-            finite.append(torch.isfinite(vectors).all())
+            sums.append(vectors.sum(dtype=torch.float64))
             absent = items.catalogue.absent
             begin, end = np.searchsorted(absent, (first, first + len(vectors)))
             hidden = placed(absent[begin:end] - first, device)
@@ -123,7 +123,7 @@ def rank_products(
                     tile.look_at_targets(scores, first)
                 if rank:
                     tile.rank(scores, first, room)
-    _check(finite)
+    _check(sums)
     return [
         [_joined([tile.result(i) for tile in part], k) for i in range(alone + mixture)]
         for part in tiles
@@ -167,9 +167,10 @@ def _tiles(query: Query) -> Iterator[slice]:
         yield slice(begin, min(begin + size, len(query.users)))
 
 
-def _check(finite: list[Tensor]) -> None:
-    """Asked once at the end, so that nothing waits for the device on the way."""
-    if finite and not torch.stack(finite).all():
+def _check(sums: list[Tensor]) -> None:
+    """Asked once at the end, so that nothing waits for the device on the way. The sum of a vector
+    that is not finite is not finite, and takes a seventh of the time of a look at every number."""
+    if sums and not torch.isfinite(torch.stack(sums)).all():
         raise TrainingError(
             "vectors of the model are not finite numbers (NaN or infinity)",
             rule="items can only be ranked by numbers",

@@ -17,6 +17,7 @@ _PLACES = (
     ("prepare", "items", "files"),
     ("prepare", "users", "files"),
     ("prepare", "vocabulary", "extend"),
+    ("prepare", "continues"),
 )
 _DATASET = "dataset:"
 

@@ -15,6 +15,7 @@ the hits of prediction m are ``first_hit[m]`` … ``first_hit[m + 1] - 1``.
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -31,21 +32,14 @@ class Predictions(BatchFields):
     """A subclass chooses the interactions.
 
     Args:
-        weights: of targets, by event code; targets of weight 0 are left out; None: all are 1.
+        weights: of targets; targets of weight 0 are left out. Left out: all are 1.
         ranks: the task has a loss over the catalogue.
-        labelled: users whose interactions are targets; None: all.
     """
 
     on_host = (FIRST_HIT,)
 
-    def __init__(
-        self,
-        weights: list[float] | None = None,
-        *,
-        ranks: bool,
-        labelled: LabelledUsers | None = None,
-    ) -> None:
-        self._weights, self._ranks = TargetWeights(weights or [1.0], labelled), ranks
+    def __init__(self, weights: TargetWeights | None = None, *, ranks: bool) -> None:
+        self._weights, self._ranks = weights or TargetWeights([1.0]), ranks
 
     @abstractmethod
     def choose(self, batch: Collated) -> tuple[Ints, Ints]:
@@ -83,26 +77,35 @@ class ChosenInteractions(Predictions):
 
 
 class TargetWeights:
-    """Weights of targets by their event and user.
+    """Weights of targets by their event, user and time.
 
     Args:
-        weights: by event code; code 0 is an interaction without event.
+        by_event: by event code; code 0 is an interaction without event.
         labelled: the targets of other users have weight 0; None: of no user.
+        since: earlier targets have weight 0 (microseconds since 1970); None: of no time.
     """
 
-    def __init__(self, weights: list[float], labelled: LabelledUsers | None = None) -> None:
-        self._weights = np.asarray(weights, dtype=np.float32)
-        self._labelled = labelled
-        self._plain = labelled is None and all(weight == 1 for weight in weights)
+    def __init__(
+        self,
+        by_event: Sequence[float],
+        labelled: LabelledUsers | None = None,
+        since: int | None = None,
+    ) -> None:
+        self._by_event = np.asarray(by_event, dtype=np.float32)
+        self._labelled, self._since = labelled, since
+        alike = all(weight == 1 for weight in by_event)
+        self._plain = labelled is None and since is None and alike
 
     def of(self, histories: Histories, target: Ints) -> npt.NDArray[np.float32] | None:
         """[M] weights of the interactions ``target`` [M]; None where all weights are 1."""
         if self._plain:
             return None
-        weight: npt.NDArray[np.float32] = self._weights[histories.event[target]]
-        if self._labelled is None:
-            return weight
-        return weight * self._labelled(histories.user)[histories.owner()[target]]
+        weight: npt.NDArray[np.float32] = self._by_event[histories.event[target]]
+        if self._labelled is not None:
+            weight = weight * self._labelled(histories.user)[histories.owner()[target]]
+        if self._since is not None:
+            weight = weight * (histories.timestamp[target] >= self._since)
+        return weight
 
 
 def before_others(histories: Histories) -> Ints:

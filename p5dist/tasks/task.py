@@ -29,6 +29,7 @@ from p5dist.feed.batch_fields import BatchFields
 from p5dist.feed.masking import Masking
 from p5dist.feed.views import Views
 from p5dist.storage import Folder
+from p5dist.tasks.predictions import TargetWeights
 
 if TYPE_CHECKING:
     import torch
@@ -45,7 +46,7 @@ __all__ = [
     "check_columns",
     "check_events",
     "check_targets",
-    "event_weights",
+    "target_weights",
 ]
 
 
@@ -199,14 +200,20 @@ def check_columns(job: RunConfig, key: str, *names: Column) -> None:
             )
 
 
-def event_weights(manifest: Manifest, chosen: Mapping[str, float] | None = None) -> list[float]:
-    """Weights of targets by event code; code 0 is an interaction without event.
+def target_weights(
+    manifest: Manifest,
+    chosen: Mapping[str, float] | None = None,
+    labelled: LabelledUsers | None = None,
+) -> TargetWeights:
+    """Weights of targets by event and user; 0 before the time from which on the data trains.
 
     Args:
         chosen: weight of each event, 0 for events that are not named; None: the weights of
             prepare.events.
-
+        labelled: the users with labels; None: all.
     """
     if chosen is None:
-        return [1.0, *manifest.events.values()]
-    return [0.0, *(chosen.get(event, 0.0) for event in manifest.events)]
+        by_event = [1.0, *manifest.events.values()]
+    else:
+        by_event = [0.0, *(chosen.get(event, 0.0) for event in manifest.events)]
+    return TargetWeights(by_event, labelled, manifest.since)

@@ -56,12 +56,13 @@ def test_nobody_has_labels(tmp_path: Path) -> None:
         open_mix(job, STAGE, folder, Manifest.load(folder.prepare))
 
 
-def test_rows_of_users_are_found_in_every_row_group(tmp_path: Path) -> None:
-    job = small_job(tmp_path)
+def test_histories_of_users_with_labels_are_found_in_every_row_group(tmp_path: Path) -> None:
+    job = small_job(tmp_path, EVENT, BUY)
     folder = write_small_data(job)
-    reader = ShardReader(folder.prepare, Manifest.load(folder.prepare))
-    rows = LabelledUsers(0.3, 3).rows(reader)
+    manifest = Manifest.load(folder.prepare)
+    reader = ShardReader(folder.prepare, manifest)
+    chosen = open_mix(job, STAGE, folder, manifest).own.order.groups
     for number in range(len(reader.groups)):
-        begin, end = rows.offsets[number : number + 2]
-        user = reader.group(number).user
-        assert np.array_equal(user[rows.values[begin:end]], user[LabelledUsers(0.3, 3)(user)])
+        histories = reader.group(number)
+        labelled = LabelledUsers(0.3, job.seed)(histories.user)
+        assert chosen.numbers(number).tolist() == histories.row[labelled].tolist()

@@ -18,7 +18,7 @@ from p5dist.feed.masking import with_masked_next
 from p5dist.tasks.attributes import LabelFields
 from p5dist.tasks.click.negatives import Unclicked
 from p5dist.tasks.masked.masking import Cloze
-from p5dist.tasks.predictions import ChosenInteractions, NextInteractions
+from p5dist.tasks.predictions import ChosenInteractions, NextInteractions, TargetWeights
 from p5dist.tasks.skip_gram.pairs import SkipGrams, keep_rates
 from tests.data.test_histories import histories
 
@@ -118,12 +118,12 @@ def plain_pairs(lists: list[list[int]], window: int) -> set[tuple[int, int]]:
 
 def test_skip_gram_pairs_are_those_of_a_plain_loop() -> None:
     lists = [[1, 2, 3, 4, 5, 6], [7], [], [8, 9]]
-    nothing_left_out = SkipGrams(1, np.ones(9, dtype=np.float32), 1, [1.0])
+    nothing_left_out = SkipGrams(1, np.ones(9, dtype=np.float32), 1, TargetWeights([1.0]))
     found = nothing_left_out.pairs(histories(lists), 0)
     assert found.shape[1] == len(plain_pairs(lists, 1))
     assert set(map(tuple, found.T.tolist())) == plain_pairs(lists, 1)
     # A wider window is drawn from 1…5: a pair at distance d stays with probability (6 - d) / 5.
-    pairs = SkipGrams(5, np.ones(40, dtype=np.float32), 1, [1.0]).pairs(MANY, 0)
+    pairs = SkipGrams(5, np.ones(40, dtype=np.float32), 1, TargetWeights([1.0])).pairs(MANY, 0)
     assert set(map(tuple, pairs.T.tolist())) < plain_pairs(MANY.item.reshape(200, 20).tolist(), 5)
     distance = np.bincount(abs(pairs[0] - pairs[1]))
     for d in range(1, 6):
@@ -135,7 +135,7 @@ def test_skip_grams_leave_out_frequent_items() -> None:
     counts = np.full(40, 10)
     counts[0] = 4000
     # Item 1 has a share of 0.911: it stays with √(0.05 / 0.911) = 0.234; others always.
-    pairs = SkipGrams(1, keep_rates(0.05, counts), 1, [1.0]).pairs(MANY, 0)
+    pairs = SkipGrams(1, keep_rates(0.05, counts), 1, TargetWeights([1.0])).pairs(MANY, 0)
     kept = np.unique(pairs[0][MANY.item[pairs[0]] == 1])
     there = (MANY.item == 1).sum()
     assert abs(len(kept) / there - 0.234) < 4 * (0.18 / there) ** 0.5
@@ -192,9 +192,9 @@ def test_batches_hold_what_was_asked_for() -> None:
     offsets, values = labels(np.asarray([1, 2, 3]))
     assert offsets.tolist() == [0, 2, 3, 4] and values.tolist() == [1, 0, 4, 2]
     fields = {
-        "near": SkipGrams(2, np.ones(3, dtype=np.float32), 1, [1.0]),
+        "near": SkipGrams(2, np.ones(3, dtype=np.float32), 1, TargetWeights([1.0])),
         "drawn": Asking(2),
-        "genres": LabelFields("item", labels, [1.0]),
+        "genres": LabelFields("item", labels, TargetWeights([1.0])),
         "next": NextInteractions(ranks=True),
         "hidden": ChosenInteractions(ranks=False),
     }

@@ -26,7 +26,7 @@ from p5dist.tasks.item_prediction import ItemPrediction
 from p5dist.tasks.masked.masking import Cloze
 from p5dist.tasks.module import TaskModule
 from p5dist.tasks.multi.module import MultiModule
-from p5dist.tasks.predictions import ChosenInteractions, NextInteractions
+from p5dist.tasks.predictions import ChosenInteractions, NextInteractions, TargetWeights
 from p5dist.tasks.skip_gram.module import SkipGramModule
 from p5dist.tasks.skip_gram.pairs import SkipGrams
 from tests.data.test_histories import histories
@@ -74,7 +74,7 @@ def mean_loss(head: TaskModule, encoded: Encoded, batch: Batch) -> float:
 
 @pytest.mark.parametrize("weights", [ALIKE, [1.0, 1.0, 3.0], [0.0, 0.0, 1.0]])
 def test_causal_weights_targets_by_their_event(weights: list[float]) -> None:
-    batch, encoded = batch_of(next=NextInteractions(weights, ranks=True))
+    batch, encoded = batch_of(next=NextInteractions(TargetWeights(weights), ranks=True))
     pairs = [(0, 1), (1, 2), (2, 3), (4, 5)]
     flat = [e for events in EVENTS for e in events]
     total = sum(weights[flat[to]] for _, to in pairs)
@@ -92,17 +92,26 @@ def test_interactions_of_users_without_labels_are_no_targets(weights: list[float
     first, second = given().user[:2]
     seed = next(s for s in range(99) if LabelledUsers(0.5, s)(np.array([first, second])).tolist()
                 == [False, True])  # fmt: skip
-    some = NextInteractions(weights, ranks=True, labelled=LabelledUsers(0.5, seed))
+    some = NextInteractions(TargetWeights(weights, LabelledUsers(0.5, seed)), ranks=True)
     batch, encoded = batch_of(next=some)
     expected = cross_entropy(encoded.states[4], item_at(batch, 5), batch, encoded)
     assert mean_loss(ItemPrediction(LOSS, "next"), encoded, batch) == pytest.approx(expected)
     assert batch.fields["next"]["at"].tolist() == [4]
 
 
+def test_interactions_of_an_earlier_run_are_no_targets() -> None:
+    """Histories [1 4 2 7], [3 3], [5]; of the targets 4, 2, 7 and 3 the first two are too early."""
+    late = replace(given(), timestamp=np.arange(7) * 10)
+    fields = {"next": NextInteractions(TargetWeights(ALIKE, since=30), ranks=True)}
+    batch = Collate(1, fields=fields)(late, candidates=np.arange(1, ITEMS + 1))
+    assert [item_at(batch, t) for t in batch.fields["next"]["target"]] == [7, 3]
+    assert batch.fields["next"]["weight"].tolist() == [1, 1]
+
+
 @pytest.mark.parametrize("weights", [ALIKE, [0.0, 2.0, 1.0]])
 def test_masked_predicts_what_the_batch_chose(weights: list[float]) -> None:
     cloze = Cloze(0.5, 0.0, CATALOGUE, 1)
-    batch, encoded = batch_of(cloze, hidden=ChosenInteractions(weights, ranks=True))
+    batch, encoded = batch_of(cloze, hidden=ChosenInteractions(TargetWeights(weights), ranks=True))
     chosen = np.flatnonzero(cloze(given(), 3).predicted).tolist()
     assert len(chosen) >= 2
     flat = [e for events in EVENTS for e in events]
@@ -118,7 +127,7 @@ def test_masked_predicts_what_the_batch_chose(weights: list[float]) -> None:
 
 def skip_grams(weights: list[float], temperature: float | None) -> tuple[SkipGramModule, Batch]:
     keep = np.ones(ITEMS, dtype=np.float32)
-    batch, _ = batch_of(pairs=SkipGrams(2, keep, 1, weights))
+    batch, _ = batch_of(pairs=SkipGrams(2, keep, 1, TargetWeights(weights)))
     head = SkipGramModule(LOSS, "pairs", dim=DIM, user_items=2, temperature=temperature)
     with torch.no_grad():
         head.to_context.weight.copy_(torch.randn(DIM, DIM))
@@ -184,7 +193,9 @@ def labels() -> AttributeLabels:
 
 def test_attributes_are_predicted_one_by_one() -> None:
     cloze = Cloze(0.5, 0.0, CATALOGUE, 1)
-    fields = {of: LabelFields(of, labels(), ALIKE) for of in ("next", "masked", "item")}
+    fields = {
+        of: LabelFields(of, labels(), TargetWeights(ALIKE)) for of in ("next", "masked", "item")
+    }
     batch, encoded = batch_of(cloze, **fields)
     chosen = np.flatnonzero(cloze(given(), 3).predicted).tolist()
     positions = {
@@ -215,7 +226,7 @@ def test_attributes_are_predicted_one_by_one() -> None:
 @pytest.mark.parametrize("of", ["next", "item"])
 def test_attributes_weigh_interactions_by_their_event(of: str) -> None:
     weights = [1.0, 0.5, 3.0]
-    batch, encoded = batch_of(labels=LabelFields(of, labels(), weights))
+    batch, encoded = batch_of(labels=LabelFields(of, labels(), TargetWeights(weights)))
     flat = [e for events in EVENTS for e in events]
     # Positions that predict, and positions whose item has attributes and is predicted.
     pairs = [(0, 1), (1, 2), (2, 3)] if of == "next" else [(t, t) for t in (0, 1, 2, 3, 6)]
@@ -236,7 +247,7 @@ def test_attributes_weigh_interactions_by_their_event(of: str) -> None:
 
 
 def test_attributes_in_chunks_have_the_same_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
-    batch, encoded = batch_of(labels=LabelFields("item", labels(), ALIKE))
+    batch, encoded = batch_of(labels=LabelFields("item", labels(), TargetWeights(ALIKE)))
     gradients = []
     for logits in (1 << 20, 5):
         monkeypatch.setattr("p5dist.models.losses.CHUNK", {"cpu": logits})
@@ -250,7 +261,7 @@ def test_attributes_in_chunks_have_the_same_gradient(monkeypatch: pytest.MonkeyP
 
 NEXT_AND_LABELS: dict[str, BatchFields] = {
     "next": NextInteractions(ranks=True),
-    "labels": LabelFields("next", labels(), ALIKE),
+    "labels": LabelFields("next", labels(), TargetWeights(ALIKE)),
 }
 
 

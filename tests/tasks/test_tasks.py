@@ -23,6 +23,7 @@ from p5dist.tasks.click.examples import Examples, Label
 from p5dist.tasks.click.interactions import CrossNetwork, DotInteraction
 from p5dist.tasks.click.module import ClickModule, HistoryFacts, dense_features
 from p5dist.tasks.click.negatives import Unclicked
+from p5dist.tasks.predictions import TargetWeights
 from p5dist.tasks.rating import RatedInteractions, Rating
 from p5dist.tasks.rating.module import RatingModule
 from tests.data.test_histories import histories
@@ -64,7 +65,7 @@ def click(
     torch.manual_seed(0)
     config = Click.model_validate({"kind": "click", "dim": 4, "dropout": 0, **settings})
     drawn = Unclicked(config.negatives, Catalogue(9), 1) if config.negatives else None
-    batch, encoded = batch_of(Examples(Label(config, MANIFEST), drawn, list(weights)))
+    batch, encoded = batch_of(Examples(Label(config, MANIFEST), drawn, TargetWeights(weights)))
     cpu = torch.device("cpu")
     head = ClickModule(config, "", MANIFEST, dim=DIM, model=Model(), device=cpu)
     return head, batch, encoded
@@ -208,7 +209,7 @@ def test_ratings_are_weighted_by_their_event() -> None:
     weights = [1.0, 0.5, 3.0]
     device = torch.device("cpu")
     head = RatingModule(config, "", MANIFEST, dim=DIM, model=Model(), device=device)
-    batch, encoded = batch_of(RatedInteractions(weights, ranks=False))
+    batch, encoded = batch_of(RatedInteractions(TargetWeights(weights), ranks=False))
     users = head.rows_of_users(batch)
     assert users is not None
     rated = [(t, to) for t, to in PAIRS if not np.isnan(RATINGS[to])]

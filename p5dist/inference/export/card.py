@@ -39,7 +39,7 @@ def model_card(
         f"made with p5dist {__version__}.", "",
         "## Data", "",
         f"{manifest.rows_kept:,} interactions of {manifest.users:,} users with "
-        f"{manifest.items:,} items; {manifest.rows_in - manifest.rows_kept:,} rows were rejected. "
+        f"{manifest.items:,} items; {sum(manifest.rows_rejected.values()):,} rows were rejected. "
         f"Split: {manifest.split or 'none'}.", "",
         "## Measured", "", *_metrics(result),
         "## Limits", "",

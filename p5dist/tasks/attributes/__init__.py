@@ -13,8 +13,8 @@ from p5dist.data.jagged import Array, Ints, Jagged
 from p5dist.data.labels import AttributeLabels
 from p5dist.errors import ConfigError, DataError
 from p5dist.feed.batch_fields import Collated
-from p5dist.tasks.predictions import Predictions, before_others
-from p5dist.tasks.task import Context, Task, check_targets, event_weights
+from p5dist.tasks.predictions import Predictions, TargetWeights, before_others
+from p5dist.tasks.task import Context, Task, check_targets, target_weights
 
 if TYPE_CHECKING:
     import torch
@@ -75,7 +75,7 @@ class Attributes(Task):
         tables = AttributeTables.load(context.folder, "item", self.attributes)
         assert tables is not None
         labels = AttributeLabels(tables, self._sizes(context))
-        return LabelFields(self.of, labels, event_weights(context.manifest))
+        return LabelFields(self.of, labels, target_weights(context.manifest))
 
     def build(self, context: Context, device: torch.device) -> TaskModule:
         from p5dist.tasks.attributes.module import AttributeModule
@@ -106,10 +106,10 @@ class LabelFields(Predictions):
     Args:
         of: as in :class:`Attributes`.
         labels: the labels of items.
-        weights: of the interactions whose items are predicted, by event code.
+        weights: of the interactions whose items are predicted.
     """
 
-    def __init__(self, of: str, labels: AttributeLabels, weights: list[float]) -> None:
+    def __init__(self, of: str, labels: AttributeLabels, weights: TargetWeights) -> None:
         super().__init__(weights, ranks=False)
         self._of, self._labels = of, labels
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from p5dist.config.losses import FullSoftmax, Loss
 from p5dist.tasks.predictions import NextInteractions
-from p5dist.tasks.task import Context, Task, check_targets, event_weights
+from p5dist.tasks.task import Context, Task, check_targets, target_weights
 
 if TYPE_CHECKING:
     import torch
@@ -33,7 +33,7 @@ class Causal(Task):
         check_targets(context, key)
 
     def batch_fields(self, context: Context) -> NextInteractions:
-        return NextInteractions(event_weights(context.manifest), ranks=True)
+        return NextInteractions(target_weights(context.manifest), ranks=True)
 
     def build(self, context: Context, device: torch.device) -> TaskModule:
         from p5dist.tasks.item_prediction import ItemPrediction

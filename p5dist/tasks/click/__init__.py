@@ -18,7 +18,7 @@ from p5dist.tasks.task import (
     check_columns,
     check_events,
     check_targets,
-    event_weights,
+    target_weights,
 )
 
 if TYPE_CHECKING:
@@ -143,8 +143,7 @@ class Click(Labelled):
         return Examples(
             Label(self, context.manifest),
             self.drawn(context, context.job.training_seed),
-            event_weights(context.manifest),
-            self.labelled(context),
+            target_weights(context.manifest, labelled=self.labelled(context)),
         )
 
     def drawn(self, context: Context, seed: int) -> Unclicked | None:

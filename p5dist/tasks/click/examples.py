@@ -10,7 +10,6 @@ import numpy.typing as npt
 
 from p5dist.data.histories import Histories
 from p5dist.data.jagged import Array, Ints
-from p5dist.data.labelled import LabelledUsers
 from p5dist.data.manifest import Manifest
 from p5dist.feed.batch_fields import BatchFields, Collated
 from p5dist.tasks.click.negatives import Unclicked
@@ -30,19 +29,17 @@ class Examples(BatchFields):
     Args:
         label: labels of interactions.
         negatives: draws the negatives; None: the task draws none.
-        weights: of targets, by event code; a negative has the weight of its yes.
-        labelled: see :class:`.predictions.TargetWeights`.
+        weights: of targets; a negative has the weight of its yes.
     """
 
     def __init__(
         self,
         label: Label,
         negatives: Unclicked | None,
-        weights: list[float],
-        labelled: LabelledUsers | None = None,
+        weights: TargetWeights,
     ) -> None:
         self._label, self.negatives = label, negatives
-        self._weights = TargetWeights(weights, labelled)
+        self._weights = weights
 
     def items(self, histories: Histories, step: int) -> Mapping[str, Ints]:
         return {} if self.negatives is None else {_DRAWN: self.negatives.drawn(histories, step)}

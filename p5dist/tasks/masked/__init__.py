@@ -9,7 +9,7 @@ from pydantic import Field
 from p5dist.config.losses import FullSoftmax, Loss
 from p5dist.tasks.masked.masking import Cloze
 from p5dist.tasks.predictions import ChosenInteractions
-from p5dist.tasks.task import Context, Task, check_targets, event_weights
+from p5dist.tasks.task import Context, Task, check_targets, target_weights
 
 if TYPE_CHECKING:
     import torch
@@ -55,7 +55,7 @@ class Masked(Task):
         return Cloze(self.probability, self.last_share, context.catalogue, seed)
 
     def batch_fields(self, context: Context) -> ChosenInteractions:
-        return ChosenInteractions(event_weights(context.manifest), ranks=True)
+        return ChosenInteractions(target_weights(context.manifest), ranks=True)
 
     def build(self, context: Context, device: torch.device) -> TaskModule:
         from p5dist.tasks.item_prediction import ItemPrediction

@@ -11,7 +11,7 @@ from p5dist.config.losses import FullSoftmax, Loss
 from p5dist.errors import DataError
 from p5dist.tasks.masked.masking import Cloze
 from p5dist.tasks.predictions import ChosenInteractions, NextInteractions, Predictions
-from p5dist.tasks.task import Context, Labelled, check_events, check_targets, event_weights
+from p5dist.tasks.task import Context, Labelled, check_events, check_targets, target_weights
 
 if TYPE_CHECKING:
     import torch
@@ -77,8 +77,8 @@ class NextItem(Labelled):
 
     def batch_fields(self, context: Context) -> Predictions:
         chosen = ChosenInteractions if self.by == "masked" else NextInteractions
-        weights = event_weights(context.manifest, self.events)
-        return chosen(weights, ranks=True, labelled=self.labelled(context))
+        weights = target_weights(context.manifest, self.events, self.labelled(context))
+        return chosen(weights, ranks=True)
 
     def build(self, context: Context, device: torch.device) -> TaskModule:
         from p5dist.tasks.item_prediction import ItemPrediction

@@ -9,11 +9,10 @@ from pydantic import Field, PositiveInt
 
 from p5dist.config import RunConfig
 from p5dist.data.jagged import Array, Ints
-from p5dist.data.labelled import LabelledUsers
 from p5dist.errors import DataError
 from p5dist.feed.batch_fields import Collated
 from p5dist.ranking.baselines import Biases
-from p5dist.tasks.predictions import Predictions, before_others
+from p5dist.tasks.predictions import Predictions, TargetWeights, before_others
 from p5dist.tasks.rating.biases import make_biases, read_biases
 from p5dist.tasks.task import (
     Context,
@@ -21,7 +20,7 @@ from p5dist.tasks.task import (
     Metric,
     check_columns,
     check_targets,
-    event_weights,
+    target_weights,
 )
 
 if TYPE_CHECKING:
@@ -89,9 +88,8 @@ class Rating(Labelled):
     def batch_fields(self, context: Context) -> RatedInteractions:
         labelled = self.labelled(context)
         base = read_biases(context, labelled) if self.base == "biases" else None
-        return RatedInteractions(
-            event_weights(context.manifest), ranks=False, labelled=labelled, base=base
-        )
+        weights = target_weights(context.manifest, labelled=labelled)
+        return RatedInteractions(weights, ranks=False, base=base)
 
     def offset(self, context: Context) -> Biases | None:
         return read_biases(context, self.labelled(context)) if self.base == "biases" else None
@@ -124,13 +122,12 @@ class RatedInteractions(Predictions):
 
     def __init__(
         self,
-        weights: list[float] | None = None,
+        weights: TargetWeights | None = None,
         *,
         ranks: bool,
-        labelled: LabelledUsers | None = None,
         base: Biases | None = None,
     ) -> None:
-        super().__init__(weights, ranks=ranks, labelled=labelled)
+        super().__init__(weights, ranks=ranks)
         self._base = base
 
     def arrays(self, batch: Collated) -> dict[str, Array]:

@@ -9,7 +9,7 @@ from pydantic import Field, PositiveInt
 from p5dist.config.losses import FullSoftmax, Loss
 from p5dist.data import columns as c
 from p5dist.tasks.skip_gram.pairs import SkipGrams, keep_rates
-from p5dist.tasks.task import Context, Task, check_targets, event_weights
+from p5dist.tasks.task import Context, Task, check_targets, target_weights
 
 if TYPE_CHECKING:
     import torch
@@ -53,7 +53,7 @@ class SkipGram(Task):
             self.window,
             keep_rates(self.subsample, counts[c.COUNT].to_numpy()),
             context.job.training_seed,
-            event_weights(context.manifest),
+            target_weights(context.manifest),
         )
 
     def build(self, context: Context, device: torch.device) -> TaskModule:

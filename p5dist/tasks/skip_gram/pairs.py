@@ -9,7 +9,7 @@ from p5dist.data.histories import Histories
 from p5dist.data.jagged import Ints
 from p5dist.data.randomness import Stream, uniform
 from p5dist.feed.batch_fields import Collated
-from p5dist.tasks.predictions import Predictions
+from p5dist.tasks.predictions import Predictions, TargetWeights
 
 
 class SkipGrams(Predictions):
@@ -20,11 +20,11 @@ class SkipGrams(Predictions):
         window: as in :class:`p5dist.tasks.skip_gram.SkipGram`.
         keep: [items] probability that an interaction with item id i + 1 stays.
         seed: of the job.
-        weights: of contexts, by event code.
+        weights: of contexts.
     """
 
     def __init__(
-        self, window: int, keep: npt.NDArray[np.float32], seed: int, weights: list[float]
+        self, window: int, keep: npt.NDArray[np.float32], seed: int, weights: TargetWeights
     ) -> None:
         super().__init__(weights, ranks=True)
         self.window, self.keep, self.seed = window, keep, seed

@@ -1,0 +1,158 @@
+"""``p5dist advance JOB``: a trained job goes on with the new files of its log, period by period.
+
+The job is the run NAME, which its users have run. The files of the log that came since are a
+period: the run NAME-period-0001, later NAME-period-0002, …, each of which continues the run before
+it (``prepare.continues``) and never writes into it. A period
+
+- reads its own files, and the earlier histories of their users,
+- holds its new interactions out, and trains on those that the run before had held out,
+- starts every training stage from the weights of the run before; rows of new items start from the
+  items that share their attribute values,
+- evaluates on its new interactions: everything is first predicted, then trained on, once.
+
+A period that fails or is stopped is continued by the same command; the run before stays as it is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from itertools import count
+from typing import Any
+
+from p5dist.config import RunConfig, parse_job
+from p5dist.config.splits import TimeSplit
+from p5dist.data.manifest import Manifest
+from p5dist.errors import ConfigError, RunFolderError
+from p5dist.inference.mixing import CHOSEN
+from p5dist.observe.stages import marker, progress
+from p5dist.prepare.inputs import new_files
+from p5dist.storage import Folder, RunFolder
+
+
+@dataclass(frozen=True)
+class Period:
+    """A run that continues another one."""
+
+    number: int
+    """From 1."""
+    files: tuple[str, ...]
+    """Of the log."""
+    job: RunConfig
+    """Of the period."""
+
+
+def next_period(job: RunConfig, files: int | None = None) -> Period | None:
+    """The period that is to be trained: the last one if it is not complete, else a period of the
+    files that no run has read; None if there are none.
+
+    Args:
+        job: the job that the runs belong to.
+        files: the most files of a new period, in the order of the log; None: all.
+
+    Raises:
+        RunFolderError: the job itself is not complete.
+        ConfigError: the job cannot be continued.
+        DataError: a file that was read has changed.
+    """
+    _check(job)
+    names = _runs(job)
+    last = _folder(job, names[-1])
+    if len(names) > 1:
+        begun = parse_job(last.job.read_bytes(), where=str(last.job)).prepare.source.files
+        period = _period(job, names[-2], len(names) - 1, _as_tuple(begun))
+        stages = [stage for stage in period.job.stages() if stage != "report"]
+        if not all(step.state == "complete" for step in progress(period.job, last, stages)):
+            return period
+    elif not all(marker(last, stage).exists() for stage in ("prepare", *job.trainings())):
+        raise RunFolderError(
+            "the job is not trained", where=str(last.root), rule="a period continues a trained run",
+            fix="run the job first: p5dist run",
+        )  # fmt: skip
+    manifests = [Manifest.read(_folder(job, name).prepare) for name in names]
+    new = new_files(job.prepare, manifests)
+    return _period(job, names[-1], len(names), tuple(new[:files])) if new else None
+
+
+def _runs(job: RunConfig) -> list[str]:
+    """Names of the run of the job and of its periods."""
+    names = [job.name]
+    for number in count(1):
+        name = f"{job.name}-period-{number:04d}"
+        if not _folder(job, name).job.exists():
+            return names
+        names.append(name)
+    raise AssertionError("count() does not end")
+
+
+def _folder(job: RunConfig, name: str) -> RunFolder:
+    return RunFolder.at(Folder.open(job.storage) / name)
+
+
+def _as_tuple(files: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (files,) if isinstance(files, str) else files
+
+
+def _check(job: RunConfig) -> None:
+    """Raise ConfigError unless the runs of a job can be continued."""
+    if not isinstance(job.prepare.split, TimeSplit):
+        raise ConfigError(
+            "only a job with a split by time can advance", where="prepare.split.kind",
+            value=job.prepare.split.kind, rule="time: a period holds out what is new",
+            fix="split: {kind: time, test: 0.1}",
+        )  # fmt: skip
+    if job.prepare.vocabulary.of != "all":
+        raise ConfigError(
+            "only a job whose vocabulary has all items can advance",
+            where="prepare.vocabulary.of", value=job.prepare.vocabulary.of,
+            rule="all: interactions of new items are held out now, and train in the next period",
+            fix="vocabulary: {of: all}",
+        )  # fmt: skip
+
+
+def _period(job: RunConfig, before: str, number: int, files: tuple[str, ...]) -> Period:
+    """Period ``number`` after the run ``before``."""
+    earlier = _folder(job, before)
+    manifest = Manifest.read(earlier.prepare)
+    if manifest.last_time is None:
+        raise RunFolderError(
+            "the prepared data is of an earlier version", where=str(earlier.prepare),
+            rule="it says what its latest interaction is", fix="prepare it again: --fresh",
+        )  # fmt: skip
+    made: dict[str, Any] = job.model_dump(mode="json")
+    made["name"] = f"{job.name}-period-{number:04d}"
+    made["data_of"] = None
+    prepare = made["prepare"]
+    prepare["source"]["files"] = list(files)
+    prepare["continues"] = f"{job.storage.rstrip('/')}/{before}"
+    prepare["split"] = {"kind": "time", "test": _time(manifest.last_time + 1)}
+    for stage in job.trainings():
+        section = made
+        for part in stage.split("/"):
+            section = section[part]
+        section |= {
+            "init_from": f"{job.storage.rstrip('/')}/{before}/{stage}",
+            "steps": None,
+            "epochs": job.advance.epochs,
+            "schedule": made["advance"]["schedule"],
+            "validation": None,  # all that was held out trains
+        }
+    made["ranking"] |= _chosen(job, earlier)
+    return Period(number, files, RunConfig.model_validate(made))
+
+
+def _chosen(job: RunConfig, earlier: RunFolder) -> dict[str, Any]:
+    """The settings of the ranking that the earlier run has chosen on its validation split: a period
+    has none."""
+    stages = job.ranking_stages()
+    if not stages or not job.ranking.open:
+        return {}
+    file = earlier.training(stages[-1]) / CHOSEN
+    found = file.read_json() if file.exists() else {}
+    return {name: found[name] for name in ("item_to_item", "returns") if name in found}
+
+
+def _time(microseconds: int) -> str:
+    """ISO 8601."""
+    moment = datetime(1970, 1, 1, tzinfo=timezone.utc) + timedelta(microseconds=microseconds)
+    return moment.isoformat()

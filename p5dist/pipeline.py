@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import fcntl
 import logging
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from p5dist.errors import ConfigError, P5Error, RunFolderError, StoppedError
 from p5dist.inference.lists.candidates import check_values
 from p5dist.inference.lists.inputs import check_files
 from p5dist.inference.scoring import scores_here
+from p5dist.observe.events import Callback
 from p5dist.observe.stages import (
     STATE,
     check_inputs,
@@ -34,12 +36,21 @@ from p5dist.observe.tracking import Tracked, Tracker, evaluation, tracker
 from p5dist.storage import RunFolder
 
 
-def run(job: RunConfig, wanted: list[str], *, fresh: bool = False) -> dict[str, Any]:
+def run(
+    job: RunConfig,
+    wanted: list[str],
+    *,
+    fresh: bool = False,
+    callbacks: Callable[[str], Sequence[Callback]] | None = None,
+    stop: threading.Event | None = None,
+) -> dict[str, Any]:
     """Run stages of a job; complete stages are skipped, interrupted stages continue.
 
     Args:
         wanted: stages, see :func:`.stages.select`.
         fresh: delete the results of the first of these stages and all later stages before.
+        callbacks: hear the events of a training stage in this process.
+        stop: set by another thread, it ends a training stage after a checkpoint.
 
     Returns:
         Result by stage.
@@ -86,7 +97,8 @@ def run(job: RunConfig, wanted: list[str], *, fresh: bool = False) -> dict[str, 
                     checked = True
                 log.info(f"{heading} {'continues' if state == 'to continue' else 'started'}")
                 start = time.time()
-                results[stage] = _run_stage(job, folder, stage, tracked)
+                more = [] if callbacks is None else callbacks(stage)
+                results[stage] = _run_stage(job, folder, stage, tracked, more, stop)
                 log.info(f"{heading} done in {time.time() - start:.1f} s")
         log.info(f"{job.name} in {time.time() - began:.0f} s: {folder.root}")
     return results
@@ -141,7 +153,14 @@ def run_job(
     return run(job, list(stages), fresh=fresh)
 
 
-def _run_stage(job: RunConfig, folder: RunFolder, stage: str, tracked: Tracker | None) -> Any:
+def _run_stage(
+    job: RunConfig,
+    folder: RunFolder,
+    stage: str,
+    tracked: Tracker | None,
+    callbacks: Sequence[Callback],
+    stop: threading.Event | None,
+) -> Any:
     if stage == "report":
         from p5dist.report import stage as report
 
@@ -159,8 +178,8 @@ def _run_stage(job: RunConfig, folder: RunFolder, stage: str, tracked: Tracker |
     if stage in job.trainings():
         from p5dist.train import driver
 
-        callbacks = [] if tracked is None else [Tracked(stage, tracked.metrics)]
-        return driver.run(job, folder, stage, callbacks)
+        tracking = [] if tracked is None else [Tracked(stage, tracked.metrics)]
+        return driver.run(job, folder, stage, [*tracking, *callbacks], stop)
     if stage == "evaluate":
         from p5dist.inference.evaluate import stage as evaluate
 

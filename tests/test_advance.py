@@ -217,7 +217,7 @@ def test_training_goes_on_and_new_interactions_are_targets(tmp_path: Path) -> No
     result = (run.evaluate / "result.json").read_json()
     known, new = read(tmp_path, range(2)), read(tmp_path, range(2, 3))
     targets = sum(len(own) for user, own in new.items() if user in known)
-    assert result["protocol"]["targets_evaluated"] == targets
+    assert result["protocol"]["targets"] == targets
     later = next_period(job)
     assert later is not None and later.job.name == "shop-period-0002"
     assert later.job.prepare.continues == f"{job.storage}/shop-period-0001"

@@ -52,6 +52,7 @@ finetune:
     log_every: 1
     dense: {{lr: 0.01, weight_decay: 0}}
     validation: {{every: 10, metric: wait/mean_absolute_log_error}}
+ranking: {{item_to_item: 0, returns: false}}
 scale: {{workers: 1}}
 """  # noqa: E501
 PATHS = {

@@ -32,7 +32,7 @@ LAYERS = (
     "capacity report serving submit",
     "pipeline",
     "seeds",
-    "advance",
+    "advance tuning",
     "cli",
 )
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts.split()}

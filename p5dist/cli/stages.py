@@ -6,7 +6,7 @@ import json
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -76,6 +76,53 @@ def advance(
             return
     if not done:
         print(f"{loaded.name}: no new file of the log")
+
+
+@app.command()
+def tune(
+    job: Job,
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="KEY=choice(…) …",
+            help="Ranges: choice(a,b), uniform(a,b), loguniform(a,b), randint(a,b), "
+            "lograndint(a,b); and settings a.b=1 that replace settings of the job file.",
+        ),
+    ],
+    trials: Annotated[int, typer.Option(min=1, help="Trials, the job as it is among them.")] = 20,
+    metric: Annotated[
+        str | None,
+        typer.Option(help="Of the validations; left out: of the last stage that has some."),
+    ] = None,
+    at_once: Annotated[
+        int | None, typer.Option(min=1, help="Trials at the same time; left out: as many as fit.")
+    ] = None,
+    algorithm: Annotated[
+        Literal["random", "optuna"], typer.Option(help="What draws the settings.")
+    ] = "random",
+    all_steps: Annotated[
+        bool, typer.Option("--all-steps", help="Train every trial to its end.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Search settings by validation: every trial is a run, poor ones stop early."""
+    from p5dist.environment.console import console
+    from p5dist.tuning import search
+    from p5dist.tuning.show import table
+    from p5dist.tuning.space import parse_space
+
+    space = parse_space([word for word in words if "(" in word.partition("=")[2]])
+    loaded = load_checked(job, [word for word in words if "(" not in word.partition("=")[2]])
+    with redirect_stdout(sys.stderr):  # Ray prints the output of its nodes
+        result = search.run(
+            loaded, space, trials=trials, metric=metric, at_once=at_once, algorithm=algorithm,
+            stop_early=not all_steps,
+        )  # fmt: skip
+    if as_json:
+        print(json.dumps(result, indent=2))
+        return
+    console.print(table(result))
+    console.print(f"the job of the best trial: {search.folder_of(loaded)}/best.yaml")
 
 
 @app.command()

@@ -53,19 +53,24 @@ _SETTINGS = {
 
 
 def run(
-    job: RunConfig, folder: RunFolder, stage: str, callbacks: Sequence[Callback] = ()
+    job: RunConfig,
+    folder: RunFolder,
+    stage: str,
+    callbacks: Sequence[Callback] = (),
+    stop: threading.Event | None = None,
 ) -> dict[str, Any]:
     """Train ``stage`` (``pretrain`` or ``finetune/<task>``) from its newest checkpoint to its end.
 
     Args:
         callbacks: hear the events of the stage in this process, beside the callbacks that show
             progress.
+        stop: set by another thread, it ends the stage after a checkpoint.
 
     Raises:
         ResourceError: the cluster is too small; found before anything starts, as are:
         DataError, ConfigError: the data has nothing to learn from, or does not fit the settings.
         CheckpointError: the weights that init_from names are not there.
-        StoppedError: SIGTERM or Ctrl-C, after a checkpoint.
+        StoppedError: SIGTERM, Ctrl-C or ``stop``, after a checkpoint.
         TrainingError: the worker group failed more often than ``scale.max_failures`` allows, or
             with an error that no restart heals.
     """
@@ -90,7 +95,8 @@ def run(
             *callbacks,
             ProgressBar(bar, stage),
         ]
-        _watch(lambda: _fit(trainer, job.scale, monitor, stage_folder), monitor, everybody)
+        wanted = stop or threading.Event()
+        _watch(lambda: _fit(trainer, job.scale, monitor, stage_folder), monitor, everybody, wanted)
     if summary.plan is not None:
         console.print(plan_table(summary.plan))
     if (stage_folder / INIT_REPORT).exists():
@@ -213,7 +219,9 @@ def _fit(trainer: TorchTrainer, scale: Scale, monitor: Any, stage_folder: Folder
         return
 
 
-def _watch(fit: Callable[[], None], monitor: Any, callbacks: Sequence[Callback]) -> None:
+def _watch(
+    fit: Callable[[], None], monitor: Any, callbacks: Sequence[Callback], wanted: threading.Event
+) -> None:
     """Run ``fit`` in a thread; hand events to the callbacks, and pass a request to stop on to the
     workers. (In the main thread Ray Train would take Ctrl-C as an order to abort.)"""
     failed: list[BaseException] = []
@@ -226,7 +234,7 @@ def _watch(fit: Callable[[], None], monitor: Any, callbacks: Sequence[Callback])
 
     thread = threading.Thread(target=run_fit, daemon=True)
     try:
-        with _stop_requests() as wanted:
+        with _stop_requests(wanted):
             thread.start()
             told, running = False, True
             while running:
@@ -245,11 +253,10 @@ def _watch(fit: Callable[[], None], monitor: Any, callbacks: Sequence[Callback])
 
 
 @contextmanager
-def _stop_requests() -> Iterator[threading.Event]:
-    """An event that SIGTERM or the first Ctrl-C sets; a second Ctrl-C ends at once."""
-    wanted = threading.Event()
+def _stop_requests(wanted: threading.Event) -> Iterator[None]:
+    """SIGTERM or the first Ctrl-C sets ``wanted``; a second Ctrl-C ends at once."""
     if threading.current_thread() is not threading.main_thread():
-        yield wanted
+        yield
         return
 
     def handle(number: int, _: Any) -> None:
@@ -259,7 +266,7 @@ def _stop_requests() -> Iterator[threading.Event]:
 
     before = {n: signal.signal(n, handle) for n in (signal.SIGTERM, signal.SIGINT)}
     try:
-        yield wanted
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -18,7 +18,7 @@ from p5dist.data import columns as c
 from p5dist.storage import Folder
 from tests.faults.jobs import JobProcess, leftovers, losses_without_ray
 
-STEPS = 600
+STEPS = 360
 JOB = """
 name: tiny
 storage: {folder}/runs

@@ -63,6 +63,8 @@ class InputFile(BaseModel):
     one."""
     digest: str
     """SHA-256 of name, size and content; of a remote file name, size and version."""
+    snapshot: str = ""
+    """The version of the table that the file is a part of, such as ``delta:/events@12``."""
 
 
 class Targets(BaseModel):

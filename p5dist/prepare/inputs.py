@@ -19,6 +19,7 @@ from p5dist.datasets.public import SCHEME, resolve
 from p5dist.environment.redact import redact_text
 from p5dist.errors import DataError, P5Error
 from p5dist.prepare.earlier import Earlier
+from p5dist.prepare.lakehouse import is_table
 from p5dist.prepare.layout import SourceFile
 from p5dist.prepare.listing import Listed, list_files, once
 from p5dist.prepare.sources import Inputs, digest, partition_of
@@ -33,7 +34,7 @@ def record(inputs: Inputs, prepare: Prepare) -> tuple[InputFile, ...]:
     return tuple(
         InputFile(
             setting=setting, url=_shown(file.url, patterns), bytes=file.size, version=file.version,
-            digest=digest(file),
+            digest=digest(file), snapshot=file.snapshot,
         )
         for (setting, patterns), found in zip(_patterns(prepare).items(), files, strict=True)
         for file in found
@@ -164,7 +165,7 @@ def _list(patterns: Iterable[str], base: str) -> dict[str, Listed]:
     for pattern in patterns:
         if pattern.startswith(SCHEME):
             continue
-        local = "://" not in pattern and not pattern.startswith("~")
+        local = "://" not in pattern and not pattern.startswith("~") and not is_table(pattern)
         try:
             files = list_files(str(Path(base, pattern)) if local else pattern, "")
         except DataError:  # no such file

@@ -119,6 +119,8 @@ class SourceFile:
     """Of a file in groups of rows: rows and bytes (of the columns that are read) of each group."""
     version: str = ""
     """As in :class:`.listing.Listed`."""
+    snapshot: str = ""
+    """As in :class:`.listing.Listed`."""
 
     @property
     def compressed(self) -> bool:

@@ -1,17 +1,20 @@
-"""Which files a setting names: paths, globs, folders, URLs, ``dataset:NAME/FILE``."""
+"""Which files a setting names: paths, globs, folders, URLs, ``dataset:NAME/FILE``, tables of a
+lakehouse."""
 
 from __future__ import annotations
 
 import glob
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow.fs as pafs
 
 from p5dist.errors import DataError
+from p5dist.prepare.lakehouse import is_table, read_snapshot, without_version
 from p5dist.storage import open_filesystem
 
 _VERSIONS = ("ETag", "LastModified", "mtime", "created")
@@ -27,6 +30,8 @@ class Listed:
     version: str
     """Time of the last change in nanoseconds since 1970; of a remote file its ETag, if there is
     one."""
+    snapshot: str = ""
+    """The table and its version that the file is a part of, as in ``delta:/events@12``."""
 
 
 def list_files(pattern: str, key: str) -> list[Listed]:
@@ -43,16 +48,27 @@ def list_files(pattern: str, key: str) -> list[Listed]:
         from p5dist.datasets.public import resolve
 
         pattern = resolve(pattern)
+    if is_table(pattern):
+        return _files_of_table(pattern, key)
     fs, path = open_filesystem(pattern)
     found = _local(path) if isinstance(fs, pafs.LocalFileSystem) else _remote(fs.handler.fs, path)
     if not found:
         raise DataError(
             "no such file", where=key, value=pattern,
-            rule="a path, a glob, a folder, a URL, or dataset:NAME/FILE",
+            rule="a path, a glob, a folder, a URL, dataset:NAME/FILE, delta:TABLE or iceberg:TABLE",
             fix=f"correct {key}; relative paths start at the current folder",
         )  # fmt: skip
     scheme = pattern.split("://", 1)[0] + "://" if "://" in pattern else ""
     return [Listed(scheme + name, *found[name]) for name in sorted(found)]
+
+
+def _files_of_table(pattern: str, key: str) -> list[Listed]:
+    """The data files of a table, whatever their names begin with."""
+    found = read_snapshot(pattern, key)
+    name = f"{without_version(pattern)}@{found.version}"
+    with ThreadPoolExecutor(16) as pool:
+        listed = pool.map(lambda url: list_files(url, key), found.files)
+        return [replace(file, snapshot=name) for (file,) in listed]
 
 
 def place_of(url: str) -> str:

@@ -200,7 +200,9 @@ def partition_of(path: str) -> dict[str, str]:
 def _inspect(listed: Listed, layout: Layout) -> SourceFile:
     url = listed.url
     partition = partition_of(open_filesystem(url)[1])
-    file = SourceFile(url, listed.size, (), partition, version=listed.version)
+    file = SourceFile(
+        url, listed.size, (), partition, version=listed.version, snapshot=listed.snapshot
+    )
     read_by = layout.source_format
     try:
         file = read_by.inspect(file)

@@ -132,11 +132,14 @@ def _period(job: RunConfig, before: str, number: int, files: tuple[str, ...]) ->
             section = section[part]
         section |= {
             "init_from": f"{job.storage.rstrip('/')}/{before}/{stage}",
+            "init_optimizers": True,
             "steps": None,
             "epochs": job.advance.epochs,
             "schedule": made["advance"]["schedule"],
             "validation": None,  # all that was held out trains
         }
+        for optimizer in ("tables", "dense"):
+            section[optimizer]["lr"] *= job.advance.lr
     made["ranking"] |= _chosen(job, earlier)
     return Period(number, files, RunConfig.model_validate(made))
 

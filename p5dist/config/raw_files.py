@@ -92,8 +92,9 @@ class RawFiles(Section):
     paths."""
     format: Annotated[str, Named(FORMATS)] = "csv"
     """csv, tsv, jsonl, parquet, sequences (one line of text per user, ``user item item …`` in the
-    order of time), or ``package.module:Class``. Text in a file whose name ends in .gz, .zst, .bz2
-    or .lz4 is decompressed."""
+    order of time), sql (``files`` are queries), kafka (``files`` are topics), or
+    ``package.module:Class``. Text in a file whose name ends in .gz, .zst, .bz2 or .lz4 is
+    decompressed."""
     names: tuple[str, ...] | None = None
     """Column names of csv and tsv files that have no header line."""
     delimiter: str | None = None
@@ -103,6 +104,9 @@ class RawFiles(Section):
     Left out: the double quote in csv, none in tsv."""
     encoding: str = "utf-8"
     """Of text files, such as latin-1, cp1252, utf-16 or shift_jis."""
+    connection: str | None = None
+    """Of sql and kafka: name of the environment variable that has the connection, on every machine
+    of the run; the job itself has no secrets."""
 
     @model_validator(mode="after")
     def _settings(self) -> RawFiles:
@@ -117,6 +121,12 @@ class RawFiles(Section):
             raise ValueError(
                 f"encoding is for {FORMATS.ours_with('is_text', 'and')} files, not for "
                 f"{self.format}: remove encoding"
+            )
+        if kind.connects != (self.connection is not None):
+            what = "is needed by" if kind.connects else "is not for"
+            raise ValueError(
+                f"connection {what} format '{self.format}': "
+                + ("name the environment variable that has it" if kind.connects else "remove it")
             )
         if kind.is_delimited and self.quote and self.quote == (self.delimiter or kind.delimiter):
             raise ValueError("delimiter and quote must be two characters")

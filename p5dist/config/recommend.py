@@ -15,6 +15,7 @@ from pydantic import (
 
 from p5dist.config.base import Files, Section
 from p5dist.config.raw_files import Columns, Source
+from p5dist.config.registry import FORMATS
 
 if TYPE_CHECKING:
     from p5dist.config.run import RunConfig
@@ -54,6 +55,13 @@ class NewPeople(Source):
         if columns.context:
             raise ValueError("columns.context: lists do not depend on context; remove it")
         return columns
+
+    @field_validator("format")
+    @classmethod
+    def _files(cls, format: str) -> str:
+        if not FORMATS.find(format).is_files:
+            raise ValueError(f"format '{format}' is for the log only: write the table to files")
+        return format
 
 
 class Recommend(Section):

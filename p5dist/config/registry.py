@@ -281,5 +281,7 @@ FORMATS = Registry(
         "jsonl": "p5dist.prepare.formats.json_lines:JsonLines",
         "parquet": "p5dist.prepare.formats.parquet:Parquet",
         "sequences": "p5dist.prepare.formats.sequences:Sequences",
+        "sql": "p5dist.prepare.formats.sql:Sql",
+        "kafka": "p5dist.prepare.formats.kafka:Kafka",
     },
 )

@@ -151,6 +151,8 @@ class Advance(Section):
 
     epochs: PositiveFloat = 1.0
     """Passes over the histories that have new interactions."""
+    lr: PositiveFloat = 1.0
+    """Factor on the learning rates of each stage."""
     schedule: Schedule = Schedule(warmup_steps=10)
     """In place of the schedule of each stage."""
 
@@ -179,6 +181,9 @@ class Training(Section):
     """Initial weights: a stage of this job; or the folder or URL of a training stage, or of a
     checkpoint, of another run (rows are matched by external ids); left empty: random weights from
     the seed."""
+    init_optimizers: bool = False
+    """Start from the states of the optimizers too, which a stage that goes on needs: without them
+    its first steps are as large as those of a new model."""
     checkpoint: Checkpoints = Checkpoints()
     log_every: PositiveInt = 10
     validation: Validation | None = None

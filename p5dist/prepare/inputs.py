@@ -13,6 +13,7 @@ from pathlib import Path
 
 from p5dist.config import RunConfig
 from p5dist.config.prepare import Prepare
+from p5dist.config.registry import FORMATS
 from p5dist.config.splits import GivenSplit
 from p5dist.data.manifest import InputFile, Manifest
 from p5dist.datasets.public import SCHEME, resolve
@@ -20,7 +21,7 @@ from p5dist.environment.redact import redact_text
 from p5dist.errors import DataError, P5Error
 from p5dist.prepare.earlier import Earlier
 from p5dist.prepare.lakehouse import is_table
-from p5dist.prepare.layout import SourceFile
+from p5dist.prepare.layout import Layout, SourceFile
 from p5dist.prepare.listing import Listed, list_files, once
 from p5dist.prepare.sources import Inputs, digest, partition_of
 from p5dist.storage import open_filesystem
@@ -31,10 +32,11 @@ _NAMED = 5  # files of a kind of difference that a message names
 def record(inputs: Inputs, prepare: Prepare) -> tuple[InputFile, ...]:
     """What the manifest says about the input files; reads local files as a whole."""
     files = (inputs.log, inputs.validation, inputs.test, inputs.items, inputs.users)
+    kinds = _are_files(prepare)
     return tuple(
         InputFile(
             setting=setting, url=_shown(file.url, patterns), bytes=file.size, version=file.version,
-            digest=digest(file), snapshot=file.snapshot,
+            digest=digest(file, is_file=kinds[setting]), snapshot=file.snapshot,
         )
         for (setting, patterns), found in zip(_patterns(prepare).items(), files, strict=True)
         for file in found
@@ -88,7 +90,10 @@ def differences(prepare: Prepare, manifest: Manifest, folder: str | None = None)
     """
     base = str(Path(folder or ".").absolute())
     added, removed, changed, unseen = list[str](), list[str](), list[str](), list[str]()
+    kinds = _are_files(prepare)
     for setting, patterns in _patterns(prepare).items():
+        if not kinds[setting]:  # a database or a topic goes on; the run stays as it is
+            continue
         before = [
             file
             for file in manifest.inputs
@@ -118,7 +123,11 @@ def new_files(prepare: Prepare, taken: Iterable[Manifest]) -> list[str]:
     files = prepare.source.files
     patterns = (files,) if isinstance(files, str) else files
     key = "prepare.source.files"
-    listed = list(once(file for pattern in patterns for file in list_files(pattern, key)))
+    read_by = Layout.of_log(prepare.source).source_format
+    listed = read_by.listed(patterns, key)
+    if not read_by.is_files:
+        places = [f.url for one in taken for f in one.inputs if f.setting == key]
+        return read_by.remaining(listed, places)
     now = {redact_text(file.url): file for file in listed}
     base, read = str(Path.cwd()), dict[str, InputFile]()
     for manifest in taken:
@@ -149,6 +158,17 @@ def _patterns(prepare: Prepare) -> dict[str, tuple[str, ...]]:
     return {
         key: (files,) if isinstance(files, str) else files or () for key, files in found.items()
     }
+
+
+def _are_files(prepare: Prepare) -> dict[str, bool]:
+    """By key of the job file: whether it names files, not places in a database or topic."""
+    log = FORMATS.find(prepare.source.format).is_files
+    found = {
+        f"prepare.{side}.files": table is None or FORMATS.find(table.format).is_files
+        for side, table in (("items", prepare.items), ("users", prepare.users))
+    }
+    parts = ("prepare.source.files", "prepare.split.validation", "prepare.split.test")
+    return found | dict.fromkeys(parts, log)
 
 
 def _shown(url: str, patterns: Iterable[str]) -> str:

@@ -44,6 +44,9 @@ class Layout:
     section: str
     """Section of the job file."""
     time_unit: str = "s"
+    connection: str | None = None
+    """Environment variable with the connection, see :attr:`.formats.format.SourceFormat.connects`.
+    """
     id_types: Mapping[str, pa.DataType] = field(
         default_factory=lambda: {c.USER: pa.string(), c.ITEM: pa.string()}
     )
@@ -71,7 +74,7 @@ class Layout:
         types = {} if id_types is None else {"id_types": id_types}
         return cls(
             source.format, source.names, source.delimiter, source.quote, source.encoding,
-            columns, roles, knobs, section, source.timestamp_unit, **types,
+            columns, roles, knobs, section, source.timestamp_unit, source.connection, **types,
         )  # fmt: skip
 
     @classmethod
@@ -87,7 +90,7 @@ class Layout:
             knobs[ours] = f"{section}.attributes.{name}"
         return cls(
             table.format, table.names, table.delimiter, table.quote, table.encoding,
-            columns, roles, knobs, section,
+            columns, roles, knobs, section, connection=table.connection,
         )  # fmt: skip
 
     def without(self, names: Iterable[str]) -> Layout:

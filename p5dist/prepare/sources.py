@@ -22,7 +22,7 @@ from p5dist.data import columns as c
 from p5dist.errors import DataError, MissingColumnError
 from p5dist.prepare.column_types import check_same, check_type, id_type
 from p5dist.prepare.layout import FileRange, Layout, SourceFile, check_unique
-from p5dist.prepare.listing import Listed, list_files, once, place_of
+from p5dist.prepare.listing import Listed, place_of
 from p5dist.storage import open_filesystem
 
 RANGE_BYTES = 64 << 20
@@ -62,7 +62,8 @@ class Inputs:
                 for side in ("items", "users")
             },
         )
-        _check_apart({key: getattr(found, part) for part, key in _KEYS.items()})
+        if layout.source_format.is_files:
+            _check_apart({key: getattr(found, part) for part, key in _KEYS.items()})
         for ours, theirs in layout.columns.items():
             check_same(
                 ((f.url, f.types[ours]) for f in found.rows if ours in f.types),
@@ -122,7 +123,7 @@ def _find_parts(
 
 def _inspected(files: str | tuple[str, ...], layout: Layout, key: str) -> list[SourceFile]:
     patterns = (files,) if isinstance(files, str) else files
-    listed = once(file for pattern in patterns for file in list_files(pattern, key))
+    listed = layout.source_format.listed(patterns, key)
     with ThreadPoolExecutor(16) as pool:
         found = list(pool.map(lambda file: _inspect(file, layout), listed))
     if not any(file.columns for file in found):
@@ -162,8 +163,11 @@ def estimate_rows(files: Iterable[SourceFile], layout: Layout) -> int:
     return sum(read_by.rows(file) for file in files)
 
 
-def digest(file: SourceFile) -> str:
-    """SHA-256 (hex) of name, size and content; of a remote file name, size and version."""
+def digest(file: SourceFile, *, is_file: bool = True) -> str:
+    """SHA-256 (hex) of name, size and content; of a remote file name, size and version; of what is
+    no file, place and size."""
+    if not is_file:
+        return sha256(f"{file.url}\n{file.size}\n".encode()).hexdigest()
     fs, path = open_filesystem(file.url)
     keys = "".join(f"{key}={value}/" for key, value in file.partition.items())
     state = sha256(f"{keys}{path.rsplit('/', 1)[-1]}\n{file.size}\n".encode())
@@ -198,12 +202,11 @@ def partition_of(path: str) -> dict[str, str]:
 
 
 def _inspect(listed: Listed, layout: Layout) -> SourceFile:
-    url = listed.url
-    partition = partition_of(open_filesystem(url)[1])
+    url, read_by = listed.url, layout.source_format
+    partition = partition_of(open_filesystem(url)[1]) if read_by.is_files else {}
     file = SourceFile(
         url, listed.size, (), partition, version=listed.version, snapshot=listed.snapshot
     )
-    read_by = layout.source_format
     try:
         file = read_by.inspect(file)
     except (pa.ArrowInvalid, OSError) as e:

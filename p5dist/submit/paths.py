@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from p5dist.config import RunConfig
+from p5dist.config.registry import FORMATS
 from p5dist.config.splits import GivenSplit
 from p5dist.environment.redact import redact
 from p5dist.errors import ConfigError
+from p5dist.prepare.lakehouse import is_table
 
 _PLACES = (
     ("storage",),
@@ -82,7 +84,13 @@ def portable(job: RunConfig, *, same_machine: bool, hosts: int) -> tuple[RunConf
 
 def _places(job: RunConfig) -> list[tuple[str, ...]]:
     """Keys of the job that hold paths."""
-    found = [*_PLACES, *(("feed", "mix", name, "data") for name in job.feed.mix)]
+    no_files = [
+        ("prepare", side, "files")
+        for side in ("source", "items", "users")
+        if (raw := getattr(job.prepare, side)) is not None and not FORMATS.find(raw.format).is_files
+    ]
+    found: list[tuple[str, ...]] = [place for place in _PLACES if place not in no_files]
+    found += [("feed", "mix", name, "data") for name in job.feed.mix]
     if isinstance(job.prepare.split, GivenSplit):
         found += [("prepare", "split", part) for part in ("validation", "test")]
     for stage, training in job.trainings().items():
@@ -94,6 +102,10 @@ def _places(job: RunConfig) -> list[tuple[str, ...]]:
 def _absolute(path: str, key: str, *, same_machine: bool) -> str:
     if "://" in path or path.startswith((_DATASET, "/")):
         return path
+    if is_table(path):
+        kind, _, place = path.partition(":")
+        named = kind == "iceberg" and not place.endswith(".json")  # by a catalog
+        return path if named else f"{kind}:{_absolute(place, key, same_machine=same_machine)}"
     if same_machine:
         return str(Path(path).expanduser().absolute())
     raise ConfigError(

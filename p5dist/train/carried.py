@@ -6,6 +6,7 @@ the carried rows that share its attribute values, or if there are none the mean 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -52,26 +53,46 @@ def carried_rows(name: str, before: Folder, now: Folder, *, same_hash: bool) -> 
 
 
 def copy_rows(
-    value: Any, name: str, saved: Saved, rows: Ints, labels: AttributeLabels | None
+    value: Any,
+    name: str,
+    saved: Saved,
+    rows: Ints,
+    labels: AttributeLabels | None,
+    *,
+    means: bool = True,
 ) -> None:
     """Fill this worker's pieces of a table: row i from row ``rows[i]`` of the saved table; -1: from
-    the mean of the carried rows. Rows beyond ``rows`` keep their values."""
-    pieces = pieces_of({name: value}, replicated=True)
-    means = _Means(rows, labels, saved[0][1].shape[1])
+    the mean of the carried rows. Rows beyond ``rows`` keep their values.
+
+    Args:
+        means: False: new rows keep their values, too.
+    """
+    pieces = [_in_columns(piece) for piece in pieces_of({name: value}, replicated=True)]
+    mean = _Means(rows, labels, math.prod(saved[0][1].shape[1:])) if means else None
     for first, columns, block in _blocks(saved):
-        means.add(first, columns, block)
+        if mean is not None:
+            mean.add(first, columns, block)
         for piece in pieces:
             mine, row = _own_rows(piece, rows)
             inside = (row >= first) & (row < first + len(block))
             there, here = _common(columns, _columns(piece))
             values = block[torch.from_numpy(row[inside] - first), there]
             piece.values[torch.from_numpy(mine[inside]), here] = values.to(piece.values)
+    if mean is None:
+        return
     for piece in pieces:
         mine, row = _own_rows(piece, rows)
         new = mine[row < 0]
         if len(new):
-            values = means.of(new + piece.offsets[0])[:, _columns(piece)]
+            values = mean.of(new + piece.offsets[0])[:, _columns(piece)]
             piece.values[torch.from_numpy(new)] = values.to(piece.values)
+
+
+def _in_columns(piece: Piece) -> Piece:
+    """A number a row as a table of one column, in the same memory."""
+    if piece.values.dim() == 2:
+        return piece
+    return Piece(piece.name, (*piece.shape, 1), (*piece.offsets, 0), piece.values.unsqueeze(1))
 
 
 def _columns(piece: Piece) -> slice:
@@ -99,9 +120,9 @@ def _own_rows(piece: Piece, rows: Ints) -> tuple[Ints, Ints]:
 def _blocks(saved: Saved) -> Iterator[tuple[int, slice, Tensor]]:
     """(first row, columns, values) of a saved table."""
     for file, entry in saved:
-        columns = slice(entry.offsets[1], entry.offsets[1] + entry.sizes[1])
+        begin, width = (entry.offsets[1], entry.sizes[1]) if len(entry.sizes) > 1 else (0, 1)
         for row, values in read_rows(file, entry, 0, entry.sizes[0]):
-            yield entry.offsets[0] + row, columns, values
+            yield entry.offsets[0] + row, slice(begin, begin + width), values.view(-1, width)
 
 
 class _Means:

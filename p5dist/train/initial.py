@@ -26,6 +26,7 @@ from p5dist.train.carried import ITEMS, Saved, carried_rows, copy_rows
 
 REPORT = "init.json"
 _BACKBONE = "model.backbone."
+_OPTIMIZERS = ("fused.", "dense.")
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,8 @@ def initialise(
     """Fill the weights in ``state`` from ``source``; all workers call it, each for its own part.
 
     The backbone is carried over, and the parameters of the objective or task if the source has the
-    same objective or task.
+    same objective or task; with ``init_optimizers`` also the states of their optimizers, which are
+    zero for rows of new items.
 
     Args:
         state: the stage's tensors by name, with the values of the seed.
@@ -165,16 +167,20 @@ def initialise(
         saved.setdefault(entry.name, []).append((file, entry))
     averaged = any(name.startswith(AVERAGE) for name in saved)
     if averaged:  # the source, too, is used with its average
-        saved = {"model." + n.removeprefix(AVERAGE): pieces for n, pieces in saved.items()
-                 if n.startswith(AVERAGE)}  # fmt: skip
+        averages = {"model." + n.removeprefix(AVERAGE): pieces for n, pieces in saved.items()
+                    if n.startswith(AVERAGE)}  # fmt: skip
+        saved = averages | {n: pieces for n, pieces in saved.items() if n.startswith(_OPTIMIZERS)}
     prefix = "model." if _learned_the_same(source, job, stage) else _BACKBONE
     report = Report(str(source.checkpoint.folder), source.checkpoint.step)
     wanted = {name: value for name, value in state.items() if name.startswith(prefix)}
+    if job.trainings()[stage].init_optimizers:
+        wanted |= {n: value for n, value in state.items() if _of_optimizer(n).startswith(prefix)}
     report.missing = sorted(wanted.keys() - saved.keys())
     report.unexpected = sorted(n for n in saved.keys() - state.keys() if n.startswith(prefix))
     same: State = {}
     for name in sorted(wanted.keys() & saved.keys()):
-        rows = source.rows_of(name, job, prepare)
+        optimizer = _of_optimizer(name)
+        rows = source.rows_of(optimizer or name, job, prepare)
         shape, before = tuple(wanted[name].size()), saved[name][0][1].shape
         if rows is None and (shape or (1,)) == before:
             same[name] = wanted[name]
@@ -183,7 +189,10 @@ def initialise(
             copy_rows(wanted[name], name, saved[name], np.arange(kept), None)
             report.resized[name] = _rows(before[0], shape[0], kept)
         elif rows is not None and shape[1:] == before[1:]:
-            copy_rows(wanted[name], name, saved[name], rows, labels if name == ITEMS else None)
+            if optimizer:
+                copy_rows(wanted[name], name, saved[name], rows, None, means=False)
+            else:
+                copy_rows(wanted[name], name, saved[name], rows, labels if name == ITEMS else None)
             carried = int((rows[1:] >= 0).sum())
             report.resized[name] = _rows(before[0] - 1, shape[0] - 1, carried)
         else:
@@ -200,10 +209,18 @@ def initialise(
             rule=f"tensors are matched by name: {', '.join(report.missing[:4])} …",
             fix="use the same model section, or set init_from to null",
         )  # fmt: skip
-    names = {n: AVERAGE + n.removeprefix("model.") if averaged else n for n in same}
+    names = {n: AVERAGE + n.removeprefix("model.") if averaged and n.startswith("model.") else n
+             for n in same}  # fmt: skip
     source.checkpoint.load({names[n]: value for n, value in same.items()})
     report.loaded = sorted(same)
     return report
+
+
+def _of_optimizer(name: str) -> str:
+    """The weights that a tensor of an optimizer belongs to; empty for other tensors."""
+    if not name.startswith(_OPTIMIZERS):
+        return ""
+    return "model." + name.partition(".")[2].rpartition(".")[0]
 
 
 def _rows(before: int, now: int, carried: int) -> dict[str, int]:

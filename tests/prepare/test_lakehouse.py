@@ -52,14 +52,30 @@ def job_of(folder: Path, name: str, files: str, *overrides: str) -> RunConfig:
     return parse_job(JOB.format(folder=folder, name=name, files=files), [*overrides])
 
 
-def prepared(folder: Path, name: str, files: str) -> tuple[Manifest, list[dict[str, Any]]]:
-    """The manifest, and all histories."""
-    job = job_of(folder, name, files)
+Log = dict[str, list[tuple[str, int, int]]]
+"""By user: item, microseconds and split code of every interaction."""
+
+
+def histories(job: RunConfig) -> tuple[Manifest, Log]:
+    """The manifest, and all histories with the ids of the log."""
     pipeline.run(job, ["prepare"])
-    run = RunFolder.of_job(job)
-    manifest = Manifest.load(run.prepare)
-    shards = [(run.prepare / shard.path).read_table() for shard in manifest.shards]
-    return manifest, pa.concat_tables(shards).drop_columns(["rating"]).to_pylist()  # all NaN
+    prepare = RunFolder.of_job(job).prepare
+    manifest = Manifest.load(prepare)
+    users, items = (
+        (prepare / f"vocabulary/{side}.parquet").read_table()["external_id"].to_pylist()
+        for side in ("user", "item")
+    )
+    found: Log = {}
+    for shard in manifest.shards:
+        for row in (prepare / shard.path).read_table().to_pylist():
+            names = [items[i - 1] for i in row["item"]]
+            own = zip(names, row["timestamp"], row["split"], strict=True)
+            found[users[row["user"] - 1]] = list(own)
+    return manifest, found
+
+
+def prepared(folder: Path, name: str, files: str) -> tuple[Manifest, Log]:
+    return histories(job_of(folder, name, files))
 
 
 def iceberg_table(folder: Path) -> Any:
@@ -81,7 +97,7 @@ def test_the_same_histories_as_of_parquet_files(tmp_path: Path) -> None:
     table.append(whole.slice(0, 600))
     table.append(whole.slice(600))
     _, expected = prepared(tmp_path, "plain", f"{tmp_path}/plain/*.parquet")
-    assert sum(len(history["item"]) for history in expected) == 1000
+    assert sum(map(len, expected.values())) == 1000
     manifest, found = prepared(tmp_path, "of-delta", f"delta:{tmp_path}/delta")
     assert found == expected
     assert {file.snapshot for file in manifest.inputs} == {f"delta:{tmp_path}/delta@3"}

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import ClassVar
 
 import pyarrow as pa
 
+from p5dist.errors import ConfigError
 from p5dist.prepare.layout import FileRange, Layout, SourceFile
+from p5dist.prepare.listing import Listed, list_files, once
 
 _ROW_BYTES, _PACKED = 32, 4  # of a text row, and how much smaller compressed text is
 
@@ -42,6 +45,11 @@ class SourceFormat(ABC):
     describes: ClassVar[bool] = True
     """Whether the tables about items and users may have this format."""
 
+    is_files: ClassVar[bool] = True
+    """Whether a job names files; else :meth:`listed` says what there is to read."""
+    connects: ClassVar[bool] = False
+    """Whether the job file gives ``connection``."""
+
     malformed_example: str | None = None
     """The first malformed record, for messages."""
 
@@ -69,6 +77,37 @@ class SourceFormat(ABC):
             DataError: the file is not of this format.
             pa.ArrowInvalid, OSError: the same, for the caller to explain.
         """
+
+    def listed(self, patterns: Sequence[str], key: str) -> list[Listed]:
+        """What ``files`` of the job names, in order.
+
+        Args:
+            key: of the job file, for messages.
+
+        Raises:
+            DataError: nothing is there.
+        """
+        return once(file for pattern in patterns for file in list_files(pattern, key))
+
+    def remaining(self, listed: Sequence[Listed], taken: Sequence[str]) -> list[str]:
+        """What of ``listed`` is new where the places ``taken`` were read before."""
+        return [file.url for file in listed if file.url not in taken]
+
+    def connection(self) -> str:
+        """The connection, from the environment.
+
+        Raises:
+            ConfigError: the environment has none.
+        """
+        name = self.layout.connection or ""
+        value = os.environ.get(name)
+        if not value:
+            raise ConfigError(
+                "the environment variable with the connection is not set",
+                where=f"{self.layout.section}.connection", value=name,
+                rule="set on every machine of the run", fix=f"export {name}=…",
+            )  # fmt: skip
+        return value
 
     def inspect(self, file: SourceFile) -> SourceFile:
         """The file with the facts that are known without reading rows: columns, and in typed files

@@ -36,7 +36,7 @@ class JsonLines(LineFormat):
         except UnicodeDecodeError as e:
             raise self.not_utf8(lines, e, url, position) from e
         head = whole_lines(head)
-        keys = _first_keys(head, set(self.layout.columns.values()))
+        keys = first_keys(head, set(self.layout.columns.values()))
         if keys is None:
             raise DataError(
                 "not a readable jsonl file: none of the first lines is a JSON object", where=url,
@@ -89,7 +89,7 @@ def parse_json_lines(
     return pa.concat_tables(tables), malformed
 
 
-def _first_keys(head: bytes, wanted: set[str]) -> tuple[str, ...] | None:
+def first_keys(head: bytes, wanted: set[str]) -> tuple[str, ...] | None:
     """Keys of the first objects, read until all wanted keys are found; None if no line is an
     object."""
     keys: dict[str, None] = {}

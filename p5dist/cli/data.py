@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from p5dist.cli.arguments import Json
+from p5dist.cli.arguments import Job, Json
 
 app = typer.Typer()
 datasets_app = typer.Typer(help="Public data sets that p5dist knows.", invoke_without_command=True)
@@ -29,6 +29,26 @@ def get(name: Annotated[str, typer.Argument(help="Name of the data set.")]) -> N
     from p5dist.datasets import public as known
 
     print(known.get(name))
+
+
+@app.command()
+def pseudonym(
+    job: Job,
+    ids: Annotated[list[str], typer.Argument(metavar="ID …", help="Ids of users in the log.")],
+) -> None:
+    """Print the pseudonyms of users under the key of a job (prepare.source.pseudonyms)."""
+    from p5dist.config import load_job
+    from p5dist.errors import ConfigError
+    from p5dist.prepare.pseudonyms import key_of, pseudonyms
+
+    variable, where = load_job(job).prepare.source.pseudonyms, "prepare.source.pseudonyms"
+    if variable is None:
+        raise ConfigError(
+            "the job has no pseudonyms", where=where, rule="the environment variable with the key",
+            fix="ids of users are those of the log",
+        )  # fmt: skip
+    for one, made in zip(ids, pseudonyms(ids, key_of(variable, where)), strict=True):
+        print(f"{one}\t{made}")
 
 
 @app.command()

@@ -115,6 +115,18 @@ class Prepare(Section):
     """Histories per row group. Left out: 8,192, or fewer so that every lane has several groups."""
 
     @model_validator(mode="after")
+    def _pseudonyms(self) -> Prepare:
+        if self.items is not None and self.items.pseudonyms is not None:
+            raise ValueError("items.pseudonyms: only users have pseudonyms; remove it")
+        key = self.source.pseudonyms
+        if self.users is not None and self.users.pseudonyms != key:
+            raise ValueError(
+                f"users.pseudonyms is {self.users.pseudonyms}, but source.pseudonyms is {key}: the "
+                "log and the table about users need the same key"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _title(self) -> Prepare:
         if self.users is not None and self.users.title is not None:
             raise ValueError("users.title: only items have a title; remove it")

@@ -151,9 +151,10 @@ class Advance(Section):
 
     epochs: PositiveFloat = 1.0
     """Passes over the histories that have new interactions."""
-    lr: PositiveFloat = 1.0
-    """Factor on the learning rates of each stage."""
-    schedule: Schedule = Schedule(warmup_steps=10)
+    lr: PositiveFloat = 0.1
+    """Factor on the learning rates of each stage: about what its own schedule ended with. Larger
+    steps forget what was learned from all earlier interactions."""
+    schedule: Schedule = Schedule(kind="constant", warmup_steps=0)
     """In place of the schedule of each stage."""
 
 

@@ -135,6 +135,9 @@ class Manifest(BaseModel):
     0: in data of an earlier version."""
     id_types: dict[str, str] = {}
     """Arrow type of the ids of users and items, which decides about the hash."""
+    key_check: str | None = None
+    """Tells keys of pseudonyms apart: the beginning of the pseudonym of ``p5dist``. None: ids are
+    those of the log."""
     since: int | None = None
     """Training predicts the interactions from this time on (microseconds since 1970); earlier ones
     are input. None: all."""

@@ -25,6 +25,7 @@ from p5dist.errors import DataError
 from p5dist.prepare.arrays import Ids, one_array
 from p5dist.prepare.cleaning import RAW
 from p5dist.prepare.interactions import TRAINED
+from p5dist.prepare.pseudonyms import check_of
 from p5dist.prepare.sources import Inputs
 from p5dist.storage import Folder, RunFolder
 
@@ -220,6 +221,10 @@ def _check(job: RunConfig, earlier: RunConfig, manifest: Manifest, place: str) -
         (
             job.prepare.source.columns != earlier.prepare.source.columns,
             f"the same {columns} in both jobs", f"correct {columns}",
+        ),
+        (
+            check_of(job.prepare.source.pseudonyms) != manifest.key_check,
+            "the key of the pseudonyms of the earlier run", "set the environment variable to it",
         ),
         (
             not manifest.shard_number, "data of this version of p5dist",

@@ -44,6 +44,8 @@ class Layout:
     section: str
     """Section of the job file."""
     time_unit: str = "s"
+    pseudonyms: str | None = None
+    """Environment variable with the key of the pseudonyms of users; None: ids as they are."""
     connection: str | None = None
     """Environment variable with the connection, see :attr:`.formats.format.SourceFormat.connects`.
     """
@@ -74,7 +76,8 @@ class Layout:
         types = {} if id_types is None else {"id_types": id_types}
         return cls(
             source.format, source.names, source.delimiter, source.quote, source.encoding,
-            columns, roles, knobs, section, source.timestamp_unit, source.connection, **types,
+            columns, roles, knobs, section, source.timestamp_unit, source.pseudonyms,
+            source.connection, **types,
         )  # fmt: skip
 
     @classmethod
@@ -90,7 +93,8 @@ class Layout:
             knobs[ours] = f"{section}.attributes.{name}"
         return cls(
             table.format, table.names, table.delimiter, table.quote, table.encoding,
-            columns, roles, knobs, section, connection=table.connection,
+            columns, roles, knobs, section, pseudonyms=table.pseudonyms,
+            connection=table.connection,
         )  # fmt: skip
 
     def without(self, names: Iterable[str]) -> Layout:

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from p5dist.data import columns as c
 from p5dist.errors import DataError
 from p5dist.prepare.column_types import Role, kind_of, plain
 from p5dist.prepare.layout import MAX_ROWS, FileRange, Layout, SourceFile
+from p5dist.prepare.pseudonyms import key_of, with_pseudonyms
 from p5dist.prepare.values import as_text, check_exact
 
 _NOUNS: dict[Role, str] = {"id": "ids", "time": "times"}
@@ -72,6 +74,11 @@ def _under_our_names(table: pa.Table, file: SourceFile, layout: Layout) -> pa.Ta
             code = pa.array(np.zeros(n, np.int32))
             value = pa.array([file.partition[theirs]])
             found[ours] = pa.chunked_array([pa.DictionaryArray.from_arrays(code, value)])
+    if layout.pseudonyms is not None:
+        key = key_of(layout.pseudonyms, f"{layout.section}.pseudonyms")
+        for ours in (c.USER, c.ID):
+            if ours in found:
+                found[ours] = with_pseudonyms(found[ours], key)
     return pa.table(found)
 
 

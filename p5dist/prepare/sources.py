@@ -23,6 +23,7 @@ from p5dist.errors import DataError, MissingColumnError
 from p5dist.prepare.column_types import check_same, check_type, id_type
 from p5dist.prepare.layout import FileRange, Layout, SourceFile, check_unique
 from p5dist.prepare.listing import Listed, place_of
+from p5dist.prepare.pseudonyms import check_of
 from p5dist.storage import open_filesystem
 
 RANGE_BYTES = 64 << 20
@@ -49,6 +50,7 @@ class Inputs:
     def find(cls, prepare: Prepare) -> Inputs:
         """Raises MissingColumnError and DataError before any work is done."""
         layout = Layout.of_log(prepare.source)
+        check_of(prepare.source.pseudonyms)  # an error now, not in a task
         split = prepare.split
         parts = {"log": prepare.source.files}
         if isinstance(split, GivenSplit):
@@ -216,6 +218,8 @@ def _inspect(listed: Listed, layout: Layout) -> SourceFile:
         ) from e  # fmt: skip
     for ours, type_ in file.types.items():
         check_type(type_, layout.roles[ours], layout.columns[ours], url, layout.knobs[ours])
+    if layout.pseudonyms is not None and c.USER in file.types:
+        return replace(file, types={**file.types, c.USER: pa.string()})
     return file
 
 

@@ -40,6 +40,7 @@ from p5dist.prepare.cleaning import OTHER_EVENTS
 from p5dist.prepare.inputs import fingerprint, record
 from p5dist.prepare.passes import Passes
 from p5dist.prepare.profile import ShardProfile, build_profile
+from p5dist.prepare.pseudonyms import check_of
 from p5dist.prepare.rejects import Rejects
 from p5dist.prepare.shard_tasks import Left
 from p5dist.prepare.sources import RANGE_BYTES, Inputs
@@ -140,6 +141,7 @@ def _build(passes: Passes, files: Future[tuple[InputFile, ...]]) -> tuple[Manife
         events=_event_weights(passes, coded[c.EVENT]) if c.EVENT in coded else {},
         shard_number=passes.shards,
         id_types={side: str(kind) for side, kind in passes.id_types.items()},
+        key_check=check_of(config.source.pseudonyms),
         since=None if passes.before is None else passes.before.since,
         held_out_from=None if left.cuts is None else left.cuts.validation,
         last_time=max(p.last_time for p in profiles) if passes.timed else None,

@@ -71,6 +71,34 @@ def compare(
 
 
 @app.command()
+def privacy(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run folder, or its URL.")],
+    stage: Annotated[
+        str | None, typer.Option(help="Training stage; left out: the last that ranks.")
+    ] = None,
+    users: Annotated[int, typer.Option(min=1, help="About so many are asked about.")] = 5000,
+    as_json: Json = False,
+) -> None:
+    """How much a model remembers of its users: AUC of a membership-inference attack."""
+    from p5dist.inference.loading import load
+    from p5dist.inference.membership import attack
+    from p5dist.storage import Folder, RunFolder
+
+    loaded = load(run, stage=stage)
+    found = attack(loaded.job, RunFolder.at(Folder.open(run)), loaded.ranking_stage, users=users)
+    if as_json:
+        print(json.dumps(found, indent=2))
+        return
+    control = found["control"]
+    print(
+        f"{found['stage']}, {found['users']:,} users: an interaction that was trained on ranks "
+        f"before one that was not with probability {found['auc']:.3f} "
+        f"({found['low']:.3f} to {found['high']:.3f}); by popularity, which remembers nobody, "
+        f"{control['auc']:.3f} ({control['low']:.3f} to {control['high']:.3f})"
+    )
+
+
+@app.command()
 def audit(
     job: Job,
     words: Words = None,

@@ -308,7 +308,7 @@ class Run:
         given, _ = self._given(
             histories, times=times, events=events, ratings=ratings, users=users, unknown=unknown
         )
-        scorer = self._scorer(self._ranking_stage())
+        scorer = self._scorer(self.ranking_stage)
         parts = [
             scorer.user_vectors(given.between(begin, min(begin + AT_ONCE, len(given))))
             for begin in range(0, max(len(given), 1), AT_ONCE)
@@ -391,11 +391,11 @@ class Run:
 
     @cached_property
     def _item_vectors(self) -> torch.Tensor:
-        return self._scorer(self._ranking_stage()).item_vectors().cpu()
+        return self._scorer(self.ranking_stage).item_vectors().cpu()
 
     @cached_property
     def _mixture(self) -> Mixture | None:
-        stage = self._ranking_stage()
+        stage = self.ranking_stage
         job = decided_here(self.job, self._folder, self._manifest, stage, self._scorer(stage))
         if not mixes(job):
             return None
@@ -403,15 +403,21 @@ class Run:
 
     @cached_property
     def _rankers(self) -> Rankers:
-        return Rankers(self.job.ranking, self._scorer(self._ranking_stage()), self._mixture)
+        return Rankers(self.job.ranking, self._scorer(self.ranking_stage), self._mixture)
 
     @cached_property
     def _explainer(self) -> Explainer:
-        stage = self._ranking_stage()
+        stage = self.ranking_stage
         attributes = AttributeVectors.of(Trained(self.job, self._folder, stage))
         return Explainer.of(self.job.ranking, self._scorer(stage), self._mixture, attributes)
 
-    def _ranking_stage(self) -> str:
+    @property
+    def ranking_stage(self) -> str:
+        """The training stage whose model ranks.
+
+        Raises:
+            ConfigError: no stage of the run ranks items.
+        """
         if self.stage is None:
             raise ConfigError(
                 "no stage of this run ranks items", where=str(self._folder.root),

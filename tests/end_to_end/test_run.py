@@ -32,6 +32,7 @@ model: {{dim: 16, encoder: {{layers: 1}}, item_attributes: [kind]}}
 pretrain: {{steps: STEPS, batch_size: 16, log_every: 1, checkpoint: {{every: 20}}}}
 finetune:
   rating: {{task: {{kind: rating}}, steps: 10, batch_size: 16}}
+ranking: {{item_to_item: 0.2, returns: false}}
 scale: {{workers: 2}}
 """.replace("STEPS", str(STEPS))  # noqa: E501
 

@@ -29,15 +29,15 @@ class Range:
     of whole numbers end before the second value.
     """
 
-    kind: str
+    form: str
     values: tuple[Any, ...]
 
     def domain(self) -> Any:
         """As Ray Tune has it."""
         from ray import tune
 
-        make: Callable[..., Any] = getattr(tune, self.kind)
-        return make(list(self.values)) if self.kind == "choice" else make(*self.values)
+        make: Callable[..., Any] = getattr(tune, self.form)
+        return make(list(self.values)) if self.form == "choice" else make(*self.values)
 
 
 def parse_space(words: list[str]) -> dict[str, Range]:

@@ -127,9 +127,10 @@ def test_wrong_values_name_path_value_and_knob() -> None:
          "prepare.items.attributes.g.kind: unknown attribute kind",
          "category, multi, words, numeric, vector, text"),
         ("prepare.source.format=cvs", "prepare.source.format: unknown source format",
-         "csv, tsv, jsonl, parquet, sequences"),
+         "csv, tsv, jsonl, parquet, sequences, sql, kafka"),
         ("prepare.items={files: i.csv, id: i, format: cvs}",
-         "prepare.items.format: unknown source format", "csv, tsv, jsonl, parquet, sequences"),
+         "prepare.items.format: unknown source format",
+         "csv, tsv, jsonl, parquet, sequences, sql, kafka"),
     ],
 )  # fmt: skip
 def test_missing_and_unknown_kinds_list_the_known(override: str, what: str, kinds: str) -> None:

@@ -57,14 +57,14 @@ def test_names_paths_and_packages(formats: Registry, monkeypatch: pytest.MonkeyP
     assert formats.find("csv") is Csv
     assert formats.find("p5dist.prepare.formats.delimited:Tsv") is Tsv
     assert formats.find("ini") is formats.find(f"{OWN}:Ini")
-    assert formats.names() == ["csv", "tsv", "jsonl", "parquet", "sequences", "ini"]
+    assert formats.names() == ["csv", "tsv", "jsonl", "parquet", "sequences", "sql", "kafka", "ini"]
 
 
 def test_unknown_names_list_the_known(formats: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, ini=f"{OWN}:Ini")
     found = error(formats, "inni")
     assert found.what == "unknown source format" and found.value == "inni"
-    assert found.rule == "one of: csv, tsv, jsonl, parquet, sequences, ini"
+    assert found.rule == "one of: csv, tsv, jsonl, parquet, sequences, sql, kafka, ini"
     assert "package.module:Class" in (found.fix or "")
 
 

@@ -86,7 +86,7 @@ def _job(*overrides: str) -> RunConfig:
         (
             ["prepare.items={files: a, format: sequences, id: a}"],
             "prepare.items.format: format 'sequences' has nothing about items or users: use csv, "
-            "tsv, jsonl or parquet",
+            "tsv, jsonl, parquet or sql",
         ),
         (
             ["prepare.items.attributes={title: {kind: words}}"],

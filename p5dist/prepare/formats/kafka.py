@@ -40,6 +40,7 @@ class Kafka(SourceFormat):
     connects = True
     is_sparse = True
     in_order_of_time = False
+    describes = False
 
     def listed(self, patterns: Sequence[str], key: str) -> list[Listed]:
         found: list[Listed] = []

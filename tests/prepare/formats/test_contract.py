@@ -68,7 +68,8 @@ WRITERS: dict[str, Callable[[Path, list[Row]], None]] = {
 }  # fmt: skip
 
 
-@pytest.fixture(params=FORMATS.names())
+# Formats without files: tests/prepare/test_sources_without_files.py.
+@pytest.fixture(params=[name for name in FORMATS.names() if FORMATS.find(name).is_files])
 def name(request: pytest.FixtureRequest) -> str:
     assert request.param in WRITERS, "say how a log is written in the new format"
     found: str = request.param

@@ -15,17 +15,19 @@ A period that fails or is stopped is continued by the same command; the run befo
 
 from __future__ import annotations
 
+import re
+import time
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
-from itertools import count
 from typing import Any
 
 from p5dist.config import RunConfig, parse_job
 from p5dist.config.splits import TimeSplit
+from p5dist.data import columns as c
 from p5dist.data.manifest import Manifest
 from p5dist.errors import ConfigError, RunFolderError
 from p5dist.inference.mixing import CHOSEN
-from p5dist.observe.stages import marker, progress
+from p5dist.observe.stages import marker
 from p5dist.prepare.inputs import new_files
 from p5dist.storage import Folder, RunFolder
 
@@ -58,31 +60,52 @@ def next_period(job: RunConfig, files: int | None = None) -> Period | None:
     _check(job)
     names = _runs(job)
     last = _folder(job, names[-1])
-    if len(names) > 1:
-        begun = parse_job(last.job.read_bytes(), where=str(last.job)).prepare.source.files
-        period = _period(job, names[-2], len(names) - 1, _as_tuple(begun))
-        stages = [stage for stage in period.job.stages() if stage != "report"]
-        if not all(step.state == "complete" for step in progress(period.job, last, stages)):
-            return period
-    elif not all(marker(last, stage).exists() for stage in ("prepare", *job.trainings())):
-        raise RunFolderError(
-            "the job is not trained", where=str(last.root), rule="a period continues a trained run",
-            fix="run the job first: p5dist run",
-        )  # fmt: skip
+    if len(names) == 1:
+        if not all(marker(last, stage).exists() for stage in ("prepare", *job.trainings())):
+            raise RunFolderError(
+                "the job is not trained", where=str(last.root),
+                rule="a period continues a trained run", fix="run the job first: p5dist run",
+            )  # fmt: skip
+        return _new_period(job, names, files)
+    begun = parse_job(last.job.read_bytes(), where=str(last.job))
+    if not marker(last, "prepare").exists():  # other files may have come since
+        again = _new_period(job, names[:-1], files)
+        if again is None or again.files != _as_tuple(begun.prepare.source.files):
+            last.root.remove()
+        return again
+    if not all(marker(last, stage).exists() for stage in begun.stages() if stage != "report"):
+        own = _as_tuple(begun.prepare.source.files)
+        return _period(job, names[-2], len(names) - 1, own)
+    return _new_period(job, names, files)
+
+
+def _new_period(job: RunConfig, names: list[str], files: int | None) -> Period | None:
+    """A period of the files that none of the runs ``names`` has read; None: there are none."""
     manifests = [Manifest.read(_folder(job, name).prepare) for name in names]
     new = new_files(job.prepare, manifests)
     return _period(job, names[-1], len(names), tuple(new[:files])) if new else None
 
 
 def _runs(job: RunConfig) -> list[str]:
-    """Names of the run of the job and of its periods."""
-    names = [job.name]
-    for number in count(1):
-        name = f"{job.name}-period-{number:04d}"
-        if not _folder(job, name).job.exists():
-            return names
-        names.append(name)
-    raise AssertionError("count() does not end")
+    """Names of the run of the job and of its periods.
+
+    Raises:
+        RunFolderError: a period is missing.
+    """
+    storage = Folder.open(job.storage)
+    start = f"{job.name}-period-"
+    there = storage.children() if storage.exists() else []
+    named = re.compile(re.escape(start) + "[0-9]{4,}")
+    found = sorted(n for n in there if named.fullmatch(n) and (storage / n / "job.yaml").exists())
+    expected = [f"{start}{number:04d}" for number in range(1, len(found) + 1)]
+    if found != expected:
+        missing = next(name for name in expected if name not in found)
+        raise RunFolderError(
+            "a period is missing", where=f"{storage}/{missing}",
+            rule="a period reads the histories of its users in the runs before it, which must stay",
+            fix=f"restore it, or remove the periods after it ({found[-1]}) to go on from before",
+        )  # fmt: skip
+    return [job.name, *found]
 
 
 def _folder(job: RunConfig, name: str) -> RunFolder:
@@ -95,6 +118,12 @@ def _as_tuple(files: str | tuple[str, ...]) -> tuple[str, ...]:
 
 def _check(job: RunConfig) -> None:
     """Raise ConfigError unless the runs of a job can be continued."""
+    if job.prepare.longer == "last" and job.prepare.max_length is not None:
+        raise ConfigError(
+            "a job that drops the older interactions of long histories cannot advance",
+            where="prepare.longer", value="last", rule="what is held out now trains later",
+            fix="longer: windows",
+        )  # fmt: skip
     if not isinstance(job.prepare.split, TimeSplit):
         raise ConfigError(
             "only a job with a split by time can advance", where="prepare.split.kind",
@@ -119,11 +148,18 @@ def _period(job: RunConfig, before: str, number: int, files: tuple[str, ...]) ->
             "the prepared data is of an earlier version", where=str(earlier.prepare),
             rule="it says what its latest interaction is", fix="prepare it again: --fresh",
         )  # fmt: skip
+    if manifest.last_time > time.time() * c.SECOND:
+        raise RunFolderError(
+            "the latest interaction of a run lies in the future", where=str(earlier.prepare),
+            value=_time(manifest.last_time), rule="a period holds out what comes after it",
+            fix="prepare that run again without such rows: prepare.clean.time_range",
+        )  # fmt: skip
     made: dict[str, Any] = job.model_dump(mode="json")
     made["name"] = f"{job.name}-period-{number:04d}"
     made["data_of"] = None
     prepare = made["prepare"]
     prepare["source"]["files"] = list(files)
+    prepare["changed_inputs"] = "keep"  # tables about items and users change with the days
     prepare["continues"] = f"{job.storage.rstrip('/')}/{before}"
     prepare["split"] = {"kind": "time", "test": _time(manifest.last_time + 1)}
     for stage in job.trainings():

@@ -8,7 +8,8 @@
     │   ├── MissingColumnError     a named column is not in the files
     │   └── EmptyLogError          no valid row is left
     ├── ShardError             a prepared shard or manifest is missing, truncated or corrupt
-    ├── RunFolderError         the run folder belongs to another job or is in use
+    ├── RunFolderError         the run folder belongs to another job
+    │   └── BusyError              another process is working in it
     ├── CheckpointError        no complete checkpoint, or one that does not fit; a save that failed
     ├── StorageError           object storage: denied, unreachable, no such bucket, cut short
     ├── ResourceError          the cluster or the disk cannot hold what the job asks for
@@ -86,6 +87,10 @@ class ShardError(P5Error):
 
 class RunFolderError(P5Error):
     """The run folder belongs to another job, or another process is using it."""
+
+
+class BusyError(RunFolderError):
+    """Another process is working in the run folder."""
 
 
 class CheckpointError(P5Error):

@@ -17,7 +17,7 @@ from p5dist.data.events import check_events
 from p5dist.data.manifest import Manifest
 from p5dist.environment.ray_session import connect
 from p5dist.environment.redact import redact, redact_text
-from p5dist.errors import ConfigError, P5Error, RunFolderError, StoppedError
+from p5dist.errors import BusyError, ConfigError, P5Error, StoppedError
 from p5dist.inference.lists.candidates import check_values
 from p5dist.inference.lists.inputs import check_files
 from p5dist.inference.scoring import scores_here
@@ -282,7 +282,7 @@ def _lock(folder: RunFolder) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as e:
-            raise RunFolderError(
+            raise BusyError(
                 "another process is working in this run folder", where=str(folder.root),
                 rule="one p5dist process at a time in a run folder",
                 fix="wait for the process, stop it, or give this job another name (name=…)",

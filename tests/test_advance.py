@@ -4,6 +4,8 @@ trained on once, and no earlier run changes."""
 from __future__ import annotations
 
 import random
+import shutil
+import time
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -17,9 +19,9 @@ from p5dist.config import RunConfig, parse_job
 from p5dist.data import columns as c
 from p5dist.data.manifest import Manifest
 from p5dist.data.reader import ShardReader
-from p5dist.errors import ConfigError, DataError, RunFolderError
+from p5dist.errors import ConfigError, DataError, EmptyLogError, RunFolderError
 from p5dist.feed.mix import open_mix
-from p5dist.storage import RunFolder
+from p5dist.storage import Folder, RunFolder
 
 DAY = 86_400
 JOB = """
@@ -239,6 +241,81 @@ def test_what_cannot_be_continued(tmp_path: Path) -> None:
     other = parse_job(JOB.format(folder=tmp_path), ["prepare.vocabulary.of=train"])
     with pytest.raises(ConfigError, match="all items"):
         next_period(other)
+
+
+def begun(folder: Path, *overrides: str) -> RunConfig:
+    """A job that has read days 0 and 1."""
+    job, draw = parse_job(JOB.format(folder=folder), [*overrides]), random.Random(3)
+    write_day(folder, 0, range(12), draw)
+    write_day(folder, 1, range(12), draw)
+    pipeline.run(job, [])
+    return job
+
+
+def advanced(job: RunConfig) -> Manifest:
+    period = next_period(job)
+    assert period is not None
+    pipeline.run(period.job, [])
+    return Manifest.load(RunFolder.of_job(period.job).prepare)
+
+
+def test_files_without_a_later_interaction_wait_for_others(tmp_path: Path) -> None:
+    """An empty file, and one whose rows are all late; then a good one."""
+    job = begun(tmp_path)
+    (tmp_path / "log-2.csv").write_text("who,what,when,did\n")
+    with pytest.raises(EmptyLogError, match="no rows"):
+        advanced(job)
+    (tmp_path / "log-3.csv").write_text(f"who,what,when,did\nuser1,item1,{DAY + 5},view\n")
+    with pytest.raises(EmptyLogError, match="no interaction is later"):
+        advanced(job)
+    write_day(tmp_path, 4, range(6), random.Random(4))
+    manifest = advanced(job)
+    assert manifest.rows_in == 19 and manifest.rows_by_split["test"] == 18
+    assert next_period(job) is None
+
+
+def test_late_interactions_are_input(tmp_path: Path) -> None:
+    """Of a user of day 1: a row of day 0 is older than what was held out, a row of day 1 is not."""
+    job = begun(tmp_path)
+    write_day(tmp_path, 2, range(3, 6), random.Random(4))
+    with (tmp_path / "log-2.csv").open("a") as file:
+        file.write(f"user3,item1,{DAY // 2},view\nuser3,item2,{DAY + 30},view\n")
+    manifest = advanced(job)
+    assert manifest.rows_by_split["test"] == 9
+    assert manifest.targets is not None and manifest.targets.total == 12 * 3 + 1
+    profile = (Folder.open(job.storage) / "shop-period-0001/prepare/profile.json").read_json()
+    assert any("1 new interactions are older" in warning for warning in profile["warnings"])
+
+
+def test_a_table_of_items_may_change(tmp_path: Path) -> None:
+    items = tmp_path / "items.csv"
+    items.write_text("id,kind\nitem1,a\n")
+    job = begun(tmp_path, f"prepare.items={{files: {items}, id: id, attributes: {{kind: {{}}}}}}")
+    for day in (2, 3):
+        items.write_text(items.read_text() + f"of-day-{day},b\n")
+        write_day(tmp_path, day, range(8), random.Random(day))
+        assert advanced(job).rows_in == 24
+
+
+def test_no_run_of_the_chain_may_be_missing(tmp_path: Path) -> None:
+    job = begun(tmp_path)
+    for day in (2, 3):
+        write_day(tmp_path, day, range(8), random.Random(day))
+        advanced(job)
+    shutil.rmtree(tmp_path / "runs/shop-period-0001")
+    with pytest.raises(RunFolderError, match="a period is missing"):
+        next_period(job)
+
+
+def test_an_interaction_of_the_future_is_found(tmp_path: Path) -> None:
+    job = begun(tmp_path)
+    write_day(tmp_path, 2, range(8), random.Random(2))
+    with (tmp_path / "log-2.csv").open("a") as file:
+        file.write(f"user3,item1,{int(time.time()) + DAY},view\n")
+    advanced(job)
+    write_day(tmp_path, 3, range(8), random.Random(3))
+    with pytest.raises(RunFolderError, match="in the future"):
+        next_period(job)
 
 
 def test_a_file_that_was_read_must_not_change(

@@ -44,7 +44,7 @@ def run(
 @app.command()
 def advance(
     job: Job,
-    words: Words = None,
+    overrides: Overrides = None,
     files: Annotated[
         int | None,
         typer.Option(min=1, help="The most new files of a period, in the order of the log."),
@@ -56,20 +56,19 @@ def advance(
         bool, typer.Option("--dry-run", help="Print the new files and the stages; run nothing.")
     ] = False,
 ) -> None:
-    """Go on from a complete run with the new files of its log: run NAME-period-0001, and so on."""
+    """Go on from a trained run with the new files of its log: run NAME-period-0001, and so on."""
     from p5dist.advance import next_period
     from p5dist.pipeline import run as run_stages
 
-    stages, overrides = split_words(words)
     loaded, done = load_checked(job, overrides), 0
-    most = files or (1 if each else None)
-    while (period := next_period(loaded, most)) is not None:
-        print(f"{period.job.name}: {len(period.files):,} new files, from {period.files[0]}")
+    while (period := next_period(loaded, files or (1 if each else None))) is not None:
+        more = f" and {len(period.files) - 1:,} more" if len(period.files) > 1 else ""
+        print(f"{period.job.name}: {period.files[0]}{more}")
         if dry_run:
-            _dry_run(period.job, stages, fresh=False, as_json=False)
+            _dry_run(period.job, [], fresh=False, as_json=False)
             return
         with redirect_stdout(sys.stderr):  # Ray prints the output of its nodes
-            results = run_stages(period.job, stages)
+            results = run_stages(period.job, [])
         _summary(period.job, results)
         done += 1
         if not each:

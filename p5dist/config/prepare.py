@@ -157,6 +157,7 @@ class Prepare(Section):
             (vocabulary.extend is not None, "no vocabulary.extend: items keep their ids anyway"),
             (vocabulary.hashed is not None, "a vocabulary that is not hashed"),
             (self.source.columns.timestamp is None, "source.columns.timestamp"),
+            (self.longer == "last", "longer: windows, since last drops what is to be trained"),
         ):
             if wrong:
                 raise ValueError(f"continues needs {rule}")

@@ -157,6 +157,12 @@ class Manifest(BaseModel):
     were among them."""
 
     @property
+    def rows_in_words(self) -> str:
+        """Rows of the log, and of earlier runs."""
+        more = f" and {self.rows_earlier:,} of earlier runs" if self.rows_earlier else ""
+        return f"{self.rows_in:,} rows in{more}"
+
+    @property
     def histories(self) -> int:
         return sum(shard.rows for shard in self.shards)
 

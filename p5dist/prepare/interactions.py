@@ -174,10 +174,15 @@ def judge(rows: Interactions, clean: Clean) -> npt.NDArray[np.int8]:
         reason[_duplicates(rows)] = 1 + USER_REASONS.index("duplicate")
     if clean.repeat_window is not None:
         repeats = _repeats(rows, clean.repeat_window)
+        if rows.trained is not None:
+            repeats &= ~rows.trained
         reason[(reason == 0) & repeats] = 1 + USER_REASONS.index("repeat")
     if clean.max_user_interactions is not None:
-        counts = np.bincount(rows.user[reason == 0], minlength=int(rows.user.max(initial=-1)) + 1)
-        many = (counts > clean.max_user_interactions)[rows.user]
+        counted = reason == 0
+        if rows.trained is not None:  # what earlier runs have judged stays
+            counted &= ~rows.trained
+        counts = np.bincount(rows.user[counted], minlength=int(rows.user.max(initial=-1)) + 1)
+        many = (counts > clean.max_user_interactions)[rows.user] & counted
         reason[(reason == 0) & many] = 1 + USER_REASONS.index("bot")
     return reason
 

@@ -8,7 +8,7 @@ running a task again changes nothing.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -166,15 +166,17 @@ def group(stage: Stage, shard: int, ranges: list[tuple[int, int]]) -> ShardCount
     if reason.any():
         rows = rows.take(reason == 0)
         rows, items = without_unused_items(rows, items)
+    late = 0
+    if rows.trained is not None and stage.earlier is not None:
+        too_late = ~rows.trained & (rows.time < stage.earlier.since)
+        late = int(too_late.sum())
+        rows = replace(rows, trained=rows.trained | too_late)  # no run predicts them
     scratch.write_table("rows.arrow", rows.to_table())
     scratch.write_table("users.arrow", pa.table({c.USER: names.users}))
     count = np.bincount(rows.item, minlength=len(items))
     scratch.write_table("items.arrow", pa.table({c.ITEM: items, c.COUNT: count}))
     for name, values in names.coded.items():
         scratch.write_table(f"{name}.arrow", pa.table({name: values}))
-    late = 0
-    if rows.trained is not None and stage.earlier is not None:
-        late = int((~rows.trained & (rows.time < stage.earlier.since)).sum())
     found = ShardCounts(len(rows), by_reason(reason), backwards, earlier, late)
     scratch.write_json(done, asdict(found))
     return found

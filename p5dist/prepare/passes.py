@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from datetime import datetime, timezone
 from typing import Any
 
 import numpy as np
@@ -175,14 +176,19 @@ class Passes:
             train, seen = (np.zeros(len(catalogue), np.int64) for _ in range(2))
             sizes: list[tuple[int, int]] = [(0, 0)] * self.shards
             coded: dict[str, list[Any]] = {}
+            held_out = 0
             calls = self._shard_calls(left, self.catalogue, known)
             for shard, counted in self._each("count", shard_tasks.count, calls):
                 sizes[shard] = (counted.histories, counted.users)
+                held_out += counted.held_out
                 for total, (index, n) in ((train, counted.train), (seen, counted.seen)):
                     total[index] += n
                 for name, part in counted.coded.items():
                     coded.setdefault(name, []).append(part)
-            self._check_trains(left.cuts, int(train.sum()), int(seen.sum()))
+            if self.before is None:
+                self._check_trains(left.cuts, int(train.sum()), int(seen.sum()))
+            else:
+                self._check_goes_on(held_out)
             items, ids = item_vocabulary(self.config.vocabulary, catalogue, train, seen, earlier)
             if self.before is not None:
                 items.count[: len(earlier or ())] += self.before.item_counts()
@@ -305,6 +311,19 @@ class Passes:
                 fix="choose a later cut or smaller shares, or another kind of split",
             )  # fmt: skip
 
+    def _check_goes_on(self, held_out: int) -> None:
+        """A run that holds nothing out would leave the next one nothing to train on."""
+        if held_out:
+            return
+        latest = "" if self.before is None else _moment(self.before.newest.last_time or 0)
+        raise EmptyLogError(
+            "no interaction is later than those of the earlier run",
+            where=self.inputs.log[0].url + (" …" if len(self.inputs.log) > 1 else ""),
+            value=f"rejected: {str(self.rejects) or 'none'}",
+            rule=f"the earlier run knows interactions up to {latest}; new ones come after it",
+            fix="advance again when there are files with later interactions; both are read then",
+        )  # fmt: skip
+
     def _shard_calls(self, *arguments: Any) -> list[tuple[Any, ...]]:
         return [(self.shared, shard, *arguments) for shard in range(self.shards)]
 
@@ -329,6 +348,13 @@ class Passes:
 
     def _all(self, what: str, task: Callable[..., Any], calls: list[tuple[Any, ...]]) -> list[Any]:
         return list(self._in_order(what, task, calls))
+
+
+def _moment(microseconds: int) -> str:
+    try:
+        return str(datetime.fromtimestamp(microseconds / c.SECOND, timezone.utc))
+    except (ValueError, OverflowError, OSError):
+        return f"{microseconds / c.SECOND:,.0f} seconds after 1970"
 
 
 def _coded_vocabulary(name: str, parts: list[Any], earlier: Ids | None) -> Vocabulary:

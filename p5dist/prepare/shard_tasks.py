@@ -56,6 +56,8 @@ class Counted:
     """``train``: training interactions by item; ``seen``: all interactions by item."""
     coded: dict[str, tuple[pa.StringArray, Ints, Ints]]
     """By event and context: values, training interactions, interactions."""
+    held_out: int
+    """Interactions of validation and test."""
 
 
 def drop_rare(
@@ -132,6 +134,7 @@ def count(stage: Stage, shard: int, left: Left, catalogue: Ids, known: Bools | N
         train=_item_counts(of_shard[0], index),
         seen=_item_counts(of_shard[1], index),
         coded=coded,
+        held_out=int((histories.split != c.TRAIN).sum()),
     )
 
 

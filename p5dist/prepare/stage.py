@@ -214,7 +214,7 @@ def _sums(profiles: Sequence[ShardProfile]) -> dict[str, Any]:
 
 def _tell(manifest: Manifest, rejects: Rejects, profile: dict[str, Any]) -> None:
     console.print(
-        f"  {manifest.rows_in:,} rows in, {manifest.rows_kept:,} kept: {manifest.users:,} users, "
+        f"  {manifest.rows_in_words}, {manifest.rows_kept:,} kept: {manifest.users:,} users, "
         f"{profile['items']:,} items, longest history {manifest.longest_history:,}",
         soft_wrap=True,
     )

@@ -209,7 +209,7 @@ def _prepared(run: Run) -> str:
     m = run.manifest
     items = m.items if run.profile is None else run.profile["items"]
     return (
-        f"{m.rows_in:,} rows in, {m.rows_kept:,} kept, {sum(m.rows_rejected.values()):,} rejected; "
+        f"{m.rows_in_words}, {m.rows_kept:,} kept, {sum(m.rows_rejected.values()):,} rejected; "
         f"{m.users:,} users, {items:,} items"
     )
 

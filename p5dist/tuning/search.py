@@ -25,7 +25,7 @@ from p5dist.environment.extras import need
 from p5dist.environment.provenance import provenance
 from p5dist.environment.ray_session import connect
 from p5dist.environment.resources import worker_resources
-from p5dist.errors import P5Error, TrainingError
+from p5dist.errors import BusyError, P5Error, TrainingError
 from p5dist.feed.mix import open_mix
 from p5dist.feed.order import total_steps
 from p5dist.observe.events import Callback, Event, Started, Validated
@@ -36,7 +36,8 @@ from p5dist.tuning.space import Range, draw, present
 from p5dist.tuning.trials import Goal, Settings, Trial, trial_job
 
 _REDUCTION, _GRACE = 3, 10
-_PERCENT, _VALUE = "percent", "value"
+_PERCENT, _VALUE, _SETTINGS = "percent", "value", "settings"
+_BUSY_S = 5.0
 _QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the runs have logs of their own
@@ -95,15 +96,16 @@ def run(
     log = logging.LoggerAdapter(logging.getLogger("p5dist"), {"run": job.name})
     there = job.model_copy(update={"storage": _absolute(job.storage)})
     with tempfile.TemporaryDirectory(prefix="p5dist-tune-") as scratch:
-        trial = tune.with_parameters(_trainable(), job=dump_job(there), goal=asdict(goal))
+        text = dump_job(there, defaults=False)
+        trial = tune.with_parameters(_trainable(), job=text, goal=asdict(goal))
         found = tune.Tuner(
             tune.with_resources(trial, _ALMOST_NOTHING),
-            param_space={key: values.domain() for key, values in space.items()},
+            param_space=_space(algorithm, space, points),
             tune_config=tune.TuneConfig(
                 metric=_VALUE,
                 mode="max" if goal.higher_is_better else "min",
-                num_samples=len(points) if algorithm == "random" else trials,
-                search_alg=_algorithm(algorithm, points, job.seed, at_once or _at_once(job)),
+                num_samples=1 if algorithm == "random" else trials,
+                search_alg=_algorithm(algorithm, space, first, job.seed, at_once or _at_once(job)),
                 scheduler=_scheduler(stop_early),
             ),
             run_config=tune.RunConfig(
@@ -112,7 +114,7 @@ def run(
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             ),
         ).fit()  # fmt: skip
-    read = [Trial.read(job, goal, dict(one.config or {}), _reason(one.error)) for one in found]
+    read = [Trial.read(job, goal, _of(one.config or {}), _reason(one.error)) for one in found]
     return _write(job, goal, first, read, began)
 
 
@@ -123,29 +125,40 @@ def _trainable() -> Any:
 
     class Run(tune.Trainable):  # type: ignore[misc]
         def setup(self, config: dict[str, Any], *, job: str, goal: dict[str, Any]) -> None:
-            aim, one = Goal(**goal), trial_job(parse_job(job), config)
-            self._reports, self._stop = _Reports(aim), threading.Event()
+            aim, one = Goal(**goal), trial_job(parse_job(job), _of(config))
+            self._reports, self._asked = _Reports(aim), threading.Event()
             self._reports.known(one)
-            self._thread = threading.Thread(target=self._run, args=(one, aim.stage), daemon=True)
+            self._thread = threading.Thread(target=self._work, args=(one, aim.stage), daemon=True)
             self._thread.start()
 
-        def _run(self, one: RunConfig, stage: str) -> None:
+        def _work(self, one: RunConfig, stage: str) -> None:
             reports, ended = self._reports, None
             try:
-                pipeline.run(
-                    one, [], stop=self._stop,
-                    callbacks=lambda other: [reports] if other == stage else [],
-                )  # fmt: skip
+                self._stages(one, stage)
             except BaseException as e:
                 ended = e
             reports.end(ended)
+
+        def _stages(self, one: RunConfig, stage: str) -> None:
+            """The stages up to ``stage``; waits while a trial with the same settings runs."""
+            stages = list(one.trainings())
+            stages = stages[: stages.index(stage) + 1]
+            while not self._asked.is_set():
+                try:
+                    pipeline.run(
+                        one, stages, stop=self._asked,
+                        callbacks=lambda other: [self._reports] if other == stage else [],
+                    )  # fmt: skip
+                    return
+                except BusyError:
+                    self._asked.wait(_BUSY_S)
 
         def step(self) -> dict[str, Any]:
             return self._reports.next()
 
         def cleanup(self) -> None:
             """Ends the workers, after a checkpoint, before this process is ended."""
-            self._stop.set()
+            self._asked.set()
             self._thread.join()
 
     return Run
@@ -202,18 +215,31 @@ def _steps(job: RunConfig, stage: str) -> int:
     return total_steps(job.trainings()[stage], mix.own.order)
 
 
-def _algorithm(name: str, points: list[dict[str, Any]], seed: int, at_once: int) -> Any:
-    """Gives the settings of the next trial: those that are drawn already, or with optuna the first
-    of them, which are those of the job, and then what Optuna draws."""
+def _space(name: str, space: Mapping[str, Range], points: list[dict[str, Any]]) -> dict[str, Any]:
+    """What Ray Tune draws from: the settings that are drawn already, one after the other, or the
+    ranges."""
+    from ray import tune
+
+    if name == "random":
+        return {_SETTINGS: tune.grid_search(points)}
+    return {key: values.domain() for key, values in space.items()}
+
+
+def _algorithm(
+    name: str, space: Mapping[str, Range], first: Settings, seed: int, at_once: int
+) -> Any:
+    """What gives the settings of the next trial. With optuna the first ones are those of the job,
+    if they lie in the ranges."""
     from ray.tune.search import BasicVariantGenerator, ConcurrencyLimiter
 
     if name == "optuna":
         need("optuna", "tune", "p5dist tune --algorithm optuna")
         from ray.tune.search.optuna import OptunaSearch
 
-        drawn = OptunaSearch(points_to_evaluate=points[:1], seed=seed)
+        inside = all(space[key].has(value) for key, value in first.items())
+        drawn = OptunaSearch(points_to_evaluate=[dict(first)] if inside else None, seed=seed)
         return ConcurrencyLimiter(drawn, max_concurrent=at_once)
-    return BasicVariantGenerator(points_to_evaluate=points, max_concurrent=at_once)
+    return BasicVariantGenerator(max_concurrent=at_once)
 
 
 def _scheduler(stop_early: bool) -> Any:
@@ -249,17 +275,24 @@ def _told(log: Any, goal: Goal) -> Any:
             last = trial.last_result or {}
             value, share = last.get(_VALUE, float("nan")), last.get(_PERCENT, 0)
             log.info(
-                f"trial {_in_words(trial.config)}: {goal.metric} {value:.4f} after {share:.0f} % "
+                f"trial {_in_words(trial)}: {goal.metric} {value:.4f} after {share:.0f} % "
                 "of the training"
             )
 
         def on_trial_error(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
-            log.warning(f"trial {_in_words(trial.config)} failed: {_reason(trial.get_error())}")
+            log.warning(f"trial {_in_words(trial)} failed: {_reason(trial.get_error())}")
 
     return Told()
 
 
-def _in_words(settings: Settings) -> str:
+def _of(config: dict[str, Any]) -> Settings:
+    """The settings of a trial, see :func:`_space`."""
+    found: Settings = config.get(_SETTINGS, config)
+    return dict(found)
+
+
+def _in_words(trial: Any) -> str:
+    settings = _of(trial.config)
     return ", ".join(
         f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}"
         for key, value in settings.items()

@@ -16,6 +16,10 @@ from p5dist.errors import ConfigError
 
 FORMS = "choice(a,b,…), uniform(low,high), loguniform(low,high), randint(low,high) or \
 lograndint(low,high)"
+_FIXED = (
+    "name", "storage", "seed", "train_seed", "data_of", "prepare", "scale", "ranking", "evaluate",
+    "recommend", "report", "advance", "tracking",
+)  # fmt: skip
 _TRIES = 100  # draws for each of the settings that are wanted
 _WORD = re.compile(r"([A-Za-z0-9_.-]+)=(\w+)\((.*)\)")
 
@@ -38,6 +42,13 @@ class Range:
 
         make: Callable[..., Any] = getattr(tune, self.form)
         return make(list(self.values)) if self.form == "choice" else make(*self.values)
+
+    def has(self, value: Any) -> bool:
+        """Whether a value lies in the range."""
+        if self.form == "choice":
+            return value in self.values
+        low, high = self.values
+        return isinstance(value, (int, float)) and low <= value < high
 
 
 def parse_space(words: list[str]) -> dict[str, Range]:
@@ -72,12 +83,12 @@ def parse_space(words: list[str]) -> dict[str, Range]:
 
 
 def _check_key(key: str) -> None:
-    fixed = ("name", "storage", "seed", "data_of", "prepare", "feed.lanes", "scale")
-    if any(key == one or key.startswith(f"{one}.") for one in fixed):
+    parts = key.split(".")
+    if parts[0] in _FIXED or key == "feed.lanes" or "validation" in parts:
         raise ConfigError(
             "this setting cannot be searched", where="tune", value=key,
-            rule="all trials share one prepared data set and one cluster: not "
-            + ", ".join(fixed),
+            rule="all trials share one prepared data set and one way to measure, and only training "
+            f"is searched: not feed.lanes, validation, {', '.join(_FIXED)}",
             fix="compare runs of two jobs with p5dist compare",
         )  # fmt: skip
 

@@ -76,7 +76,7 @@ def trial_job(job: RunConfig, settings: Settings) -> RunConfig:
     overrides = [f"{key}={json.dumps(value)}" for key, value in settings.items()]
     own = [f"name={name}", f"data_of={job.data_of or job.name}", "evaluate=null",
            "recommend=null", "report=null"]  # fmt: skip
-    return parse_job(dump_job(job), [*overrides, *own])
+    return parse_job(dump_job(job, defaults=False), [*overrides, *own], where=name)
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,8 @@ def test_ranges_are_read() -> None:
         (["model.dim=choice(1)", "model.dim=choice(2)"], "twice"),
         (["prepare.max_length=choice(10,20)"], "cannot be searched"),
         (["seed=randint(1,9)"], "cannot be searched"),
+        (["train_seed=randint(1,9)"], "cannot be searched"),
+        (["pretrain.validation.users=randint(1,9)"], "cannot be searched"),
     ],
 )
 def test_wrong_ranges_are_errors(words: list[str], message: str) -> None:
@@ -72,3 +74,9 @@ def test_settings_are_drawn_once_each_and_the_same_way_again() -> None:
     numbers = {"a": Range("loguniform", (0.1, 10.0))}
     assert draw(numbers, 5, 7, {"a": 1.0}) == draw(numbers, 5, 7, {"a": 1.0})
     assert draw(numbers, 5, 7, {"a": 1.0}) != draw(numbers, 5, 8, {"a": 1.0})
+
+
+def test_whether_a_value_lies_in_a_range() -> None:
+    assert Range("choice", (1, "x")).has("x") and not Range("choice", (1, "x")).has(2)
+    assert Range("uniform", (1.0, 2.0)).has(1) and not Range("uniform", (1.0, 2.0)).has(None)
+    assert not Range("randint", (1, 4)).has(4)

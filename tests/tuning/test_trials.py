@@ -42,3 +42,10 @@ def test_a_trial_is_a_run_of_its_own_on_the_data_of_the_job(tmp_path: Path) -> N
     assert trial_job(job, {"model.dim": 4}).name != one.name
     with pytest.raises(ConfigError):
         trial_job(job, {"model.dim": -1})
+
+
+def test_a_kind_may_be_chosen_as_in_a_job_file(tmp_path: Path) -> None:
+    """The settings of another kind, which the job has by default, do not come along."""
+    job = small_job(tmp_path, "model.encoder={kind: transformer}")
+    one = trial_job(job, {"model.encoder.kind": "hstu"})
+    assert one.model.encoder.kind == "hstu"

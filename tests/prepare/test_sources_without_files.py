@@ -9,6 +9,7 @@ import shutil
 import socket
 import sqlite3
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -112,20 +113,18 @@ def test_no_connection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres() -> Iterator[str]:
     """The URL of a PostgreSQL server of its own."""
     program = shutil.which("postgres")
     if program is None:
         pytest.skip("PostgreSQL is not installed")
-    bin_, folder = Path(program).resolve().parent, tmp_path_factory.mktemp("postgres")
+    bin_, folder = Path(program).resolve().parent, Path(tempfile.mkdtemp(prefix="postgres-"))
     user: dict[str, Any] = {}
     if os.getuid() == 0:  # PostgreSQL refuses to run as root
         try:
             pwd.getpwnam("postgres")
         except KeyError:
             pytest.skip("there is no user postgres")
-        for place in (folder, *folder.parents[:2]):
-            os.chmod(place, 0o755)  # noqa: PTH101
         shutil.chown(folder, "postgres")
         user = {"user": "postgres"}
     with socket.socket() as s:
@@ -142,6 +141,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     finally:
         server.terminate()
         server.wait(30)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def test_postgresql(

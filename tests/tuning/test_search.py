@@ -54,11 +54,13 @@ def test_a_killed_search_goes_on_and_finds_the_better_settings(tmp_path: Path) -
         start_new_session=True,
     )  # fmt: skip
     end = time.monotonic() + 900
-    while not (done := starts(tmp_path)):
-        assert time.monotonic() < end and first.poll() is None, "no trial became complete"
-        time.sleep(0.5)
-    os.killpg(first.pid, signal.SIGKILL)
-    first.wait()
+    try:
+        while not (done := starts(tmp_path)):
+            assert time.monotonic() < end and first.poll() is None, "no trial became complete"
+            time.sleep(0.5)
+    finally:
+        os.killpg(first.pid, signal.SIGKILL)
+        first.wait()
 
     again = subprocess.run(command(tmp_path), capture_output=True, text=True, check=False)
     assert again.returncode == 0, again.stderr

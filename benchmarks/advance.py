@@ -48,7 +48,7 @@ def main() -> None:
     for end in range(a.first + 1, count + 1):
         period = next_period(_job(a, "advanced", files[:end], edges[a.first - 1]))
         if period is not None:
-            run_stages(period.job, [])
+            run_stages(period.job, [], fresh=period.fresh)
         runs.append(_name(job, len(runs)))
     checks = [int(n) for n in a.check.split(",")]
     found: dict[str, Any] = {}

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import re
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -42,6 +42,8 @@ class Period:
     """Of the log."""
     job: RunConfig
     """Of the period."""
+    fresh: bool = False
+    """Whether a preparation of other files was begun, which is to be discarded."""
 
 
 def next_period(job: RunConfig, files: int | None = None) -> Period | None:
@@ -70,9 +72,9 @@ def next_period(job: RunConfig, files: int | None = None) -> Period | None:
     begun = parse_job(last.job.read_bytes(), where=str(last.job))
     if not marker(last, "prepare").exists():  # other files may have come since
         again = _new_period(job, names[:-1], files)
-        if again is None or again.files != _as_tuple(begun.prepare.source.files):
-            last.root.remove()
-        return again
+        if again is None or again.files == _as_tuple(begun.prepare.source.files):
+            return again
+        return replace(again, fresh=True)
     if not all(marker(last, stage).exists() for stage in begun.stages() if stage != "report"):
         own = _as_tuple(begun.prepare.source.files)
         return _period(job, names[-2], len(names) - 1, own)

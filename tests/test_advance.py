@@ -255,7 +255,7 @@ def begun(folder: Path, *overrides: str) -> RunConfig:
 def advanced(job: RunConfig) -> Manifest:
     period = next_period(job)
     assert period is not None
-    pipeline.run(period.job, [])
+    pipeline.run(period.job, [], fresh=period.fresh)
     return Manifest.load(RunFolder.of_job(period.job).prepare)
 
 
@@ -268,7 +268,11 @@ def test_files_without_a_later_interaction_wait_for_others(tmp_path: Path) -> No
     (tmp_path / "log-3.csv").write_text(f"who,what,when,did\nuser1,item1,{DAY + 5},view\n")
     with pytest.raises(EmptyLogError, match="no interaction is later"):
         advanced(job)
+    before = digest(tmp_path / "runs")
     write_day(tmp_path, 4, range(6), random.Random(4))
+    again = next_period(job)
+    assert again is not None and again.fresh and len(again.files) == 3
+    assert digest(tmp_path / "runs") == before, "to ask for the period changes nothing"
     manifest = advanced(job)
     assert manifest.rows_in == 19 and manifest.rows_by_split["test"] == 18
     assert next_period(job) is None

@@ -68,7 +68,7 @@ def advance(
             _dry_run(period.job, [], fresh=False, as_json=False)
             return
         with redirect_stdout(sys.stderr):  # Ray prints the output of its nodes
-            results = run_stages(period.job, [])
+            results = run_stages(period.job, [], fresh=period.fresh)
         _summary(period.job, results)
         done += 1
         if not each:

@@ -312,7 +312,8 @@ class Passes:
             )  # fmt: skip
 
     def _check_goes_on(self, held_out: int) -> None:
-        """A run that holds nothing out would leave the next one nothing to train on."""
+        """Raise EmptyLogError if the run holds nothing out: the next one would have nothing to train
+        on."""
         if held_out:
             return
         latest = "" if self.before is None else _moment(self.before.newest.last_time or 0)

@@ -156,7 +156,8 @@ class Kafka(SourceFormat):
         kafka = need("confluent_kafka", "kafka", "format kafka")
         try:
             settings = json.loads(self.connection())
-            assert isinstance(settings, dict)
+            if not isinstance(settings, dict):
+                raise ValueError("not an object")
             return kafka.Consumer(
                 {
                     "group.id": "p5dist", **settings, "enable.auto.commit": False,
@@ -164,7 +165,7 @@ class Kafka(SourceFormat):
                     "logger": _SILENT, "error_cb": lambda _: None,
                 }
             )  # fmt: skip
-        except (ValueError, AssertionError, kafka.KafkaException) as e:
+        except (ValueError, kafka.KafkaException) as e:
             raise ConfigError(
                 "not settings of a Kafka client", where=f"{self.layout.section}.connection",
                 value=redact_text(type(e).__name__), rule="a JSON object with bootstrap.servers",

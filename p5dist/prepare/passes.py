@@ -312,7 +312,7 @@ class Passes:
             )  # fmt: skip
 
     def _check_goes_on(self, held_out: int) -> None:
-        """Raise EmptyLogError if nothing is held out: the next run would have nothing to train on."""
+        """Raise EmptyLogError if nothing is held out, which the next run would train on."""
         if held_out:
             return
         latest = "" if self.before is None else _moment(self.before.newest.last_time or 0)

@@ -99,6 +99,31 @@ def privacy(
 
 
 @app.command()
+def forget(
+    job: Job,
+    users: Annotated[
+        str,
+        typer.Option(metavar="FILE", help="Ids of users in the log: one a line, or a table."),
+    ],
+    overrides: Overrides = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would be removed.")
+    ] = False,
+    retrain: Annotated[
+        bool,
+        typer.Option("--retrain", help="Discard checkpoints that have seen them, to train again."),
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Remove people from all runs of a job, and say what its models still hold of them."""
+    from p5dist.config import load_job
+    from p5dist.forgetting import forget as forgetting
+
+    found = forgetting.forget(load_job(job, overrides), users, dry_run=dry_run, retrain=retrain)
+    print(json.dumps(found, indent=2) if as_json else "\n".join(forgetting.in_words(found)))
+
+
+@app.command()
 def audit(
     job: Job,
     words: Words = None,

@@ -22,8 +22,10 @@ from tests.distributed.stages import local_state, train, whole
 from tests.processes import run_distributed
 from tests.small_data import small_job, write_small_data
 
-STEPS = ("pretrain.steps=8", "pretrain.checkpoint.every=1", "pretrain.checkpoint.keep=9", "finetune={}",
-         "recommend=null", "evaluate=null")  # fmt: skip
+STEPS = (
+    "pretrain.steps=8", "pretrain.checkpoint={every: 1, keep: 9}", "finetune={}",
+    "recommend=null", "evaluate=null",
+)  # fmt: skip
 
 
 def small(folder: Path, *more: str) -> tuple[RunConfig, RunFolder]:

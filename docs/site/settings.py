@@ -96,7 +96,8 @@ def files() -> set[Path]:
 def models() -> list[type[BaseModel]]:
     """Every section of the job file and of the kinds of p5dist."""
     found: dict[type[BaseModel], None] = {RunConfig: None}
-    left = [RunConfig, *(r.find(n) for r, _ in KINDS.values() for n in r.ours if r is not FORMATS)]
+    left: list[type[BaseModel]] = [RunConfig]
+    left += [r.find(n) for r, _ in KINDS.values() for n in r.ours if r is not FORMATS]
     while left:
         model = left.pop()
         found[model] = None

@@ -45,7 +45,7 @@ def pseudonym(
     if variable is None:
         raise ConfigError(
             "the job has no pseudonyms", where=where, rule="the environment variable with the key",
-            fix="ids of users are those of the log",
+            fix="nothing to do: ids of users are written as in the log",
         )  # fmt: skip
     for one, made in zip(ids, pseudonyms(ids, key_of(variable, where)), strict=True):
         print(f"{one}\t{made}")

@@ -6,7 +6,6 @@ import random
 import re
 import shlex
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -82,10 +81,6 @@ def run_command(command: str, block: Block) -> None:
         return
     if words[0] != "p5dist":
         subprocess.run(words, check=True)
-        return
-    if words[1] == "doctor":  # looks at the process itself
-        call = [sys.executable, "-m", "p5dist.cli", *words[1:]]
-        subprocess.run(call, check=True, capture_output=True)
         return
     done = CliRunner().invoke(app, words[1:])
     said = re.sub(r"\x1b\[[^m]*m", "", done.output)

@@ -34,7 +34,9 @@ API = """# Python API
 ::: p5dist.errors.P5Error
     options: {heading: "p5dist.P5Error", toc_label: "p5dist.P5Error"}
 
-# For kinds of your own
+## For kinds of your own
+
+[Kinds of your own](../extending/README.md) says which of these a kind derives from.
 
 ::: p5dist.tasks.task.Task
 

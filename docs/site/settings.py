@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 import types
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -191,7 +192,8 @@ def _value(field: FieldInfo) -> str:
         for name, sign in (("ge", "≥"), ("gt", ">"), ("le", "≤"), ("lt", "<")):
             if (limit := getattr(fact, name, None)) is not None and limit != 2**63:
                 bounds.append(f"{sign} {limit:g}")
-    return words + (f" {' and '.join(dict.fromkeys(bounds))}" if bounds else "")
+    limits = " and ".join(dict.fromkeys(bounds))
+    return re.sub(r"((?:whole )?number)", rf"\1 {limits}", words, count=1) if limits else words
 
 
 def _facts(field: FieldInfo) -> list[Any]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import random
 import re
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import yaml
 from typer.testing import CliRunner
 
 from p5dist.cli.main import app
-from tests.docs.blocks import Block
+from tests.docs.blocks import ROOT, Block
 
 USERS, ITEMS, DAY = 160, 30, 86_400_000
 PRIVATE = """
@@ -60,20 +62,21 @@ def write_file(folder: Path, block: Block) -> None:
     (folder / block.value).write_text(yaml.safe_dump(values, sort_keys=False))
 
 
-def run_block(block: Block, names: dict[str, Any]) -> None:
+def run_block(block: Block, names: dict[str, Any], *, alone: bool = False) -> None:
     """Run the commands or the Python of a block in the current folder.
 
     Args:
         names: of the Python blocks of the page before.
+        alone: commands run in processes of their own, which start Ray in the current folder.
     """
     if block.language == "python":
         exec(compile(block.text, str(block), "exec"), names)
         return
     for command in block.commands:
-        run_command(command, block)
+        run_command(command, block, alone=alone)
 
 
-def run_command(command: str, block: Block) -> None:
+def run_command(command: str, block: Block, *, alone: bool) -> None:
     words = shlex.split(command, comments=True)
     if words[0] == "export":
         name, _, value = words[1].partition("=")
@@ -81,6 +84,12 @@ def run_command(command: str, block: Block) -> None:
         return
     if words[0] != "p5dist":
         subprocess.run(words, check=True)
+        return
+    if alone:
+        call = [sys.executable, "-m", "p5dist.cli", *words[1:]]
+        own = os.environ | {"PYTHONPATH": str(ROOT)}
+        ended = subprocess.run(call, env=own, capture_output=True, text=True)
+        assert ended.returncode == 0, f"{block}: {command}\n{ended.stdout}\n{ended.stderr}"
         return
     done = CliRunner().invoke(app, words[1:])
     said = re.sub(r"\x1b\[[^m]*m", "", done.output)

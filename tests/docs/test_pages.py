@@ -38,7 +38,7 @@ def play(found: list[Block], folder: Path, markers: tuple[str, ...] = RUNS) -> N
         if block.marker == "file":
             write_file(folder, block)
         elif block.marker in markers:
-            run_block(block, names)
+            run_block(block, names, alone=block.marker == "slow")
 
 
 def in_shop(page: Path, trained: Path, folder: Path) -> None:

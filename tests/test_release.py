@@ -48,7 +48,7 @@ def installed(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
     wheel = next(built.glob("*.whl"))
     pip = [str(folder / "bin/python"), "-m", "pip", "install", "-q", "--no-deps", str(wheel)]
-    subprocess.run(pip, check=True)
+    subprocess.run(pip, check=True, cwd=folder, env=_environment())
     site = next(folder.glob("lib/python*/site-packages"))
     (site / "dependencies.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
     yield folder / "bin/p5dist"
@@ -71,7 +71,7 @@ def test_the_distributions_carry_jobs_types_and_licence(built: Path) -> None:
 def test_the_wheel_works_outside_of_the_clone(
     installed: Path, real_data: Path, tmp_path: Path
 ) -> None:
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
+    environment = _environment()
 
     def call(*words: str) -> str:
         done = subprocess.run(
@@ -88,3 +88,8 @@ def test_the_wheel_works_outside_of_the_clone(
     said = call("run", "ml-100k", *data, *short)
     assert "943 targets" in said
     assert (tmp_path / "runs/ml-100k/report.html").exists()
+
+
+def _environment() -> dict[str, str]:
+    """Without the variables that lead Python to the clone."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}

@@ -2,6 +2,8 @@
 # make test    install, then lint, types and tests (make test-all: the slow ones too)
 # make chaos   20 runs disturbed at random; the longest
 # make gpu     eight minutes on a GPU: tests, losses beside the CPU's, speed, a whole run
+# make docs    the pages as a site that needs no network, into build/site
+# make dist    source and wheel, into dist
 # make bench   all benchmarks in a small size, results into BENCH_OUT (build/bench)
 # Both start from a fresh clone. PYTHON=python3.12 picks the Python, WHEELS=cpu|gpu the wheels.
 
@@ -11,7 +13,7 @@ VENV := .venv/bin
 BENCH_OUT ?= build/bench
 BENCH_RUNS ?= 1
 
-.PHONY: demo test test-all chaos gpu bench lint audit types install
+.PHONY: demo test test-all chaos gpu docs dist bench lint audit types install
 
 demo: install
 	$(VENV)/p5dist run jobs/ml-100k.yaml
@@ -24,6 +26,13 @@ chaos: install
 
 gpu: install
 	$(VENV)/python benchmarks/gpu.py
+
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(VENV)/python -m mkdocs build --strict
+
+dist: install
+	rm -rf build/lib dist
+	$(VENV)/python -m build
 
 # compare.py tells change from noise where there are three runs: BENCH_RUNS=3 for those on Ray.
 bench: BENCH = $(VENV)/python benchmarks/$(1).py --out $(BENCH_OUT)

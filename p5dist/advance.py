@@ -123,13 +123,13 @@ def _check(job: RunConfig) -> None:
     if job.prepare.longer == "last" and job.prepare.max_length is not None:
         raise ConfigError(
             "a job that drops the older interactions of long histories cannot advance",
-            where="prepare.longer", value="last", rule="what is held out now trains later",
-            fix="longer: windows",
+            where="prepare.longer", value="last",
+            rule="interactions that are held out now train later", fix="longer: windows",
         )  # fmt: skip
     if not isinstance(job.prepare.split, TimeSplit):
         raise ConfigError(
             "only a job with a split by time can advance", where="prepare.split.kind",
-            value=job.prepare.split.kind, rule="time: a period holds out what is new",
+            value=job.prepare.split.kind, rule="time: a period holds out the new interactions",
             fix="split: {kind: time, test: 0.1}",
         )  # fmt: skip
     if job.prepare.vocabulary.of != "all":
@@ -148,12 +148,14 @@ def _period(job: RunConfig, before: str, number: int, files: tuple[str, ...]) ->
     if manifest.last_time is None:
         raise RunFolderError(
             "the prepared data is of an earlier version", where=str(earlier.prepare),
-            rule="it says what its latest interaction is", fix="prepare it again: --fresh",
+            rule="the manifest has the time of the latest interaction",
+            fix="prepare it again: --fresh",
         )  # fmt: skip
     if manifest.last_time > time.time() * c.SECOND:
         raise RunFolderError(
             "the latest interaction of a run lies in the future", where=str(earlier.prepare),
-            value=_time(manifest.last_time), rule="a period holds out what comes after it",
+            value=_time(manifest.last_time),
+            rule="a period holds out the interactions after this time",
             fix="prepare that run again without such rows: prepare.clean.time_range",
         )  # fmt: skip
     made: dict[str, Any] = job.model_dump(mode="json")

@@ -255,7 +255,7 @@ def _noted(folder: RunFolder) -> Iterator[None]:
         except KeyboardInterrupt as e:
             raise StoppedError(
                 "stopped as asked", where=str(folder.root),
-                fix="the same command goes on: what is complete is not done again",
+                fix="give the same command again: it continues, and skips complete stages",
             ) from e  # fmt: skip
     except BaseException as e:
         state, name = "stopped" if isinstance(e, StoppedError) else "failed", type(e).__name__

@@ -27,6 +27,9 @@ from p5dist.report.compare import compare_sides
 from p5dist.report.evaluated import MODEL, POOLED, RANK, Side, read_evaluated
 from p5dist.storage import Folder, RunFolder
 
+_BASELINES = 3
+"""Baselines of one table, so that it fits into 80 columns."""
+
 Numbers = dict[str, Any]
 """value (mean over the seeds), deviation (standard deviation with n - 1; None for one seed), least,
 greatest, runs (by seed); low and high of the interval over users and seeds, if there is one."""
@@ -232,18 +235,26 @@ def table(result: Mapping[str, Any]) -> Group:
     for group in results.groups(result):
         title = f"{group.title}, {len(result['seeds'])} seeds"
         shown = _table(title, "mean", "low – high", "deviation", "least", "greatest")
-        baselines = _table(f"{title}: mean ± deviation of baselines", *group.baselines)
         for key, numbers in group.metrics.items():
             low, high = numbers["low"], numbers["high"]
             cells = [_text(numbers[name]) for name in ("deviation", "least", "greatest")]
-            interval = "" if low is None or high is None else f"{low:.4f} – {high:.4f}"
+            interval = "" if low is None or high is None else f"{_text(low)} – {_text(high)}"
             shown.add_row(key, _text(numbers["value"]), interval, *cells)
-            others: list[Any] = [values.get(key) or {} for values in group.baselines.values()]
-            pairs = [[_text(one.get(name)) for name in ("value", "deviation")] for one in others]
-            baselines.add_row(key, *(" ± ".join(filter(None, pair)) for pair in pairs))
-        found += [shown, baselines] if group.baselines else [shown]
+        names = list(group.baselines)
+        parts = [names[at : at + _BASELINES] for at in range(0, len(names), _BASELINES)]
+        found += [shown, *(_baselines_table(title, group, part) for part in parts)]
     found.append(Text(f"seeds {', '.join(map(str, result['seeds']))}; {result['method']}"))
     return Group(*found)
+
+
+def _baselines_table(title: str, group: results.Group, names: Sequence[str]) -> Table:
+    """Mean and deviation of some baselines."""
+    shown = _table(f"{title}: baselines, mean ± deviation", *names)
+    for key in group.metrics:
+        others: list[Any] = [group.baselines[name].get(key) or {} for name in names]
+        pairs = [[_text(one.get(part)) for part in ("value", "deviation")] for one in others]
+        shown.add_row(key, *(" ± ".join(filter(None, pair)) for pair in pairs))
+    return shown
 
 
 def _table(title: str, *columns: str) -> Table:
@@ -255,7 +266,10 @@ def _table(title: str, *columns: str) -> Table:
 
 
 def _text(value: float | None) -> str:
-    return "" if value is None else f"{value:.4f}"
+    """Four decimals, fewer of large numbers such as popularity@10."""
+    if value is None:
+        return ""
+    return f"{value:.{4 if abs(value) < 10 else 2 if abs(value) < 1000 else 0}f}"
 
 
 def _wrong_seeds(text: str, rule: str) -> ConfigError:

@@ -1,4 +1,7 @@
-"""The pages agree with the program: links, commands, jobs and examples of README and docs/."""
+"""The pages agree with the program: links, commands, jobs and examples of README and docs/.
+
+:mod:`tests.docs` runs their code blocks and builds the site.
+"""
 
 from __future__ import annotations
 
@@ -17,18 +20,9 @@ import yaml
 import p5dist
 from p5dist.cli.main import app
 from p5dist.config import RunConfig, parse_job
+from tests.docs.blocks import ROOT, Block, blocks
+from tests.docs.pages import DOCS, MANUAL, PAGES, README, anchors, name_of
 
-ROOT = Path(__file__).parent.parent
-README = ROOT / "README.md"
-HIDDEN_OR_MADE = ("runs", "build", "dist", "node_modules")
-PAGES = sorted(
-    page
-    for page in ROOT.rglob("*.md")
-    if not any(
-        part.startswith(".") or part in HIDDEN_OR_MADE for part in page.relative_to(ROOT).parts
-    )
-)
-MANUAL = [README, *sorted((ROOT / "docs").glob("*.md")), ROOT / "cluster/README.md"]
 COLUMNS = "{user: u, item: i, timestamp: t, event: type, rating: stars}"
 COMPLETE = f"""
 name: complete
@@ -37,20 +31,6 @@ prepare:
 pretrain: {{epochs: 1, batch_size: 256}}
 """
 """What the sections of a page are added to, so that each can be checked alone."""
-
-
-def name_of(page: Path) -> str:
-    return str(page.relative_to(ROOT))
-
-
-def fences(page: Path, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
-
-
-def anchors(page: Path) -> set[str]:
-    """Names that GitHub gives to the headings of a page."""
-    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
 
 
 def merged(one: Any, other: Any) -> Any:
@@ -71,19 +51,32 @@ def test_links_lead_to_files_of_the_project(page: Path) -> None:
         assert not anchor or anchor in anchors(place), target
 
 
-def test_all_pages_are_in_the_index() -> None:
-    docs = ROOT / "docs"
-    linked = set(re.findall(r"\]\(([\w-]+\.md)\)", (docs / "README.md").read_text()))
-    assert linked == {page.name for page in docs.glob("*.md")} - {"README.md"}
+def test_all_pages_are_in_the_index_and_in_the_navigation() -> None:
+    pages = {str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md")} - {"README.md"}
+    linked = set(re.findall(r"\]\(([\w/-]+\.md)\)", (DOCS / "README.md").read_text()))
+    assert linked == pages
+    site = (ROOT / "mkdocs.yml").read_text().partition("\nnav:\n")[2]
+    assert pages <= set(re.findall(r"[\w/-]+\.md", site))
+
+
+def test_messages_and_comments_name_pages_that_exist() -> None:
+    files = [f for d in ("p5dist", "jobs", "cluster", "benchmarks") for f in (ROOT / d).rglob("*")]
+    files += [ROOT / name for name in ("Makefile", "install.py", "pyproject.toml", "mkdocs.yml")]
+    for file in files:
+        if file.suffix in (".py", ".yaml", ".yml", ".toml", ".j2", ".md", ".txt", ""):
+            if not file.is_file():
+                continue
+            for name in re.findall(r"\bdocs/[\w/.-]*\w\.md", file.read_text()):
+                assert (ROOT / name).exists(), f"{file.relative_to(ROOT)} names {name}"
 
 
 def test_readme_is_short_and_names_every_folder() -> None:
     lines = README.read_text().splitlines()
     assert len(lines) <= 150
-    assert max(map(len, lines)) <= 110
-    tree = README.read_text().partition("## The tree")[2].partition("\n## ")[0]
+    assert max(len(line) for line in lines if line[:1] not in "|<" and "<img" not in line) <= 115
+    code = (DOCS / "extending/code.md").read_text()
     folders = [f.parent.name for f in (ROOT / "p5dist").glob("*/__init__.py")]
-    assert [f for f in folders if not re.search(rf"(?m)(^ *|  ){f}/ ", tree)] == []
+    assert [f for f in folders if not re.search(rf"(?m)^ *{f}/", code)] == []
 
 
 def commands(page: Path) -> Iterator[list[str]]:
@@ -99,9 +92,14 @@ def commands(page: Path) -> Iterator[list[str]]:
 def test_commands_exist(page: Path) -> None:
     known: Any = typer.main.get_command(app)
     for words in commands(page):
+        if words[0].startswith("--"):
+            assert words[0] in {o for p in known.params for o in p.opts}, words[0]
+            continue
         command = known.commands.get(words[0])
-        assert command is not None, f"p5dist {words[0]}"
-        options = {o for parameter in command.params for o in parameter.opts}
+        assert command is not None or words[0] == "COMMAND", f"p5dist {words[0]}"
+        if command is None:
+            continue
+        options = {"--help"} | {o for parameter in command.params for o in parameter.opts}
         if hasattr(command, "commands") and len(words) > 1 and re.match(r"[a-z][a-z-]*$", words[1]):
             assert words[1] in command.commands, f"p5dist {words[0]} {words[1]}"
             options |= {o for p in command.commands[words[1]].params for o in p.opts}
@@ -112,25 +110,49 @@ def test_commands_exist(page: Path) -> None:
 
 @pytest.mark.parametrize("page", MANUAL, ids=name_of)
 def test_jobs_are_valid(page: Path) -> None:
-    for text in fences(page, "yaml"):
-        values = yaml.safe_load(text)
-        if not values.keys() <= RunConfig.model_fields.keys():
-            continue  # a file of another program
-        if "name" in values and "prepare" in values:
-            parse_job(text)
+    for block in blocks(page):
+        if block.language == "yaml" and block.marker in ("", "file"):
+            check_job(block)
+
+
+def check_job(block: Block) -> None:
+    values = yaml.safe_load(block.text)
+    unknown = values.keys() - RunConfig.model_fields.keys()
+    assert not unknown or unknown == {"source"}, f"{block}: no sections of a job: {unknown}"
+    if "source" in values:  # several ways to write prepare.source, one after the other
+        for text in re.split(r"(?m)^(?=source:)", block.text)[1:]:
+            values = {"prepare": yaml.safe_load(text)}
+            parse_job(yaml.safe_dump(merged(yaml.safe_load(COMPLETE), values)))
+    elif "name" in values and "prepare" in values:
+        parse_job(block.text)
+    else:
+        job = yaml.safe_load(COMPLETE)
+        if "pretrain" in values:  # which has either steps or epochs
+            job["pretrain"] = {}
+        parse_job(yaml.safe_dump(merged(job, values)))
+
+
+@pytest.mark.parametrize("page", MANUAL, ids=name_of)
+def test_every_block_is_run_or_says_why_not(page: Path) -> None:
+    for block in blocks(page):
+        if block.language in ("python", "sh", "toml"):
+            assert block.marker, f"{block} has no marker, see tests/docs/blocks.py"
         else:
-            job = yaml.safe_load(COMPLETE)
-            if "pretrain" in values:  # which has either steps or epochs
-                job["pretrain"] = {}
-            parse_job(yaml.safe_dump(merged(job, values)))
+            assert block.language in ("yaml", "text", "console", "json"), block
+
+
+def without_layout(code: str) -> str:
+    """Lines without indentation, and without empty lines."""
+    return "\n".join(line.strip() for line in code.splitlines() if line.strip())
 
 
 def test_kinds_of_the_page_on_extending_work() -> None:
     import torch
 
     found: dict[str, Any] = {}
-    for text in fences(ROOT / "docs/extending.md", "python"):
-        exec(textwrap.dedent(text), found)
+    for block in blocks(DOCS / "extending/README.md"):
+        if block.marker == "kinds" and block.language == "python":
+            exec(textwrap.dedent(block.text), found)
     prefix = found["Prefix"](kind="own", length=2)
     assert prefix.parse(pa.chunked_array([["abc", None, "x"]])).value.to_pylist() == ["ab", "x"]
     encoder = found["Pointwise"](kind="own").build(dim=4, max_length=3, causal=True)
@@ -138,12 +160,22 @@ def test_kinds_of_the_page_on_extending_work() -> None:
 
 
 @pytest.mark.parametrize("page", MANUAL, ids=name_of)
+def test_lines_of_the_example_package_are_in_its_files(page: Path) -> None:
+    for block in blocks(page):
+        if block.marker == "example":
+            text = (ROOT / "tests/example_package" / block.value).read_text()
+            assert without_layout(block.text) in without_layout(text), block
+
+
+@pytest.mark.parametrize("page", MANUAL, ids=name_of)
 def test_python_names_are_those_of_the_api(page: Path) -> None:
-    for code in fences(page, "python"):
-        for name in re.findall(r"\bp5dist\.(?!yaml)(\w+)\(", code):
+    for block in blocks(page):
+        if block.language != "python" or block.marker == "example":
+            continue
+        for name in re.findall(r"\bp5dist\.(?!yaml)(\w+)\(", block.text):
             assert hasattr(p5dist, name), name
-        for name in re.findall(r"\brun\.(\w+)", code):
+        for name in re.findall(r"\brun\.(\w+)", block.text):
             assert hasattr(p5dist.Run, name), name
-        ast.parse(code)
+        ast.parse(block.text)
     for name in re.findall(r"`run\.(\w+)", page.read_text()):
         assert hasattr(p5dist.Run, name), name

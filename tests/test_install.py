@@ -112,4 +112,8 @@ def test_every_file_of_the_package_is_packaged() -> None:
         pytest.skip("not a git checkout")
     line = next(x for x in (ROOT / "pyproject.toml").read_text().splitlines() if "**/*.css" in x)
     endings = {".py", *re.findall(r"\*\*/\*(\.\w+)", line)}
-    assert {Path(name).suffix for name in listed} <= endings
+    assert '"py.typed"' in line
+    others = set(listed) - {"p5dist/py.typed", "p5dist/jobs"}  # a link to jobs/, all of it YAML
+    assert {Path(name).suffix for name in others} <= endings
+    jobs = [f for f in (ROOT / "jobs").rglob("*") if f.is_file()]
+    assert jobs and {file.suffix for file in jobs} <= endings

@@ -169,6 +169,15 @@ def test_the_numbers_over_all_seeds(tmp_path: Path, fake: Pipeline) -> None:
     low, high = f"{hits['low']:.4f}", f"{hits['high']:.4f}"
     assert ["hr@1", "0.7500", low, "–", high, "0.2500", "0.5000", "1.0000"] in lines
     assert ["hr@1", "0.0000", "±", "0.0000"] in lines
+    large = {"value": 1234.5, "deviation": 321.1, "low": 1000.1, "high": 2000.2}
+    for number in range(6):
+        found = {"hr@1": hits, "popularity@10": {**hits, **large}}
+        result["baselines"][f"recent_popularity_{number}"] = found
+    wide = Console(width=300, record=True, file=(tmp_path / "out").open("w"))
+    wide.print(*seeds.table(result).renderables[:-1])
+    shown = wide.export_text()
+    assert shown.count("mean ± deviation") >= 3
+    assert max(len(line.rstrip()) for line in shown.splitlines()) <= 80
 
 
 def test_finished_seeds_are_not_repeated(tmp_path: Path, fake: Pipeline) -> None:

@@ -1,4 +1,4 @@
-"""``python -m p5dist.capacity.table``: the table of docs/scale.md, as Markdown."""
+"""``python -m p5dist.capacity.table``: the table of docs/operations/sizing.md, as Markdown."""
 
 from __future__ import annotations
 

@@ -10,7 +10,21 @@ import typer
 if TYPE_CHECKING:
     from p5dist.config import RunConfig
 
-Job = Annotated[Path, typer.Argument(metavar="JOB.yaml", help="The job file.")]
+RUN = "Run a job"
+STAGES = "One stage of a job"
+LOOK = "Look at jobs and runs"
+USE = "Use a trained model"
+DATA = "Data"
+CLUSTER = "Clusters"
+SETUP = "Installation"
+"""Groups of commands in the help."""
+
+Job = Annotated[
+    Path,
+    typer.Argument(
+        metavar="JOB.yaml", help="The job file, or the name of a job of p5dist, such as ml-100k."
+    ),
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="[a.b=1 …]", help="Settings that replace settings of the job file."),

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from p5dist.cli.arguments import Job, Json, Words, split_words
+from p5dist.cli.arguments import CLUSTER, Job, Json, Words, split_words
 
 app = typer.Typer()
 jobs_app = typer.Typer(
@@ -21,8 +21,8 @@ cluster_app = typer.Typer(
     no_args_is_help=True,
 )
 
-app.add_typer(jobs_app, name="jobs")
-app.add_typer(cluster_app, name="cluster")
+app.add_typer(jobs_app, name="jobs", rich_help_panel=CLUSTER)
+app.add_typer(cluster_app, name="cluster", rich_help_panel=CLUSTER)
 
 Address = Annotated[
     str,
@@ -37,7 +37,7 @@ Folder = Annotated[
 ]
 
 
-@app.command()
+@app.command(rich_help_panel=CLUSTER)
 def submit(
     job: Job,
     words: Words = None,

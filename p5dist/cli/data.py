@@ -7,11 +7,11 @@ from typing import Annotated, Literal
 
 import typer
 
-from p5dist.cli.arguments import Job, Json
+from p5dist.cli.arguments import DATA, Job, Json
 
 app = typer.Typer()
 datasets_app = typer.Typer(help="Public data sets that p5dist knows.", invoke_without_command=True)
-app.add_typer(datasets_app, name="datasets")
+app.add_typer(datasets_app, name="datasets", rich_help_panel=DATA)
 
 
 @datasets_app.callback()
@@ -31,7 +31,7 @@ def get(name: Annotated[str, typer.Argument(help="Name of the data set.")]) -> N
     print(known.get(name))
 
 
-@app.command()
+@app.command(rich_help_panel=DATA)
 def pseudonym(
     job: Job,
     ids: Annotated[list[str], typer.Argument(metavar="ID …", help="Ids of users in the log.")],
@@ -45,13 +45,13 @@ def pseudonym(
     if variable is None:
         raise ConfigError(
             "the job has no pseudonyms", where=where, rule="the environment variable with the key",
-            fix="ids of users are those of the log",
+            fix="nothing to do: ids of users are written as in the log",
         )  # fmt: skip
     for one, made in zip(ids, pseudonyms(ids, key_of(variable, where)), strict=True):
         print(f"{one}\t{made}")
 
 
-@app.command()
+@app.command(rich_help_panel=DATA)
 def embed(
     source: Annotated[str, typer.Argument(metavar="TABLE", help="A file or a folder of files.")],
     out: Annotated[str, typer.Argument(metavar="OUT", help="A folder or URL.")],
@@ -80,7 +80,7 @@ def embed(
         print(json.dumps(found))
 
 
-@app.command()
+@app.command(rich_help_panel=DATA)
 def synth(
     out: Annotated[str, typer.Argument(metavar="OUT", help="A folder or URL.")],
     interactions: Annotated[float, typer.Option(help="Rows of the log, such as 1e8.")],

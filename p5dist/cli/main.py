@@ -9,9 +9,10 @@ from typing import Annotated
 
 import typer
 
+from p5dist import __version__
 from p5dist.cli import cluster, data, runs, serving, stages
-from p5dist.cli.arguments import Json
-from p5dist.environment.console import show_log
+from p5dist.cli.arguments import SETUP, Json
+from p5dist.environment.console import no_colours, show_log
 from p5dist.environment.redact import redact_text
 from p5dist.errors import InstallError, P5Error, StoppedError
 
@@ -24,13 +25,45 @@ app = typer.Typer(
     help="Pre-train one recommender on raw interaction logs, fine-tune, evaluate, recommend.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
 )
-for commands in (stages, runs, serving, cluster, data):
+for commands in (stages, runs, serving, data, cluster):
     app.add_typer(commands.app)
 
 
-@app.command()
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(__version__)
+        raise typer.Exit()
+
+
+def _no_colour(wanted: bool) -> None:
+    if wanted:
+        no_colours()
+
+
+@app.callback()
+def options(
+    no_color: Annotated[
+        bool,
+        typer.Option(
+            "--no-color",
+            callback=_no_colour,
+            is_eager=True,
+            help="No colours; so does the environment variable NO_COLOR.",
+        ),
+    ] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """Pre-train one recommender on raw interaction logs, fine-tune, evaluate, recommend."""
+
+
+setup = typer.Typer()
+
+
+@setup.command(rich_help_panel=SETUP)
 def doctor(
     storage: Annotated[
         str, typer.Option(help="A folder or URL that runs will be written to.")
@@ -41,6 +74,9 @@ def doctor(
     from p5dist.environment import doctor as checks
 
     raise typer.Exit(checks.run(storage, as_json))
+
+
+app.add_typer(setup)
 
 
 def main() -> None:

@@ -7,12 +7,23 @@ from typing import Annotated, Literal
 
 import typer
 
-from p5dist.cli.arguments import Job, Json, Overrides, Words, load_checked, split_words
+from p5dist.cli.arguments import (
+    CLUSTER,
+    DATA,
+    LOOK,
+    USE,
+    Job,
+    Json,
+    Overrides,
+    Words,
+    load_checked,
+    split_words,
+)
 
 app = typer.Typer()
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK)
 def config(job: Job, overrides: Overrides = None, as_json: Json = False) -> None:
     """Check the job and print it with all defaults, and name settings without effect on stderr; no
     stage runs."""
@@ -22,7 +33,7 @@ def config(job: Job, overrides: Overrides = None, as_json: Json = False) -> None
     print(loaded.model_dump_json(indent=2) if as_json else dump_job(loaded), end="")
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK)
 def status(
     run: Annotated[
         str, typer.Argument(metavar="RUN", help="A run folder, its URL, or a job file.")
@@ -35,7 +46,7 @@ def status(
     reader.run(run, as_json)
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK)
 def compare(
     runs: Annotated[
         list[str],
@@ -70,7 +81,7 @@ def compare(
         Console(highlight=False).print(compare_show.table(found))
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK)
 def privacy(
     run: Annotated[str, typer.Argument(metavar="RUN", help="A run folder, or its URL.")],
     stage: Annotated[
@@ -98,7 +109,7 @@ def privacy(
     )
 
 
-@app.command()
+@app.command(rich_help_panel=DATA)
 def forget(
     job: Job,
     users: Annotated[
@@ -123,7 +134,7 @@ def forget(
     print(json.dumps(found, indent=2) if as_json else "\n".join(forgetting.in_words(found)))
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK)
 def audit(
     job: Job,
     words: Words = None,
@@ -146,7 +157,7 @@ def audit(
     raise typer.Exit(0 if all(one.exact for one in found) else 1)
 
 
-@app.command()
+@app.command(rich_help_panel=USE)
 def export(
     job: Job,
     out: Annotated[
@@ -206,7 +217,7 @@ def export(
     print(json.dumps(made, indent=2) if as_json else said)
 
 
-@app.command()
+@app.command(rich_help_panel=CLUSTER)
 def plan(
     job: Job,
     overrides: Overrides = None,

@@ -7,10 +7,12 @@ from typing import Annotated
 
 import typer
 
+from p5dist.cli.arguments import USE
+
 app = typer.Typer()
 
 
-@app.command()
+@app.command(rich_help_panel=USE)
 def serve(
     run: Annotated[str, typer.Argument(metavar="RUN", help="A run folder, or its URL.")],
     stage: Annotated[

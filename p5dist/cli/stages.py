@@ -10,12 +10,22 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from p5dist.cli.arguments import Fresh, Job, Json, Overrides, Words, load_checked, split_words
+from p5dist.cli.arguments import (
+    RUN,
+    STAGES,
+    Fresh,
+    Job,
+    Json,
+    Overrides,
+    Words,
+    load_checked,
+    split_words,
+)
 
 app = typer.Typer()
 
 
-@app.command()
+@app.command(rich_help_panel=RUN)
 def run(
     job: Job,
     words: Words = None,
@@ -41,7 +51,7 @@ def run(
     _stages(job, stages, overrides, fresh=fresh, dry_run=dry_run, as_json=as_json)
 
 
-@app.command()
+@app.command(rich_help_panel=RUN)
 def advance(
     job: Job,
     overrides: Overrides = None,
@@ -77,7 +87,7 @@ def advance(
         print(f"{loaded.name}: no new file of the log")
 
 
-@app.command()
+@app.command(rich_help_panel=RUN)
 def tune(
     job: Job,
     words: Annotated[
@@ -124,7 +134,7 @@ def tune(
     console.print(f"the job of the best trial: {search.folder_of(loaded)}/best.yaml")
 
 
-@app.command()
+@app.command(rich_help_panel=STAGES)
 def prepare(
     job: Job, overrides: Overrides = None, fresh: Fresh = False, as_json: Json = False
 ) -> None:
@@ -132,7 +142,7 @@ def prepare(
     _stages(job, ["prepare"], overrides, fresh=fresh, as_json=as_json)
 
 
-@app.command()
+@app.command(rich_help_panel=STAGES)
 def pretrain(
     job: Job, overrides: Overrides = None, fresh: Fresh = False, as_json: Json = False
 ) -> None:
@@ -140,7 +150,7 @@ def pretrain(
     _stages(job, ["pretrain"], overrides, fresh=fresh, as_json=as_json)
 
 
-@app.command()
+@app.command(rich_help_panel=STAGES)
 def finetune(
     job: Job, overrides: Overrides = None, fresh: Fresh = False, as_json: Json = False
 ) -> None:
@@ -148,7 +158,7 @@ def finetune(
     _stages(job, ["finetune"], overrides, fresh=fresh, as_json=as_json)
 
 
-@app.command()
+@app.command(rich_help_panel=STAGES)
 def evaluate(
     job: Job, overrides: Overrides = None, fresh: Fresh = False, as_json: Json = False
 ) -> None:
@@ -156,7 +166,7 @@ def evaluate(
     _stages(job, ["evaluate"], overrides, fresh=fresh, as_json=as_json)
 
 
-@app.command()
+@app.command(rich_help_panel=STAGES)
 def recommend(
     job: Job, overrides: Overrides = None, fresh: Fresh = False, as_json: Json = False
 ) -> None:
@@ -164,7 +174,7 @@ def recommend(
     _stages(job, ["recommend"], overrides, fresh=fresh, as_json=as_json)
 
 
-@app.command()
+@app.command(rich_help_panel=STAGES)
 def report(
     job: Job, overrides: Overrides = None, fresh: Fresh = False, as_json: Json = False
 ) -> None:

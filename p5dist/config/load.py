@@ -11,6 +11,7 @@ from typing import Annotated, Any, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from p5dist.config import own_jobs
 from p5dist.config.registry import Chosen
 from p5dist.config.run import RunConfig
 from p5dist.config.yaml_text import Lines, read_yaml, write_yaml
@@ -21,19 +22,20 @@ def load_job(path: str | Path, overrides: list[str] | None = None) -> RunConfig:
     """Read a job file and apply overrides such as ``pretrain.steps=100``.
 
     Args:
-        path: a YAML file.
+        path: a YAML file, or the name of a job that comes with p5dist, such as ``ml-100k``.
         overrides: ``a.b=value`` pairs; the value is read as YAML.
 
     Raises:
         ConfigError: no such file, not YAML, an unknown key, a value that breaks a rule.
     """
-    file = Path(path)
+    file = own_jobs.find(path)
     try:
         text = file.read_bytes()
     except OSError as e:
         raise ConfigError(
             "the job file cannot be read", where=str(file), value=e.strerror,
-            fix="give the path of a YAML job file, for example one under jobs/",
+            fix="give the path of a YAML job file, or the name of a job of p5dist: "
+            f"{', '.join(own_jobs.names())}",
         ) from e  # fmt: skip
     return parse_job(text, overrides, where=str(file))
 

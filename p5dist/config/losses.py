@@ -44,6 +44,7 @@ class GeneralisedBce(Section):
 
     kind: Literal["gbce"]
     negatives: PositiveInt = 256
+    """Negatives of a step, for the whole global batch."""
     calibration: Annotated[float, Field(ge=0, le=1)] = 0.75
     """t: 0 is plain binary cross-entropy, 1 gives calibrated probabilities."""
 

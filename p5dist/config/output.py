@@ -72,7 +72,9 @@ class Evaluate(Section):
     BASELINES: ClassVar[tuple[str, ...]] = get_args(Baseline)
 
     split: Literal["validation", "test"] = "test"
+    """Split whose interactions are the targets."""
     k: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1, 5, 10, 20)
+    """Lengths of the lists that the metrics are computed for."""
     users: PositiveInt | None = None
     """Approximate number of evaluated users, always the same users (by a hash of seed and user);
     left out: all users."""

@@ -37,6 +37,7 @@ class Clean(Section):
     """Users with more interactions, after duplicates and repeats are dropped, are taken for bots
     and dropped."""
     min_user_interactions: PositiveInt = 1
+    """Users with fewer interactions are dropped, see min_item_interactions."""
     min_item_interactions: PositiveInt = 1
     """Rare items and rare users are dropped in turn until no rare one is left (the k-core)."""
     keep_rejected: bool = False

@@ -52,11 +52,15 @@ class Columns(Section):
     """
 
     user: str = "user_id"
+    """Column with the id of the user."""
     item: str = "item_id"
+    """Column with the id of the item."""
     timestamp: str | None = None
     """Column of the time; left out: the order of the log is the order of time."""
     rating: str | None = None
+    """Column with the rating; left out: the log has no ratings."""
     event: str | None = None
+    """Column with the type of the event (view, purchase); left out: the log has no events."""
     context: dict[str, AnyAttribute] = {}
     """Columns with the context of an interaction, such as device, shop or hour."""
 

@@ -69,9 +69,11 @@ class Recommend(Section):
     changed, the lists are made anew."""
 
     k: PositiveInt = 20
+    """Length of a list."""
     mask_seen: bool = True
     """true: items that the user has had before are not listed."""
     batch_size: PositiveInt = 512
+    """Users that are scored at once."""
     ranking_from: str | None = None
     """As in evaluate."""
     users: Files | None = None

@@ -45,6 +45,8 @@ class RunConfig(Section):
     storage: str = "runs"
     """A folder, or a URL that fsspec opens."""
     seed: Seed = 1
+    """Seed of all randomness: ties, weights, order of the data, masks, dropout, negatives,
+    evaluated users."""
     train_seed: Seed | None = None
     """Seed of training: initial weights, order of the data, masks, dropout, negatives. Left out:
     ``seed``. Prepared data, evaluated users, their negatives and intervals follow ``seed``, so that

@@ -16,6 +16,7 @@ class Elastic(Section):
     min: PositiveInt
     """Training waits while the cluster has room for fewer workers."""
     max: PositiveInt
+    """More workers are never started."""
     resize_every_s: PositiveFloat = 60.0
     """Seconds between checks for free capacity; a resize costs a restart from the latest
     checkpoint."""

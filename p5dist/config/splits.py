@@ -36,7 +36,9 @@ class TimeSplit(Section):
 
     kind: Literal["time"]
     validation: datetime | Share | None = None
+    """Cut of validation: a time, or a share of all interactions; left out: no validation."""
     test: datetime | Share
+    """Cut of test: a time, or a share of all interactions."""
 
     @field_validator("validation", "test", mode="before")
     @classmethod
@@ -76,7 +78,9 @@ class RatioSplit(Section):
 
     kind: Literal["ratio"]
     validation: Share | Literal[0] = 0
+    """Share of validation; 0: none."""
     test: Share
+    """Share of test."""
 
     @model_validator(mode="after")
     def _sum(self) -> RatioSplit:
@@ -91,7 +95,9 @@ class GivenSplit(Section):
 
     kind: Literal["given"]
     validation: Files | None = None
+    """Files with the validation interactions; left out: none."""
     test: Files
+    """Files with the test interactions."""
 
 
 Split = Annotated[LeaveOneOut | TimeSplit | RatioSplit | GivenSplit, Field(discriminator="kind")]

@@ -13,3 +13,4 @@ class Tracking(Section):
     """Tracking URI of MLflow (http://…, sqlite:///…), which needs p5dist's extra mlflow; left
     empty: no tracking."""
     experiment: str = "p5dist"
+    """Name of the experiment in MLflow."""

@@ -31,6 +31,7 @@ class TableOptimizer(Section):
     )
     """adam, partial_rowwise_adam (one second moment a row) and lamb on CUDA only."""
     lr: PositiveFloat = 0.05
+    """Learning rate at the top of the schedule."""
     betas: tuple[float, float] = (0.9, 0.999)
     """Of adam, partial_rowwise_adam and lamb."""
     exchange: Literal["fp32", "bf16", "fp16"] = "fp32"
@@ -46,8 +47,11 @@ class DenseOptimizer(Section):
     """AdamW for all parameters except embedding tables."""
 
     lr: PositiveFloat = 1e-3
+    """Learning rate at the top of the schedule."""
     betas: tuple[float, float] = (0.9, 0.98)
+    """Decay rates of the two moments."""
     weight_decay: NonNegativeFloat = 0.01
+    """Decoupled weight decay."""
     clip_norm: PositiveFloat | None = 1.0
     """Largest norm of the dense gradient; left empty: not clipped."""
 
@@ -56,7 +60,9 @@ class Schedule(Section):
     """Factor on both learning rates: a linear warm-up, then constant or falling."""
 
     kind: Literal["constant", "linear", "cosine"] = "cosine"
+    """constant: stays at 1 after the warm-up; linear, cosine: falls to final_fraction."""
     warmup_steps: NonNegativeInt = 100
+    """Steps in which the factor rises from 0 to 1."""
     final_fraction: Annotated[float, Field(ge=0, le=1)] = 0.1
     """Factor reached at the last step (linear and cosine)."""
 
@@ -92,15 +98,18 @@ class LearningRates(Section):
     """Factors on the learning rates of the parts of a model."""
 
     tables: PositiveFloat = 1.0
+    """The embedding tables."""
     encoder: PositiveFloat = 1.0
     """The backbone without its tables."""
     head: PositiveFloat = 1.0
+    """The task's own parameters."""
 
 
 class Adapters(Section):
     """Low-rank matrices added to the linear layers of the encoder (LoRA, Hu et al. 2022)."""
 
     rank: PositiveInt = 8
+    """Rank of the added matrices."""
     alpha: PositiveFloat = 16.0
     """The adapters' output is scaled by alpha / rank."""
 
@@ -141,6 +150,7 @@ class Profile(Section):
     """A trace of some steps on the first worker, taken after every start of the workers."""
 
     steps: PositiveInt = 5
+    """Number of steps that are traced."""
     start: NonNegativeInt = 20
     """Steps before the trace, which also serve as warm-up."""
 
@@ -162,6 +172,7 @@ class Training(Section):
     """The settings that pre-training and fine-tuning share."""
 
     steps: PositiveInt | None = None
+    """Length of the training in steps."""
     epochs: PositiveFloat | None = None
     """Exactly one of steps and epochs."""
     batch_size: PositiveInt = 256
@@ -187,6 +198,7 @@ class Training(Section):
     its first steps are as large as those of a new model."""
     checkpoint: Checkpoints = Checkpoints()
     log_every: PositiveInt = 10
+    """Steps between two lines of metrics.jsonl and two values of the progress display."""
     validation: Validation | None = None
     average: Averaging | None = None
     non_finite: NonFinite = NonFinite()

@@ -63,8 +63,8 @@ def in_words(error: BaseException, where: str) -> P5Error | None:
     if isinstance(innermost, (ray.OutOfMemoryError, ray.ObjectStoreFullError, ray.OutOfDiskError)):
         return ResourceError(
             "a node of the cluster has no memory or disk space left", where=where, value=value,
-            fix="use nodes with more of it, or fewer CPUs per node (ray start --num-cpus), so that "
-            "fewer tasks run at once; for prepare also more prepare.shards",
+            fix="use nodes with more memory or disk, or fewer CPUs per node (ray start "
+            "--num-cpus), so that fewer tasks run at once; for prepare also more prepare.shards",
         )  # fmt: skip
     if isinstance(innermost, (ray.WorkerCrashedError, ray.RayActorError)):
         return ResourceError(

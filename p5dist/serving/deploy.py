@@ -168,7 +168,7 @@ def deploy(service: Service) -> Any:
         raise ConfigError(
             "no service can listen at this address", where="--host, --port",
             value=f"{service.host}:{service.port}", rule=taken,
-            fix="end what listens there, or name another --port",
+            fix="end the process that listens there, or name another --port",
         )  # fmt: skip
     handle = serve.run(replicas(service), name=NAME, route_prefix=None)
     return None if taken else handle

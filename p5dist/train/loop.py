@@ -250,7 +250,7 @@ def _nothing(session: Session) -> TrainingError:
     return TrainingError(
         "nothing to predict: no step had a target", where=session.stage,
         value=f"{session.total:,} steps", rule="a training needs targets",
-        fix="look at the data and at what the objective or task takes for a target (its counts)",
+        fix="look at the data, and at the targets of the objective or task (its counts)",
     )  # fmt: skip
 
 

@@ -255,6 +255,6 @@ def test_machines_have_names() -> None:
 
 @pytest.mark.parametrize(("interactions", "workers"), [(1e9, 8), (1e11, 64)])
 def test_the_table_of_the_docs_is_what_is_computed(interactions: float, workers: int) -> None:
-    docs = Path(__file__).parents[2] / "docs" / "scale.md"
+    docs = Path(__file__).parents[2] / "docs" / "operations" / "sizing.md"
     line = table.line(interactions, workers)
     assert line in docs.read_text(), "python -m p5dist.capacity.table"

@@ -47,7 +47,7 @@ def test_on_a_terminal_the_bar_shows_the_steps(
         _stage([LogLines("small", "pretrain"), ProgressBar(bar, "pretrain")])
     text = re.sub(r"\x1b\[[^m]*m", "", out.getvalue())
     lines = [line.strip() for line in text.splitlines()]
-    assert "1/3 prepare started" in lines
+    assert any(line.startswith("1/3 prepare started ──") for line in lines)
     assert text.count("pretrain: worker 1 lost: its node is gone") == 1
     assert "checkpoint 5" not in text and "workers started" not in text
     shown = [line for line in lines if "5/20 steps" in line][-1]
@@ -72,3 +72,37 @@ def test_elsewhere_every_event_is_a_line_with_time_level_and_run(
         "INFO small: pretrain: ndcg@10 0.1235 at step 5",
         "WARNING p5dist: 503, tried again",
     ]
+
+
+def test_elsewhere_progress_is_a_line_every_thirty_seconds(
+    logger: logging.Logger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, now = io.StringIO(), [100.0]
+    monkeypatch.setattr(console, "console", Console(file=out))
+    monkeypatch.setattr(sys, "stderr", out)
+    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
+    console.show_log()
+    with console.progress("files") as bar:
+        bar.get_time = lambda: now[0]
+        task = bar.add_task("read", total=1000, note="")
+        for done in range(1, 101):  # a file a second
+            now[0] += 1
+            bar.update(task, completed=done, note="loss 1.5" if done > 80 else "")
+    lines = [line.partition("p5dist: ")[2] for line in out.getvalue().splitlines()]
+    assert lines == [
+        "read: 31/1,000 files, 1.0/s, 0:16:09 left",
+        "read: 61/1,000 files, 1.0/s, 0:15:39 left",
+        "read: 91/1,000 files, 1.0/s, 0:15:09 left, loss 1.5",
+    ]
+
+
+def test_colours_are_off_when_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    coloured = Console(file=io.StringIO(), force_terminal=True, color_system="truecolor")
+    monkeypatch.setattr(console, "console", coloured)
+    coloured.print("[red]text[/red]")
+    assert "\x1b[31m" in coloured.file.getvalue()
+    console.no_colours()
+    coloured.print("[red]text[/red]")
+    assert coloured.file.getvalue().endswith("text\n")
+    monkeypatch.delenv("NO_COLOR")

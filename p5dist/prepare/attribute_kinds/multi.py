@@ -18,6 +18,7 @@ class Multi(AttributeKind):
 
     kind: str = "multi"
     separator: str = Field(default="|", min_length=1)
+    """Text between two values."""
 
     role: ClassVar[Role] = "labels"
 

@@ -39,6 +39,7 @@ class Dcn(Section):
 
     kind: Literal["dcn"]
     layers: PositiveInt = 3
+    """Number of cross layers."""
     rank: PositiveInt | None = None
     """Rank of the matrix of a cross layer; left out: full."""
 

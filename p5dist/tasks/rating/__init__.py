@@ -50,6 +50,7 @@ class Rating(Labelled):
     """Give every user an embedding row in addition to the state of the encoder; needed for a bias
     of users whose history says little."""
     user_dim: PositiveInt = 32
+    """Width of the vector of a user."""
     history: Literal["shuffled", "time"] = "shuffled"
     """shuffled: the encoder sees other interactions of the user in random order, earlier and later
     ones; time: the interactions before the rated one. Ratings depend little on the order, and the

@@ -28,7 +28,7 @@ from tests.inference.test_scorer import scorer
 from tests.processes import run_distributed
 from tests.small_data import small_job, write_small_data
 
-DOCS = Path(__file__).parents[3] / "docs" / "export.md"
+DOCS = Path(__file__).parents[3] / "docs" / "tutorials" / "export.md"
 MODELS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "transformer": ((), ("rating",)),
     "masked": (("pretrain.objective={kind: masked}",), ("rating",)),

@@ -22,10 +22,13 @@ class Hstu(Encoder):
     without_columns = "set model.encoder.time_intervals to false"
     kind: Literal["hstu"]
     layers: PositiveInt = 2
+    """Number of blocks."""
     heads: PositiveInt = 2
+    """Attention heads of a block; model.dim must be a multiple."""
     time_intervals: bool = True
     """Learn a bias for each doubling of the seconds between two interactions."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    """Dropout of the inputs and in each block."""
 
     @property
     def columns(self) -> tuple[Column, ...]:

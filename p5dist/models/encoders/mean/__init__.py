@@ -20,6 +20,7 @@ class Mean(Encoder):
     last: PositiveInt | None = None
     """Number of most recent interactions in the mean; left out: all that the feed gives."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Dropout of the inputs."""
 
     def build(self, *, dim: int, max_length: int, causal: bool) -> nn.Module:
         from p5dist.models.encoders.mean.module import MeanEncoder

@@ -23,7 +23,9 @@ class Transformer(Encoder):
     without_columns = "set model.encoder.time_intervals to false"
     kind: Literal["transformer"] = "transformer"
     layers: PositiveInt = 2
+    """Number of blocks."""
     heads: PositiveInt = 2
+    """Attention heads of a block; model.dim must be a multiple."""
     ffn_dim: PositiveInt | None = None
     """Width of the feed-forward part; left out: 4 · dim."""
     positions: Literal["learned", "learned_from_end", "rotary", "none"] = "learned"

@@ -63,7 +63,7 @@ def run(
     folder.root.make()
     log = logging.LoggerAdapter(logging.getLogger("p5dist"), {"run": job.name})
     results: dict[str, Any] = {}
-    with _lock(folder):
+    with lock(folder):
         if fresh:
             _check_before_discarding(job, folder, stages)
             for stage in reversed(discarded(job, stages)):
@@ -273,8 +273,12 @@ def _discard(folder: RunFolder, stage: str) -> None:
 
 
 @contextmanager
-def _lock(folder: RunFolder) -> Iterator[None]:
-    """Lock a local run folder for one process; the lock ends with the process."""
+def lock(folder: RunFolder) -> Iterator[None]:
+    """Lock a local run folder for one process; the lock ends with the process.
+
+    Raises:
+        BusyError: another process has it.
+    """
     if not folder.root.is_local:
         yield
         return

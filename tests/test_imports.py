@@ -32,7 +32,7 @@ LAYERS = (
     "capacity report serving submit",
     "pipeline",
     "seeds",
-    "advance tuning",
+    "advance tuning forgetting",
     "cli",
 )
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts.split()}

@@ -36,12 +36,12 @@ def pseudonym(
     job: Job,
     ids: Annotated[list[str], typer.Argument(metavar="ID …", help="Ids of users in the log.")],
 ) -> None:
-    """Print the pseudonyms of users under the key of a job (prepare.source.pseudonyms)."""
+    """Print the pseudonyms of users under the key of a job (prepare.privacy.pseudonyms)."""
     from p5dist.config import load_job
     from p5dist.errors import ConfigError
     from p5dist.prepare.pseudonyms import key_of, pseudonyms
 
-    variable, where = load_job(job).prepare.source.pseudonyms, "prepare.source.pseudonyms"
+    variable, where = load_job(job).prepare.privacy.pseudonyms, "prepare.privacy.pseudonyms"
     if variable is None:
         raise ConfigError(
             "the job has no pseudonyms", where=where, rule="the environment variable with the key",

@@ -9,6 +9,7 @@ import typer
 
 from p5dist.cli.arguments import (
     CLUSTER,
+    DATA,
     LOOK,
     USE,
     Job,
@@ -106,6 +107,31 @@ def privacy(
         f"({found['low']:.3f} to {found['high']:.3f}); by popularity, which remembers nobody, "
         f"{control['auc']:.3f} ({control['low']:.3f} to {control['high']:.3f})"
     )
+
+
+@app.command(rich_help_panel=DATA)
+def forget(
+    job: Job,
+    users: Annotated[
+        str,
+        typer.Option(metavar="FILE", help="Ids of users in the log: one a line, or a table."),
+    ],
+    overrides: Overrides = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would be removed.")
+    ] = False,
+    retrain: Annotated[
+        bool,
+        typer.Option("--retrain", help="Discard checkpoints that have seen them, to train again."),
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Remove people from all runs of a job, and say what its models still hold of them."""
+    from p5dist.config import load_job
+    from p5dist.forgetting import forget as forgetting
+
+    found = forgetting.forget(load_job(job, overrides), users, dry_run=dry_run, retrain=retrain)
+    print(json.dumps(found, indent=2) if as_json else "\n".join(forgetting.in_words(found)))
 
 
 @app.command(rich_help_panel=LOOK)

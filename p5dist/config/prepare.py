@@ -73,6 +73,23 @@ class ItemVocabulary(Section):
         return self
 
 
+class Privacy(Section):
+    """What the prepared data keeps of people."""
+
+    pseudonyms: str | None = None
+    """Name of the environment variable with a key. Ids of users become pseudonyms (HMAC-SHA256)
+    where the log, the table about users and ``recommend.histories`` are read, so that no file of
+    the run has the ids of the log, and only who has the key can find a person
+    (``p5dist pseudonym``)."""
+    min_item_users: PositiveInt = 1
+    """Items that fewer users have interacted with are dropped (reason ``few_users``): an item of
+    one person is a trace of the person. Counted among the interactions that are left once
+    duplicates, repeats and bots are dropped, in turn with the k-core."""
+    retention: PositiveInt | None = None
+    """Days before the latest interaction of the log; older interactions are dropped (reason
+    ``expired``). Left out: all are kept."""
+
+
 class Prepare(Section):
     """Raw log → histories."""
 
@@ -90,6 +107,7 @@ class Prepare(Section):
     with a warning. Files that are all gone (a log that was deleted, or that this machine does not
     reach) are no change."""
     clean: Clean = Clean()
+    privacy: Privacy = Privacy()
     vocabulary: ItemVocabulary = ItemVocabulary()
     split: Split = LeaveOneOut()
     continues: str | None = None
@@ -114,18 +132,6 @@ class Prepare(Section):
     million rows of the log, but at least 8."""
     group_rows: PositiveInt | None = None
     """Histories per row group. Left out: 8,192, or fewer so that every lane has several groups."""
-
-    @model_validator(mode="after")
-    def _pseudonyms(self) -> Prepare:
-        if self.items is not None and self.items.pseudonyms is not None:
-            raise ValueError("items.pseudonyms: only users have pseudonyms; remove it")
-        key = self.source.pseudonyms
-        if self.users is not None and self.users.pseudonyms != key:
-            raise ValueError(
-                f"users.pseudonyms is {self.users.pseudonyms}, but source.pseudonyms is {key}: the "
-                "log and the table about users need the same key"
-            )
-        return self
 
     @model_validator(mode="after")
     def _title(self) -> Prepare:
@@ -182,6 +188,7 @@ class Prepare(Section):
             "session_gap": self.session_gap is not None,
             "clean.repeat_window": clean.repeat_window is not None,
             "clean.time_range": clean.time_range is not None,
+            "privacy.retention": self.privacy.retention is not None,
             "split.test": isinstance(split, TimeSplit) and isinstance(split.test, datetime),
         }
         for key, used in timed.items():

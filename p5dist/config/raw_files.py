@@ -112,11 +112,6 @@ class RawFiles(Section):
     """Of sql and kafka: name of the environment variable that has the connection, on every machine
     of the run; the job itself has no secrets."""
 
-    pseudonyms: str | None = None
-    """Of a log and of the table about users: name of the environment variable with a key. Ids of
-    users become pseudonyms where the files are read (HMAC-SHA256), so that no file of the run has
-    the ids of the log, and only who has the key can find a person (``p5dist pseudonym``)."""
-
     @model_validator(mode="after")
     def _settings(self) -> RawFiles:
         kind = FORMATS.find(self.format)

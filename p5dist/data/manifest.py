@@ -21,6 +21,7 @@ from p5dist.storage import Folder
 
 MANIFEST = "manifest.json"
 SCHEMA_VERSION = 4
+NEW = ".new"
 
 
 class ShardFile(BaseModel):
@@ -106,6 +107,13 @@ class Manifest(BaseModel):
     """Interactions of the run that this one continues; rows_in + rows_earlier = rows_kept +
     rejected rows."""
     users: int
+    """Largest user id; the ids of users who were forgotten are not used again."""
+    forgotten: int = 0
+    """Users who were forgotten (``p5dist forget``): their rows are empty and stay where they were,
+    so that the order of training is the same without them."""
+    pending: tuple[str, ...] = ()
+    """Files, relative to the prepare folder, that are being replaced: their new version is beside
+    them, with NEW at the end of its name. While there are some, nothing may be read."""
     users_by_split: dict[str, int]
     """Users with at least one interaction of a split."""
     items: int
@@ -196,11 +204,14 @@ class Manifest(BaseModel):
                 )
 
     @classmethod
-    def read(cls, prepare: Folder) -> Manifest:
+    def read(cls, prepare: Folder, *, unfinished: bool = False) -> Manifest:
         """Read ``manifest.json``.
 
+        Args:
+            unfinished: also while files are being replaced.
+
         Raises:
-            ShardError: no manifest, or one of another schema version.
+            ShardError: no manifest, or one of another schema version; files are being replaced.
         """
         file = prepare / MANIFEST
         if not file.exists():
@@ -226,6 +237,13 @@ class Manifest(BaseModel):
                 rule=f"this version of p5dist reads {SCHEMA_VERSION}",
                 fix="run the prepare stage again with --fresh",
             )
+        if manifest.pending and not unfinished:
+            raise ShardError(
+                "people are being removed from the prepared data", where=str(file),
+                value=f"{len(manifest.pending)} files are not replaced yet",
+                rule="nothing is read until they are",
+                fix="run the command p5dist forget to its end: it goes on",
+            )  # fmt: skip
         return manifest
 
     def save(self, prepare: Folder) -> None:

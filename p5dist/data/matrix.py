@@ -45,11 +45,11 @@ class Matrix:
         """Write one block."""
         first, end = self.range_of(block)
         assert values.shape == (end - first, self.width)
-        write_array(self._file(block), values.astype(np.float32, copy=False))
+        write_array(self.file(block), values.astype(np.float32, copy=False))
 
     def block(self, block: int) -> Rows:
         """[rows of the block, width], mapped."""
-        return self._copies.mapped(self._file(block))
+        return self._copies.mapped(self.file(block))
 
     def take(self, index: Ints) -> Rows:
         """[n, width] the rows ``index`` [n] in that order; only their blocks are mapped, one after
@@ -64,7 +64,8 @@ class Matrix:
             found[slice(begin, end) if order is None else order[begin:end]] = values
         return found
 
-    def _file(self, block: int) -> Folder:
+    def file(self, block: int) -> Folder:
+        """The file of a block."""
         return self.folder / f"{self.name}-{block:06d}.npy"
 
 

@@ -58,6 +58,7 @@ def write_attributes(
     ids: Vocabulary,
     prepare: Folder,
     earlier: Callable[[str], Ids | None],
+    pseudonyms: str | None = None,
 ) -> WrittenTable:
     """Write attributes/<side>.parquet, vocabulary/<side>.<attribute>.parquet and
     vectors/<side>.<attribute>-<block>.npy.
@@ -73,8 +74,10 @@ def write_attributes(
         ids: the vocabulary whose ids the rows get.
         prepare: folder of the stage.
         earlier: by name of a vocabulary, values that keep the ids 1…n.
+        pseudonyms: of users, see :attr:`.Layout.pseudonyms`.
     """
-    found = _read(table, files, side)
+    layout = Layout.of_attributes(table, f"prepare.{side}s", pseudonyms)
+    found = _read(table, files, layout)
     first, counts, warnings = _kept(found, side)
     row = pc.index_in(ids.external, value_set=found.text[c.ID].take(pa.array(first)))
     if row.null_count:
@@ -108,7 +111,7 @@ def write_attributes(
     texts = [name for name, attribute in written.items() if not attribute.for_models]
     schema = c.attribute_schema(tuple(written), title=side == "item", text=texts)
     (prepare / f"attributes/{side}.parquet").write_table(pa.table(columns, schema=schema))
-    widths, more = write_vectors(table, files, side, ids, prepare)
+    widths, more = write_vectors(table, files, layout, side, ids, prepare)
     return WrittenTable(sizes, widths, counts, [*warnings, *more])
 
 
@@ -160,8 +163,8 @@ def _about_values(
     return warnings
 
 
-def _read(table: AttributeTable, files: list[SourceFile], side: str) -> Described:
-    layout = Layout.of_attributes(table, f"prepare.{side}s").without(
+def _read(table: AttributeTable, files: list[SourceFile], layout: Layout) -> Described:
+    layout = layout.without(
         f"attribute.{name}" for name, a in table.attributes.items() if a.is_vector
     )
     counted = {name: a for name, a in kinds_of(table.attributes).items() if a.for_models}

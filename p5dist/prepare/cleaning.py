@@ -37,10 +37,12 @@ ROW_REASONS = (
     "dropped_event",
 )
 USER_REASONS = (
+    "expired",
     "duplicate",
     "repeat",
     "bot",
     "rare_item",
+    "few_users",
     "rare_user",
     "over_length",
     "after_test",

@@ -223,7 +223,7 @@ def _check(job: RunConfig, earlier: RunConfig, manifest: Manifest, place: str) -
             f"the same {columns} in both jobs", f"correct {columns}",
         ),
         (
-            check_of(job.prepare.source.pseudonyms) != manifest.key_check,
+            check_of(job.prepare.privacy.pseudonyms) != manifest.key_check,
             "the key of the pseudonyms of the earlier run", "set the environment variable to it",
         ),
         (

@@ -167,11 +167,17 @@ def _backwards(user: Codes, time: Ints) -> tuple[int, int]:
     return int(back.sum()), len(user)
 
 
-def judge(rows: Interactions, clean: Clean) -> npt.NDArray[np.int8]:
-    """[n] 0, or 1 + the position in USER_REASONS of why an interaction is dropped."""
+def judge(rows: Interactions, clean: Clean, oldest: int | None = None) -> npt.NDArray[np.int8]:
+    """[n] 0, or 1 + the position in USER_REASONS of why an interaction is dropped.
+
+    Args:
+        oldest: time before which interactions are dropped (microseconds); None: never.
+    """
     reason = np.zeros(len(rows), np.int8)
+    if oldest is not None:
+        reason[rows.time < oldest] = 1 + USER_REASONS.index("expired")
     if clean.duplicates == "drop":
-        reason[_duplicates(rows)] = 1 + USER_REASONS.index("duplicate")
+        reason[(reason == 0) & _duplicates(rows)] = 1 + USER_REASONS.index("duplicate")
     if clean.repeat_window is not None:
         repeats = _repeats(rows, clean.repeat_window)
         if rows.trained is not None:
@@ -193,6 +199,12 @@ def without_unused_items(rows: Interactions, items: Ids) -> tuple[Interactions, 
     used = np.bincount(rows.item, minlength=len(items)) > 0
     code = (np.cumsum(used) - 1).astype(np.int32)
     return replace(rows, item=code[rows.item]), items.filter(pa.array(used))
+
+
+def users_of_items(user: Codes, item: Codes, items: int) -> Ints:
+    """[items] how many users have interacted with each item."""
+    pairs = np.unique(user.astype(np.int64) * items + item)
+    return np.bincount(pairs % max(items, 1), minlength=items)
 
 
 def leaked(rows: Interactions) -> int:

@@ -61,6 +61,7 @@ class Layout:
         id_types: Mapping[str, pa.DataType] | None = None,
         *,
         section: str = "prepare.source",
+        pseudonyms: str | None = None,
     ) -> Layout:
         """Of a log; ``id_types`` is needed to clean the rows that are read."""
         time: Role = "iso" if source.timestamp_unit == "iso" else "time"
@@ -76,13 +77,15 @@ class Layout:
         types = {} if id_types is None else {"id_types": id_types}
         return cls(
             source.format, source.names, source.delimiter, source.quote, source.encoding,
-            columns, roles, knobs, section, source.timestamp_unit, source.pseudonyms,
+            columns, roles, knobs, section, source.timestamp_unit, pseudonyms,
             source.connection, **types,
         )  # fmt: skip
 
     @classmethod
-    def of_attributes(cls, table: AttributeTable, section: str) -> Layout:
-        """Of a table about items or users."""
+    def of_attributes(
+        cls, table: AttributeTable, section: str, pseudonyms: str | None = None
+    ) -> Layout:
+        """Of a table about items or users; only users have ``pseudonyms``."""
         columns, knobs = {c.ID: table.id}, {c.ID: f"{section}.id"}
         roles: dict[str, Role] = {c.ID: "id", c.TITLE: "label"}
         if table.title is not None:
@@ -93,7 +96,7 @@ class Layout:
             knobs[ours] = f"{section}.attributes.{name}"
         return cls(
             table.format, table.names, table.delimiter, table.quote, table.encoding,
-            columns, roles, knobs, section, pseudonyms=table.pseudonyms,
+            columns, roles, knobs, section, pseudonyms=pseudonyms,
             connection=table.connection,
         )  # fmt: skip
 

@@ -29,12 +29,13 @@ from p5dist.prepare.interactions import (
     judge,
     rejected,
     sort,
+    users_of_items,
     without_unused_items,
 )
 from p5dist.prepare.layout import FileRange, Layout
 from p5dist.prepare.reading import read_range
 from p5dist.prepare.scratch import Scratch
-from p5dist.prepare.vocabulary import merge_counted
+from p5dist.prepare.vocabulary import USERS, merge_counted
 from p5dist.storage import Folder
 
 _EVENTS = 1000
@@ -145,12 +146,16 @@ def read(stage: Stage, part: FileRange, number: int) -> RangeCounts:
     return found
 
 
-def group(stage: Stage, shard: int, ranges: list[tuple[int, int]]) -> ShardCounts:
-    """Sort a shard's interactions and drop duplicates, repeats and bots; count its items.
+def group(
+    stage: Stage, shard: int, ranges: list[tuple[int, int]], oldest: int | None = None
+) -> ShardCounts:
+    """Sort a shard's interactions and drop what is too old, duplicates, repeats and bots; count its
+    items.
 
     Args:
         ranges: of every range that was read the split code of its file (of a given split), and
             the valid rows before it.
+        oldest: time before which interactions are too old (microseconds); None: never.
     """
     scratch, done = stage.shard(shard), "group.json"
     if scratch.has(done):
@@ -160,7 +165,7 @@ def group(stage: Stage, shard: int, ranges: list[tuple[int, int]]) -> ShardCount
         table = _with_earlier(stage.earlier, shard, new := table)
         earlier = len(table) - len(new)
     rows, names, backwards = sort(table, stage.prepare, stage.seed)
-    reason = judge(rows, stage.prepare.clean)
+    reason = judge(rows, stage.prepare.clean, oldest)
     stage.write_rejected(f"shard-{shard:05d}-0", rejected(rows, reason))
     items = names.items
     if reason.any():
@@ -173,8 +178,10 @@ def group(stage: Stage, shard: int, ranges: list[tuple[int, int]]) -> ShardCount
         rows = replace(rows, trained=rows.trained | too_late)  # no run predicts them
     scratch.write_table("rows.arrow", rows.to_table())
     scratch.write_table("users.arrow", pa.table({c.USER: names.users}))
-    count = np.bincount(rows.item, minlength=len(items))
-    scratch.write_table("items.arrow", pa.table({c.ITEM: items, c.COUNT: count}))
+    counts = {c.COUNT: np.bincount(rows.item, minlength=len(items))}
+    if stage.prepare.privacy.min_item_users > 1:
+        counts[USERS] = users_of_items(rows.user, rows.item, len(items))
+    scratch.write_table("items.arrow", pa.table({c.ITEM: items, **counts}))
     for name, values in names.coded.items():
         scratch.write_table(f"{name}.arrow", pa.table({name: values}))
     found = ShardCounts(len(rows), by_reason(reason), backwards, earlier, late)

@@ -31,7 +31,7 @@ from p5dist.prepare.rejects import Rejects, forms_of
 from p5dist.prepare.share_cuts import Bins, find_cuts
 from p5dist.prepare.sources import Inputs, cut_files, estimate_rows
 from p5dist.prepare.split import Cuts, describe
-from p5dist.prepare.vocabulary import Vocabulary, expected_collisions, item_vocabulary
+from p5dist.prepare.vocabulary import USERS, Vocabulary, expected_collisions, item_vocabulary
 from p5dist.prepare.write_shards import group_rows
 from p5dist.storage import Folder, RunFolder
 
@@ -41,6 +41,7 @@ _LEAST_SHARDS = 8
 _MERGED_AT_ONCE = 16
 _ODD_SHARE = 0.05
 _SCRATCH_ROW = 40  # bytes
+_DAY = 86_400 * c.SECOND
 
 
 class Passes:
@@ -58,7 +59,9 @@ class Passes:
         self.workers, self.config = workers, job.prepare
         self.before = Earlier.find(job)
         self.id_types = id_types_of(inputs, self.before)
-        layout = Layout.of_log(self.config.source, self.id_types)
+        layout = Layout.of_log(
+            self.config.source, self.id_types, pseudonyms=self.config.privacy.pseudonyms
+        )
         self.ranges = [
             file_range
             for part, files in enumerate((inputs.log, inputs.validation, inputs.test))
@@ -94,14 +97,14 @@ class Passes:
         self.check_left(sum(n.rows for n in counts), sum(n.kept for n in counts))
         return counts
 
-    def group(self, counts: list[log_tasks.RangeCounts]) -> tuple[Ids, Ints]:
-        """The catalogue: every item that is left in the log, in id order; and the interactions of
-        each."""
+    def group(self, counts: list[log_tasks.RangeCounts]) -> tuple[Ids, Ints, Ints | None]:
+        """The catalogue: every item that is left in the log, in id order; the interactions of each;
+        and its users, if ``privacy.min_item_users`` asks for them."""
         first = np.concatenate([[0], np.cumsum([n.kept for n in counts])]).astype(int)
         ranges = self.workers.share(
             [(r.part, int(n)) for r, n in zip(self.ranges, first[:-1], strict=True)]
         )
-        shards = self._all("sort", log_tasks.group, self._shard_calls(ranges))
+        shards = self._all("sort", log_tasks.group, self._shard_calls(ranges, self._oldest(counts)))
         for shard in shards:
             self.rejects.add(shard.rejected)
             self.rows_earlier += shard.earlier
@@ -120,26 +123,46 @@ class Passes:
         merged = scratch.read_table(files[0]).combine_chunks()
         catalogue = self._catalogue = scratch.read_column(files[0])
         self.catalogue = self.workers.share(catalogue)
-        return catalogue, merged[c.COUNT].to_numpy()
+        users = merged[USERS].to_numpy() if USERS in merged.column_names else None
+        return catalogue, merged[c.COUNT].to_numpy(), users
 
-    def core(self, seen: Ints) -> tuple[int, Ints]:
+    def _oldest(self, counts: list[log_tasks.RangeCounts]) -> int | None:
+        """Time before which interactions are dropped; None: never."""
+        days = self.config.privacy.retention
+        if days is None:
+            return None
+        latest = [n.times[1] for n in counts if n.times is not None]
+        if self.before is not None and self.before.newest.last_time is not None:
+            latest.append(self.before.newest.last_time)
+        return max(latest) - days * _DAY
+
+    def core(self, seen: Ints, users: Ints | None) -> tuple[int, Ints]:
         """Number of rounds, and interactions of every item of the catalogue.
 
         Args:
             seen: the same before.
+            users: of every item, before; None without ``privacy.min_item_users``.
         """
         clean, rounds, seen = self.config.clean, 0, seen.copy()
+        users = None if users is None else users.copy()
         known = self._known_items(len(seen))
         while True:
-            rare = (seen > 0) & (seen < clean.min_item_interactions) & ~known
-            if not rare.any() and (rounds or clean.min_user_interactions == 1):
+            drop = np.zeros(len(seen), np.int8)
+            left = (seen > 0) & ~known
+            drop[left & (seen < clean.min_item_interactions)] = shard_tasks.RARE_ITEM
+            if users is not None:
+                few = users < self.config.privacy.min_item_users
+                drop[left & (drop == 0) & few] = shard_tasks.FEW_USERS
+            if not drop.any() and (rounds or clean.min_user_interactions == 1):
                 return rounds, seen
             rounds += 1
-            calls = self._shard_calls(rounds, self.catalogue, self.workers.share(rare))
-            for _, ((index, n), rejected) in self._each(
+            calls = self._shard_calls(rounds, self.catalogue, self.workers.share(drop))
+            for _, ((index, n), (gone, of), rejected) in self._each(
                 "k-core", shard_tasks.drop_rare, calls, note=f"round {rounds}"
             ):
                 seen[index] -= n
+                if users is not None:
+                    users[gone] -= of
                 self.rejects.add(rejected)
 
     def cuts(self, counts: list[log_tasks.RangeCounts], rounds: int) -> Cuts | None:

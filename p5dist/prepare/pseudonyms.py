@@ -50,7 +50,7 @@ def check_of(variable: str | None) -> str | None:
     """
     if variable is None:
         return None
-    return pseudonyms(["p5dist"], key_of(variable, "prepare.source.pseudonyms"))[0][:8]
+    return pseudonyms(["p5dist"], key_of(variable, "prepare.privacy.pseudonyms"))[0][:8]
 
 
 def pseudonyms(ids: Iterable[str], key: bytes) -> list[str]:

@@ -75,7 +75,7 @@ def _under_our_names(table: pa.Table, file: SourceFile, layout: Layout) -> pa.Ta
             value = pa.array([file.partition[theirs]])
             found[ours] = pa.chunked_array([pa.DictionaryArray.from_arrays(code, value)])
     if layout.pseudonyms is not None:
-        key = key_of(layout.pseudonyms, f"{layout.section}.pseudonyms")
+        key = key_of(layout.pseudonyms, "prepare.privacy.pseudonyms")
         for ours in (c.USER, c.ID):
             if ours in found:
                 found[ours] = with_pseudonyms(found[ours], key)

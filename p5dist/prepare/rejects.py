@@ -59,6 +59,10 @@ def forms_of(reason: str, source: Source) -> str | None:
         return "prepare.clean.time_range is in seconds since 1970, whatever the unit of the log"
     if reason == "after_test":
         return "they follow the test interaction of their history (prepare.split.events)"
+    if reason == "expired":
+        return "they are older than prepare.privacy.retention allows"
+    if reason == "few_users":
+        return "prepare.privacy.min_item_users drops items of fewer users"
     if reason == "bad_rating":
         return "ratings are decimal numbers such as 4 or 3.5"
     if reason == "malformed" and FORMATS.find(source.format).is_delimited:

@@ -16,7 +16,7 @@ from p5dist.data.manifest import ShardFile
 from p5dist.prepare.arrays import Codes, Ids
 from p5dist.prepare.cleaning import USER_REASONS
 from p5dist.prepare.histories import ShardHistories, build, over_length, train_counts
-from p5dist.prepare.interactions import TRAINED, Interactions, Names, rejected
+from p5dist.prepare.interactions import TRAINED, Interactions, Names, rejected, users_of_items
 from p5dist.prepare.log_tasks import Stage, by_reason
 from p5dist.prepare.profile import ShardProfile, profile_shard
 from p5dist.prepare.scratch import Scratch
@@ -25,10 +25,12 @@ from p5dist.prepare.split import AFTER_TEST, Cuts
 from p5dist.prepare.vocabulary import Vocabulary, catalogue_indices
 from p5dist.prepare.write_shards import history_table, write_shard
 
-_RARE_ITEM, _RARE_USER, _OVER_LENGTH, _AFTER_TEST, _UNKNOWN = (
+RARE_ITEM, FEW_USERS, _RARE_USER, _OVER_LENGTH, _AFTER_TEST, _UNKNOWN = (
     1 + USER_REASONS.index(name)
-    for name in ("rare_item", "rare_user", "over_length", "after_test", "unknown_item")
-)
+    for name in (
+        "rare_item", "few_users", "rare_user", "over_length", "after_test", "unknown_item",
+    )
+)  # fmt: skip
 
 ItemCounts: TypeAlias = tuple[Codes, Codes]
 """Places of distinct items in the catalogue, and a count of each. A shard has a small part of a
@@ -61,28 +63,30 @@ class Counted:
 
 
 def drop_rare(
-    stage: Stage, shard: int, core_round: int, catalogue: Ids, rare: Bools
-) -> tuple[ItemCounts, dict[str, int]]:
-    """One round of the k-core: drop the interactions of rare items, then the interactions of users
+    stage: Stage, shard: int, core_round: int, catalogue: Ids, drop: Array
+) -> tuple[ItemCounts, ItemCounts, dict[str, int]]:
+    """One round of the k-core: drop the interactions of some items, then the interactions of users
     with too few remaining ones.
 
-    Returns the number of dropped interactions by item and, for the shard, by reason.
+    Returns by item the number of dropped interactions, and of users who no longer have the item
+    (with ``privacy.min_item_users``); and, for the shard, dropped interactions by reason.
 
     Args:
         core_round: from 1; reads the files of earlier rounds, so that a round can be run again.
-        rare: [catalogue] items that are rare.
+        drop: [catalogue] RARE_ITEM or FEW_USERS for items that are dropped, else 0.
     """
     scratch = stage.shard(shard)
     index = _catalogue_index(scratch, catalogue)
-    rare_here = rare[index]
-    if core_round > 1 and not rare_here.any():
-        return (np.zeros(0, np.int32), np.zeros(0, np.int32)), {}
+    drop_here = drop[index]
+    nothing = np.zeros(0, np.int32), np.zeros(0, np.int32)
+    if core_round > 1 and not drop_here.any():
+        return nothing, nothing, {}
     read = [c.USER, c.ITEM, *([] if stage.earlier is None else [TRAINED])]
     rows = scratch.read_table("rows.arrow", read)
     user, item = rows[c.USER].to_numpy(), rows[c.ITEM].to_numpy()
     before, written = _reasons(scratch, core_round - 1, len(user))
     reason = before.copy()
-    reason[(before == 0) & rare_here[item]] = _RARE_ITEM
+    reason[before == 0] = drop_here[item[before == 0]]
     users = int(user[-1]) + 1 if len(user) else 0
     gone = user[np.flatnonzero(reason)]
     left = np.bincount(user, minlength=users) - np.bincount(gone, minlength=users)
@@ -96,7 +100,14 @@ def drop_rare(
         (scratch.folder / f"reason-{old}.npy").remove()
     now = np.flatnonzero(reason != before)
     counts = np.bincount(item[now], minlength=len(index))
-    return _item_counts(counts, index), by_reason(reason[now])
+    users_gone = nothing
+    if stage.prepare.privacy.min_item_users > 1:
+        had, has = (
+            users_of_items(user[kept], item[kept], len(index))
+            for kept in (before == 0, reason == 0)
+        )
+        users_gone = _item_counts(had - has, index)
+    return _item_counts(counts, index), users_gone, by_reason(reason[now])
 
 
 def times(stage: Stage, shard: int, rounds: int, bins: list[Bins]) -> list[Ints]:

@@ -49,8 +49,9 @@ class Inputs:
     @classmethod
     def find(cls, prepare: Prepare) -> Inputs:
         """Raises MissingColumnError and DataError before any work is done."""
-        layout = Layout.of_log(prepare.source)
-        check_of(prepare.source.pseudonyms)  # an error now, not in a task
+        pseudonyms = prepare.privacy.pseudonyms
+        layout = Layout.of_log(prepare.source, pseudonyms=pseudonyms)
+        check_of(pseudonyms)  # an error now, not in a task
         split = prepare.split
         parts = {"log": prepare.source.files}
         if isinstance(split, GivenSplit):

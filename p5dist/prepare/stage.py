@@ -100,9 +100,9 @@ def _build(passes: Passes, files: Future[tuple[InputFile, ...]]) -> tuple[Manife
     """Everything below prepare/ but the manifest; the manifest and the profile."""
     config, prepare = passes.config, passes.prepare
     counts = passes.read()
-    catalogue, seen = passes.group(counts)
+    catalogue, seen, had_by = passes.group(counts)
     rows_in = sum(n.rows for n in counts)
-    rounds, seen = passes.core(seen)
+    rounds, seen = passes.core(seen, had_by)
     passes.check_left(rows_in, int(seen.sum()))
     left = Left(rounds, passes.cuts(counts, rounds))
     items, ids, coded, before = passes.count(catalogue, left)
@@ -141,7 +141,7 @@ def _build(passes: Passes, files: Future[tuple[InputFile, ...]]) -> tuple[Manife
         events=_event_weights(passes, coded[c.EVENT]) if c.EVENT in coded else {},
         shard_number=passes.shards,
         id_types={side: str(kind) for side, kind in passes.id_types.items()},
-        key_check=check_of(config.source.pseudonyms),
+        key_check=check_of(config.privacy.pseudonyms),
         since=None if passes.before is None else passes.before.since,
         held_out_from=None if left.cuts is None else left.cuts.validation,
         last_time=max(p.last_time for p in profiles) if passes.timed else None,
@@ -185,7 +185,13 @@ def _attributes(passes: Passes, items: Vocabulary) -> dict[str, WrittenTable]:
     if config.users is not None:
         users = Vocabulary.of_table((prepare / "vocabulary/user.parquet").read_table())
         found["user"] = write_attributes(
-            config.users, inputs.users, "user", users, prepare, passes.earlier
+            config.users,
+            inputs.users,
+            "user",
+            users,
+            prepare,
+            passes.earlier,
+            config.privacy.pseudonyms,
         )
     return found
 

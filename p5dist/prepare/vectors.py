@@ -27,7 +27,12 @@ from p5dist.storage import Folder
 
 
 def write_vectors(
-    table: AttributeTable, files: list[SourceFile], side: str, ids: Vocabulary, prepare: Folder
+    table: AttributeTable,
+    files: list[SourceFile],
+    layout: Layout,
+    side: str,
+    ids: Vocabulary,
+    prepare: Folder,
 ) -> tuple[dict[str, int], list[str]]:
     """Write the vectors of a table, block by block; a file on this machine holds them meanwhile, so
     that they need not fit into memory. Of rows with the same id, the first counts.
@@ -35,6 +40,7 @@ def write_vectors(
     Args:
         table: the section of the job.
         files: its files, checked.
+        layout: how they are read.
         side: ``item`` or ``user``.
         ids: the vocabulary whose ids the rows get.
         prepare: folder of the stage.
@@ -48,7 +54,6 @@ def write_vectors(
     kinds = {name: kind for name, kind in kinds_of(table.attributes).items() if kind.is_vector}
     if not kinds:
         return {}, []
-    layout = Layout.of_attributes(table, f"prepare.{side}s")
     wanted = {c.ID, *(f"attribute.{name}" for name in kinds)}
     layout = layout.without(layout.columns.keys() - wanted)
     with tempfile.TemporaryDirectory(prefix="p5dist-") as scratch:

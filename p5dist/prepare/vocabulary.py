@@ -14,6 +14,9 @@ from p5dist.data import columns as c
 from p5dist.data.jagged import Bools, Ints
 from p5dist.prepare.arrays import Codes, Ids, id_order, one_array, stable_hash
 
+USERS = "users"
+"""Column: how many users have interacted with an item."""
+
 
 @dataclass(frozen=True)
 class Vocabulary:
@@ -137,9 +140,12 @@ def item_vocabulary(
 
 def merge_counted(parts: Sequence[pa.Table]) -> pa.Table:
     """Tables of distinct items and their counts → one of the distinct items of all, in id order,
-    and the sums of their counts."""
-    whole = pa.concat_tables(parts).group_by(c.ITEM, use_threads=False)
-    found = whole.aggregate([(c.COUNT, "sum")]).rename_columns([c.ITEM, c.COUNT])
+    and the sums of their counts (COUNT, USERS)."""
+    whole = pa.concat_tables(parts)
+    counts = [name for name in whole.column_names if name != c.ITEM]
+    grouped = whole.group_by(c.ITEM, use_threads=False)
+    found = grouped.aggregate([(name, "sum") for name in counts])
+    found = found.rename_columns([c.ITEM, *counts])
     return found.take(pa.array(id_order(one_array(found[c.ITEM]))))
 
 

@@ -26,7 +26,7 @@ prepare:
     files: logs/*.csv
     columns: {user: customer, item: product, timestamp: time}
     timestamp_unit: ms
-    pseudonyms: SHOP_KEY
+  privacy: {pseudonyms: SHOP_KEY}
 pretrain: {epochs: 1}
 """
 

@@ -122,6 +122,7 @@ def _settings(draw: Random) -> dict[str, Any]:
         "max_length": draw.choice([None, None, 3]),
         "longer": draw.choice(["windows", "last"]),
         "vocabulary": {"of": draw.choice(["train", "all"])},
+        "privacy": {"min_item_users": draw.choice([1, 1, 2, 3])},
     }
 
 

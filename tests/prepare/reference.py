@@ -73,7 +73,11 @@ def expected(job: RunConfig, log: list[Row], test: list[Row] | None = None) -> E
     catalogue = set(rows["item"])
     while len(rows):
         size = rows.groupby("item")["item"].transform("size")
-        fewer = drop(rows, "rare_item", size < clean.min_item_interactions)
+        users = rows.groupby("item")["user"].transform("nunique")
+        rare = size < clean.min_item_interactions
+        fewer = drop(rows, "rare_item", rare)
+        few = users[~rare] < prepare.privacy.min_item_users
+        fewer = drop(fewer, "few_users", few)
         size = fewer.groupby("user")["user"].transform("size")
         fewer = drop(fewer, "rare_user", size < clean.min_user_interactions)
         if len(fewer) == len(rows):

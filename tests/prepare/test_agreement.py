@@ -49,6 +49,7 @@ section = st.fixed_dictionaries(
         "max_length": st.sampled_from([None, None, 3]),
         "longer": st.sampled_from(["windows", "last"]),
         "vocabulary": st.fixed_dictionaries({"of": st.sampled_from(["train", "all"])}),
+        "privacy": st.fixed_dictionaries({"min_item_users": st.sampled_from([1, 1, 3, 6])}),
     }
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import pwd
 import shutil
@@ -22,7 +23,12 @@ from confluent_kafka import Producer
 
 from p5dist.advance import next_period
 from p5dist.config import RunConfig, parse_job
+from p5dist.config.raw_files import Source
 from p5dist.errors import ConfigError, DataError, MissingColumnError
+from p5dist.prepare.formats import kafka
+from p5dist.prepare.formats.kafka import Kafka
+from p5dist.prepare.layout import FileRange, Layout, SourceFile
+from p5dist.prepare.passes import Passes
 from tests.prepare.test_lakehouse import Log, histories, prepared, rows
 
 JOB = """
@@ -218,6 +224,83 @@ def test_kafka_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv(VARIABLE, "host:9092")
     with pytest.raises(ConfigError, match="not settings of a Kafka client"):
         histories(job_of(tmp_path, "down", "kafka", ["events"]))
+
+
+def serve_topic(servers: Any, log: pa.Table) -> None:
+    topic = Topic(2)
+    topic.send(log)
+    servers.send(topic.servers)
+    servers.recv()
+
+
+class Broker:
+    """A topic in a process of its own, which a test can kill."""
+
+    def __init__(self, log: pa.Table) -> None:
+        context = multiprocessing.get_context("spawn")
+        here, there = context.Pipe()
+        self.process = context.Process(target=serve_topic, args=(there, log), daemon=True)
+        self.process.start()
+        self.pipe = here
+        small = {"queued.max.messages.kbytes": 10, "fetch.message.max.bytes": 2000}
+        self.settings = json.dumps({"bootstrap.servers": here.recv(), **small})
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.join()
+
+
+def part_of(form: Kafka, end: int) -> FileRange:
+    return FileRange(SourceFile(f"kafka:events/0/0-{end}", end, ("user_id", "item_id")), 0, end)
+
+
+def test_a_broker_that_stops_in_the_middle(monkeypatch: pytest.MonkeyPatch) -> None:
+    broker = Broker(rows(0, 2000))
+    monkeypatch.setattr(kafka, "_SILENCE_S", 2.0)
+    monkeypatch.setattr(kafka, "_AT_ONCE", 10)
+    monkeypatch.setenv(VARIABLE, broker.settings)
+    source = {"files": "events", "format": "kafka", "connection": VARIABLE}
+    form = Kafka(Layout.of_log(Source.model_validate(source)))
+    tables = form.read(part_of(form, 900))
+    assert len(next(tables)[0]) == 10
+    broker.kill()
+    with pytest.raises(DataError, match="no message for 2 s"):
+        list(tables)
+
+
+def test_a_topic_that_is_shorter_than_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    topic = Topic(2)
+    topic.send(rows(0, 100))
+    monkeypatch.setenv(VARIABLE, json.dumps({"bootstrap.servers": topic.servers}))
+    source = {"files": "events", "format": "kafka", "connection": VARIABLE}
+    form = Kafka(Layout.of_log(Source.model_validate(source)))
+    with pytest.raises(DataError, match="not there any more"):
+        list(form.read(part_of(form, 900)))
+
+
+@pytest.mark.slow
+def test_prepare_with_a_broker_that_stops_has_written_nothing_and_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, expected: Log
+) -> None:
+    first = Broker(rows(0, 1000))
+    monkeypatch.setenv(VARIABLE, first.settings)
+    job = job_of(tmp_path, "stopped", "kafka", ["events"])
+    real = Passes.read
+
+    def read(self: Passes) -> Any:
+        first.kill()
+        return real(self)
+
+    with monkeypatch.context() as killing:
+        killing.setattr(Passes, "read", read)
+        with pytest.raises(DataError, match="no message for 60 s"):
+            histories(job)
+    assert not (tmp_path / "runs/stopped/prepare/manifest.json").exists()
+    second = Broker(rows(0, 1000))
+    monkeypatch.setenv(VARIABLE, second.settings)
+    manifest, found = histories(job)
+    assert found == expected and manifest.rows_in == 1000
+    second.kill()
 
 
 def test_messages_that_are_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

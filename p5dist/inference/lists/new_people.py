@@ -8,7 +8,7 @@ size of a range or division. The rows of one person must fit into memory.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from p5dist.config import RunConfig
-from p5dist.config.prepare import Prepare
+from p5dist.config.prepare import Prepare, Privacy
 from p5dist.config.splits import LeaveOneOut
 from p5dist.data import columns as c
 from p5dist.data.histories import Histories
@@ -93,11 +93,10 @@ def sort_table(job: RunConfig, folder: Folder, workers: Workers) -> NewPeople:
         EmptyLogError: no valid row.
     """
     assert job.recommend is not None and job.recommend.histories is not None
-    source = job.recommend.histories
-    found = Inputs(
-        find_files(source.files, Layout.of_log(source, section=HISTORIES)), [], [], [], []
-    )
-    layout = Layout.of_log(source, found.id_types, section=HISTORIES)
+    source, pseudonyms = job.recommend.histories, job.prepare.privacy.pseudonyms
+    layout = Layout.of_log(source, section=HISTORIES, pseudonyms=pseudonyms)
+    found = Inputs(find_files(source.files, layout), [], [], [], [])
+    layout = replace(layout, id_types=found.id_types)
     for ours, theirs in layout.columns.items():
         types = ((f.url, f.types[ours]) for f in found.log if ours in f.types)
         check_same(types, theirs, layout.knobs[ours])
@@ -110,7 +109,7 @@ def sort_table(job: RunConfig, folder: Folder, workers: Workers) -> NewPeople:
 
 def _as_log(job: RunConfig) -> Prepare:
     """The rules of ``prepare`` for the rows of the table. Limits on times and on the number of
-    interactions are about the log; cleaning is about single rows."""
+    interactions or users are about the log; cleaning is about single rows."""
     assert job.recommend is not None and job.recommend.histories is not None
     source, prepare = job.recommend.histories, job.prepare
     clean = prepare.clean.model_copy(
@@ -118,8 +117,11 @@ def _as_log(job: RunConfig) -> Prepare:
     )
     events = None if source.columns.event is None else prepare.events
     return prepare.model_copy(
-        update={"source": source, "clean": clean, "events": events, "split": LeaveOneOut()}
-    )
+        update={
+            "source": source, "clean": clean, "events": events, "split": LeaveOneOut(),
+            "privacy": Privacy(),
+        }
+    )  # fmt: skip
 
 
 def _sort(stage: log_tasks.Stage, found: Inputs, workers: Workers) -> None:

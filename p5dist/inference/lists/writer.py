@@ -99,6 +99,9 @@ class ListWriter:
             there = np.flatnonzero(contains(self.users, read.histories.user))
             read = read.take(there)
         names = _user_names(self.folder.prepare, read.histories.user)
+        if names.null_count:  # of users who were forgotten
+            there = np.flatnonzero(names.is_valid())
+            read, names = read.take(there), names.take(pa.array(there))
         return self._write(portion.number, read, names, Counts(len(read)))
 
     def _write(self, number: int, users: Users, names: pa.Array, counts: Counts) -> pa.Table:

@@ -131,7 +131,12 @@ class Kafka(SourceFormat):
             raise _unreachable(e, key, pattern) from None
 
     def _values(self, topic: str, partition: int, first: int, end: int) -> Iterator[bytes | None]:
-        """The values of the messages with the offsets ``first`` … ``end - 1``; some may be gone."""
+        """The values of the messages with the offsets ``first`` … ``end - 1``; some are not in a
+        compacted topic.
+
+        Raises:
+            DataError: the topic ends before ``end``, or nothing comes any more.
+        """
         kafka = need("confluent_kafka", "kafka", "format kafka")
         url = _place(topic, partition, first, end)
         with closing(self._consumer()) as consumer:
@@ -141,7 +146,14 @@ class Kafka(SourceFormat):
                 for message in consumer.consume(10_000, timeout=1.0):
                     error, heard = message.error(), time.monotonic()
                     if error is not None and error.code() == kafka.KafkaError._PARTITION_EOF:
-                        return
+                        if message.offset() >= end:
+                            return
+                        raise DataError(
+                            "messages that are not there any more", where=url,
+                            value=f"the partition ends at {message.offset()}",
+                            rule="messages stay as they were when the job was prepared",
+                            fix="prepare again (--fresh) if the topic was made anew",
+                        )  # fmt: skip
                     if error is not None:
                         raise _unreachable(error, self.layout.section, url)
                     at = message.offset() + 1

@@ -18,11 +18,11 @@ MADE = {
 }
 """Generated pages that stand for a file of the repository."""
 LANGUAGES = {
-    ".cfg": "ini", ".html": "html", ".j2": "jinja", ".json": "json", ".py": "python",
+    ".cfg": "ini", ".html": "html", ".j2": "jinja", ".py": "python",
     ".sh": "bash", ".toml": "toml", ".txt": "text", ".yaml": "yaml", ".yml": "yaml",
     "Makefile": "makefile", "Dockerfile": "docker", "run": "bash", "LICENSE": "text",
 }  # fmt: skip
-AS_IT_IS = {".svg", ".png", ".ipynb", ".jsonl"}
+AS_IT_IS = {".svg", ".png", ".ipynb", ".json"}
 """Files that the site has unchanged."""
 _NOT_SEARCHED = "---\nsearch: {exclude: true}\n---\n\n"
 _LINK = re.compile(r"(?<=\]\()([^)\s]+)(?=\))")

@@ -35,9 +35,15 @@ pretrain:
   log_every: 1
   schedule: {{warmup_steps: 4}}
   checkpoint: {{every: 5, keep: 10}}
+  validation: null
 ranking: {{item_to_item: 0, returns: false}}
 finetune:
-  rating: {{task: {{kind: rating, user_dim: 8}}, steps: 10, batch_size: 12, log_every: 1}}
+  rating:
+    task: {{kind: rating, base: mean, user_dim: 8}}
+    steps: 10
+    batch_size: 12
+    log_every: 1
+    validation: null
 """
 
 

@@ -52,6 +52,11 @@ class TaskSection(Section):
         return True
 
     @property
+    def has_base(self) -> bool:
+        """Whether the task adds to a prediction that needs no training."""
+        return False
+
+    @property
     def labelled_users(self) -> float:
         """Share of the users whose histories have something to learn from."""
         return 1.0

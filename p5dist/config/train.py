@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from abc import abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import (
@@ -17,9 +18,12 @@ from pydantic import (
 )
 
 from p5dist.config.base import Section
+from p5dist.config.output import Evaluate
 from p5dist.config.registry import OBJECTIVES, TASKS, Chosen
 from p5dist.config.sections import TaskSection
 
+VALIDATIONS = 20
+"""In a stage that does not say how often it is validated."""
 RANKING_METRIC = re.compile(r"^(ndcg|hr|mrr)@[1-9][0-9]*$")
 
 
@@ -116,24 +120,41 @@ class Adapters(Section):
 
 class Validation(Section):
     """Exact ranking (or another metric of a task) on the validation split during training. The
-    checkpoint with the best score is kept, and later stages use it."""
+    checkpoint with the best score is kept, and later stages use it. A stage that starts from other
+    weights, or whose task starts from a base, is validated before its first step too, so that it
+    never ends with a model worse than the one it began with."""
 
-    every: PositiveInt
-    """Steps between validations; the last step always has one."""
+    every: PositiveInt | None = None
+    """Steps between validations; the last step always has one. Left out: 20 validations in a
+    stage; none in data without a validation split."""
     users: PositiveInt = 20_000
     """Approximate number of users in a validation, always the same users."""
-    metric: str = "ndcg@10"
+    metric: str | None = None
     """ndcg@K, hr@K or mrr@K if the stage ranks items; or a metric of a task, such as rmse, mae or
-    auc, with several tasks NAME/rmse."""
-    mask_seen: bool = True
-    """As in evaluate."""
-    targets: Literal["all", "new"] = "all"
-    """As in evaluate."""
+    auc, with several tasks NAME/rmse. Left out: ndcg@10 if the stage ranks items, else the first
+    metric of its task."""
+    mask_seen: bool | None = None
+    """As in evaluate, which decides if this is left out."""
+    targets: Literal["all", "new"] | None = None
+    """As in evaluate, which decides if this is left out."""
     events: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
-    """As in evaluate."""
-    patience: PositiveInt | None = None
+    """As in evaluate, which decides if this is left out."""
+    patience: PositiveInt | None = 5
     """Early stopping: training ends after this many validations in a row without a new best score;
-    left empty: no early stopping."""
+    null: no early stopping."""
+
+
+@dataclass(frozen=True)
+class Validating:
+    """The validations of a stage, with what the data and the section ``evaluate`` decide."""
+
+    every: int
+    users: int
+    metric: str
+    mask_seen: bool
+    targets: Literal["all", "new"]
+    events: tuple[str, ...] | None
+    patience: int | None
 
 
 class Averaging(Section):
@@ -174,7 +195,8 @@ class Training(Section):
     steps: PositiveInt | None = None
     """Length of the training in steps."""
     epochs: PositiveFloat | None = None
-    """Exactly one of steps and epochs."""
+    """At most one of steps and epochs. Left out: 20 epochs, but at least 1,500 steps, and at most
+    100,000 steps or one epoch."""
     batch_size: PositiveInt = 256
     """Histories per step over all workers together; a multiple of feed.lanes."""
     precision: Literal["float32", "tf32", "bf16"] = "float32"
@@ -199,7 +221,8 @@ class Training(Section):
     checkpoint: Checkpoints = Checkpoints()
     log_every: PositiveInt = 10
     """Steps between two lines of metrics.jsonl and two values of the progress display."""
-    validation: Validation | None = None
+    validation: Validation | None = Validation()
+    """null: no validation, and later stages use the newest checkpoint."""
     average: Averaging | None = None
     non_finite: NonFinite = NonFinite()
     ledger: bool = False
@@ -209,8 +232,8 @@ class Training(Section):
 
     @model_validator(mode="after")
     def _length(self) -> Training:
-        if (self.steps is None) == (self.epochs is None):
-            raise ValueError("give exactly one of steps and epochs")
+        if self.steps is not None and self.epochs is not None:
+            raise ValueError("give one of steps and epochs, or neither")
         return self
 
     @model_validator(mode="after")
@@ -225,7 +248,7 @@ class Training(Section):
 
     @model_validator(mode="after")
     def _validates(self) -> Training:
-        if self.validation is None:
+        if self.validation is None or self.validation.metric is None:
             return self
         metric = self.validation.metric
         known = self.metric_names()
@@ -263,6 +286,38 @@ class Training(Section):
     def bidirectional(self) -> bool:
         """Whether the encoder must see both sides of a hidden position."""
         return any(task.sees == "both" for task in self.tasks().values())
+
+    @property
+    def validated_by(self) -> str | None:
+        """The metric of the validations; None if there are none."""
+        if self.validation is None:
+            return None
+        if self.validation.metric is not None:
+            return self.validation.metric
+        return "ndcg@10" if self.ranks else next(iter(self.metric_names()), None)
+
+    def validating(
+        self, evaluate: Evaluate | None, steps: int, *, there: bool
+    ) -> Validating | None:
+        """The validations; None if there are none.
+
+        Args:
+            evaluate: section of the job, which decides what is left out here.
+            steps: of the stage.
+            there: the data has a validation split.
+        """
+        section, metric, like = self.validation, self.validated_by, evaluate or Evaluate()
+        if section is None or metric is None or (section.every is None and not there):
+            return None
+        return Validating(
+            every=section.every or -(-steps // VALIDATIONS),
+            users=section.users,
+            metric=metric,
+            mask_seen=like.mask_seen if section.mask_seen is None else section.mask_seen,
+            targets=section.targets or like.targets,
+            events=section.events or like.events,
+            patience=section.patience,
+        )
 
     @property
     def ranks(self) -> bool:

@@ -24,6 +24,9 @@ from p5dist.data.randomness import Stream, permutation
 from p5dist.data.row_groups import RowGroups
 from p5dist.errors import ConfigError
 
+_EPOCHS, _LEAST_STEPS, _MOST_STEPS = 20, 1_500, 100_000
+"""Of a stage whose length the job leaves out."""
+
 
 @dataclass(frozen=True)
 class EpochOrder:
@@ -151,7 +154,10 @@ class LaneOrder:
 
 
 def total_steps(training: Training, order: LaneOrder) -> int:
-    """Steps of a training stage."""
+    """Steps of a training stage; left out of the job, see :attr:`.Training.epochs`."""
     if training.steps is not None:
         return training.steps
-    return order.total_steps(training.epochs or 0.0)
+    if training.epochs is not None:
+        return order.total_steps(training.epochs)
+    one = order.steps_before(1)
+    return min(max(one * _EPOCHS, _LEAST_STEPS), max(one, _MOST_STEPS))

@@ -27,7 +27,7 @@ import numpy.typing as npt
 from p5dist.config import RunConfig
 from p5dist.config.output import Evaluate
 from p5dist.config.splits import LeaveOneOut
-from p5dist.config.train import Validation
+from p5dist.config.train import Validating
 from p5dist.data import columns as c
 from p5dist.data.events import event_codes
 from p5dist.data.histories import Histories
@@ -42,7 +42,7 @@ OTHER_EVENT = "other_event"
 
 
 def events_of_targets(
-    job: RunConfig, section: Evaluate | Validation | None
+    job: RunConfig, section: Evaluate | Validating | None
 ) -> tuple[str, ...] | None:
     """The events whose held-out interactions are targets: those that the section names, or those
     that the split holds out; None: all."""
@@ -77,7 +77,7 @@ class Rule:
         cls,
         job: RunConfig,
         manifest: Manifest,
-        section: Evaluate | Validation,
+        section: Evaluate | Validating,
         split: str,
         key: str,
     ) -> Rule:

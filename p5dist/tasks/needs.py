@@ -37,7 +37,8 @@ def check_training(job: RunConfig, stage: str, folder: RunFolder) -> None:
     validation = job.trainings()[stage].validation
     if validation is not None and validation.events is not None:
         check_events(manifest, validation.events, f"{stage.replace('/', '.')}.validation.events")
-    if validation is not None and not manifest.rows_by_split["validation"]:
+    wanted = validation is not None and validation.every is not None
+    if wanted and not manifest.rows_by_split["validation"]:
         key = stage.replace("/", ".")
         raise DataError(
             "nothing to validate on: no interaction is in the validation split",

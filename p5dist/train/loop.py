@@ -91,6 +91,7 @@ class _Steps:
         """All steps, up to the end of the stage or an agreed stop."""
         memory = FreeMemory()
         learned = self._session.start > 0
+        self._begin()
         following = self._next(batches)
         while following is not None:
             ready, following = following, self._next(batches)
@@ -105,6 +106,15 @@ class _Steps:
             if self._after(taken):
                 return
             memory.look()
+
+    def _begin(self) -> None:
+        """The model that the stage starts with is the first candidate for the best one."""
+        session, validator = self._session, self._validator
+        if validator is None or session.start or session.selection.any or not session.starts_well:
+            return
+        with self._meter.part("validation"):
+            score = _validate(session, validator, 0, self._callbacks)
+        self._save(0, score)
 
     def _next(self, batches: Iterator[Ready]) -> Ready | None:
         with self._meter.part(DATA):

@@ -23,6 +23,11 @@ class Selection:
             self.since += 1
 
     @property
+    def any(self) -> bool:
+        """Whether there was a score."""
+        return self.best > float("-inf")
+
+    @property
     def exhausted(self) -> bool:
         """Whether ``patience`` validations in a row were not better than the best."""
         return self.patience is not None and self.since >= self.patience

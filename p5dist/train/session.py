@@ -14,7 +14,7 @@ from torchrec.distributed import DistributedModelParallel
 from p5dist.checkpoint.checkpoints import Checkpoint, Checkpoints, Retention
 from p5dist.checkpoint.saver import Saver
 from p5dist.config import RunConfig, dump_job
-from p5dist.config.train import Training
+from p5dist.config.train import Training, Validating
 from p5dist.data.jagged import Bools
 from p5dist.data.labels import AttributeLabels
 from p5dist.data.manifest import Manifest
@@ -49,6 +49,8 @@ class Session:
     mix: Mix
     total: int
     """Steps of the stage."""
+    validating: Validating | None
+    """Its validations."""
     model: DistributedModelParallel
     optimizers: Optimizers
     collate: Collate
@@ -81,6 +83,12 @@ class Session:
         weights = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         averages = {} if self.average is None else self.average.state()
         return weights | averages | self.optimizers.state()
+
+    @property
+    def starts_well(self) -> bool:
+        """Whether the model may be of use before the first step."""
+        tasks = self.training.tasks().values()
+        return self.training.init_from is not None or any(task.has_base for task in tasks)
 
     def position(self) -> dict[str, Any]:
         """The order that the number of steps taken is a position in."""
@@ -124,6 +132,8 @@ def open_session(
     set_precision(training.precision)
     mix = open_mix(job, stage, folder, manifest)
     total = total_steps(training, mix.own.order)
+    there = manifest.users_by_split["validation"] > 0
+    validating = training.validating(job.evaluate, total, there=there)
     per_worker = max(training.batch_size // dist.get_world_size(), 1)
     built = build_model(job, stage, manifest, torch.device("meta"))
     if training.compile:
@@ -151,16 +161,17 @@ def open_session(
         manifest=manifest,
         mix=mix,
         total=total,
+        validating=validating,
         model=model,
         optimizers=Optimizers(model, training, total),
         collate=make_collate(job, folder, manifest, training, trained),
         candidates=_candidates(job, stage, mix, host),
         host=host,
-        saver=_saver(training, checkpoints),
+        saver=_saver(training, checkpoints, best=validating is not None),
         device=device,
         start=0,
         average=None if training.average is None else Average(training.average, model.state_dict()),
-        selection=Selection(None if training.validation is None else training.validation.patience),
+        selection=Selection(None if validating is None else validating.patience),
     )
     _restore(session, folder)
     session.saver.prepare(session.state())
@@ -202,7 +213,7 @@ def _trained_items(
     return trained
 
 
-def _saver(training: Training, checkpoints: Checkpoints) -> Saver:
+def _saver(training: Training, checkpoints: Checkpoints, *, best: bool) -> Saver:
     config = training.checkpoint
     attempt = [str(time.time_ns() // 1_000_000)]
     dist.broadcast_object_list(attempt, src=0)
@@ -211,7 +222,7 @@ def _saver(training: Training, checkpoints: Checkpoints) -> Saver:
         rank=dist.get_rank(),
         world_size=dist.get_world_size(),
         attempt=attempt[0],
-        retention=Retention(config.keep, config.keep_every, best=training.validation is not None),
+        retention=Retention(config.keep, config.keep_every, best=best),
         asynchronous=config.asynchronous,
         patience_s=config.patience_s,
     )

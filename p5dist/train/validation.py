@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 
 from p5dist.config.run import key_of
-from p5dist.config.train import RANKING_METRIC, Validation
+from p5dist.config.train import RANKING_METRIC, Validating
 from p5dist.data.catalogue import Catalogue
 from p5dist.data.jagged import Array
 from p5dist.data.reader import ShardReader
@@ -38,7 +38,7 @@ _ROWS_AT_ONCE = 8192
 
 def make_validator(session: Session, folder: RunFolder) -> Validator | None:
     """The validation of a stage; None where its job asks for none."""
-    config = session.training.validation
+    config = session.validating
     if config is None:
         return None
     targets = read_targets(session, folder, config)
@@ -74,7 +74,7 @@ class Validator:
 
     def __init__(
         self,
-        config: Validation,
+        config: Validating,
         make: Callable[[], Scorer],
         targets: list[Targets],
         metric: Metric,
@@ -123,7 +123,7 @@ class Metric:
 class RankingMetric(Metric):
     """ndcg@k, hr@k or mrr@k of the model."""
 
-    def __init__(self, config: Validation) -> None:
+    def __init__(self, config: Validating) -> None:
         self._name, self._mask_seen = config.metric, config.mask_seen
 
     def measure(self, scorer: Scorer, batches: Iterator[TargetBatch]) -> float | None:
@@ -173,7 +173,7 @@ class TaskMetric(Metric):
         return measured[self._name].value if self._name in measured else None
 
 
-def _task_metric(session: Session, folder: RunFolder, config: Validation) -> TaskMetric:
+def _task_metric(session: Session, folder: RunFolder, config: Validating) -> TaskMetric:
     job, stage = session.job, session.stage
     task_name, _, metric = config.metric.rpartition("/")
     for name, section in session.training.tasks().items():
@@ -187,7 +187,7 @@ def _task_metric(session: Session, folder: RunFolder, config: Validation) -> Tas
     raise AssertionError("the job file is checked for it")
 
 
-def read_targets(session: Session, folder: RunFolder, config: Validation) -> list[Targets]:
+def read_targets(session: Session, folder: RunFolder, config: Validating) -> list[Targets]:
     """This worker's share of the validation interactions of about ``config.users`` users.
 
     Raises:

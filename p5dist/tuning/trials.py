@@ -35,9 +35,9 @@ class Goal:
             ConfigError: there is none.
         """
         stages = {
-            stage: training.validation.metric
+            stage: training.validated_by
             for stage, training in job.trainings().items()
-            if training.validation is not None
+            if training.validated_by is not None
         }
         for stage in reversed(stages):
             if metric in (None, stages[stage]):

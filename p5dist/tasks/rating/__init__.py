@@ -9,6 +9,7 @@ from pydantic import Field, PositiveInt
 
 from p5dist.config import RunConfig
 from p5dist.data.jagged import Array, Ints
+from p5dist.data.manifest import Manifest
 from p5dist.errors import DataError
 from p5dist.feed.batch_fields import Collated
 from p5dist.ranking.baselines import Biases
@@ -41,11 +42,11 @@ class Rating(Labelled):
     score: Literal["dot", "mlp", "both"] = "both"
     """The base plus, for dot: biases of user and item and the product of their vectors; for mlp: a
     network over both vectors; for both: the sum of dot and mlp."""
-    base: Literal["biases", "mean"] = "mean"
+    base: Literal["auto", "biases", "mean"] = "auto"
     """mean: the mean rating. biases: of user and item, fitted on training ratings by alternating
     ridge regression (Koren 2008); the model learns what is left and begins at zero. Without a
     validation that ends training early it overfits: RMSE 0.925 instead of 0.913 on MovieLens-100K
-    u1."""
+    u1. auto: biases where the data has a validation split, else the mean."""
     user_table: bool = True
     """Give every user an embedding row in addition to the state of the encoder; needed for a bias
     of users whose history says little."""
@@ -82,18 +83,29 @@ class Rating(Labelled):
                 fix="correct prepare.source.columns.rating, or prepare.clean.rating_range",
             )  # fmt: skip
 
+    @property
+    def has_base(self) -> bool:
+        return self.base != "mean"
+
+    def fits_biases(self, manifest: Manifest) -> bool:
+        """Whether the base are fitted biases."""
+        there = manifest.users_by_split["validation"] > 0
+        return self.base == "biases" or (self.base == "auto" and there)
+
     def prepare(self, context: Context) -> None:
-        if self.base == "biases":
+        if self.fits_biases(context.manifest):
             make_biases(context, self.labelled(context))
 
     def batch_fields(self, context: Context) -> RatedInteractions:
         labelled = self.labelled(context)
-        base = read_biases(context, labelled) if self.base == "biases" else None
+        fits = self.fits_biases(context.manifest)
+        base = read_biases(context, labelled) if fits else None
         weights = target_weights(context.manifest, labelled=labelled)
         return RatedInteractions(weights, ranks=False, base=base)
 
     def offset(self, context: Context) -> Biases | None:
-        return read_biases(context, self.labelled(context)) if self.base == "biases" else None
+        fits = self.fits_biases(context.manifest)
+        return read_biases(context, self.labelled(context)) if fits else None
 
     def build(self, context: Context, device: torch.device) -> TaskModule:
         from p5dist.tasks.rating.module import RatingModule

@@ -46,7 +46,7 @@ class RatingModule(TaskModule):
     ) -> None:
         super().__init__()
         self.name, self.mean = name, manifest.rating_mean or 0.0
-        fitted = config.base == "biases"
+        fitted = config.fits_biases(manifest)
         if fitted:
             self.mean = 0.0  # it is in the biases
         width = config.user_dim

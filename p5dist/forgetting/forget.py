@@ -89,8 +89,11 @@ def forget(
 
 def _about(run: _Run, runs: list[_Run]) -> dict[str, Any]:
     """What a run has of the people."""
-    (owner,) = (one for one in runs if one.owns and one.folder.prepare == run.folder.prepare)
-    seen = seen_by(run.job, run.folder, run.manifest, owner.removed.rows)
+    (owner,) = (
+        one for one in runs if one.owns and str(one.folder.prepare) == str(run.folder.prepare)
+    )
+    records = _records(run.folder.root)
+    seen = seen_by(run.job, run.folder, run.manifest, owner.removed.rows, records)
     found: dict[str, Any] = {"models": [one.as_json() for one in seen]}
     if run.owns:
         found |= {"users": len(run.people.ids), "interactions": run.removed.interactions}
@@ -140,10 +143,14 @@ def _open(job: RunConfig, names: pa.StringArray, locks: ExitStack, dry_run: bool
 
 
 def _record(run: Folder, named: int, about: dict[str, Any]) -> None:
-    file = run / RECORD
-    before = file.read_json() if file.exists() else []
     made = {"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "version": __version__, "named": named}
-    file.write_json([*before, made | about])
+    (run / RECORD).write_json([*_records(run), made | about])
+
+
+def _records(run: Folder) -> list[dict[str, Any]]:
+    file = run / RECORD
+    found: list[dict[str, Any]] = file.read_json() if file.exists() else []
+    return found
 
 
 def _check_nothing_left(runs: list[_Run]) -> None:

@@ -49,11 +49,14 @@ class Seen:
         return asdict(self)
 
 
-def seen_by(job: RunConfig, folder: RunFolder, manifest: Manifest, rows: Ints) -> list[Seen]:
+def seen_by(
+    job: RunConfig, folder: RunFolder, manifest: Manifest, rows: Ints, records: list[dict[str, Any]]
+) -> list[Seen]:
     """The training stages that have checkpoints, in order.
 
     Args:
         rows: numbers of the histories of the people that have training interactions.
+        records: what was noted of people who left before: their rows are empty now.
     """
     found = []
     for stage, training in job.trainings().items():
@@ -62,10 +65,22 @@ def seen_by(job: RunConfig, folder: RunFolder, manifest: Manifest, rows: Ints) -
         if latest is None:
             continue
         order = open_mix(job, stage, folder, manifest).own.order
-        first = first_step(order, rows)
+        known = [first_step(order, rows), *_noted(stage, records)]
+        first = min((step for step in known if step is not None), default=None)
         steps = [c.step for c in checkpoints.all() if first is None or c.step <= first]
         before = max(steps) if steps else None
         found.append(Seen(stage, latest.step, first, before, training.init_from))
+    return found
+
+
+def _noted(stage: str, records: list[dict[str, Any]]) -> list[int | None]:
+    """The first steps of a stage that had seen people who left since it was last trained again."""
+    found: list[int | None] = []
+    for record in records:
+        if stage in record["train_again"]:
+            found = []
+        else:
+            found += [one["first"] for one in record["models"] if one["stage"] == stage]
     return found
 
 

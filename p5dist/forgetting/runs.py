@@ -41,6 +41,6 @@ def _named(storage: Folder, job: dict[str, Any]) -> list[str]:
     before = (job.get("prepare") or {}).get("continues")
     if before is not None:
         place = Folder.open(str(before))
-        if place.above == storage:
+        if str(place.above) == str(storage):
             found.append(place.name)
     return found

@@ -69,7 +69,12 @@ def test_training_again_from_before_is_training_without_them(tmp_path: Path, wor
     assert steps[late] > 1, "the first epoch takes several steps"
     run_distributed(train, workers, job, "pretrain")
     (tmp_path / "gone.txt").write_text(f"u{late + 1}\n")
-    found = forgetting.forget(job, str(tmp_path / "gone.txt"), retrain=True)
+    first = forgetting.forget(job, str(tmp_path / "gone.txt"))
+    assert first["runs"]["small"]["train_again"] == []
+    found = forgetting.forget(job, str(tmp_path / "gone.txt"), retrain=True)  # decided later
+    assert forgetting.forget(job, str(tmp_path / "gone.txt"))["runs"]["small"]["models"] == [
+        found["runs"]["small"]["models"][0] | {"steps": steps[late], "first": None}
+    ]
     (about,) = found["runs"].values()
     (model,) = about["models"]
     assert model["first"] == model["before"] == steps[late]

@@ -312,6 +312,9 @@ class RunConfig(Section):
                 section = dict(_section(job, name))
                 for key in ("log_every", "checkpoint", "ledger", "profile"):
                     section.pop(key)
+                start = section["init_from"]
+                if start is not None and start not in self.trainings():  # likewise
+                    section["init_from"] = "/".join(start.rstrip("/").split("/")[-3:])
                 parts[key_of(name)] = section
         if last is None:
             parts["ranking"] = job["ranking"]

@@ -18,6 +18,7 @@ from rich.table import Table
 
 from p5dist.checkpoint.checkpoints import Checkpoints
 from p5dist.config import RunConfig, dump_job
+from p5dist.config.places import with_absolute_places
 from p5dist.config.scale import Scale
 from p5dist.data.manifest import Manifest
 from p5dist.environment.console import console, progress
@@ -142,7 +143,7 @@ def _trainer(
     return TorchTrainer(
         train_worker,
         train_loop_config={
-            "job": dump_job(_absolute(job)), "stage": stage, "threads": threads,
+            "job": dump_job(with_absolute_places(job)), "stage": stage, "threads": threads,
             "monitor": monitor, "own": own_packages(job),
         },
         torch_config=TorchConfig(backend="nccl" if gpu else "gloo", timeout_s=int(scale.timeout_s)),
@@ -171,20 +172,6 @@ def _trainer(
         datasets={FEED: lambda: feed},
         dataset_config=LaneDataConfig(),
     )  # fmt: skip
-
-
-def _absolute(job: RunConfig) -> RunConfig:
-    """The job with a storage that means the same in every worker's folder."""
-    mix = {
-        name: mixed.model_copy(update={"data": _absolute_path(mixed.data)})
-        for name, mixed in job.feed.mix.items()
-    }
-    feed = job.feed.model_copy(update={"mix": mix})
-    return job.model_copy(update={"storage": _absolute_path(job.storage), "feed": feed})
-
-
-def _absolute_path(url: str) -> str:
-    return url if "://" in url else os.path.abspath(url)  # noqa: PTH100
 
 
 def _fit(trainer: TorchTrainer, scale: Scale, monitor: Any, stage_folder: Folder) -> None:

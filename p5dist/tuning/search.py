@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 from p5dist import pipeline
 from p5dist.config import RunConfig, dump_job, parse_job
+from p5dist.config.places import with_absolute_places
 from p5dist.data.manifest import Manifest
 from p5dist.environment.extras import need
 from p5dist.environment.provenance import provenance
@@ -94,7 +95,7 @@ def run(
 
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     log = logging.LoggerAdapter(logging.getLogger("p5dist"), {"run": job.name})
-    there = job.model_copy(update={"storage": _absolute(job.storage)})
+    there = with_absolute_places(job)
     with tempfile.TemporaryDirectory(prefix="p5dist-tune-") as scratch:
         text = dump_job(there, defaults=False)
         trial = tune.with_parameters(_trainable(), job=text, goal=asdict(goal))
@@ -306,10 +307,6 @@ def _reason(error: Any) -> str | None:
     cause = getattr(error, "cause", None)
     text = str(cause if isinstance(cause, P5Error) else error).strip()
     return text.splitlines()[-1] if text else repr(error)
-
-
-def _absolute(storage: str) -> str:
-    return storage if "://" in storage else os.path.abspath(storage)  # noqa: PTH100
 
 
 def _write(

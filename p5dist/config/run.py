@@ -310,6 +310,8 @@ class RunConfig(Section):
                 section = dict(_section(job, name))
                 for key in ("log_every", "checkpoint", "ledger", "profile"):
                     section.pop(key)
+                if section.get("privacy", 0) is None:  # as before there was this section
+                    del section["privacy"]
                 parts[key_of(name)] = section
         if last is None:
             parts["ranking"] = job["ranking"]

@@ -17,6 +17,7 @@ from pydantic import (
 )
 
 from p5dist.config.base import Section
+from p5dist.config.privacy import Privacy
 from p5dist.config.registry import OBJECTIVES, TASKS, Chosen
 from p5dist.config.sections import TaskSection
 
@@ -286,6 +287,25 @@ class Finetune(Training):
     frozen_tables: bool = False
     """Freeze the tables of the backbone."""
     adapters: Adapters = Adapters()
+    privacy: Privacy | None = None
+    """User-level differential privacy of this stage; left out: none."""
+
+    @model_validator(mode="after")
+    def _private(self) -> Finetune:
+        if self.privacy is None:
+            return self
+        if self.non_finite.policy == "skip":
+            raise ValueError(
+                "non_finite.policy skip leaves out a step because of its data, which privacy does "
+                "not cover: set it to stop"
+            )
+        for name, task in self.tasks().items():
+            if task.not_private is not None:
+                raise ValueError(
+                    f"privacy needs a loss of each user that depends on nobody else, but in task"
+                    f"{f'.tasks.{name}' if name else ''} {task.not_private}"
+                )
+        return self
 
     @model_validator(mode="after")
     def _own(self) -> Finetune:

@@ -301,6 +301,8 @@ class RunConfig(Section):
         if self.training_seed != self.seed:
             parts["train_seed"] = self.training_seed
         feed = {k: v for k, v in job["feed"].items() if k not in _HOW_TO_READ}
+        if feed["shadow"] is None:  # as before there was this setting
+            del feed["shadow"]
         for mixed in feed["mix"].values():  # the location of the run does not matter
             mixed["data"] = mixed["data"].rstrip("/").rsplit("/", 1)[-1]
         parts |= {"feed": feed, "model": job["model"]}

@@ -31,7 +31,7 @@ LAYERS = (
     "train",
     "capacity report serving submit",
     "pipeline",
-    "seeds",
+    "seeds shadows",
     "advance tuning forgetting",
     "cli",
 )

@@ -17,6 +17,7 @@ import re
 import zlib
 from collections import defaultdict
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any
 
 import pyarrow as pa
@@ -46,6 +47,11 @@ class Checkpoint:
         """The validation score at this step; None without validation."""
         score: float | None = (self.folder / MARKER).read_json().get("score")
         return score
+
+    def digest(self) -> str:
+        """Of the content: SHA-256 over the CRC-32 of all blocks."""
+        saved = sorted((e.name, e.offsets, e.sizes, e.crc32) for _, e in self.entries())
+        return sha256(repr(saved).encode()).hexdigest()
 
     def entries(self) -> list[tuple[Folder, Entry]]:
         """All saved pieces with the files that hold them.

@@ -88,15 +88,25 @@ def privacy(
         str | None, typer.Option(help="Training stage; left out: the last that ranks.")
     ] = None,
     users: Annotated[int, typer.Option(min=1, help="About so many are asked about.")] = 5000,
+    shadows: Annotated[
+        int, typer.Option(help="Also train so many runs on halves of the users, and attack them.")
+    ] = 0,
     as_json: Json = False,
 ) -> None:
     """How much a model remembers of its users: AUC of a membership-inference attack."""
+    from p5dist import shadows as shadow_runs
     from p5dist.inference.loading import load
     from p5dist.inference.membership import attack
     from p5dist.storage import Folder, RunFolder
 
-    loaded = load(run, stage=stage)
-    found = attack(loaded.job, RunFolder.at(Folder.open(run)), loaded.ranking_stage, users=users)
+    if shadows:
+        shadow_runs.check_number(shadows)
+    loaded, root = load(run, stage=stage), Folder.open(run)
+    found = attack(loaded.job, RunFolder.at(root), loaded.ranking_stage, users=users)
+    if shadows:
+        job = loaded.job.model_copy(update={"name": root.name, "storage": str(root.above)})
+        shadow_runs.train(job, loaded.ranking_stage, shadows)
+        found["shadows"] = shadow_runs.measure(job, loaded.ranking_stage, shadows, users=users)
     if as_json:
         print(json.dumps(found, indent=2))
         return
@@ -107,6 +117,13 @@ def privacy(
         f"({found['low']:.3f} to {found['high']:.3f}); by popularity, which remembers nobody, "
         f"{control['auc']:.3f} ({control['low']:.3f} to {control['high']:.3f})"
     )
+    if shadows:
+        calibrated = found["shadows"]
+        print(
+            f"{shadows} runs on halves of the users: who has trained the others tells a user that "
+            f"took part from one that did not with probability {calibrated['auc']:.3f} "
+            f"({calibrated['low']:.3f} to {calibrated['high']:.3f})"
+        )
 
 
 @app.command(rich_help_panel=DATA)

@@ -37,6 +37,9 @@ class Feed(Section):
     job's data."""
     weight: PositiveFloat = 1.0
     """Share of this job's data in every batch, relative to the data sets of the mix."""
+    shadow: NonNegativeInt | None = None
+    """Train on half of the users: those of shadow run k of ``p5dist privacy --shadows``, which sets
+    it. 2k and 2k + 1 are the two halves of one draw. Left out: all users."""
     in_memory: NonNegativeInt = 5_000_000
     """Data sets of at most this many interactions are read once by every worker and kept in its
     memory (8 bytes per interaction, up to 21 with all columns); Ray tasks stream larger data sets

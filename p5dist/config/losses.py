@@ -20,6 +20,11 @@ class FullSoftmax(Section):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Probability that is spread over all items instead of the target."""
 
+    @property
+    def drawn_from_log(self) -> tuple[str, ...]:
+        """The distributions of negatives that depend on the interactions of the log."""
+        return ()
+
 
 class SampledSoftmax(Section):
     """Cross-entropy over the positive and negatives shared by the global batch, with the logQ
@@ -35,6 +40,13 @@ class SampledSoftmax(Section):
     alpha: Annotated[float, Field(ge=0, le=1)] = 0.75
     """Exponent of popularity."""
 
+    @property
+    def drawn_from_log(self) -> tuple[str, ...]:
+        """As of :class:`FullSoftmax`."""
+        named = self.distribution
+        names = (named,) if isinstance(named, str) else tuple(named)
+        return tuple(name for name in names if name != "uniform")
+
 
 class GeneralisedBce(Section):
     """Binary cross-entropy over the positive and uniform negatives shared by the global batch; an
@@ -47,6 +59,11 @@ class GeneralisedBce(Section):
     """Negatives of a step, for the whole global batch."""
     calibration: Annotated[float, Field(ge=0, le=1)] = 0.75
     """t: 0 is plain binary cross-entropy, 1 gives calibrated probabilities."""
+
+    @property
+    def drawn_from_log(self) -> tuple[str, ...]:
+        """As of :class:`FullSoftmax`."""
+        return ()
 
 
 Loss = Annotated[FullSoftmax | SampledSoftmax | GeneralisedBce, Field(discriminator="kind")]

@@ -102,6 +102,18 @@ class TaskSection(Section):
         return None
 
     @property
+    def not_private(self) -> str | None:
+        """Why the loss of a user depends on interactions of other users, and the fix, as the end of
+        a sentence; None: it does not, if the batch has no other user."""
+        drawn = () if self.catalogue_loss is None else self.catalogue_loss.drawn_from_log
+        if not drawn:
+            return None
+        return (
+            f"loss.distribution {' and '.join(drawn)} draws negatives by the interactions of all "
+            "users: use uniform, or loss {kind: softmax}"
+        )
+
+    @property
     def loss_weights(self) -> Mapping[str, float] | Literal["learned"] | None:
         """Factors on the losses of :meth:`parts`; None for a single task."""
         return None

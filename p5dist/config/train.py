@@ -19,6 +19,7 @@ from pydantic import (
 
 from p5dist.config.base import Section
 from p5dist.config.output import Evaluate
+from p5dist.config.privacy import Privacy
 from p5dist.config.registry import OBJECTIVES, TASKS, Chosen
 from p5dist.config.sections import TaskSection
 
@@ -126,7 +127,7 @@ class Validation(Section):
 
     every: PositiveInt | None = None
     """Steps between validations; the last step always has one. Left out: 20 validations in a
-    stage; none in data without a validation split."""
+    stage; none in data without a validation split, and in a stage with privacy."""
     users: PositiveInt = 20_000
     """Approximate number of users in a validation, always the same users."""
     metric: str | None = None
@@ -294,6 +295,8 @@ class Training(Section):
             return None
         if self.validation.metric is not None:
             return self.validation.metric
+        if self.private and self.validation.every is None:
+            return None  # what a validation chooses is not private
         return "ndcg@10" if self.ranks else next(iter(self.metric_names()), None)
 
     def validating(
@@ -318,6 +321,11 @@ class Training(Section):
             events=section.events or like.events,
             patience=section.patience,
         )
+
+    @property
+    def private(self) -> bool:
+        """Whether the stage is differentially private."""
+        return False
 
     @property
     def ranks(self) -> bool:
@@ -353,6 +361,29 @@ class Finetune(Training):
     frozen_tables: bool = False
     """Freeze the tables of the backbone."""
     adapters: Adapters = Adapters()
+    privacy: Privacy | None = None
+    """User-level differential privacy of this stage; left out: none."""
+
+    @property
+    def private(self) -> bool:
+        return self.privacy is not None
+
+    @model_validator(mode="after")
+    def _private(self) -> Finetune:
+        if self.privacy is None:
+            return self
+        if self.non_finite.policy == "skip":
+            raise ValueError(
+                "non_finite.policy skip leaves out a step because of its data, which privacy does "
+                "not cover: set it to stop"
+            )
+        for name, task in self.tasks().items():
+            if task.not_private is not None:
+                raise ValueError(
+                    f"privacy needs a loss of each user that depends on nobody else, but in task"
+                    f"{f'.tasks.{name}' if name else ''} {task.not_private}"
+                )
+        return self
 
     @model_validator(mode="after")
     def _own(self) -> Finetune:

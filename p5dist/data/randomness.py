@@ -44,6 +44,7 @@ class Stream(IntEnum):
     LABELLED_USERS = 30
     VIEWS = 31
     VIEW_DROPOUT = 32
+    SHADOWS = 33
 
 
 def splitmix(x: UInts) -> UInts:

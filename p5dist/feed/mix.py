@@ -20,8 +20,8 @@ from p5dist.config.base import Column
 from p5dist.config.train import Training
 from p5dist.data import columns as c
 from p5dist.data.catalogue import Catalogue
-from p5dist.data.jagged import Ints, Jagged, offsets_of
-from p5dist.data.labelled import LabelledUsers
+from p5dist.data.jagged import Bools, Ints, Jagged, offsets_of
+from p5dist.data.labelled import LabelledUsers, ShadowUsers
 from p5dist.data.manifest import Manifest
 from p5dist.data.randomness import Stream, hashed
 from p5dist.data.reader import ShardReader
@@ -170,21 +170,27 @@ def _chosen(
 ) -> Jagged | None:
     """For every row group the offsets of the histories that have something to learn: those of users
     with labels of the stage's tasks, those with training interactions since the time from which on
-    the data trains. None: all histories."""
+    the data trains, those of a shadow run. None: all histories."""
     share, since = training.learned.labelled_users, manifest.since
-    if share == 1 and since is None:
+    number = job.feed.shadow
+    if share == 1 and since is None and number is None:
         return None
-    labelled = LabelledUsers(share, job.seed)
+    of_shadow = None if number is None else ShadowUsers(number, job.seed)
+
+    def trains(user: Ints) -> Bools:
+        labelled = LabelledUsers(share, job.seed)(user)
+        return labelled if of_shadow is None else labelled & of_shadow(user)
+
     columns: list[Column] = [] if since is None else ["timestamp"]
     reader = ShardReader(run.prepare, manifest, tuple(columns))
     rows = []
-    for number in range(len(reader.groups)):
+    for group in range(len(reader.groups)):
         if since is None:
-            chosen = labelled(reader.group_column(number, c.USER))
+            chosen = trains(reader.group_column(group, c.USER))
         else:
-            histories = reader.group(number)
+            histories = reader.group(group)
             new = (histories.split == c.TRAIN) & (histories.timestamp >= since)
-            chosen = labelled(histories.user) & (histories.where(new).lengths > 0)
+            chosen = trains(histories.user) & (histories.where(new).lengths > 0)
         rows.append(np.flatnonzero(chosen))
     lengths = np.array([len(some) for some in rows], dtype=np.int64)
     found = Jagged(offsets_of(lengths), np.concatenate([np.zeros(0, np.int64), *rows]))

@@ -50,6 +50,9 @@ class Logged:
     beside: dict[str, float] = field(default_factory=dict)
     """Seconds of this worker's work beside the steps since the preceding logged step: making their
     batches, with the sums of counts over the workers."""
+    clipped: dict[str, list[int]] = field(default_factory=dict)
+    """With privacy, since the preceding logged step and by epoch: users with a gradient, and those
+    of them whose gradient was clipped."""
 
 
 @dataclass(frozen=True)

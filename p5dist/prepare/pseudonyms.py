@@ -7,39 +7,20 @@ hexadecimal digits. Ids become pseudonyms where a raw file is read, before anyth
 from __future__ import annotations
 
 import hmac
-import os
 from collections.abc import Iterable
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from p5dist.errors import ConfigError
+from p5dist.environment.keys import key_of as secret_key
 from p5dist.prepare.arrays import one_array
 from p5dist.prepare.values import as_text, is_null
 
-_SHORTEST = 16
-
 
 def key_of(variable: str, where: str) -> bytes:
-    """The key.
-
-    Args:
-        variable: environment variable that has it.
-        where: key path of the job file, for messages.
-
-    Raises:
-        ConfigError: it is not set, or short enough to be guessed.
-    """
-    key = os.environ.get(variable, "").encode()
-    if len(key) < _SHORTEST:
-        raise ConfigError(
-            "the key of the pseudonyms is " + ("too short" if key else "not set"), where=where,
-            value=f"environment variable {variable}",
-            rule=f"at least {_SHORTEST} bytes, the same on every machine and in every run",
-            fix=f"for example export {variable}=$(openssl rand -hex 32), and keep it in a vault",
-        )  # fmt: skip
-    return key
+    """See :func:`p5dist.environment.keys.key_of`."""
+    return secret_key(variable, where, "the pseudonyms")
 
 
 def check_of(variable: str | None) -> str | None:

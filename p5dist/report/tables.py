@@ -11,6 +11,7 @@ import numpy as np
 from p5dist.ranking.results import LISTS, About, Measured, groups
 from p5dist.report.format import duration, number
 from p5dist.report.read import Facts, Run, TrainingRun
+from p5dist.train.private.outcome import headline
 
 _OF_RANKING = ("ndcg", "hr")
 """Ranking metrics that are shown as headlines."""
@@ -228,6 +229,8 @@ def _trained(training: TrainingRun) -> str:
         said.append(f"{np.nanmean(speed):,.0f} histories/s")
     if training.result is None:
         said.append("not finished")
+    elif "privacy" in training.result:
+        said.append(f"users protected by {headline(training.result['privacy'])}")
     return ", ".join(said)
 
 

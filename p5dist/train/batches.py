@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 from p5dist.data.batch import Batch
 from p5dist.data.histories import Histories
@@ -17,6 +18,7 @@ from p5dist.data.jagged import Ints
 from p5dist.errors import P5Error
 from p5dist.feed.ahead import prefetch
 from p5dist.feed.stream import LaneStream
+from p5dist.train.private.alone import Alone
 from p5dist.train.session import Session
 
 
@@ -37,6 +39,8 @@ class Ready:
     """[K] divisors of the losses, of all workers together."""
     seconds: float
     """That it took to make the batch."""
+    alone: Alone | None = None
+    """The same histories, each as a batch of its own, for private fine-tuning."""
     copied: Any = None
     """Event on a stream of the device: the batch has arrived; None: it has."""
 
@@ -66,7 +70,7 @@ class _Maker:
     """Makes the batches in the thread of the feed."""
 
     def __init__(self, session: Session) -> None:
-        self._session = session
+        self._session, self._workers = session, dist.get_world_size()
         self._copies: Any = None
         if session.device.type == "cuda":
             self._copies = torch.cuda.Stream(session.device)  # type: ignore[no-untyped-call]
@@ -77,11 +81,19 @@ class _Maker:
         if session.candidates is not None:
             candidates, log_q = session.candidates.at(step, histories)
         batch = session.collate(histories, step=step, candidates=candidates, candidate_log_q=log_q)
-        own = [float(error is not None), float(batch.histories), *session.inner.head.counts(batch)]
-        problems, number, *counts = session.host.add_numbers(own)
+        by_worker = [0.0] * self._workers
+        by_worker[dist.get_rank()] = float(batch.histories)
+        own = [float(error is not None), *by_worker, *session.inner.head.counts(batch)]
+        problems, *rest = session.host.add_numbers(own)
+        by_worker, counts = rest[: self._workers], rest[self._workers :]
+        alone = None
+        if session.private is not None:
+            most = int(max(by_worker))
+            alone = Alone(histories, step, session.collate, candidates, log_q, most)
         batch, copied = self._move(batch)
         seconds = time.perf_counter() - began
-        return Ready(step, batch, error, problems > 0, int(number), counts, seconds, copied)
+        number = int(sum(by_worker))
+        return Ready(step, batch, error, problems > 0, number, counts, seconds, alone, copied)
 
     def _move(self, batch: Batch) -> tuple[Batch, Any]:
         """The batch on its way to the device, and the event that it has arrived."""

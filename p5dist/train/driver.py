@@ -20,12 +20,13 @@ from p5dist.checkpoint.checkpoints import Checkpoints
 from p5dist.config import RunConfig, dump_job
 from p5dist.config.places import with_absolute_places
 from p5dist.config.scale import Scale
+from p5dist.config.train import Finetune
 from p5dist.data.manifest import Manifest
 from p5dist.environment.console import console, progress
 from p5dist.environment.provenance import provenance
 from p5dist.environment.resources import in_words, scaling, worker_resources
 from p5dist.errors import StoppedError
-from p5dist.feed.mix import open_mix
+from p5dist.feed.mix import Mix, open_mix
 from p5dist.feed.order import total_steps
 from p5dist.observe.events import Callback, Closed, Failed, Stopping, tell
 from p5dist.observe.metrics_log import read_metrics
@@ -39,6 +40,8 @@ from p5dist.train.handover import FEED, Feed, LaneDataConfig, train_worker
 from p5dist.train.initial import REPORT as INIT_REPORT
 from p5dist.train.initial import Report
 from p5dist.train.monitor import Monitor
+from p5dist.train.private.budget import budget_of, secret_of
+from p5dist.train.private.outcome import lines, outcome
 from p5dist.train.starts import check_start
 
 _SNAPSHOT = "checkpoint_manager_snapshot.json"
@@ -81,12 +84,17 @@ def run(
     check_training(job, stage, folder)
     prepare_tasks(job, stage, folder)
     check_start(job, stage, folder)
+    mix = open_mix(job, stage, folder, manifest)
+    budget = budget_of(job, stage, manifest, mix.own.order)
+    training = job.trainings()[stage]
+    if budget is not None and isinstance(training, Finetune):
+        secret_of(training, stage)  # found here, not by every worker
     resources = worker_resources(job.scale)
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     monitor = ray.remote(Monitor).options(num_cpus=0, scheduling_strategy=here).remote()
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
-    trainer = _trainer(job, folder, stage, manifest, resources, monitor)
+    trainer = _trainer(job, folder, stage, mix, resources, monitor)
     summary = Summary()
     with progress("steps") as bar:
         everybody = [
@@ -104,7 +112,7 @@ def run(
         for line in Report(**(stage_folder / INIT_REPORT).read_json()).lines():
             console.print(f"  {line}", soft_wrap=True, markup=False)
     logged = read_metrics(stage_folder)
-    result = {
+    result: dict[str, Any] = {
         "steps": logged[-1]["step"] if logged else 0,
         "loss": logged[-1]["loss"] if logged else None,
         "restarts": max(summary.starts - 1, 0),
@@ -112,6 +120,10 @@ def run(
         "checkpoint": Checkpoints(stage_folder / "checkpoints").best().folder.name,
         **provenance(job, stage, data=manifest.fingerprint, seconds=time.time() - began),
     }
+    if budget is not None:
+        result["privacy"] = outcome(budget, mix.own.order, stage_folder, result["steps"])
+        for line in lines(result["privacy"]):
+            console.print(f"  {line}", soft_wrap=True, markup=False)
     (stage_folder / "result.json").write_json(result)
     return result
 
@@ -120,12 +132,11 @@ def _trainer(
     job: RunConfig,
     folder: RunFolder,
     stage: str,
-    manifest: Manifest,
+    mix: Mix,
     resources: dict[str, float],
     monitor: Any,
 ) -> TorchTrainer:
     training = job.trainings()[stage]
-    mix = open_mix(job, stage, folder, manifest)
     mix.check(job)
     feed = Feed(mix.readers(job, training), job.feed.unit_rows, job.feed.read_ahead)
     scale = job.scale

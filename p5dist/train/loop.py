@@ -23,7 +23,7 @@ from p5dist.train.lookups import Lookups, lookups_of
 from p5dist.train.meter import CHECKPOINT, Meter, meter_for, watch_tables
 from p5dist.train.requests import NoRequests, Requests
 from p5dist.train.session import Session
-from p5dist.train.step import Taken, Totals, take_step
+from p5dist.train.step import Taken, Totals, take_private_step, take_step
 from p5dist.train.validation import Validator
 
 _WAIT_SECONDS = 0.05
@@ -84,6 +84,7 @@ class _Steps:
         self._callbacks, self._requests, self._validator = callbacks, requests, validator
         self._open: deque[Taken] = deque()  # steps whose totals were not looked at
         self._histories, self._making = 0, 0.0  # since the last logged step
+        self._clipped: dict[str, tuple[int, ...]] = {}  # likewise
         self.newest = self.completed = session.start
         """The step of the newest checkpoint, and of the newest one that is known to be complete."""
 
@@ -98,7 +99,7 @@ class _Steps:
             if ready.problem:
                 self._look(0)
                 raise ready.error or _other(self._session)
-            taken = take_step(self._session, lookups, ready, following, self._meter, self._flags())
+            taken = self._take(lookups, ready, following)
             self._making += ready.seconds
             learned |= taken.targets
             if taken.step + 1 == self._session.total and not learned:
@@ -115,6 +116,11 @@ class _Steps:
         with self._meter.part("validation"):
             score = _validate(session, validator, 0, self._callbacks)
         self._save(0, score)
+
+    def _take(self, lookups: Lookups, ready: Ready, following: Ready | None) -> Taken:
+        if self._session.private is not None:
+            return take_private_step(self._session, ready, self._meter, self._flags())
+        return take_step(self._session, lookups, ready, following, self._meter, self._flags())
 
     def _next(self, batches: Iterator[Ready]) -> Ready | None:
         with self._meter.part(DATA):
@@ -186,12 +192,18 @@ class _Steps:
             if not math.isfinite(totals.loss):
                 _refuse(self._session, taken, totals.loss, self._callbacks)
             agreed = agreed.with_later(totals.flags)
+            if taken.private:
+                epoch = str(self._session.order.locate(taken.step)[0])
+                before = self._clipped.get(epoch, (0, 0))
+                added = (a + int(b) for a, b in zip(before, totals.counted, strict=True))
+                self._clipped[epoch] = tuple(added)
         return agreed, totals
 
     def _logged(self, taken: Taken, totals: Totals) -> Logged:
         """The numbers of a step, with rate and seconds since the preceding logged step."""
         session, histories, making = self._session, self._histories, self._making
         self._histories, self._making = 0, 0.0
+        clipped, self._clipped = self._clipped, {}
         seconds, parts = self._meter.take()
         names = session.inner.head.names
         return Logged(
@@ -203,6 +215,7 @@ class _Steps:
             seconds=parts,
             losses=dict(zip(names, totals.losses, strict=True)) if len(names) > 1 else {},
             beside={"batches": round(making, 6)},
+            clipped={epoch: list(counted) for epoch, counted in clipped.items()},
         )
 
 

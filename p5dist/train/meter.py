@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 from torchrec.distributed.embedding_types import ShardedEmbeddingModule
+from torchrec.distributed.types import Awaitable
 
 from p5dist.observe.metrics_log import DATA
 
@@ -200,6 +201,6 @@ def _go_on(meter: Meter, name: str, *_: Any) -> None:
 def _end(meter: Meter, _: nn.Module, __: Any, vectors: Any) -> Any:
     if meter.current not in (INPUT, LOOKUP, OUTPUT):
         return None
-    arrived = vectors.wait()
+    arrived = vectors.wait() if isinstance(vectors, Awaitable) else vectors
     meter.leave()
     return arrived

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from dataclasses import asdict, dataclass
@@ -34,6 +35,9 @@ from p5dist.train.host import HostGroup
 from p5dist.train.initial import REPORT as INIT_REPORT
 from p5dist.train.initial import Source, initialise, trained_items
 from p5dist.train.optimizers import Optimizers
+from p5dist.train.private.budget import Budget, begun_epochs, budget_of
+from p5dist.train.private.outcome import REPORT as PRIVACY
+from p5dist.train.private.step import Private, open_private
 from p5dist.train.selection import Selection
 from p5dist.train.sharding import describe, init_tables, set_table_steps, shard, table_names
 
@@ -64,6 +68,10 @@ class Session:
     average: Average | None
     """Of the weights."""
     selection: Selection
+    private: Private | None = None
+    """Of a stage with differential privacy."""
+    source: str = ""
+    """The checkpoint of another run that a private stage began with, by the CRC-32 of its files."""
     skipped: int = 0
     """Of these, steps that were not applied since their loss was not finite."""
 
@@ -92,13 +100,16 @@ class Session:
 
     def position(self) -> dict[str, Any]:
         """The order that the number of steps taken is a position in."""
-        return {
+        found = {
             "data": self.mix.fingerprint,
             "feed.lanes": self.order.lanes,
             "batch_size": self.training.batch_size,
             "seed": self.job.training_seed,
             "job": self.job.fingerprint(self.stage),
         }
+        if self.private is not None:  # another key would repeat steps with other noise
+            found["privacy.key"] = self.private.noise.check
+        return found
 
     def save(self, step: int, score: float | None = None) -> None:
         """Begin a checkpoint after ``step`` steps; all workers call it.
@@ -115,6 +126,9 @@ class Session:
             "plan": describe(self.model.plan),
             "versions": versions(),
         }
+        if self.private is not None:
+            epochs = begun_epochs(self.order, step)
+            meta["privacy"] = {**self.private.budget.spent(epochs), "source": self.source}
         self.saver.save(step, self.state(), meta, score=score)
 
 
@@ -174,8 +188,26 @@ def open_session(
         selection=Selection(None if validating is None else validating.patience),
     )
     _restore(session, folder)
+    budget = budget_of(job, stage, manifest, mix.own.order)
+    if budget is not None:
+        session.private = _private(session, budget)
+        latest = checkpoints.latest()
+        if latest is not None:
+            _check(session, latest)  # the key too
+        if dist.get_rank() == 0:
+            (folder.training(stage) / PRIVACY).write_json(session.private.report())
     session.saver.prepare(session.state())
     return session
+
+
+def _private(session: Session, budget: Budget) -> Private:
+    """Equal noise for equal steps: what decides the updates names the run."""
+    run = {"data": session.mix.fingerprint, "stage": session.stage, "source": session.source,
+           "job": session.job.fingerprint(session.stage)}  # fmt: skip
+    return open_private(
+        session.model, session.inner, session.optimizers, budget, session.training,
+        run=json.dumps(run, sort_keys=True), stage=session.stage, device=session.device,
+    )  # fmt: skip
 
 
 def _candidates(job: RunConfig, stage: str, mix: Mix, host: HostGroup) -> Candidates | None:
@@ -237,8 +269,11 @@ def _restore(session: Session, folder: RunFolder) -> None:
         set_table_steps(session.model, latest.step)
         session.skipped = latest.meta()["skipped"]
         session.selection.restore(latest.meta()["selection"])
+        session.source = latest.meta().get("privacy", {}).get("source", "")
     elif session.training.init_from is not None:
         source = Source.find(session.training.init_from, session.job, folder)
+        if session.training.init_from not in session.job.trainings():
+            session.source = source.checkpoint.digest()
         report = initialise(
             session.state(), source, session.job, session.stage, folder.prepare, _labels(session)
         )

@@ -29,6 +29,8 @@ class Totals:
     """[K] means over the global batch."""
     loss: float
     """The number that is minimised."""
+    counted: tuple[float, float] = (0.0, 0.0)
+    """Of a private step: users with a gradient, and those of them whose gradient was clipped."""
 
 
 class Sum:
@@ -86,13 +88,18 @@ class Taken:
     applied: bool
     targets: bool
     """Whether any worker had a target."""
+    private: bool = False
 
     @cached_property
     def totals(self) -> Totals:
         """The numbers of all workers; waits for them."""
         numbers = self.sums.read()
         flags, losses = numbers[:NUMBER_OF_FLAGS], numbers[NUMBER_OF_FLAGS:]
-        return Totals(Flags(*flags), losses[:-1], losses[-1])
+        counted = (0.0, 0.0)
+        if self.private:
+            *losses, users, clipped = losses
+            counted = users, clipped
+        return Totals(Flags(*flags), losses[:-1], losses[-1], counted)
 
 
 def take_step(
@@ -137,6 +144,25 @@ def take_step(
         with meter.part(OPTIMIZER):
             session.optimizers.step()
     return taken
+
+
+def take_private_step(session: Session, ready: Ready, meter: Meter, flags: Flags) -> Taken:
+    """Take a step with differential privacy; see :mod:`p5dist.train.private.step`."""
+    private, alone = session.private, ready.alone
+    assert private is not None and alone is not None
+    with meter.part(OPTIMIZER):
+        lr = session.optimizers.prepare(ready.step)
+    with meter.part(FORWARD):
+        found = private.add_up(alone)
+    with meter.part("exchange"):
+        per_target = _on(session.device, [1 / count if count else 0.0 for count in ready.counts])
+        own = _on(session.device, flags.values())
+        sum_ = Sum(torch.cat([own, *_shares(session, found.losses, per_target), found.counted]))
+    with meter.part(OPTIMIZER):
+        private.apply(ready.step, found.gradients)
+    return Taken(
+        ready.step, ready.rows, ready.histories, lr, sum_, True, any(ready.counts), private=True
+    )
 
 
 @torch.no_grad()

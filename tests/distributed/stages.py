@@ -24,7 +24,7 @@ Parts = list[tuple[torch.Tensor, list[int]]]
 
 def open_stage(job: RunConfig, stage: str) -> Session:
     """On the GPU of this process if its group has NCCL."""
-    folder = RunFolder.of(job.storage, job.name)
+    folder = RunFolder.of_job(job)
     cuda = "nccl" in dist.get_backend_config()
     device = torch.device("cuda", 0) if cuda else torch.device("cpu")
     return open_session(job, stage, folder, Manifest.load(folder.prepare), device)
@@ -38,7 +38,7 @@ def train(job: RunConfig, stage: str) -> list[tuple[int, float]]:
 def run_session(job: RunConfig, stage: str) -> tuple[Session, list[dict[str, Any]]]:
     """As :func:`train`; the session, and every logged line."""
     session = open_stage(job, stage)
-    folder = RunFolder.of(job.storage, job.name)
+    folder = RunFolder.of_job(job)
     readers = session.mix.readers(job, session.training)
     stream = LaneStream(readers, dist.get_rank(), dist.get_world_size(), 10, 1, read_here)
     recorder = Recorder()

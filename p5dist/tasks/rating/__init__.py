@@ -71,6 +71,12 @@ class Rating(Labelled):
     def reads_user_attributes(self) -> bool:
         return self.user_table
 
+    @property
+    def not_private(self) -> str | None:
+        if self.base == "mean":
+            return None
+        return "biases, the base, are fitted on the ratings of all users: set base to mean"
+
     def check(self, job: RunConfig, key: str) -> None:
         check_columns(job, key, "rating")
 

@@ -18,13 +18,13 @@ from p5dist.config import RunConfig, parse_job
 from p5dist.data import columns as c
 from p5dist.data.manifest import MANIFEST, Manifest
 from p5dist.errors import RunFolderError
+from p5dist.forgetting.described import mentions
 from p5dist.forgetting.models import Seen, seen_by, untrain
 from p5dist.forgetting.people import People, find_people, read_people
 from p5dist.forgetting.prepared import (
     Removed,
     finish,
     forget_in_prepared,
-    mentions,
     removed_from,
 )
 from p5dist.forgetting.results import forget_in_results

@@ -18,8 +18,8 @@ from p5dist.data import columns as c
 from p5dist.data.batch import USER_FEATURE
 from p5dist.data.jagged import contains
 from p5dist.data.manifest import Manifest
+from p5dist.forgetting.described import without_mentions
 from p5dist.forgetting.people import People
-from p5dist.forgetting.prepared import without_mentions
 from p5dist.observe.stages import marker
 from p5dist.storage import Folder, RunFolder
 

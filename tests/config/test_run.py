@@ -63,7 +63,6 @@ def _job(*overrides: str) -> RunConfig:
         ),
         (["model.dim=7"], "dim 7 must be a multiple of encoder.heads 2"),
         (["pretrain.epochs=1"], "one of steps and epochs, or neither"),
-        (["pretrain.steps=null"], "one of steps and epochs, or neither"),
         (["prepare.items.attributes.genre={kind: numeric}"], "genre.bins: missing"),
         (["prepare.items.attributes.genre={kind: numeric, bins: [2, 1]}"], "bins must rise"),
         (["prepare.users={files: u.csv, id: u, title: name}"], "only items have a title"),

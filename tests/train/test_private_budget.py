@@ -130,9 +130,8 @@ def test_settings_that_privacy_does_not_fit(settings: list[str], text: str, tmp_
         small_job(tmp_path, "finetune.rating.privacy={noise: 1, key: K}", *settings)
 
 
-def test_a_job_without_privacy_keeps_its_fingerprint(tmp_path: Path) -> None:
+def test_privacy_decides_the_weights(tmp_path: Path) -> None:
     job = small_job(tmp_path)
-    assert "privacy" not in job.identity(STAGE)["finetune.rating"]
     private = small_job(tmp_path, "finetune.rating.privacy={noise: 1, key: K}")
     assert private.fingerprint(STAGE) != job.fingerprint(STAGE)
 

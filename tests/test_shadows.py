@@ -87,7 +87,3 @@ def test_trainings_that_remember_their_users_are_told_apart(
 def test_numbers_of_shadows(number: int) -> None:
     with pytest.raises(ConfigError, match="an even number from 4 on"):
         check_number(number)
-
-
-def test_a_job_without_shadows_keeps_its_fingerprint(tmp_path: Path) -> None:
-    assert "shadow" not in small_job(tmp_path).identity(STAGE)["feed"]

@@ -156,6 +156,8 @@ class Validating:
     targets: Literal["all", "new"]
     events: tuple[str, ...] | None
     patience: int | None
+    asked: bool
+    """Whether the job says when: then there must be something to validate on."""
 
 
 class Averaging(Section):
@@ -320,6 +322,7 @@ class Training(Section):
             targets=section.targets or like.targets,
             events=section.events or like.events,
             patience=section.patience,
+            asked=section.every is not None,
         )
 
     @property

@@ -115,7 +115,8 @@ class _Steps:
             return
         with self._meter.part("validation"):
             score = _validate(session, validator, 0, self._callbacks)
-        self._save(0, score)
+        if score is not None:
+            self._save(0, score)
 
     def _take(self, lookups: Lookups, ready: Ready, following: Ready | None) -> Taken:
         if self._session.private is not None:
@@ -221,12 +222,14 @@ class _Steps:
 
 def _validate(
     session: Session, validator: Validator, done: int, callbacks: Sequence[Callback]
-) -> float:
-    """The score after ``done`` steps, the higher the better."""
+) -> float | None:
+    """The score after ``done`` steps, the higher the better; None without targets."""
     average = nullcontext() if session.average is None else session.average.in_place()
     with average:
         value = validator()
     session.model.train()
+    if value is None:
+        return None
     metric = validator.config.metric
     tell(callbacks, Validated(done, metric, value))
     score = value if validator.higher_is_better else -value

@@ -87,14 +87,15 @@ class Validator:
         self._metric = metric
         self._device = device
 
-    def __call__(self) -> float:
-        """The metric over all targets of all workers.
+    def __call__(self) -> float | None:
+        """The metric over all targets of all workers; None without targets, if the job leaves it
+        to p5dist whether the stage is validated.
 
         Raises:
             ConfigError: no user with a target was chosen.
         """
         value = self._metric.measure(self._make(), self._batches())
-        if value is None:
+        if value is None and self.config.asked:
             raise ConfigError(
                 "none of the users chosen by chance can be validated on",
                 where="validation.users", value=self.config.users,

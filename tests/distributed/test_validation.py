@@ -24,8 +24,8 @@ from tests.processes import run_distributed
 from tests.small_data import small_job, write_small_data
 
 MANY = (
-    "finetune.rating.task={kind: multi, tasks: {a: {kind: rating, history: time}, "
-    "b: {kind: rating, history: time, score: dot}}}"
+    "finetune.rating.task={kind: multi, tasks: {a: {kind: rating, base: mean, history: time}, "
+    "b: {kind: rating, base: mean, history: time, score: dot}}}"
 )
 VALIDATE = "pretrain.validation={every: 5, users: 1000}"
 
@@ -100,7 +100,10 @@ def test_validating_leaves_the_curve_as_it_is(tmp_path: Path) -> None:
 
 def test_the_best_checkpoint_stays_though_only_the_newest_are_kept(tmp_path: Path) -> None:
     job, found = validated(
-        tmp_path, 1, "pretrain.validation={every: 1, users: 1000}", "pretrain.checkpoint.keep=1"
+        tmp_path,
+        1,
+        "pretrain.validation={every: 1, users: 1000, patience: null}",
+        "pretrain.checkpoint.keep=1",
     )
     best = max(found["validations"], key=lambda v: v[1])[0]
     folder = RunFolder.of(job.storage, job.name).training("pretrain")

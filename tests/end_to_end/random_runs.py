@@ -78,7 +78,10 @@ def random_job(draw: Random, folder: Path) -> RunConfig:
             {"like": {"kind": "click", "threshold": 3, "negatives": 2}},
         ]
     )
-    training = {"batch_size": 16, "epochs": 1, "ledger": True, "checkpoint": {"every": 1000}}
+    training = {
+        "batch_size": 16, "epochs": 1, "ledger": True, "checkpoint": {"every": 1000},
+        "validation": {"patience": None},
+    }  # fmt: skip
     job = {
         "name": "run",
         "storage": str(folder),

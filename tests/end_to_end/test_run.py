@@ -29,9 +29,10 @@ prepare:
   items: {{files: {folder}/items.csv, id: what, title: name, attributes: {{kind: {{kind: category}}}}}}
 feed: {{lanes: 4, max_length: 10}}
 model: {{dim: 16, encoder: {{layers: 1}}, item_attributes: [kind]}}
-pretrain: {{steps: STEPS, batch_size: 16, log_every: 1, checkpoint: {{every: 20}}}}
+pretrain: {{steps: STEPS, batch_size: 16, log_every: 1, checkpoint: {{every: 20}},
+  validation: null}}
 finetune:
-  rating: {{task: {{kind: rating}}, steps: 10, batch_size: 16}}
+  rating: {{task: {{kind: rating, base: mean}}, steps: 10, batch_size: 16, validation: null}}
 ranking: {{item_to_item: 0.2, returns: false}}
 scale: {{workers: 2}}
 """.replace("STEPS", str(STEPS))  # noqa: E501

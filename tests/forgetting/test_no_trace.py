@@ -38,8 +38,8 @@ prepare:
   vocabulary: {{of: all}}
 feed: {{lanes: 4}}
 model: {{dim: 8, encoder: {{layers: 1, heads: 1}}, user_attributes: [city]}}
-pretrain: {{steps: 4, batch_size: 16}}
-finetune: {{stars: {{task: {{kind: rating}}, steps: 4, batch_size: 16}}}}
+pretrain: {{steps: 4, batch_size: 16, validation: null}}
+finetune: {{stars: {{task: {{kind: rating}}, steps: 4, batch_size: 16, validation: null}}}}
 ranking: {{item_to_item: 0.5, returns: false}}
 recommend: {{users: {folder}/named.txt}}
 scale: {{workers: 1}}
@@ -168,7 +168,7 @@ def test_the_run_goes_on(ran: tuple[RunConfig, Path, dict[str, Any]]) -> None:
     more = parse_job(JOB.format(folder=folder), ["recommend.k=3", "evaluate.k=[5]"])
     pipeline.run(more, [])
     assert having(folder / "runs", [*GONE, *OWN]) == []
-    lists = pq.read_table(folder / "runs/shop/recommend")
+    lists = pq.read_table(folder / "runs/shop/recommend/part-00000.parquet")
     assert set(lists["user_id"].to_pylist()) == set(others)
     loaded = load(str(folder / "runs/shop"))
     assert len(loaded.recommend([["i1", "i2"]], k=2)) == 2

@@ -32,15 +32,15 @@ TASKS = {
     "next item, weighted": "{kind: next_item, events: {buy: 3, view: 1}}",
     "next item, one event": "{kind: next_item, events: {buy: 1}}",
     "next item, by masks": "{kind: next_item, by: masked}",
-    "rating, dot": "{kind: rating, score: dot}",
-    "rating, mlp": "{kind: rating, score: mlp, user_table: false}",
+    "rating, dot": "{kind: rating, base: mean, score: dot}",
+    "rating, mlp": "{kind: rating, base: mean, score: mlp, user_table: false}",
     "click, dlrm": "{kind: click, positive: [buy]}",
     "click, dlrm of drawn items": "{kind: click, negatives: 3, state: false}",
     "click, dcn": "{kind: click, threshold: 3, interaction: {kind: dcn}}",
     "click, low-rank dcn": "{kind: click, positive: [buy], negatives: 2, user_table: false, "
     "interaction: {kind: dcn, layers: 2, rank: 4}}",
     "three tasks": "{kind: multi, weights: learned, tasks: {next: {kind: next_item}, stars: "
-    "{kind: rating, history: time}, buys: {kind: click, positive: [buy]}}}",
+    "{kind: rating, base: mean, history: time}, buys: {kind: click, positive: [buy]}}}",
 }
 MODELS = {
     "rotary": ["model.encoder.positions=rotary", "model.encoder.layers=2"],

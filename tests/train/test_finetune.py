@@ -116,7 +116,7 @@ def test_rates_by_part(pretrained: Path, tmp_path: Path) -> None:
 
 def test_a_stage_starts_from_another_stage_of_the_run(pretrained: Path, tmp_path: Path) -> None:
     second = (
-        "finetune.again={task: {kind: rating, user_dim: 8}, steps: 2, batch_size: 12, "
+        "finetune.again={task: {kind: rating, base: mean, user_dim: 8}, steps: 2, batch_size: 12, "
         "init_from: finetune/rating}"
     )
     start = f"finetune.rating.init_from={pretrained / 'small/pretrain'}"

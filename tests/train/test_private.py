@@ -37,15 +37,18 @@ TASKS = {
     ],
     "gbce": ["finetune.rating.task={kind: next_item, loss: {kind: gbce, negatives: 9}}"],
     "masked": ["finetune.rating.task={kind: next_item, by: masked}", "pretrain=null"],
-    "rating": ["finetune.rating.task={kind: rating, user_table: false}"],
-    "user": ["finetune.rating.task={kind: rating, user_dim: 8}", "model.inputs.user_id=true"],
+    "rating": ["finetune.rating.task={kind: rating, base: mean, user_table: false}"],
+    "user": [
+        "finetune.rating.task={kind: rating, base: mean, user_dim: 8}",
+        "model.inputs.user_id=true",
+    ],
     "click": ["finetune.rating.task={kind: click, threshold: 3}"],
     "drawn": ["finetune.rating.task={kind: click, negatives: 2, user_table: false}"],
     "vectors": ["finetune.rating.task={kind: next_item}", *VECTORS],
     "three": [
         "prepare.source.columns.event=event",
         "finetune.rating.task={kind: multi, weights: learned, tasks: {next: {kind: next_item}, "
-        "stars: {kind: rating, history: time}, buys: {kind: click, positive: [buy]}}}",
+        "stars: {kind: rating, base: mean, history: time}, buys: {kind: click, positive: [buy]}}}",
     ],
 }
 

@@ -95,8 +95,9 @@ class Rating(Labelled):
 
     def fits_biases(self, manifest: Manifest) -> bool:
         """Whether the base are fitted biases."""
-        there = manifest.users_by_split["validation"] > 0
-        return self.base == "biases" or (self.base == "auto" and there)
+        if self.base != "auto":
+            return self.base == "biases"
+        return manifest.users_by_split["validation"] > 0
 
     def prepare(self, context: Context) -> None:
         if self.fits_biases(context.manifest):

@@ -164,6 +164,8 @@ class TaskMetric(Metric):
     def measure(self, scorer: Scorer, batches: Iterator[TargetBatch]) -> float | None:
         predictor = scorer.task(self._task)
         parts = [self._evaluation.examples(predictor, batch, None) for batch in batches]
+        if not parts:  # on no worker, see Validator
+            return None
         mine = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         gathered: list[Any] = [None] * dist.get_world_size()
         dist.all_gather_object(gathered, mine)

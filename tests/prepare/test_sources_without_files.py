@@ -255,13 +255,13 @@ def part_of(form: Kafka, end: int) -> FileRange:
 
 
 def test_a_broker_that_stops_in_the_middle(monkeypatch: pytest.MonkeyPatch) -> None:
-    broker = Broker(rows(0, 2000))
+    broker = Broker(rows(0, 50_000))  # more than the client asks for at once
     monkeypatch.setattr(kafka, "_SILENCE_S", 2.0)
     monkeypatch.setattr(kafka, "_AT_ONCE", 10)
     monkeypatch.setenv(VARIABLE, broker.settings)
     source = {"files": "events", "format": "kafka", "connection": VARIABLE}
     form = Kafka(Layout.of_log(Source.model_validate(source)))
-    tables = form.read(part_of(form, 900))
+    tables = form.read(part_of(form, 24_000))
     assert len(next(tables)[0]) == 10
     broker.kill()
     with pytest.raises(DataError, match="no message for 2 s"):

@@ -78,21 +78,30 @@ def forget(
     names = read_people(job, users)
     with ExitStack() as locks:
         runs = _open(job, names, locks, dry_run)
-        found = {run.name: _about(run, runs) for run in runs}
+        found = {run.name: _about(run, runs, retrain=retrain) for run in runs}
+        known = set().union(*(run.people.known for run in runs))
         if not dry_run:
             _remove(runs, found, retrain=retrain)
             for run in runs:
-                _record(run.folder.root, len(names), found[run.name])
+                if _removed(found[run.name]):
+                    _record(run.folder.root, len(names), found[run.name])
             _check_nothing_left(runs)
-    return {"named": len(names), "dry_run": dry_run, "runs": found}
+    return {
+        "named": len(names), "unknown": len(names) - len(known), "dry_run": dry_run, "runs": found
+    }  # fmt: skip
 
 
-def _about(run: _Run, runs: list[_Run]) -> dict[str, Any]:
-    """What a run has of the people."""
+def _removed(about: dict[str, Any]) -> bool:
+    numbers = ("users", "interactions", "targets", "lists", "user_rows", "train_again")
+    return any(about.get(name) for name in numbers)
+
+
+def _about(run: _Run, runs: list[_Run], *, retrain: bool) -> dict[str, Any]:
+    """What a run has of the people; to train again, also of those who left before."""
     (owner,) = (
         one for one in runs if one.owns and str(one.folder.prepare) == str(run.folder.prepare)
     )
-    records = _records(run.folder.root)
+    records = _records(run.folder.root) if retrain else []
     seen = seen_by(run.job, run.folder, run.manifest, owner.removed.rows, records)
     found: dict[str, Any] = {"models": [one.as_json() for one in seen]}
     if run.owns:
@@ -197,7 +206,12 @@ def _names_one(file: Folder, people: People) -> bool:
 def in_words(found: dict[str, Any]) -> list[str]:
     """The lines that the command prints."""
     would = "would be " if found["dry_run"] else ""
-    lines = [f"{found['named']:,} people named"]
+    lines = [f"people named: {found['named']:,}"]
+    if found["unknown"]:
+        lines.append(
+            f"warning: {found['unknown']:,} of them are in no vocabulary of these runs; if they "
+            "did not leave before, look at the file"
+        )
     for name, about in found["runs"].items():
         removed = []
         if "users" in about:
@@ -208,13 +222,14 @@ def in_words(found: dict[str, Any]) -> list[str]:
             if about.get(key):
                 removed.append(f"{about[key]:,} {words}")
         lines.append(f"{name}: {', '.join(removed) or 'nothing'} {would}removed")
-        lines += [f"  {_model(Seen(**one), about)}" for one in about["models"]]
+        trained = {one["stage"] for one in about["models"] if Seen(**one).itself}
+        lines += [f"  {_model(Seen(**one), about, trained)}" for one in about["models"]]
         if about.get("train_again"):
             lines.append(f"  train again: {', '.join(about['train_again'])} (p5dist run)")
     return lines
 
 
-def _model(seen: Seen, about: dict[str, Any]) -> str:
+def _model(seen: Seen, about: dict[str, Any], trained: set[str]) -> str:
     if seen.stage in about.get("train_again", ()):
         return f"{seen.stage}: its checkpoints that have seen them are discarded"
     if not seen.itself:
@@ -225,6 +240,8 @@ def _model(seen: Seen, about: dict[str, Any]) -> str:
         f"{seen.stage}: has trained on them from step {(seen.first or 0) + 1:,} of {seen.steps:,} "
         "on; its shared weights hold what it learned. --retrain: it trains again "
     )
+    if seen.starts_from in trained:
+        return text + f"from the start, since it starts from {seen.starts_from}"
     if seen.before is None:
         return text + "from the start, since every checkpoint has seen them"
     return text + f"from step {seen.before:,}, whose checkpoint has not seen them"

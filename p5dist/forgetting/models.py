@@ -109,7 +109,8 @@ def untrain(job: RunConfig, folder: RunFolder, seen: list[Seen]) -> list[str]:
         again.append(one.stage)
         place = folder.training(one.stage)
         marker(folder, one.stage).remove()
-        if inherited or one.before is None:
+        based = any(task.has_base for task in job.trainings()[one.stage].tasks().values())
+        if inherited or based or one.before is None:  # a base is fitted on their ratings too
             place.remove()
             continue
         checkpoints = Checkpoints(place / "checkpoints")
@@ -118,6 +119,9 @@ def untrain(job: RunConfig, folder: RunFolder, seen: list[Seen]) -> list[str]:
                 checkpoints.discard(checkpoint.step)
         (place / "vectors").remove()
     if again:
+        for name in folder.prepare.children():
+            if name.startswith("biases-"):
+                (folder.prepare / name).remove()
         for stage in ("evaluate", "recommend"):
             marker(folder, stage).remove()
             (folder.root / stage).remove()

@@ -29,6 +29,8 @@ class People:
     """External ids: of all who are to be forgotten, also of those whom the run does not know."""
     ids: Ints
     """Internal ids, rising."""
+    known: frozenset[str] = frozenset()
+    """External ids of those whom the run knows."""
 
     def among(self, names: pa.Array | pa.ChunkedArray) -> np.ndarray:
         """[n] whether an external id is one of theirs."""
@@ -52,14 +54,15 @@ def read_people(job: RunConfig, file: str) -> pa.StringArray:
 
 def find_people(names: pa.StringArray, prepare: Folder) -> People:
     """The internal ids; the vocabulary streams by."""
-    file, found = prepare / USERS, []
+    file, found, known = prepare / USERS, [], set[str]()
     if file.exists():
         with pq.ParquetFile(file.path, filesystem=file.fs) as opened:
             for group in opened.iter_batches(columns=[c.ID, c.EXTERNAL_ID]):
                 there = pc.is_in(group.column(c.EXTERNAL_ID), value_set=names)
                 found.append(group.column(c.ID).filter(there).to_numpy())
+                known.update(group.column(c.EXTERNAL_ID).filter(there).to_pylist())
     ids: Ints = np.sort(np.concatenate([np.zeros(0, np.int64), *found]))
-    return People(names, ids)
+    return People(names, ids, frozenset(known))
 
 
 def edited(source: Folder, target: Folder, edit: Callable[[pa.Table, int], pa.Table]) -> None:

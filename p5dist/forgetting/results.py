@@ -61,7 +61,8 @@ def forget_in_results(
 
         for checkpoint in Checkpoints(place / "checkpoints").all():
             found.user_rows += zero_rows(checkpoint, is_table, people.ids)
-    folder.report.remove()
+    if len(people.ids) or found.lists:
+        folder.report.remove()
     return found
 
 

@@ -29,7 +29,7 @@ from p5dist.errors import StoppedError
 from p5dist.feed.mix import Mix, open_mix
 from p5dist.feed.order import total_steps
 from p5dist.observe.events import Callback, Closed, Failed, Stopping, tell
-from p5dist.observe.metrics_log import read_metrics
+from p5dist.observe.metrics_log import read_metrics, read_validation
 from p5dist.storage import Folder, RunFolder
 from p5dist.tasks.needs import check_training, prepare_tasks
 from p5dist.train.callbacks.errors_log import ErrorsLog
@@ -111,6 +111,8 @@ def run(
     if (stage_folder / INIT_REPORT).exists():
         for line in Report(**(stage_folder / INIT_REPORT).read_json()).lines():
             console.print(f"  {line}", soft_wrap=True, markup=False)
+    for line in _ended(stage_folder, total_steps(training, mix.own.order)):
+        console.print(f"  {line}", soft_wrap=True, markup=False)
     logged = read_metrics(stage_folder)
     result: dict[str, Any] = {
         "steps": logged[-1]["step"] if logged else 0,
@@ -126,6 +128,24 @@ def run(
             console.print(f"  {line}", soft_wrap=True, markup=False)
     (stage_folder / "result.json").write_json(result)
     return result
+
+
+def _ended(stage_folder: Folder, total: int) -> list[str]:
+    """How a validated stage ended, in words."""
+    validated = read_validation(stage_folder)
+    if not validated:
+        return []
+    checkpoints = Checkpoints(stage_folder / "checkpoints")
+    best, last = checkpoints.best(), checkpoints.require().step
+    value = next((v for v in validated if v["step"] == best.step), None)
+    found = []
+    if last < total:
+        found.append(f"ended early, after {last:,} of {total:,} steps: no validation was better")
+    if value is not None:
+        found.append(f"best: {value['metric']} {value['value']:.4f} after {best.step:,} steps")
+    if best.step == 0:
+        found.append("warning: training did not improve on what the stage started from")
+    return found
 
 
 def _trainer(

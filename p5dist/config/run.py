@@ -223,7 +223,8 @@ class RunConfig(Section):
         if start == "pretrain" and self.pretrain is None:
             raise ValueError(
                 f"{key}.init_from is 'pretrain', but the job has no pretrain "
-                f"section: add one, or set {key}.init_from to null"
+                f"section: add one (pretrain: {{}} is enough), or set {key}.init_from to null to "
+                "train without it"
             )
         inside = start is not None and (start in self.trainings() or "/" not in start)
         if inside and start not in before:

@@ -111,6 +111,9 @@ class Manifest(BaseModel):
     forgotten: int = 0
     """Users who were forgotten (``p5dist forget``): their rows are empty and stay where they were,
     so that the order of training is the same without them."""
+    emptied: str = ""
+    """Digest of the ids of these users, in the order in which they left: a private training draws
+    other noise for other data."""
     pending: tuple[str, ...] = ()
     """Files, relative to the prepare folder, that are being replaced: their new version is beside
     them, with NEW at the end of its name. While there are some, nothing may be read."""

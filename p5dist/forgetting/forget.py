@@ -112,18 +112,21 @@ def _about(run: _Run, runs: list[_Run], *, retrain: bool) -> dict[str, Any]:
 def _remove(runs: list[_Run], found: dict[str, Any], *, retrain: bool) -> None:
     """The vocabularies, which know who is who, change last: until then a killed command can be
     given again."""
+    discarded: list[str] = []
     for run in runs:
         log = logging.LoggerAdapter(logging.getLogger("p5dist"), {"run": run.name})
         log.info("people leave its results")
         seen = [Seen(**one) for one in found[run.name]["models"]]
-        again = untrain(run.job, run.folder, seen) if retrain else []
+        again = []
+        if retrain:
+            again = untrain(run.job, run.folder, run.manifest, seen, discarded)
         left = forget_in_results(run.job, run.folder, run.manifest, run.people)
         found[run.name] |= {**asdict(left), "train_again": again}
     for run in runs:
         if run.owns:
             log = logging.LoggerAdapter(logging.getLogger("p5dist"), {"run": run.name})
             log.info("people leave its prepared data")
-            forget_in_prepared(run.folder.prepare, run.manifest, run.people)
+            forget_in_prepared(run.folder.prepare, run.manifest, run.people, run.removed)
 
 
 def _open(job: RunConfig, names: pa.StringArray, locks: ExitStack, dry_run: bool) -> list[_Run]:
@@ -225,7 +228,8 @@ def in_words(found: dict[str, Any]) -> list[str]:
         trained = {one["stage"] for one in about["models"] if Seen(**one).itself}
         lines += [f"  {_model(Seen(**one), about, trained)}" for one in about["models"]]
         if about.get("train_again"):
-            lines.append(f"  train again: {', '.join(about['train_again'])} (p5dist run)")
+            stages = ", ".join(about["train_again"])
+            lines.append(f"  train again: {stages} (p5dist run, with job.yaml of {name})")
     return lines
 
 

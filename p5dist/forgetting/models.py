@@ -21,7 +21,7 @@ from p5dist.data.manifest import Manifest
 from p5dist.feed.mix import open_mix
 from p5dist.feed.order import LaneOrder
 from p5dist.observe.stages import marker
-from p5dist.storage import RunFolder
+from p5dist.storage import Folder, RunFolder
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,15 @@ def _noted(stage: str, records: list[dict[str, Any]]) -> list[int | None]:
     return found
 
 
+def _starts_from(seen: Seen, job: RunConfig, folder: RunFolder, discarded: list[str]) -> bool:
+    """Whether a stage starts from the weights of one of these stages, of its run or another one."""
+    start = seen.starts_from
+    if start is None:
+        return False
+    place = folder.training(start) if start in job.trainings() else Folder.open(start)
+    return any(f"{place}/".startswith(f"{one}/") for one in discarded)
+
+
 def first_step(order: LaneOrder, rows: Ints) -> int | None:
     """Steps before the one that first takes one of ``rows``; None if no step does."""
     epoch, wanted = order.of_epoch(0), np.sort(rows)
@@ -95,22 +104,32 @@ def first_step(order: LaneOrder, rows: Ints) -> int | None:
     return min(starts) // order.rows_per_lane if starts else None
 
 
-def untrain(job: RunConfig, folder: RunFolder, seen: list[Seen]) -> list[str]:
+def untrain(
+    job: RunConfig, folder: RunFolder, manifest: Manifest, seen: list[Seen], discarded: list[str]
+) -> list[str]:
     """Discard every checkpoint that has seen the people, and what was computed from it.
 
+    Args:
+        discarded: folders of the training stages of all runs that are to be trained again; grows.
+
     Returns:
-        The stages that are to be trained again.
+        The stages of this run that are to be trained again.
     """
     again: list[str] = []
     for one in seen:
-        inherited = one.starts_from in again
+        inherited = _starts_from(one, job, folder, discarded)
         if not (one.itself or inherited):
             continue
         again.append(one.stage)
         place = folder.training(one.stage)
+        discarded.append(str(place))
         marker(folder, one.stage).remove()
         based = any(task.has_base for task in job.trainings()[one.stage].tasks().values())
-        if inherited or based or one.before is None:  # a base is fitted on their ratings too
+        # A base is fitted on their ratings too; a period takes no empty rows, so that its order
+        # has changed; a private training has other noise now, or the noise would cancel out.
+        private = job.trainings()[one.stage].private
+        anew = inherited or based or private or manifest.since is not None
+        if anew or one.before is None:
             place.remove()
             continue
         checkpoints = Checkpoints(place / "checkpoints")

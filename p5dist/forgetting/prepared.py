@@ -7,6 +7,7 @@ finishes if the first one is killed.
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
@@ -80,22 +81,19 @@ def removed_from(prepare: Folder, manifest: Manifest, people: People) -> Removed
     return found
 
 
-def forget_in_prepared(prepare: Folder, manifest: Manifest, people: People) -> Removed:
+def forget_in_prepared(prepare: Folder, manifest: Manifest, people: People, found: Removed) -> None:
     """Remove people from all files of a prepare folder.
 
     Args:
         manifest: without pending files.
-
-    Returns:
-        What was removed.
+        found: what the shards have of the people, see :func:`removed_from`.
     """
-    edits, found, shards = Edits(prepare), Removed(), []
+    edits, shards = Edits(prepare), list[ShardFile]()
     for shard in manifest.shards:
         table = _rows_of(prepare, shard, people)
         if table is None:
             shards.append(shard)
             continue
-        _count(found, table, shard, manifest, people)
         new = write_shard(
             _emptied(table, people), prepare, shard.path + NEW, shard.first_row, shard.groups[0]
         )
@@ -110,7 +108,6 @@ def forget_in_prepared(prepare: Folder, manifest: Manifest, people: People) -> R
     after = _manifest(manifest, shards, found, people)
     after.model_copy(update={"pending": tuple(edits.names)}).save(prepare)
     finish(prepare)
-    return found
 
 
 def finish(prepare: Folder) -> None:
@@ -189,9 +186,16 @@ def _manifest(
             "rows_by_split": _less(manifest.rows_by_split, found.by_split),
             "users_by_split": _less(manifest.users_by_split, found.users_by_split),
             "forgotten": manifest.forgotten + len(people.ids),
+            "emptied": _digest(manifest.emptied, people),
             "targets": targets,
         }
     )
+
+
+def _digest(before: str, people: People) -> str:
+    if not len(people.ids):
+        return before
+    return hashlib.sha256(before.encode() + people.ids.tobytes()).hexdigest()[:32]
 
 
 def _more(rejected: dict[str, int], found: Removed) -> dict[str, int]:

@@ -202,8 +202,13 @@ def open_session(
 
 def _private(session: Session, budget: Budget) -> Private:
     """Equal noise for equal steps: what decides the updates names the run."""
-    run = {"data": session.mix.fingerprint, "stage": session.stage, "source": session.source,
-           "job": session.job.fingerprint(session.stage)}  # fmt: skip
+    run = {
+        "data": session.mix.fingerprint,
+        "emptied": session.manifest.emptied,
+        "stage": session.stage,
+        "source": session.source,
+        "job": session.job.fingerprint(session.stage),
+    }
     return open_private(
         session.model, session.inner, session.optimizers, budget, session.training,
         run=json.dumps(run, sort_keys=True), stage=session.stage, device=session.device,

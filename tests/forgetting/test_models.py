@@ -15,7 +15,7 @@ from p5dist.config import RunConfig, dump_job
 from p5dist.data.manifest import Manifest
 from p5dist.feed.mix import open_mix
 from p5dist.forgetting import forget as forgetting
-from p5dist.forgetting.models import first_step
+from p5dist.forgetting.models import Seen, first_step, untrain
 from p5dist.forgetting.runs import related_runs
 from p5dist.storage import RunFolder
 from tests.distributed.stages import local_state, train, whole
@@ -110,6 +110,18 @@ def test_a_stage_that_starts_from_one_that_has_seen_them_trains_again(tmp_path: 
     assert said["runs"]["small"]["train_again"] == ["pretrain", "finetune/rating"]
     for stage in ("pretrain", "finetune/rating"):
         assert Checkpoints(run.training(stage) / "checkpoints").latest() is None
+
+
+def test_a_run_that_starts_from_one_that_trains_again_trains_again(tmp_path: Path) -> None:
+    """As a period does, whose own interactions may have nothing of the people."""
+    job, run = small(tmp_path, f"pretrain.init_from={tmp_path}/before/pretrain")
+    manifest = Manifest.load(run.prepare)
+    own = Seen("pretrain", 8, None, 8, f"{tmp_path}/before/pretrain")
+    assert untrain(job, run, manifest, [own], [f"{tmp_path}/other/pretrain"]) == []
+    assert untrain(job, run, manifest, [own], [f"{tmp_path}/before/pretrain2"]) == []
+    discarded = [f"{tmp_path}/before/pretrain"]
+    assert untrain(job, run, manifest, [own], discarded) == ["pretrain"]
+    assert discarded[1:] == [str(run.training("pretrain"))]
 
 
 def test_the_runs_of_a_job(tmp_path: Path) -> None:

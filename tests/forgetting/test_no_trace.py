@@ -191,6 +191,7 @@ def test_the_manifest_is_that_of_a_log_without_them(tmp_path: Path) -> None:
     assert found.rows_kept == wanted.rows_kept == before.rows_kept - 13
     assert found.rows_in == found.rows_kept + sum(found.rows_rejected.values())
     assert found.rows_rejected["forgotten"] == 13 and found.forgotten == 2
+    assert not before.emptied and found.emptied
     assert [shard.groups for shard in found.shards] == [shard.groups for shard in before.shards]
 
     def counts(one: RunConfig) -> dict[str, int]:

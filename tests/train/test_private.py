@@ -11,6 +11,8 @@ import pytest
 import torch
 
 from p5dist.config import RunConfig
+from p5dist.data.manifest import Manifest
+from p5dist.storage import RunFolder
 from p5dist.train.private.step import clip_gradient
 from tests.distributed.stages import local_state, train, whole
 from tests.processes import run_distributed
@@ -223,9 +225,12 @@ def test_runs_that_differ_have_other_noise(tmp_path: Path) -> None:
         private_job(tmp_path / "c", clip=0.6), private_job(tmp_path / "d", "seed=4"),
         private_job(tmp_path / "e", "finetune.rating.dense.lr=2.0e-3"),
     ]  # fmt: skip
-    first, second, *rest = run(checks, 1, [same, again, *others])[0]
+    forgotten = private_job(tmp_path / "f")  # other data under the same fingerprint
+    prepare = RunFolder.of_job(forgotten).prepare
+    Manifest.read(prepare).model_copy(update={"emptied": "somebody"}).save(prepare)
+    first, second, *rest = run(checks, 1, [same, again, *others, forgotten])[0]
     assert first == second
-    assert len({first, *rest}) == 4
+    assert len({first, *rest}) == 5
 
 
 def test_runs_that_start_from_other_weights_have_other_noise(tmp_path: Path) -> None:

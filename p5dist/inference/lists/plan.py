@@ -43,7 +43,7 @@ def make_plan(job: RunConfig, folder: RunFolder, manifest: Manifest) -> Plan:
     items = ItemIds.read_ids(job, folder.prepare, manifest)
     candidates = choose_by_job(job, items, folder.prepare)
     chosen, new_rows = chosen_users(job, folder.prepare), None
-    people = f"all {manifest.users:,} users of the log"
+    people = f"all {manifest.users - manifest.forgotten:,} users of the log"
     if chosen is not None:
         people = f"{len(chosen.ids):,} users of the log"
         if chosen.unknown:

@@ -27,7 +27,7 @@ import numpy.typing as npt
 from p5dist.config import RunConfig
 from p5dist.config.output import Evaluate
 from p5dist.config.splits import LeaveOneOut
-from p5dist.config.train import Validating
+from p5dist.config.validation import Validating
 from p5dist.data import columns as c
 from p5dist.data.events import event_codes
 from p5dist.data.histories import Histories

@@ -15,7 +15,8 @@ from torchrec.distributed import DistributedModelParallel
 from p5dist.checkpoint.checkpoints import Checkpoint, Checkpoints, Retention
 from p5dist.checkpoint.saver import Saver
 from p5dist.config import RunConfig, dump_job
-from p5dist.config.train import Training, Validating
+from p5dist.config.train import Training
+from p5dist.config.validation import Validating
 from p5dist.data.jagged import Bools
 from p5dist.data.labels import AttributeLabels
 from p5dist.data.manifest import Manifest

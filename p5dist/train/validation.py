@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 
 from p5dist.config.run import key_of
-from p5dist.config.train import RANKING_METRIC, Validating
+from p5dist.config.validation import RANKING_METRIC, Validating
 from p5dist.data.catalogue import Catalogue
 from p5dist.data.jagged import Array
 from p5dist.data.reader import ShardReader

@@ -9,7 +9,7 @@ from hashlib import sha256
 from typing import Any
 
 from p5dist.config import RunConfig, dump_job, parse_job
-from p5dist.config.train import RANKING_METRIC
+from p5dist.config.validation import RANKING_METRIC
 from p5dist.errors import ConfigError
 from p5dist.observe.metrics_log import read_validation
 from p5dist.observe.stages import marker
